@@ -1,0 +1,74 @@
+//! Names, versions and sizes that loader, programs and debug CLI agree on.
+
+/// Version of all layouts in this crate. Pins live in `<bpffs-root>/kproxy/v<ABI_VERSION>/`.
+pub const ABI_VERSION: u32 = 1;
+
+/// Map names, at most 15 bytes (the kernel keeps no more). They are also the names of the pins.
+pub mod map {
+    /// Hash: [`crate::service::FrontendKey`] → [`crate::service::FrontendValue`].
+    pub const FRONTENDS: &str = "KP_FRONTENDS";
+    /// Mmapable array: service index → [`crate::service::Service`].
+    pub const SERVICES: &str = "KP_SERVICES";
+    /// Mmapable array: slot number → [`crate::service::Slot`].
+    pub const SLOTS: &str = "KP_SLOTS";
+    /// Mmapable array of 64-bit words: the address filter (see [`crate::filter`]).
+    pub const FILTER: &str = "KP_FILTER";
+    /// Mmapable array with one [`crate::config::Config`].
+    pub const CONFIG: &str = "KP_CONFIG";
+    /// Hash: service port id → [`crate::service::Name`].
+    pub const NAMES: &str = "KP_NAMES";
+    /// Hash: [`crate::flow::FlowKey`] → [`crate::flow::FlowValue`].
+    pub const FLOWS: &str = "KP_FLOWS";
+    /// Per-CPU array: service index → [`crate::counters::ServiceCounters`].
+    pub const COUNTERS: &str = "KP_COUNTERS";
+    /// Per-CPU hash: [`crate::counters::DropKey`] → packets or calls (u64).
+    pub const DROPS: &str = "KP_DROPS";
+    /// Socket storage: [`crate::socket::SocketState`].
+    pub const SOCKETS: &str = "KP_SOCKETS";
+
+    /// Every map that is pinned.
+    pub const PINNED: [&str; 10] =
+        [FRONTENDS, SERVICES, SLOTS, FILTER, CONFIG, NAMES, FLOWS, COUNTERS, DROPS, SOCKETS];
+}
+
+/// Program names; also the names of their pins.
+pub mod program {
+    /// Cgroup programs, in the order in which they are attached: the way back (recvmsg,
+    /// getpeername) before the way there, so that no socket is translated one way only.
+    pub const CGROUP: [&str; 8] = [
+        "kp_recvmsg4",
+        "kp_recvmsg6",
+        "kp_getpeer4",
+        "kp_getpeer6",
+        "kp_sendmsg4",
+        "kp_sendmsg6",
+        "kp_connect4",
+        "kp_connect6",
+    ];
+    /// Uplink ingress on devices with an Ethernet header.
+    pub const INGRESS: &str = "kp_ingress";
+    /// Uplink egress on devices with an Ethernet header.
+    pub const EGRESS: &str = "kp_egress";
+    /// Uplink ingress on devices whose packets start at the IP header (tun, WireGuard, IPIP).
+    pub const INGRESS_L3: &str = "kp_ingress_l3";
+    /// Uplink egress on devices whose packets start at the IP header.
+    pub const EGRESS_L3: &str = "kp_egress_l3";
+}
+
+/// Name of the read-only global (u8) that says whether `bpf_set_retval` exists: kernel 5.18,
+/// commit b44123b4a3dc ("bpf: Add cgroup helpers bpf_{get,set}_retval").
+pub const GLOBAL_HAS_SET_RETVAL: &str = "HAS_SET_RETVAL";
+
+/// Mark bit for "masquerade this connection" (the bit kube-proxy uses by default, MSQ-07).
+pub const MARK_MASQUERADE: u32 = 0x4000;
+/// Mark bit for "reject this packet with port unreachable" (the bit old kubelets used for drop).
+pub const MARK_REJECT: u32 = 0x8000;
+
+/// Default capacity of [`map::SERVICES`] and [`map::COUNTERS`] in entries (two a service port).
+pub const DEFAULT_SERVICES: u32 = 65_536;
+/// Default capacity of [`map::SLOTS`] in slots.
+pub const DEFAULT_SLOTS: u32 = 1 << 20;
+/// Default capacity of [`map::FRONTENDS`] in entries.
+pub const DEFAULT_FRONTENDS: u32 = 262_144;
+/// Default capacity of [`map::FLOWS`] in entries (two a connection).
+pub const DEFAULT_FLOWS: u32 = 524_288;

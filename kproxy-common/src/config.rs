@@ -1,0 +1,90 @@
+//! Settings that the programs read at run time (map [`crate::abi::map::CONFIG`], one entry).
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::net::Addr;
+use crate::pod::shared_layout;
+
+/// An address range: `addr & mask == base`.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Range {
+    /// First address of the range.
+    pub base: Addr,
+    /// Network mask, network byte order; all zero: the range is not set and matches nothing.
+    pub mask: Addr,
+}
+
+impl Range {
+    /// Whether the range is set and holds `addr`.
+    #[inline(always)]
+    pub fn contains(&self, addr: &Addr) -> bool {
+        let (b, m, a) = (&self.base.0, &self.mask.0, &addr.0);
+        // The last words differ most often between addresses of a family.
+        m[2] | m[0] != 0
+            && a[3] & m[3] == b[3]
+            && a[2] & m[2] == b[2]
+            && a[1] & m[1] == b[1]
+            && a[0] & m[0] == b[0]
+    }
+
+    /// From an address and a prefix length counted in the address's own family.
+    pub fn new(ip: core::net::IpAddr, prefix_len: u8) -> Self {
+        let bits = match ip {
+            core::net::IpAddr::V4(_) => 96 + u32::from(prefix_len.min(32)),
+            core::net::IpAddr::V6(_) => u32::from(prefix_len.min(128)),
+        };
+        let mut mask = [0u32; 4];
+        for (i, word) in mask.iter_mut().enumerate() {
+            let ones = bits.saturating_sub(32 * i as u32).min(32);
+            *word = u32::MAX.checked_shl(32 - ones).unwrap_or(0).to_be();
+        }
+        let mut base = Addr::from(ip);
+        for (word, m) in base.0.iter_mut().zip(mask) {
+            *word &= m;
+        }
+        Self { base, mask: Addr(mask) }
+    }
+}
+
+/// The one entry of the CONFIG map.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Config {
+    /// Cookie of the node's network namespace (SO_NETNS_COOKIE). NodePorts answer on loopback
+    /// only there: in a pod, loopback is the pod's own. 0: the initial namespace.
+    pub host_netns: u64,
+    /// Pod ranges (`--cluster-cidr`, one a family): senders in them count as pods on the packet
+    /// path (MSQ-08).
+    pub cluster: [Range; 2],
+}
+
+shared_layout!(Range: 32, Config: 72);
+
+#[cfg(test)]
+mod tests {
+    use core::net::IpAddr;
+
+    use super::*;
+
+    #[test]
+    fn ranges_hold_their_own_family_only() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        for (base, len, inside, outside) in [
+            ("10.244.0.0", 16, "10.244.255.1", "10.245.0.0"),
+            ("10.244.0.0", 16, "10.244.0.0", "::"),
+            ("fd00:10:244::", 56, "fd00:10:244:ff::1", "fd00:10:244:100::1"),
+            ("192.0.2.7", 32, "192.0.2.7", "192.0.2.8"),
+            ("0.0.0.0", 0, "8.8.8.8", "2001:db8::1"),
+        ] {
+            let range = Range::new(ip(base), len);
+            assert!(range.contains(&ip(inside).into()), "{inside} in {base}/{len}");
+            assert!(!range.contains(&ip(outside).into()), "{outside} not in {base}/{len}");
+        }
+        assert!(!Range::default().contains(&ip("0.0.0.0").into()));
+    }
+}

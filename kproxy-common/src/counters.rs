@@ -1,0 +1,39 @@
+//! Per-CPU counters.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::pod::shared_layout;
+
+/// Counters of one service (backend set), one copy a CPU; readers add them up.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct ServiceCounters {
+    /// Connections given a backend: connect() calls, new UDP peers of a socket, new flows.
+    pub connections: u64,
+    /// Packets translated on the packet path, both directions.
+    pub packets: u64,
+    /// Bytes of those packets, headers included.
+    pub bytes: u64,
+    /// Round-robin position of this CPU; no counter for people.
+    pub turn: u64,
+}
+
+/// Key of a drop counter.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default,
+    FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct DropKey {
+    /// Service index, or [`NO_SERVICE`].
+    pub service: u32,
+    /// [`crate::drop_reason::DropReason`] as a number.
+    pub reason: u32,
+}
+
+/// Service index of drops that belong to no service.
+pub const NO_SERVICE: u32 = u32::MAX;
+
+shared_layout!(ServiceCounters: 32, DropKey: 8);

@@ -1,0 +1,91 @@
+//! Why a packet or a call was refused or dropped.
+
+/// Reason of a refusal or a drop. The number is stored in maps: never reuse one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum DropReason {
+    /// Refused: the service has no usable endpoint anywhere (VER-01).
+    NoBackend = 1,
+    /// Dropped: a Local traffic policy and no endpoint on this node (VER-04, VER-07).
+    NoLocalBackend = 2,
+    /// Refused: a known ClusterIP, but no service port of this number and protocol (VER-16).
+    UnknownPort = 3,
+    /// Dropped: the flow table is full.
+    FlowTableFull = 4,
+    /// Dropped: the client's port already talks to the only usable backends through another
+    /// frontend, and the answers could not be told apart.
+    FlowCollision = 5,
+    /// Dropped: a header could not be rewritten (the kernel refused the write).
+    RewriteFailed = 6,
+    /// Dropped: the maps contradict each other (a run of slots that does not exist).
+    BadMap = 7,
+}
+
+impl DropReason {
+    /// Every reason, in the order of its number.
+    pub const ALL: [Self; 7] = [
+        Self::NoBackend,
+        Self::NoLocalBackend,
+        Self::UnknownPort,
+        Self::FlowTableFull,
+        Self::FlowCollision,
+        Self::RewriteFailed,
+        Self::BadMap,
+    ];
+
+    /// From the stored number; `None` for one that this version does not know.
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| *reason as u32 == number)
+    }
+
+    /// The word used by the CLI, metrics and docs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoBackend => "no-backend",
+            Self::NoLocalBackend => "no-local-backend",
+            Self::UnknownPort => "unknown-port",
+            Self::FlowTableFull => "flow-table-full",
+            Self::FlowCollision => "flow-collision",
+            Self::RewriteFailed => "rewrite-failed",
+            Self::BadMap => "bad-map",
+        }
+    }
+
+    /// One sentence: what happened and what to look at.
+    pub const fn help(self) -> &'static str {
+        match self {
+            Self::NoBackend => {
+                "refused: the Service has no ready endpoint; look at its EndpointSlices and pods"
+            }
+            Self::NoLocalBackend => {
+                "dropped: traffic policy Local and no endpoint on this node"
+            }
+            Self::UnknownPort => {
+                "refused: the ClusterIP exists, but the Service has no such port and protocol"
+            }
+            Self::FlowTableFull => {
+                "dropped: the flow table is full; raise --max-flows or look for a flood"
+            }
+            Self::FlowCollision => {
+                "dropped: this client port already talks to the same backend through another \
+                 frontend"
+            }
+            Self::RewriteFailed => "dropped: the kernel refused to rewrite a header; report a bug",
+            Self::BadMap => "dropped: the maps contradict each other; restart kproxy, report a bug",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_names_are_unique_and_found_again() {
+        for (i, reason) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(DropReason::from_number(reason as u32), Some(reason));
+            assert!(DropReason::ALL[i + 1..].iter().all(|other| other.name() != reason.name()));
+        }
+        assert_eq!(DropReason::from_number(0), None);
+    }
+}

@@ -1,0 +1,205 @@
+//! Flows: connections that the packet path translates.
+//!
+//! A connection is two entries. The *forward* entry is keyed by the packet from the client as it
+//! arrives (client → frontend) and says which backend it goes to. The *reverse* entry is keyed by
+//! the backend's answer as it leaves (backend → client) and says which frontend it must come from.
+//! Each entry only records its own direction; the sweeper looks at both.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::net::{Addr, Port};
+use crate::pod::shared_layout;
+
+/// A packet's addresses and ports, as the hook sees them before any rewrite.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct FlowKey {
+    /// Source address.
+    pub src: Addr,
+    /// Destination address.
+    pub dst: Addr,
+    /// Source port.
+    pub src_port: Port,
+    /// Destination port.
+    pub dst_port: Port,
+    /// IP protocol number.
+    pub proto: u8,
+    /// Always 0.
+    pub pad: [u8; 3],
+}
+
+/// One direction of a connection.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct FlowValue {
+    /// Forward: the backend's address. Reverse: the frontend's address.
+    pub addr: Addr,
+    /// Forward: the backend's port. Reverse: the frontend's port.
+    pub port: Port,
+    /// [`flow_flags`].
+    pub flags: u16,
+    /// Service index.
+    pub service: u32,
+    /// Time of the last packet of this direction: seconds of CLOCK_MONOTONIC. 0: none yet.
+    pub last_seen: u32,
+    /// Generation of the service's word when the backend was chosen.
+    pub generation: u16,
+    /// Always 0.
+    pub pad: u16,
+}
+
+/// Bits of [`FlowValue::flags`].
+pub mod flow_flags {
+    /// The entry rewrites the backend's answers.
+    pub const REVERSE: u16 = 1;
+    /// The backend is elsewhere: netfilter masquerades the connection (forward entry).
+    pub const MASQUERADE: u16 = 1 << 1;
+    /// Forward entry: the backend has answered, so netfilter knows the connection.
+    pub const REPLIED: u16 = 1 << 2;
+    /// A FIN has passed in this direction.
+    pub const FIN: u16 = 1 << 3;
+    /// A RST has passed in this direction.
+    pub const RST: u16 = 1 << 4;
+}
+
+/// Idle times after which the sweeper removes a flow. Sources: the defaults of nf_conntrack
+/// (net/netfilter/nf_conntrack_proto_tcp.c, nf_conntrack_proto_udp.c) and, for established TCP,
+/// kube-proxy's 24 hours (kube-proxy.md 4.4).
+pub mod timeout {
+    /// TCP without an answer yet.
+    pub const TCP_OPENING: u32 = 120;
+    /// TCP in use.
+    pub const TCP_ESTABLISHED: u32 = 86_400;
+    /// TCP after a FIN from one side.
+    pub const TCP_HALF_CLOSED: u32 = 3_600;
+    /// TCP after a FIN from both sides (TIME_WAIT).
+    pub const TCP_CLOSED: u32 = 120;
+    /// TCP after a RST.
+    pub const TCP_RESET: u32 = 10;
+    /// UDP without an answer.
+    pub const UDP_UNREPLIED: u32 = 30;
+    /// UDP with answers.
+    pub const UDP_REPLIED: u32 = 120;
+}
+
+/// State of a connection, derived from its two entries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FlowState {
+    /// No answer seen yet.
+    Opening,
+    /// Answers seen.
+    Established,
+    /// One side has sent a FIN.
+    HalfClosed,
+    /// Both sides have sent a FIN.
+    Closed,
+    /// One side has sent a RST.
+    Reset,
+}
+
+impl FlowState {
+    /// From the flags and times of both directions.
+    #[inline(always)]
+    pub fn of(forward: &FlowValue, reverse: &FlowValue) -> Self {
+        let either = forward.flags | reverse.flags;
+        if either & flow_flags::RST != 0 {
+            Self::Reset
+        } else if forward.flags & reverse.flags & flow_flags::FIN != 0 {
+            Self::Closed
+        } else if either & flow_flags::FIN != 0 {
+            Self::HalfClosed
+        } else if reverse.last_seen != 0 {
+            Self::Established
+        } else {
+            Self::Opening
+        }
+    }
+
+    /// Seconds without a packet after which a connection in this state is forgotten.
+    pub const fn timeout(self, proto: u8) -> u32 {
+        if proto == crate::net::proto::UDP {
+            return match self {
+                Self::Opening => timeout::UDP_UNREPLIED,
+                Self::Established | Self::HalfClosed | Self::Closed | Self::Reset => {
+                    timeout::UDP_REPLIED
+                }
+            };
+        }
+        match self {
+            Self::Opening => timeout::TCP_OPENING,
+            Self::Established => timeout::TCP_ESTABLISHED,
+            Self::HalfClosed => timeout::TCP_HALF_CLOSED,
+            Self::Closed => timeout::TCP_CLOSED,
+            Self::Reset => timeout::TCP_RESET,
+        }
+    }
+
+    /// Whether a new SYN on the same addresses and ports starts a new connection.
+    #[inline(always)]
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Closed | Self::Reset)
+    }
+
+    /// The word shown by `kproxy dump flows`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Opening => "opening",
+            Self::Established => "established",
+            Self::HalfClosed => "half-closed",
+            Self::Closed => "closed",
+            Self::Reset => "reset",
+        }
+    }
+}
+
+impl FlowKey {
+    /// Key of the reverse entry that belongs to this forward key and the chosen backend.
+    #[inline(always)]
+    pub const fn reverse_for(&self, backend: Addr, backend_port: Port) -> Self {
+        Self {
+            src: backend,
+            dst: self.src,
+            src_port: backend_port,
+            dst_port: self.src_port,
+            proto: self.proto,
+            pad: [0; 3],
+        }
+    }
+}
+
+shared_layout!(FlowKey: 40, FlowValue: 32);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::proto;
+
+    #[test]
+    fn state_follows_the_flags_of_both_directions() {
+        let value = |flags, last_seen| FlowValue { flags, last_seen, ..FlowValue::default() };
+        let fin = flow_flags::FIN;
+        for (forward, reverse, want) in [
+            (value(0, 1), value(0, 0), FlowState::Opening),
+            (value(0, 1), value(0, 1), FlowState::Established),
+            (value(fin, 1), value(0, 1), FlowState::HalfClosed),
+            (value(0, 1), value(fin, 1), FlowState::HalfClosed),
+            (value(fin, 1), value(fin, 1), FlowState::Closed),
+            (value(0, 1), value(flow_flags::RST, 1), FlowState::Reset),
+            (value(fin | flow_flags::RST, 1), value(fin, 1), FlowState::Reset),
+        ] {
+            assert_eq!(FlowState::of(&forward, &reverse), want);
+        }
+    }
+
+    #[test]
+    fn finished_connections_are_forgotten_sooner() {
+        let tcp = |state: FlowState| state.timeout(proto::TCP);
+        assert!(tcp(FlowState::Reset) < tcp(FlowState::Closed));
+        assert!(tcp(FlowState::Closed) < tcp(FlowState::Established));
+        assert_eq!(FlowState::Opening.timeout(proto::UDP), timeout::UDP_UNREPLIED);
+    }
+}

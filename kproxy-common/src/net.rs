@@ -1,0 +1,157 @@
+//! Addresses, ports and protocols as the maps hold them. The only place that swaps bytes.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::pod::shared_layout;
+
+/// An IP address: 16 bytes in network byte order, IPv4 as v4-mapped IPv6 (`::ffff:a.b.c.d`,
+/// RFC 4291 section 2.5.5.2). Kept as four words so that BPF compares and copies it in words.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default,
+    FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Addr(pub [u32; 4]);
+
+/// Third word of a v4-mapped address: the bytes `00 00 ff ff`.
+const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
+
+impl Addr {
+    /// The address whose IPv4 bytes, read in memory order, are `word`.
+    #[inline(always)]
+    pub const fn from_v4_word(word: u32) -> Self {
+        Self([0, 0, MAPPED, word])
+    }
+
+    /// Whether this is an IPv4 (v4-mapped) address.
+    #[inline(always)]
+    pub const fn is_v4(&self) -> bool {
+        self.0[0] == 0 && self.0[1] == 0 && self.0[2] == MAPPED
+    }
+
+    /// The IPv4 address as a word in memory order; meaningless unless [`Self::is_v4`].
+    #[inline(always)]
+    pub const fn v4_word(&self) -> u32 {
+        self.0[3]
+    }
+
+    /// The unspecified address of the same family: the frontend address of NodePorts, which
+    /// stands for every address of this node.
+    #[inline(always)]
+    pub const fn unspecified_of_family(&self) -> Self {
+        if self.is_v4() { Self::from_v4_word(0) } else { Self([0; 4]) }
+    }
+
+    /// Whether this is 127.0.0.0/8 or ::1.
+    #[inline(always)]
+    pub const fn is_loopback(&self) -> bool {
+        if self.is_v4() {
+            self.0[3].to_ne_bytes()[0] == 127
+        } else {
+            self.0[0] == 0 && self.0[1] == 0 && self.0[2] == 0 && self.0[3] == 1u32.to_be()
+        }
+    }
+}
+
+impl From<IpAddr> for Addr {
+    fn from(ip: IpAddr) -> Self {
+        let octets = match ip {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+            IpAddr::V6(v6) => v6.octets(),
+        };
+        let mut words = [0; 4];
+        for (word, bytes) in words.iter_mut().zip(octets.chunks_exact(4)) {
+            *word = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        }
+        Self(words)
+    }
+}
+
+impl From<Addr> for IpAddr {
+    fn from(addr: Addr) -> Self {
+        if addr.is_v4() {
+            return Self::V4(Ipv4Addr::from(addr.0[3].to_ne_bytes()));
+        }
+        let mut octets = [0; 16];
+        for (bytes, word) in octets.chunks_exact_mut(4).zip(addr.0) {
+            bytes.copy_from_slice(&word.to_ne_bytes());
+        }
+        Self::V6(Ipv6Addr::from(octets))
+    }
+}
+
+impl core::fmt::Debug for Addr {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        core::fmt::Display::fmt(&IpAddr::from(*self), f)
+    }
+}
+
+/// A port number in network byte order.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default,
+    FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(transparent)]
+pub struct Port(pub u16);
+
+impl Port {
+    /// From a port number as people write it.
+    #[inline(always)]
+    pub const fn new(host: u16) -> Self {
+        Self(host.to_be())
+    }
+
+    /// The port number as people write it.
+    #[inline(always)]
+    pub const fn get(self) -> u16 {
+        u16::from_be(self.0)
+    }
+}
+
+impl core::fmt::Debug for Port {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        core::fmt::Display::fmt(&self.get(), f)
+    }
+}
+
+/// IP protocol numbers (IANA "Protocol Numbers").
+pub mod proto {
+    /// Transmission Control Protocol.
+    pub const TCP: u8 = 6;
+    /// User Datagram Protocol.
+    pub const UDP: u8 = 17;
+    /// Stream Control Transmission Protocol.
+    pub const SCTP: u8 = 132;
+}
+
+shared_layout!(Addr: 16, Port: 2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_survive_the_round_trip() {
+        for text in ["10.96.0.1", "127.0.0.1", "0.0.0.0", "::1", "::", "fd00:10:96::a"] {
+            let ip: IpAddr = text.parse().unwrap();
+            assert_eq!(IpAddr::from(Addr::from(ip)), ip);
+        }
+    }
+
+    #[test]
+    fn loopback_and_unspecified_follow_the_family() {
+        let addr = |text: &str| Addr::from(text.parse::<IpAddr>().unwrap());
+        assert!(addr("127.9.9.9").is_loopback() && addr("::1").is_loopback());
+        assert!(!addr("10.0.0.127").is_loopback() && !addr("::").is_loopback());
+        assert_eq!(addr("192.0.2.1").unspecified_of_family(), addr("0.0.0.0"));
+        assert_eq!(addr("2001:db8::1").unspecified_of_family(), addr("::"));
+    }
+
+    #[test]
+    fn ports_are_stored_in_network_order() {
+        assert_eq!(Port::new(80).as_bytes(), [0, 80]);
+        assert_eq!(Port::new(30080).get(), 30080);
+    }
+}

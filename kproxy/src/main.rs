@@ -1,0 +1,2 @@
+//! The kproxy command.
+fn main() {}

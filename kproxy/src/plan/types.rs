@@ -1,0 +1,194 @@
+//! What the kernel maps should hold, in the plan's own words.
+
+use std::net::IpAddr;
+
+/// Transport protocol of a service port.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl Protocol {
+    /// IP protocol number.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => kproxy_common::net::proto::TCP,
+            Self::Udp => kproxy_common::net::proto::UDP,
+            Self::Sctp => kproxy_common::net::proto::SCTP,
+        }
+    }
+
+    /// From an IP protocol number.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            kproxy_common::net::proto::TCP => Some(Self::Tcp),
+            kproxy_common::net::proto::UDP => Some(Self::Udp),
+            kproxy_common::net::proto::SCTP => Some(Self::Sctp),
+            _ => None,
+        }
+    }
+
+    /// As Kubernetes writes it: `TCP`, `UDP`, `SCTP`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        }
+    }
+}
+
+/// IP family. A dual-stack Service is planned once a family, independently.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Family of an address.
+    pub const fn of(ip: &IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    /// 4 or 6.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::V4 => 4,
+            Self::V6 => 6,
+        }
+    }
+
+    /// `0.0.0.0` or `::`: the address of NodePort frontends, which stands for every address of the
+    /// node.
+    pub const fn unspecified(self) -> IpAddr {
+        match self {
+            Self::V4 => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+            Self::V6 => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
+        }
+    }
+}
+
+/// Identity of a service port in the maps: kube-proxy's service port name (namespace, name, port
+/// name, protocol; `pkg/proxy/types.go`) and the family.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct ServicePortId {
+    /// Namespace of the Service.
+    pub namespace: String,
+    /// Name of the Service.
+    pub name: String,
+    /// Name of the port, empty for the unnamed one.
+    pub port: String,
+    /// Protocol of the port.
+    pub protocol: Protocol,
+    /// Family of the frontends and backends.
+    pub family: Family,
+}
+
+impl ServicePortId {
+    /// `namespace/name:port`, or `namespace/name` for the unnamed port.
+    pub fn text(&self) -> String {
+        if self.port.is_empty() {
+            format!("{}/{}", self.namespace, self.name)
+        } else {
+            format!("{}/{}:{}", self.namespace, self.name, self.port)
+        }
+    }
+}
+
+impl std::fmt::Display for ServicePortId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}/IPv{}", self.text(), self.protocol.name(), self.family.number())
+    }
+}
+
+/// A backend: an endpoint's address and port.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Backend {
+    /// Endpoint address.
+    pub addr: IpAddr,
+    /// Endpoint port.
+    pub port: u16,
+    /// The endpoint runs on this node.
+    pub local: bool,
+}
+
+/// What happens to new connections of a set without backends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EmptyVerdict {
+    /// Refuse: no endpoint anywhere (VER-01).
+    Reject,
+    /// Drop: a Local policy and none on this node (VER-04, VER-07).
+    Drop,
+}
+
+/// One of the two backend sets of a service port.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BackendSet {
+    /// Sorted and free of duplicates.
+    pub backends: Vec<Backend>,
+    /// Applies while `backends` is empty.
+    pub when_empty: EmptyVerdict,
+}
+
+/// Which set of the service port a class of senders gets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// Every usable endpoint.
+    Cluster,
+    /// Endpoints on this node.
+    Local,
+}
+
+/// Kind of a frontend.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum FrontendKind {
+    /// ClusterIP.
+    ClusterIp,
+    /// NodePort; its address is [`Family::unspecified`].
+    NodePort,
+    /// externalIP.
+    ExternalIp,
+    /// Load-balancer ingress address.
+    LoadBalancer,
+}
+
+/// What clients dial.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Frontend {
+    /// Kind.
+    pub kind: FrontendKind,
+    /// Address.
+    pub addr: IpAddr,
+    /// Port.
+    pub port: u16,
+    /// Set for pods and this node.
+    pub internal: Scope,
+    /// Set for senders outside the cluster.
+    pub external: Scope,
+}
+
+/// One service port of one family, ready for the maps.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServicePortPlan {
+    /// Identity.
+    pub id: ServicePortId,
+    /// Frontends, sorted by kind, address, port.
+    pub frontends: Vec<Frontend>,
+    /// The cluster-wide set.
+    pub cluster: BackendSet,
+    /// The local set; `None` when no frontend uses it.
+    pub local: Option<BackendSet>,
+    /// Session affinity timeout in seconds (`sessionAffinity: ClientIP`).
+    pub affinity_seconds: Option<u32>,
+}
