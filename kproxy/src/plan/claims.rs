@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{Problem, Protocol};
+use crate::model::{Family, Problem, Protocol, ServiceName};
 
 use super::{Change, Frontend, FrontendKind, ServicePortId, ServicePortPlan};
 
@@ -53,7 +53,7 @@ impl Entry {
 /// All service ports and what each may serve.
 #[derive(Debug, Default)]
 pub struct Claims {
-    entries: HashMap<Arc<ServicePortId>, Entry>,
+    entries: BTreeMap<Arc<ServicePortId>, Entry>,
     claims: HashMap<Key, Vec<Claim>>,
 }
 
@@ -120,9 +120,25 @@ impl Claims {
 
     /// Every plan as it should be in the data path, in the order of ids.
     pub fn plans(&self) -> Vec<ServicePortPlan> {
-        let mut plans: Vec<_> = self.entries.values().map(Entry::effective).collect();
-        plans.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-        plans
+        self.entries.values().map(Entry::effective).collect()
+    }
+
+    /// The service ports of a Service.
+    pub fn ids_of<'a>(
+        &'a self,
+        service: &'a ServiceName,
+    ) -> impl Iterator<Item = &'a ServicePortId> + 'a {
+        let first = ServicePortId {
+            namespace: service.namespace.clone(),
+            name: service.name.clone(),
+            port: String::new(),
+            protocol: Protocol::Tcp,
+            family: Family::V4,
+        };
+        self.entries
+            .range::<ServicePortId, _>(first..)
+            .map(|(id, _)| &**id)
+            .take_while(move |id| id.namespace == service.namespace && id.name == service.name)
     }
 
     /// Number of service ports.
@@ -168,8 +184,7 @@ impl Claims {
             let claims = self.claims.entry(key).or_insert_with(|| Vec::with_capacity(1));
             claims.push((frontend.kind, Arc::clone(&id)));
         }
-        let wanted: BTreeSet<_> =
-            plan.frontends.iter().map(|f| Key::of(f, id.protocol)).collect();
+        let wanted: BTreeSet<_> = plan.frontends.iter().map(|f| Key::of(f, id.protocol)).collect();
         match self.entries.get_mut(&id) {
             Some(entry) => {
                 entry.plan = plan;

@@ -56,8 +56,7 @@ pub fn categorize(
     node_name: &str,
     zone: Option<&str>,
 ) -> Categorized {
-    let ready_or_draining =
-        |c: &Candidate<'_>| c.is_ready() || c.endpoint.is_serving_terminating();
+    let ready_or_draining = |c: &Candidate<'_>| c.is_ready() || c.endpoint.is_serving_terminating();
     let mut any = false;
     let mut cluster = Vec::new();
     if uses.cluster {
@@ -75,8 +74,7 @@ pub fn categorize(
         let mut local = pick(candidates, |c| c.backend.local && c.is_ready());
         if local.is_empty() {
             // Even while ready endpoints exist on other nodes (TOP-09).
-            local =
-                pick(candidates, |c| c.backend.local && c.endpoint.is_serving_terminating());
+            local = pick(candidates, |c| c.backend.local && c.endpoint.is_serving_terminating());
         }
         // None here but some elsewhere: the client must not be told that nothing listens, a load
         // balancer tries the next node (VER-04, VER-07).
@@ -97,8 +95,7 @@ fn mode(candidates: &[Candidate<'_>], node_name: &str, zone: Option<&str>) -> Mo
         return Mode::SameNode;
     }
     let same_zone = zone.is_some_and(|zone| {
-        ready().all(|e| !e.zone_hints.is_empty())
-            && ready().any(|e| contains(&e.zone_hints, zone))
+        ready().all(|e| !e.zone_hints.is_empty()) && ready().any(|e| contains(&e.zone_hints, zone))
     });
     if same_zone { Mode::SameZone } else { Mode::Everywhere }
 }
@@ -118,8 +115,7 @@ fn contains(hints: &[Box<str>], name: &str) -> bool {
 }
 
 fn pick(candidates: &[Candidate<'_>], keep: impl Fn(&Candidate<'_>) -> bool) -> Vec<Backend> {
-    let mut backends: Vec<_> =
-        candidates.iter().filter(|c| keep(c)).map(|c| c.backend).collect();
+    let mut backends: Vec<_> = candidates.iter().filter(|c| keep(c)).map(|c| c.backend).collect();
     backends.sort_unstable();
     backends
 }

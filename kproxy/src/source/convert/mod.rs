@@ -16,7 +16,9 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 pub use ip::{parse_cidr, parse_ip};
+pub(crate) use service::PROXY_NAME_LABEL;
 pub use service::service;
+pub(crate) use slice::HEADLESS_LABEL;
 pub use slice::slice;
 
 use crate::model::{Node, Problem, Protocol, ServiceName, SliceName};

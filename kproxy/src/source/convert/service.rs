@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 
-use super::{Report, has_label, parse_cidr, parse_ip, port_number, protocol, service_key, unusable};
+use super::{
+    Report, has_label, parse_cidr, parse_ip, port_number, protocol, service_key, unusable,
+};
 use crate::model::{Family, Service, ServicePort, ServiceType, TrafficPolicy};
 use crate::source::{Parsed, Verdict};
 
@@ -216,8 +218,7 @@ fn affinity(spec: &core::ServiceSpec, report: &mut Report) -> Option<u32> {
         }
     }
     let client_ip = spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref());
-    let written =
-        client_ip.and_then(|c| c.timeout_seconds).unwrap_or(DEFAULT_AFFINITY_SECONDS);
+    let written = client_ip.and_then(|c| c.timeout_seconds).unwrap_or(DEFAULT_AFFINITY_SECONDS);
     let seconds = written.clamp(1, MAX_AFFINITY_SECONDS);
     if seconds != written {
         report.add(

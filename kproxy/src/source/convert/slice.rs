@@ -30,7 +30,11 @@ pub fn slice(object: &discovery::EndpointSlice) -> Parsed<Slice> {
             service: service.clone(),
             family,
             ports: ports(object.ports.as_deref().unwrap_or_default(), &mut report),
-            endpoints: endpoints(object.endpoints.as_deref().unwrap_or_default(), family, &mut report),
+            endpoints: endpoints(
+                object.endpoints.as_deref().unwrap_or_default(),
+                family,
+                &mut report,
+            ),
         })
     } else {
         if service.is_none() {
@@ -58,7 +62,8 @@ fn ports(ports: &[discovery::EndpointPort], report: &mut Report) -> Vec<SlicePor
             continue;
         };
         let Some(number) = port.port.and_then(port_number) else {
-            let number = port.port.map_or_else(|| "no number".to_owned(), |n| format!("number {n}"));
+            let number =
+                port.port.map_or_else(|| "no number".to_owned(), |n| format!("number {n}"));
             report.add(
                 format!("port {name:?} has {number}, it is left out"),
                 "use a port from 1 to 65535",
