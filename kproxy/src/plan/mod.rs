@@ -11,7 +11,7 @@ mod topology;
 mod types;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use check::check_service;
 pub use claims::{Claims, Settled};
