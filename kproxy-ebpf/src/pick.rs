@@ -13,7 +13,7 @@ use crate::{
 
 /// Slots searched for a backend that a socket already uses. A larger set counts as "not found",
 /// and the socket gets a new backend at the change.
-const MEMBER_SEARCH: u32 = 512;
+const MEMBER_SEARCH: u32 = 256;
 
 /// The published word of a service: one load, so that first slot, count and generation belong
 /// together.
