@@ -127,8 +127,7 @@ fn insert_forward(
     word: Word,
     slot: &Slot,
 ) -> Result<FlowValue, DropReason> {
-    let masquerade =
-        if slot.flags & slot_flags::LOCAL == 0 { flow_flags::MASQUERADE } else { 0 };
+    let masquerade = if slot.flags & slot_flags::LOCAL == 0 { flow_flags::MASQUERADE } else { 0 };
     let value = FlowValue {
         addr: slot.addr,
         port: slot.port,

@@ -112,11 +112,8 @@ fn try_ingress<const L3: usize>(ctx: &TcContext) -> Result<Verdict, (u32, DropRe
     stats::count_packet(flow.service, ctx.len());
     // Netfilter only asks its NAT rules about the first packet of a connection; a mark on later
     // ones would leak to the outer packet of an overlay.
-    let first = if packet.is_udp() {
-        flow.flags & flow_flags::REPLIED == 0
-    } else {
-        packet.is_syn()
-    };
+    let first =
+        if packet.is_udp() { flow.flags & flow_flags::REPLIED == 0 } else { packet.is_syn() };
     if flow.flags & flow_flags::MASQUERADE != 0 && first {
         set_mark(ctx, MARK_MASQUERADE);
     }
