@@ -11,6 +11,8 @@
 mod run;
 mod say;
 mod setup;
+mod test;
+mod tidy;
 mod workspace;
 
 use std::process::ExitCode;
@@ -23,11 +25,17 @@ use clap::Parser as _;
 enum Command {
     /// Install what building and testing take; says so first.
     Setup(setup::Options),
+    /// Check and test everything.
+    Test(test::Options),
+    /// Check the sources against the project's rules.
+    Tidy,
 }
 
 fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Setup(options) => setup::run(&options),
+        Command::Test(options) => test::run(&options),
+        Command::Tidy => tidy::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -306,7 +306,7 @@ mod tests {
         ]);
         let facts = Facts { compiler: None, linker: None, apt: Some(apt), ..complete() };
         let text = lines(&plan(&facts));
-        assert!(text.starts_with("apt-get install"), "{text}");
+        assert!(text.contains("apt-get install"), "{text}");
         assert!(text.contains("rust-web-src") && text.contains("libpolly-22-dev"), "{text}");
         assert!(text.contains("--no-default-features --features llvm-22"), "{text}");
     }
