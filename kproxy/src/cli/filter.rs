@@ -1,50 +1,52 @@
 //! Which rows are shown: every given condition must hold.
 //!
-//! Address and port must hold for one and the same endpoint of the row: a frontend row has one, a
-//! flow three (client, frontend, backend); services and counters have those of all their frontends
-//! and backends, backends their own and those of their frontends.
+//! Address and port number must hold for one and the same endpoint. A frontend has one; a flow
+//! three (client, frontend, backend); a backend its own and those that are dialled to reach it;
+//! services and counters have all their frontends and backends.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::args::FilterArgs;
-use super::rows::address::Address;
-use super::rows::backend::Backend;
 use super::rows::counter::Counter;
-use super::rows::flow::Flow;
 use super::rows::frontend::Frontend;
 use super::rows::service::Service;
-use super::rows::{Endpoint, ServicePort};
-use super::snapshot::Snapshot;
+use super::tables::Tables;
 use super::values::PortFilter;
+use crate::dataplane::read::{AddressRow, BackendRow, FlowRow};
+use crate::plan::ServicePortId;
+
+/// An address and a port.
+type Endpoint = (IpAddr, u16);
 
 /// The conditions, and what is needed to decide them.
 pub struct Filter<'a> {
     args: &'a FilterArgs,
     /// Addresses that a NodePort's unspecified address stands for.
     node_addresses: Vec<IpAddr>,
-    /// What is dialled and where it goes, by service port id. Empty if no condition needs it.
+    /// What is dialled to reach a service port, by its number.
     frontends: HashMap<u32, Vec<Endpoint>>,
+    /// Where it goes.
     backends: HashMap<u32, Vec<Endpoint>>,
 }
 
 impl<'a> Filter<'a> {
-    /// Prepares the conditions for the rows of `snapshot`.
-    pub fn new(args: &'a FilterArgs, snapshot: &Snapshot) -> Self {
+    /// Prepares the conditions for the rows of `tables`.
+    pub fn new(args: &'a FilterArgs, tables: &Tables) -> Self {
         let mut filter = Self {
             args,
-            node_addresses: snapshot.node_addresses(),
+            node_addresses: Vec::new(),
             frontends: HashMap::new(),
             backends: HashMap::new(),
         };
         if filter.wants_endpoint() {
-            for row in snapshot.frontends() {
-                let of_service = filter.frontends.entry(row.service.service_port_id);
-                of_service.or_default().push(row.endpoint);
+            let of_node = tables.addresses.iter().filter(|row| row.node);
+            filter.node_addresses = of_node.map(|row| row.addr).collect();
+            for row in &tables.frontends {
+                filter.frontends.entry(row.id).or_default().push((row.addr, row.port));
             }
-            for row in snapshot.backends() {
-                let of_service = filter.backends.entry(row.service.service_port_id);
-                of_service.or_default().push(row.endpoint);
+            for row in &tables.backends {
+                filter.backends.entry(row.id).or_default().push((row.addr, row.port));
             }
         }
         filter
@@ -61,83 +63,88 @@ impl<'a> Filter<'a> {
         namespace.is_none() && service.is_none() && address.is_none() && port.is_none()
     }
 
-    fn name(&self, port: &ServicePort) -> bool {
+    /// The conditions on names. A service port without a name meets none.
+    fn name(&self, id: Option<&ServicePortId>) -> bool {
+        let FilterArgs { namespace, service, port, .. } = self.args;
+        let Some(id) = id else {
+            return namespace.is_none()
+                && service.is_none()
+                && !matches!(port, Some(PortFilter::Name(_)));
+        };
         let same = |want: &Option<String>, have: &str| want.as_deref().is_none_or(|w| w == have);
-        let service = self.args.service.as_ref().is_none_or(|want| {
-            same(&want.namespace, &port.namespace)
-                && want.name == port.service
-                && same(&want.port, &port.port_name)
-        });
-        let port_name = match &self.args.port {
-            Some(PortFilter::Name(name)) => *name == port.port_name,
+        let port_name = match port {
+            Some(PortFilter::Name(name)) => *name == id.port,
             Some(PortFilter::Number(_)) | None => true,
         };
-        service && port_name && same(&self.args.namespace, &port.namespace)
+        port_name
+            && same(namespace, &id.namespace)
+            && service.as_ref().is_none_or(|want| {
+                want.name == id.name
+                    && same(&want.namespace, &id.namespace)
+                    && same(&want.port, &id.port)
+            })
     }
 
-    fn endpoint(&self, endpoint: &Endpoint) -> bool {
+    /// The conditions on address and port number.
+    fn endpoint(&self, (addr, port): Endpoint) -> bool {
         let port = match self.args.port {
-            Some(PortFilter::Number(number)) => endpoint.port == number,
+            Some(PortFilter::Number(number)) => port == number,
             Some(PortFilter::Name(_)) | None => true,
         };
         port && self.args.address.is_none_or(|range| {
-            if !endpoint.address.is_unspecified() {
-                return range.contains(&endpoint.address);
-            }
-            let same_family = |addr: &&IpAddr| addr.is_ipv4() == endpoint.address.is_ipv4();
-            self.node_addresses.iter().filter(same_family).any(|addr| range.contains(addr))
-                || range.contains(&endpoint.address)
+            let of_node = |node: &IpAddr| node.is_ipv4() == addr.is_ipv4() && range.contains(node);
+            range.contains(&addr)
+                || addr.is_unspecified() && self.node_addresses.iter().any(of_node)
         })
     }
 
-    fn any(&self, endpoints: &[Endpoint]) -> bool {
-        !self.wants_endpoint() || endpoints.iter().any(|endpoint| self.endpoint(endpoint))
+    fn any(&self, mut endpoints: impl Iterator<Item = Endpoint>) -> bool {
+        !self.wants_endpoint() || endpoints.any(|endpoint| self.endpoint(endpoint))
     }
 
-    fn of_service(&self, map: &HashMap<u32, Vec<Endpoint>>, port: &ServicePort) -> bool {
-        map.get(&port.service_port_id).is_some_and(|endpoints| self.any(endpoints))
+    fn any_of(&self, map: &HashMap<u32, Vec<Endpoint>>, id: u32) -> bool {
+        self.any(map.get(&id).into_iter().flatten().copied())
     }
 
-    fn service_port(&self, port: &ServicePort) -> bool {
-        self.name(port)
-            && (!self.wants_endpoint()
-                || self.of_service(&self.frontends, port)
-                || self.of_service(&self.backends, port))
+    fn service_port(&self, id: u32, name: Option<&ServicePortId>) -> bool {
+        self.name(name) && (self.any_of(&self.frontends, id) || self.any_of(&self.backends, id))
     }
 
     /// A row of `dump frontends`.
-    pub fn frontend(&self, row: &Frontend) -> bool {
-        self.name(&row.service) && self.any(&[row.endpoint])
+    pub fn frontend(&self, Frontend { row, .. }: &Frontend) -> bool {
+        self.name(row.service.as_ref()) && self.any([(row.addr, row.port)].into_iter())
     }
 
     /// A row of `dump services`.
-    pub fn service(&self, row: &Service) -> bool {
-        self.service_port(&row.service)
+    pub fn service(&self, Service { row, .. }: &Service) -> bool {
+        self.service_port(row.id, row.service.as_ref())
     }
 
     /// A row of `dump backends`.
-    pub fn backend(&self, row: &Backend) -> bool {
-        self.name(&row.service)
-            && (self.any(&[row.endpoint]) || self.of_service(&self.frontends, &row.service))
+    pub fn backend(&self, row: &BackendRow) -> bool {
+        self.name(row.service.as_ref())
+            && (self.any([(row.addr, row.port)].into_iter())
+                || self.any_of(&self.frontends, row.id))
     }
 
     /// A row of `dump flows`.
-    pub fn flow(&self, row: &Flow) -> bool {
-        self.name(&row.service) && self.any(&[row.client, row.frontend, row.backend])
+    pub fn flow(&self, row: &FlowRow) -> bool {
+        let ends = [row.client, row.frontend, row.backend].map(|end| (end.ip(), end.port()));
+        self.name(row.service.as_ref()) && self.any(ends.into_iter())
     }
 
     /// A row of `dump counters`.
-    pub fn counter(&self, row: &Counter) -> bool {
-        match &row.service_port {
-            Some(port) => self.service_port(port),
+    pub fn counter(&self, Counter { owner, .. }: &Counter) -> bool {
+        match owner.id {
+            Some(id) => self.service_port(id, owner.service.as_ref()),
             None => self.is_empty(),
         }
     }
 
-    /// A row of `dump addresses`: they belong to no service, so other conditions hide them.
-    pub fn address(&self, row: &Address) -> bool {
+    /// A row of `dump addresses`. They belong to no service: a condition on one hides them.
+    pub fn address(&self, row: &AddressRow) -> bool {
         let FilterArgs { namespace, service, address, port } = self.args;
         let of_service = namespace.is_some() || service.is_some() || port.is_some();
-        !of_service && address.is_none_or(|range| range.contains(&row.address))
+        !of_service && address.is_none_or(|range| range.contains(&row.addr))
     }
 }

@@ -1,29 +1,20 @@
 //! `kproxy dump addresses`
 
-use std::net::IpAddr;
-
-use serde::Serialize;
-
 use super::Row;
 use crate::cli::render::table::{Cell, Column};
+use crate::dataplane::read::AddressRow;
 
-/// What is known of an address as a whole.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Address {
-    /// The address.
-    pub address: IpAddr,
-    /// It belongs to this node: NodePorts answer on it.
-    pub of_this_node: bool,
-    /// It is a ClusterIP: ports without a frontend are refused.
-    pub cluster_ip: bool,
+/// Sorts by meaning, this node's first, then by address.
+pub fn sort(rows: &mut [AddressRow]) {
+    rows.sort_by_key(|row| (!row.node, row.addr));
 }
 
-impl Row for Address {
+impl Row for AddressRow {
     const TITLE: &'static str = "Addresses";
     const COLUMNS: &'static [Column<Self>] = &[
-        Column::new("ADDRESS", |row| Cell::new(row.address)),
-        Column::new("MEANING", |row| {
-            Cell::new(match (row.of_this_node, row.cluster_ip) {
+        Column::new("ADDRESS", |row: &Self| Cell::new(row.addr)),
+        Column::new("MEANING", |row: &Self| {
+            Cell::new(match (row.node, row.service) {
                 (true, true) => "this node and ClusterIP",
                 (true, false) => "this node: NodePorts answer",
                 (false, true) => "ClusterIP: unknown ports are refused",
