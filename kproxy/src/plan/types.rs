@@ -192,3 +192,22 @@ pub struct ServicePortPlan {
     /// Session affinity timeout in seconds (`sessionAffinity: ClientIP`).
     pub affinity_seconds: Option<u32>,
 }
+
+/// One step for the data path.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// The service port is new or differs from what was planned before.
+    Set(ServicePortPlan),
+    /// The service port is gone, with all its frontends.
+    Remove(ServicePortId),
+}
+
+impl Change {
+    /// The service port that changes.
+    pub const fn id(&self) -> &ServicePortId {
+        match self {
+            Self::Set(plan) => &plan.id,
+            Self::Remove(id) => id,
+        }
+    }
+}
