@@ -153,6 +153,21 @@ pub enum DumpTable {
     All,
 }
 
+impl DumpTable {
+    /// The word that is typed.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Frontends => "frontends",
+            Self::Services => "services",
+            Self::Backends => "backends",
+            Self::Flows => "flows",
+            Self::Counters => "counters",
+            Self::Addresses => "addresses",
+            Self::All => "all",
+        }
+    }
+}
+
 /// How to print.
 #[derive(Args, Debug, Clone, Copy)]
 pub struct OutputArgs {

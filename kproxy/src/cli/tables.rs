@@ -4,10 +4,10 @@ use serde::Serialize;
 
 use super::args::DumpTable;
 use super::filter::Filter;
+use super::rows::address;
 use super::rows::counter::Counter;
 use super::rows::frontend::Frontend;
 use super::rows::service::Service;
-use super::rows::address;
 use crate::dataplane::read::{
     AddressRow, BackendRow, CounterRow, DropRow, FlowRow, FrontendRow, ServiceRow,
 };
@@ -52,6 +52,51 @@ pub struct Shown {
     /// `dump addresses`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub addresses: Option<Vec<AddressRow>>,
+}
+
+/// The rows of one table.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Rows<'a> {
+    /// `dump frontends`
+    Frontends(&'a [Frontend]),
+    /// `dump services`
+    Services(&'a [Service]),
+    /// `dump backends`
+    Backends(&'a [BackendRow]),
+    /// `dump flows`
+    Flows(&'a [FlowRow]),
+    /// `dump counters`
+    Counters(&'a [Counter]),
+    /// `dump addresses`
+    Addresses(&'a [AddressRow]),
+}
+
+impl Shown {
+    /// The first table that was asked for.
+    pub fn only(&self) -> Option<Rows<'_>> {
+        let Self { frontends, services, backends, flows, counters, addresses } = self;
+        (frontends.as_deref().map(Rows::Frontends))
+            .or_else(|| services.as_deref().map(Rows::Services))
+            .or_else(|| backends.as_deref().map(Rows::Backends))
+            .or_else(|| flows.as_deref().map(Rows::Flows))
+            .or_else(|| counters.as_deref().map(Rows::Counters))
+            .or_else(|| addresses.as_deref().map(Rows::Addresses))
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        fn none<R>(rows: Option<&Vec<R>>) -> bool {
+            rows.is_none_or(Vec::is_empty)
+        }
+        let Self { frontends, services, backends, flows, counters, addresses } = self;
+        none(frontends.as_ref())
+            && none(services.as_ref())
+            && none(backends.as_ref())
+            && none(flows.as_ref())
+            && none(counters.as_ref())
+            && none(addresses.as_ref())
+    }
 }
 
 impl Tables {

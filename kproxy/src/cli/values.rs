@@ -157,11 +157,13 @@ impl FromStr for AddressFilter {
     fn from_str(text: &str) -> Result<Self, String> {
         // Brackets as in a copied `[fd00::1]`.
         let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
-        bare.parse::<IpAddr>().map(IpNet::from).or_else(|_no_address| bare.parse()).map(Self).map_err(
-            |_ignored: ipnet::AddrParseError| {
+        bare.parse::<IpAddr>()
+            .map(IpNet::from)
+            .or_else(|_no_address| bare.parse())
+            .map(Self)
+            .map_err(|_ignored: ipnet::AddrParseError| {
                 "write an address or a range, like 10.96.0.10, fd00::1 or 10.96.0.0/16".to_owned()
-            },
-        )
+            })
     }
 }
 

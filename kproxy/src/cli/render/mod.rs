@@ -83,7 +83,13 @@ pub fn printable(text: &str) -> String {
         return text.to_owned();
     }
     text.chars()
-        .map(|c| if c == ' ' || c.is_ascii_graphic() { c.to_string() } else { c.escape_default().to_string() })
+        .map(|c| {
+            if c == ' ' || c.is_ascii_graphic() {
+                c.to_string()
+            } else {
+                c.escape_default().to_string()
+            }
+        })
         .collect()
 }
 

@@ -33,7 +33,7 @@ pub struct Owner {
     /// Number of the service port; `None` for what belongs to none.
     pub id: Option<u32>,
     /// Its name; `None` when it is gone, or for what belongs to none.
-    #[serde(serialize_with = "crate::dataplane::read::words::name_opt")]
+    #[serde(serialize_with = "crate::dataplane::read::name_opt")]
     pub service: Option<ServicePortId>,
 }
 

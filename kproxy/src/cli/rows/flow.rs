@@ -41,8 +41,10 @@ impl Row for FlowRow {
             .number()
             .wide(),
         Column::new("PROTOCOL", |row: &Self| Cell::new(protocol(row.protocol))).wide(),
-        Column::new("MASQUERADE", |row: &Self| Cell::new(if row.masquerade { "yes" } else { "no" }))
-            .wide(),
+        Column::new("MASQUERADE", |row: &Self| {
+            Cell::new(if row.masquerade { "yes" } else { "no" })
+        })
+        .wide(),
         Column::new("SET", |row: &Self| Cell::new(scope_name(row.set))).wide(),
         Column::new("ENTRIES", halves).wide(),
     ];

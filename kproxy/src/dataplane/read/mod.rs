@@ -30,6 +30,7 @@ use kproxy_common::{
 
 pub use error::{OpenError, ReadError};
 pub use rows::*;
+pub(crate) use words::name_opt;
 pub use words::{kind_name, scope_name, verdict_name};
 
 use super::{codec, memory::View, pins::PinDirs, sys};
