@@ -1,1 +1,47 @@
-fn main() {}
+//! The project's commands: `cargo xtask <command>`.
+//!
+//! | command | does |
+//! |---|---|
+//! | `setup` | installs what building and testing take |
+//! | `test` | checks and tests everything |
+//! | `tidy` | checks the sources against the project's rules |
+//!
+//! Every command does its own set-up. Messages go to standard error; standard output is for data.
+
+mod run;
+mod say;
+mod setup;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+/// The project's commands.
+#[derive(clap::Parser, Debug)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Command {
+    /// Install what building and testing take; says so first.
+    Setup(setup::Options),
+    /// Check and test everything.
+    Test(test::Options),
+    /// Check the sources against the project's rules.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let result = match Command::parse() {
+        Command::Setup(options) => setup::run(&options),
+        Command::Test(options) => test::run(&options),
+        Command::Tidy => tidy::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\n{} {error:#}", say::bold("error:"));
+            ExitCode::FAILURE
+        }
+    }
+}
