@@ -88,7 +88,8 @@ pub struct Fill {
 }
 
 impl Fill {
-    fn new(usage: UsageRow) -> Self {
+    /// With the percentage worked out.
+    pub fn new(usage: UsageRow) -> Self {
         let percent = usage.used as f64 * 100.0 / usage.capacity.max(1) as f64;
         // One digit: this is read by people and compared with thresholds.
         Self { usage, percent: (percent * 10.0).round() / 10.0 }

@@ -44,9 +44,7 @@ pub fn print(out: &mut dyn Write, look: &Look, status: &Status) -> io::Result<()
 fn facts(out: &mut dyn Write, look: &Look, status: &Status) -> io::Result<()> {
     match status.daemon.pid {
         Some(pid) => fact(out, look, "Daemon", &format!("running, pid {pid}"))?,
-        None => {
-            fact(out, look, "Daemon", "not running: Services go on working, changes do not arrive")?
-        }
+        None => fact(out, look, "Daemon", "not running")?,
     }
     fact(out, look, "Pins", &status.pins)?;
     let cgroup = &status.cgroup;
