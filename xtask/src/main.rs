@@ -3,11 +3,14 @@
 //! | command | does |
 //! |---|---|
 //! | `setup` | installs what building and testing take |
+//! | `demo` | shows kproxy at work on two nodes |
 //! | `test` | checks and tests everything |
 //! | `tidy` | checks the sources against the project's rules |
 //!
 //! Every command does its own set-up. Messages go to standard error; standard output is for data.
 
+mod demo;
+mod prepare;
 mod run;
 mod say;
 mod setup;
@@ -25,6 +28,8 @@ use clap::Parser as _;
 enum Command {
     /// Install what building and testing take; says so first.
     Setup(setup::Options),
+    /// Show kproxy at work on two nodes.
+    Demo(demo::Options),
     /// Check and test everything.
     Test(test::Options),
     /// Check the sources against the project's rules.
@@ -34,6 +39,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Setup(options) => setup::run(&options),
+        Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Tidy => tidy::run(),
     };
