@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use kproxy_lab::{Lab, Load, Mode, Probe, ProxyKind, ProxySpec, Source, Work};
 
-use crate::{prepare, say};
+use crate::{prepare, say, setup::Scope};
 use plan::{PATHS, Path, Variant, WORKS};
 use report::Row;
 
@@ -51,7 +51,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// # Errors
 /// When the lab cannot be made or a request fails.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    prepare::programs(options.no_install)?;
+    prepare::programs(options.no_install, Scope::All)?;
     kproxy_lab::clean_on_signals()?;
     let effort = if options.quick {
         Effort { rounds: 3, time: Duration::from_millis(250) }
@@ -61,13 +61,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let cpu = available_parallelism().map_or(0, |cpus| cpus.get() - 1);
 
     say::heading("Making two nodes, a client and an API server");
-    let lab = Lab::builder().nodes(2).pods(&["a", "b"]).control_plane().build()?;
+    let lab = Lab::builder().nodes(2).pods(&["a", "b"]).build()?;
+    lab.start_control_plane()?;
     for backend in ["n1/b", "n2/a"] {
         let place = lab.place(backend)?;
         place.serve_at(&place.addresses().both(), plan::PORT, Some(cpu))?;
     }
     for object in plan::objects(&lab)? {
-        lab.control()?.apply(&object)?;
+        lab.control()?.api().apply_object(object)?;
     }
     let rows = measure(&lab, effort, cpu)?;
 

@@ -11,7 +11,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use kproxy_lab::{Family, Lab, ProxyKind, Source};
 
-use crate::{prepare, say};
+use crate::{prepare, say, setup::Scope};
 
 /// Options of `cargo xtask demo`.
 #[derive(clap::Args, Debug)]
@@ -29,7 +29,7 @@ pub(crate) struct Options {
 /// # Errors
 /// When the lab cannot be made or something does not answer as it should.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    prepare::programs(options.no_install)?;
+    prepare::programs(options.no_install, Scope::Manifests)?;
     kproxy_lab::clean_on_signals()?;
     say::heading("Making two nodes with two pods each, and a client");
     let lab = Lab::builder().nodes(2).pods(&["a", "b"]).build()?;

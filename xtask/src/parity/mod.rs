@@ -12,7 +12,7 @@ mod seen;
 use anyhow::{Context as _, Result, bail};
 use kproxy_lab::{Lab, Mode, ProxyKind, Source};
 
-use crate::{prepare, say};
+use crate::{prepare, say, setup::Scope};
 use case::Case;
 use play::{Stage, Who};
 use report::Row;
@@ -45,11 +45,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if cases.is_empty() {
         bail!("no case is called {}", options.case.join(" or "));
     }
-    prepare::programs(options.no_install)?;
+    prepare::programs(options.no_install, Scope::All)?;
     kproxy_lab::clean_on_signals()?;
 
     say::heading("Making two nodes, a client and an API server");
-    let lab = Lab::builder().nodes(2).pods(&["a", "b"]).control_plane().build()?;
+    let lab = Lab::builder().nodes(2).pods(&["a", "b"]).build()?;
+    lab.start_control_plane()?;
     let kproxy = play(&lab, Who::Kproxy, &cases)?;
     let kube_proxy = play(&lab, Who::KubeProxy, &cases)?;
 

@@ -20,6 +20,8 @@ use super::{
     seen::{self, Owners},
 };
 
+/// Where the cases' objects are.
+const NAMESPACE: &str = "default";
 /// How long a change may need to show: kube-proxy waits a second between two syncs.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Pause before looking again.
@@ -152,7 +154,7 @@ impl<'a> Stage<'a> {
         let mut base = json!({
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": {"name": service.service, "namespace": "default"},
+            "metadata": {"name": service.service, "namespace": NAMESPACE},
             "spec": {"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv4", "IPv6"]},
         });
         if let Some(first) = service.spec.pointer("/clusterIPs/0") {
@@ -204,13 +206,13 @@ impl<'a> Stage<'a> {
         let given = patch.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
         let given: Value = given.map(|(name, value)| (name.clone(), value.clone())).collect();
         case::merge(object, &given);
-        self.lab.control()?.apply(object).with_context(|| format!("apply {kind} {name}"))
+        self.lab.control()?.api().apply_object(object.clone())?;
+        Ok(())
     }
 
     fn delete(&mut self, kind: &str, name: &str) -> Result<()> {
-        let object = self.objects.remove(&(kind.to_owned(), name.to_owned()));
-        let object = object.with_context(|| format!("the case has no {kind} {name}"))?;
-        self.lab.control()?.delete(&object).with_context(|| format!("delete {kind} {name}"))
+        self.objects.remove(&(kind.to_owned(), name.to_owned()));
+        self.lab.control()?.api().delete(kind, NAMESPACE, name)
     }
 
     /// Every place with every address.
