@@ -91,10 +91,12 @@ pub(super) fn table(rows: &[Row]) -> String {
         let figure = |variant| {
             row.median(variant).map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"))
         };
-        let ratio = |to| row.ratio(to).map_or_else(|| "-".to_owned(), |value| format!("{value:.2}×"));
+        let ratio =
+            |to| row.ratio(to).map_or_else(|| "-".to_owned(), |value| format!("{value:.2}×"));
         text += &format!(
             "  {:<24}{:>8}{:>9}{:>9}{:>8}{:>9}{:>9}\n",
-            format!("{} ({})", row.work, row.unit).replace("connect/request/close", "connect/request"),
+            format!("{} ({})", row.work, row.unit)
+                .replace("connect/request/close", "connect/request"),
             figure(Variant::Direct),
             figure(Variant::Nftables),
             figure(Variant::Iptables),

@@ -35,9 +35,8 @@ fn parse(text: &str) -> BTreeMap<String, String> {
 
 fn is_id(word: &str) -> bool {
     let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    word.split_once('-').is_some_and(|(area, rest)| {
-        area.bytes().all(|b| b.is_ascii_uppercase()) && number(rest)
-    })
+    word.split_once('-')
+        .is_some_and(|(area, rest)| area.bytes().all(|b| b.is_ascii_uppercase()) && number(rest))
 }
 
 #[cfg(test)]
@@ -46,7 +45,8 @@ mod tests {
 
     #[test]
     fn headings_name_cases_and_paragraphs_reasons() {
-        let text = "# Page\nIntro.\n\n## VER-05, SVC-02 Client addresses\nThey are\nkept.\n\nMore.\n";
+        let text =
+            "# Page\nIntro.\n\n## VER-05, SVC-02 Client addresses\nThey are\nkept.\n\nMore.\n";
         let found = parse(text);
         assert_eq!(found.len(), 2);
         assert_eq!(found["SVC-02"], "They are kept.");

@@ -10,8 +10,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use kproxy_lab::{
-    Family, Held, Lab, Outcome, POD_PORT, Transport,
-    manifest::{self, Slice},
+    Family, Held, Lab, Outcome, Transport,
+    manifest::Slice,
 };
 use serde_json::{Value, json};
 
