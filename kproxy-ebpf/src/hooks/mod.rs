@@ -1,0 +1,5 @@
+//! Entry points: thin shells over the `try_*` functions beside them.
+
+mod egress;
+mod ingress;
+mod socket;

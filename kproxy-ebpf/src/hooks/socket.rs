@@ -1,0 +1,311 @@
+//! The socket path: the dialled frontend is swapped for a backend before a packet exists.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::{bpf_get_netns_cookie, bpf_set_retval},
+    macros::cgroup_sock_addr,
+    programs::SockAddrContext,
+};
+use kproxy_common::{
+    counters::NO_SERVICE,
+    drop_reason::DropReason,
+    net::{Addr, Port, proto},
+    service::{Slot, Word},
+    socket::{PEERS, Peer, SocketState},
+};
+
+use crate::{
+    lookup::{self, Lookup},
+    maps::{CONFIG, SOCKETS, has_set_retval},
+    pick, stats,
+};
+
+/// The hook lets the call go on.
+const ALLOW: i32 = 1;
+/// The hook fails the call with the value given to `bpf_set_retval`.
+const DENY: i32 = 0;
+/// ECONNREFUSED of every architecture that Linux shares this number on (asm-generic/errno.h).
+const ECONNREFUSED: i32 = 111;
+
+/// Which call the hook belongs to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Connect,
+    Send,
+}
+
+/// Address and port in the context: dialled (connect, sendmsg) or seen (recvmsg, getpeername).
+#[inline(always)]
+fn read_peer<const V6: bool>(ctx: &SockAddrContext) -> (Addr, Port) {
+    let sa = ctx.sock_addr;
+    // SAFETY: fields of a live context, read word by word as the verifier allows.
+    unsafe {
+        let port = Port(core::ptr::read_volatile(&raw const (*sa).user_port) as u16);
+        let addr = if V6 {
+            let ip = &raw const (*sa).user_ip6;
+            Addr([
+                core::ptr::read_volatile(&raw const (*ip)[0]),
+                core::ptr::read_volatile(&raw const (*ip)[1]),
+                core::ptr::read_volatile(&raw const (*ip)[2]),
+                core::ptr::read_volatile(&raw const (*ip)[3]),
+            ])
+        } else {
+            Addr::from_v4_word(core::ptr::read_volatile(&raw const (*sa).user_ip4))
+        };
+        (addr, port)
+    }
+}
+
+/// Replaces address and port in the context. An IPv6 socket gets IPv4 backends v4-mapped.
+#[inline(always)]
+fn write_peer<const V6: bool>(ctx: &SockAddrContext, addr: &Addr, port: Port) {
+    let sa = ctx.sock_addr;
+    // SAFETY: fields of a live context that these hooks may write.
+    unsafe {
+        if V6 {
+            let ip = &raw mut (*sa).user_ip6;
+            core::ptr::write_volatile(&raw mut (*ip)[0], addr.0[0]);
+            core::ptr::write_volatile(&raw mut (*ip)[1], addr.0[1]);
+            core::ptr::write_volatile(&raw mut (*ip)[2], addr.0[2]);
+            core::ptr::write_volatile(&raw mut (*ip)[3], addr.0[3]);
+        } else {
+            core::ptr::write_volatile(&raw mut (*sa).user_ip4, addr.v4_word());
+        }
+        core::ptr::write_volatile(&raw mut (*sa).user_port, u32::from(port.0));
+    }
+}
+
+/// Whether the socket is in the node's own network namespace.
+#[inline(always)]
+fn in_host_netns(ctx: &SockAddrContext) -> bool {
+    let Some(config) = CONFIG.get(0) else { return false };
+    // SAFETY: the helper takes the context, or null for the initial namespace.
+    unsafe {
+        let own = bpf_get_netns_cookie(ctx.as_ptr());
+        if config.host_netns == 0 {
+            own == bpf_get_netns_cookie(core::ptr::null_mut())
+        } else {
+            own == config.host_netns
+        }
+    }
+}
+
+/// The address to look up: on the node every loopback address (and the unspecified one, which
+/// Linux takes for loopback) stands for the node; in a pod it is the pod's own business (`None`).
+#[inline(always)]
+fn effective(ctx: &SockAddrContext, addr: Addr) -> Option<Addr> {
+    if !addr.is_loopback() && addr != addr.unspecified_of_family() {
+        return Some(addr);
+    }
+    if !in_host_netns(ctx) {
+        return None;
+    }
+    Some(if addr.is_v4() {
+        Addr::from_v4_word(u32::from_ne_bytes([127, 0, 0, 1]))
+    } else {
+        Addr([0, 0, 0, 1u32.to_be()])
+    })
+}
+
+/// connect() and sendmsg(): gives the socket a backend when it dials a frontend.
+#[inline(always)]
+fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<(), DropReason> {
+    // SAFETY: a field of a live context.
+    let proto = unsafe { core::ptr::read_volatile(&raw const (*ctx.sock_addr).protocol) } as u8;
+    if proto != proto::TCP && proto != proto::UDP {
+        return Ok(());
+    }
+    let (dialled, port) = read_peer::<V6>(ctx);
+    let found = match effective(ctx, dialled) {
+        Some(addr) => lookup::frontend(&addr, port, proto),
+        None => Lookup::NotOurs,
+    };
+    let service = match found {
+        Lookup::Frontend(value) => value.internal,
+        Lookup::UnknownPort => {
+            stats::count_drop(NO_SERVICE, DropReason::UnknownPort);
+            return Err(DropReason::UnknownPort);
+        }
+        Lookup::NotOurs => {
+            if call == Call::Connect {
+                forget_peers(ctx);
+            }
+            return Ok(());
+        }
+    };
+    let Some(packed) = pick::word(service) else { return Ok(()) };
+    // SAFETY: the helper returns null or this socket's live storage.
+    let state = unsafe { SOCKETS.get_or_insert_ptr_mut(ctx, None).as_mut() };
+    let Some(state) = state else {
+        // No memory for the storage: translate all the same, only the way back shows the backend.
+        let slot = new_backend(service, Word::unpack(packed))?;
+        write_peer::<V6>(ctx, &slot.addr, slot.port);
+        return Ok(());
+    };
+    let peer = remembered(state, &dialled, port, service);
+    if let Some(peer) = peer
+        && call == Call::Send
+    {
+        let slot = Slot { addr: peer.backend, port: peer.backend_port, ..Slot::default() };
+        if peer.word == packed || pick::is_member(Word::unpack(packed), &slot) {
+            peer.word = packed;
+            write_peer::<V6>(ctx, &slot.addr, slot.port);
+            return Ok(());
+        }
+    }
+    let slot = new_backend(service, Word::unpack(packed))?;
+    if call == Call::Connect {
+        // A connected socket has one peer; what it dialled before is over.
+        state.peers[1].frontend_port = Port(0);
+        state.peers[2].frontend_port = Port(0);
+        state.peers[3].frontend_port = Port(0);
+    }
+    let fresh = Peer {
+        frontend: dialled,
+        backend: slot.addr,
+        frontend_port: port,
+        backend_port: slot.port,
+        service,
+        word: packed,
+    };
+    match (call, remembered(state, &dialled, port, service)) {
+        (Call::Connect, _) => state.peers[0] = fresh,
+        (Call::Send, Some(peer)) => *peer = fresh,
+        (Call::Send, None) => remember(state, fresh),
+    }
+    write_peer::<V6>(ctx, &slot.addr, slot.port);
+    Ok(())
+}
+
+/// Picks a backend and counts the connection or the refusal.
+#[inline(always)]
+fn new_backend(service: u32, word: Word) -> Result<Slot, DropReason> {
+    match pick::backend(service, word) {
+        Ok(slot) => {
+            stats::count_connection(service);
+            Ok(slot)
+        }
+        Err(DropReason::NoLocalBackend) => {
+            // The packets are dropped, and counted, where they leave the node (hooks/egress.rs).
+            Err(DropReason::NoLocalBackend)
+        }
+        Err(reason) => {
+            stats::count_drop(service, reason);
+            Err(reason)
+        }
+    }
+}
+
+/// The peer that the socket remembers for this frontend of this service.
+#[inline(always)]
+fn remembered<'a>(
+    state: &'a mut SocketState,
+    frontend: &Addr,
+    port: Port,
+    service: u32,
+) -> Option<&'a mut Peer> {
+    let mut i = 0;
+    while i < PEERS {
+        let peer = &state.peers[i];
+        if peer.frontend_port == port && peer.service == service && peer.frontend == *frontend {
+            return Some(&mut state.peers[i]);
+        }
+        i += 1;
+    }
+    None
+}
+
+/// Remembers a peer, in place of the oldest when all are taken.
+#[inline(always)]
+fn remember(state: &mut SocketState, peer: Peer) {
+    let place = state.next as usize & (PEERS - 1);
+    state.peers[place] = peer;
+    state.next = place as u32 + 1;
+}
+
+/// A socket that dials something that is no frontend has no translated peer any more.
+#[inline(always)]
+fn forget_peers(ctx: &SockAddrContext) {
+    // SAFETY: the helper returns null or this socket's live storage.
+    if let Some(state) = unsafe { SOCKETS.get_ptr_mut(ctx).as_mut() } {
+        let mut i = 0;
+        while i < PEERS {
+            state.peers[i].frontend_port = Port(0);
+            i += 1;
+        }
+    }
+}
+
+/// recvmsg() and getpeername(): shows the frontend where the socket would see the backend.
+#[inline(always)]
+fn try_restore<const V6: bool>(ctx: &SockAddrContext) {
+    // SAFETY: the helper returns null or this socket's live storage.
+    let Some(state) = (unsafe { SOCKETS.get_ptr_mut(ctx).as_ref() }) else { return };
+    let (seen, port) = read_peer::<V6>(ctx);
+    let mut i = 0;
+    while i < PEERS {
+        let peer = &state.peers[i];
+        if peer.frontend_port != Port(0) && peer.backend_port == port && peer.backend == seen {
+            write_peer::<V6>(ctx, &peer.frontend, peer.frontend_port);
+            return;
+        }
+        i += 1;
+    }
+}
+
+#[inline(always)]
+fn translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> i32 {
+    match try_translate::<V6>(ctx, call) {
+        Err(DropReason::NoBackend | DropReason::UnknownPort) if has_set_retval() => {
+            // SAFETY: only sets the value that the call returns.
+            unsafe { bpf_set_retval(-ECONNREFUSED) };
+            DENY
+        }
+        // Dropped, or refused on a kernel that could only say EPERM: left to the packet path.
+        Ok(()) | Err(_) => ALLOW,
+    }
+}
+
+#[cgroup_sock_addr(connect4)]
+pub fn kp_connect4(ctx: SockAddrContext) -> i32 {
+    translate::<false>(&ctx, Call::Connect)
+}
+
+#[cgroup_sock_addr(connect6)]
+pub fn kp_connect6(ctx: SockAddrContext) -> i32 {
+    translate::<true>(&ctx, Call::Connect)
+}
+
+#[cgroup_sock_addr(sendmsg4)]
+pub fn kp_sendmsg4(ctx: SockAddrContext) -> i32 {
+    translate::<false>(&ctx, Call::Send)
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+pub fn kp_sendmsg6(ctx: SockAddrContext) -> i32 {
+    translate::<true>(&ctx, Call::Send)
+}
+
+#[cgroup_sock_addr(recvmsg4)]
+pub fn kp_recvmsg4(ctx: SockAddrContext) -> i32 {
+    try_restore::<false>(&ctx);
+    ALLOW
+}
+
+#[cgroup_sock_addr(recvmsg6)]
+pub fn kp_recvmsg6(ctx: SockAddrContext) -> i32 {
+    try_restore::<true>(&ctx);
+    ALLOW
+}
+
+#[cgroup_sock_addr(getpeername4)]
+pub fn kp_getpeer4(ctx: SockAddrContext) -> i32 {
+    try_restore::<false>(&ctx);
+    ALLOW
+}
+
+#[cgroup_sock_addr(getpeername6)]
+pub fn kp_getpeer6(ctx: SockAddrContext) -> i32 {
+    try_restore::<true>(&ctx);
+    ALLOW
+}

@@ -1,0 +1,61 @@
+//! From a dialled address to a frontend.
+
+use kproxy_common::{
+    filter,
+    net::{Addr, Port},
+    service::{FrontendKey, FrontendValue, frontend_flags},
+};
+
+use crate::maps::{FILTER, FRONTENDS};
+
+/// What is known of a dialled address, port and protocol.
+#[derive(Clone, Copy)]
+pub(crate) enum Lookup {
+    /// No business of ours.
+    NotOurs,
+    /// A frontend.
+    Frontend(FrontendValue),
+    /// A ClusterIP without such a port (VER-16, VER-17).
+    UnknownPort,
+}
+
+/// Whether the filter rules `addr` out. Most traffic is no service and ends here.
+#[inline(always)]
+pub(crate) fn is_ruled_out(addr: &Addr) -> bool {
+    let (word, mask) = filter::position(filter::bit(addr));
+    match FILTER.get(word) {
+        Some(bits) => bits & mask == 0,
+        None => true,
+    }
+}
+
+/// Looks a dialled address up: exact frontend, then NodePort, then unknown port.
+#[inline(always)]
+pub(crate) fn frontend(addr: &Addr, port: Port, proto: u8) -> Lookup {
+    if is_ruled_out(addr) {
+        return Lookup::NotOurs;
+    }
+    let mut key = FrontendKey::new(*addr, port, proto);
+    // SAFETY: the value is copied at once; user space only ever replaces whole elements.
+    if let Some(value) = unsafe { FRONTENDS.get(&key) } {
+        return Lookup::Frontend(*value);
+    }
+    key.port = Port(0);
+    key.proto = 0;
+    // SAFETY: as above.
+    let Some(about) = (unsafe { FRONTENDS.get(&key) }) else { return Lookup::NotOurs };
+    let flags = about.flags;
+    if flags & frontend_flags::NODE_ADDRESS != 0 {
+        key = FrontendKey::new(addr.unspecified_of_family(), port, proto);
+        // SAFETY: as above.
+        if let Some(value) = unsafe { FRONTENDS.get(&key) } {
+            return Lookup::Frontend(*value);
+        }
+        // The node's own ports: never refused, also when a ClusterIP is bound here.
+        return Lookup::NotOurs;
+    }
+    if flags & frontend_flags::SERVICE_ADDRESS != 0 {
+        return Lookup::UnknownPort;
+    }
+    Lookup::NotOurs
+}

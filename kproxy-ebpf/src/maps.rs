@@ -1,0 +1,76 @@
+//! Every map: who writes it, who reads it. Layouts: kproxy-common.
+
+use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    btf_maps::SkStorage,
+    macros::{btf_map, map},
+    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap},
+};
+use kproxy_common::{
+    abi,
+    config::Config,
+    counters::{DropKey, ServiceCounters},
+    filter,
+    flow::{FlowKey, FlowValue},
+    service::{FrontendKey, FrontendValue, Name, Service, Slot},
+    socket::SocketState,
+};
+
+/// Frontends and address entries. Written by user space, read by every program.
+#[map(name = "KP_FRONTENDS")]
+pub(crate) static FRONTENDS: HashMap<FrontendKey, FrontendValue> =
+    HashMap::with_max_entries(abi::DEFAULT_FRONTENDS, BPF_F_NO_PREALLOC);
+
+/// Backend sets. User space stores the word through mmap; read by every program.
+#[map(name = "KP_SERVICES")]
+pub(crate) static SERVICES: Array<Service> =
+    Array::with_max_entries(abi::DEFAULT_SERVICES, BPF_F_MMAPABLE);
+
+/// Backends. User space fills free runs through mmap before it stores the word.
+#[map(name = "KP_SLOTS")]
+pub(crate) static SLOTS: Array<Slot> = Array::with_max_entries(abi::DEFAULT_SLOTS, BPF_F_MMAPABLE);
+
+/// Address filter. User space sets and clears bits through mmap.
+#[map(name = "KP_FILTER")]
+pub(crate) static FILTER: Array<u64> = Array::with_max_entries(filter::WORDS, BPF_F_MMAPABLE);
+
+/// Settings, one entry. Written by user space through mmap.
+#[map(name = "KP_CONFIG")]
+pub(crate) static CONFIG: Array<Config> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Names of service ports. No program reads it: it is here to be made and pinned with the rest.
+#[map(name = "KP_NAMES")]
+static NAMES: HashMap<u32, Name> =
+    HashMap::with_max_entries(abi::DEFAULT_SERVICES / 2, BPF_F_NO_PREALLOC);
+
+/// Flows, two entries a connection. Written by the tc programs, swept by user space. An ordinary
+/// hash: an LRU would evict live connections.
+#[map(name = "KP_FLOWS")]
+pub(crate) static FLOWS: HashMap<FlowKey, FlowValue> =
+    HashMap::with_max_entries(abi::DEFAULT_FLOWS, BPF_F_NO_PREALLOC);
+
+/// Counters of each service. Written by the programs, read by user space.
+#[map(name = "KP_COUNTERS")]
+pub(crate) static COUNTERS: PerCpuArray<ServiceCounters> =
+    PerCpuArray::with_max_entries(abi::DEFAULT_SERVICES, 0);
+
+/// Drops and refusals by service and reason. Written by the programs, read by user space.
+#[map(name = "KP_DROPS")]
+pub(crate) static DROPS: PerCpuHashMap<DropKey, u64> =
+    PerCpuHashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// What each socket was told. Freed with the socket.
+#[btf_map(name = "KP_SOCKETS")]
+pub(crate) static SOCKETS: SkStorage<SocketState> = SkStorage::new();
+
+/// Whether the kernel has `bpf_set_retval`; the loader sets it before the program is verified, so
+/// that older kernels never see the call.
+#[unsafe(no_mangle)]
+static HAS_SET_RETVAL: u8 = 0;
+
+/// See [`HAS_SET_RETVAL`].
+#[inline(always)]
+pub(crate) fn has_set_retval() -> bool {
+    // SAFETY: a plain read of a live static; volatile, because the loader changes it.
+    unsafe { core::ptr::read_volatile(&raw const HAS_SET_RETVAL) != 0 }
+}

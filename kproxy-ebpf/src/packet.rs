@@ -1,0 +1,171 @@
+//! A packet, checked once: after [`Packet::parse`] every header it names is in the linear part.
+
+use aya_ebpf::{helpers::bpf_skb_pull_data, programs::TcContext};
+use kproxy_common::{
+    flow::FlowKey,
+    net::{Addr, Port, proto},
+};
+
+const ETH_P_IP: u16 = 0x0800u16.to_be();
+const ETH_P_IPV6: u16 = 0x86ddu16.to_be();
+/// IPv4 "more fragments" and fragment offset (RFC 791 section 3.1).
+const FRAGMENT: u16 = 0x3fffu16.to_be();
+
+const IPV4_LEN: usize = 20;
+const IPV6_LEN: usize = 40;
+/// TCP up to its flags, which is all that is read; a whole UDP header is shorter.
+const TCP_LEN: usize = 20;
+const UDP_LEN: usize = 8;
+
+const TCP_FIN: u8 = 0x01;
+const TCP_SYN: u8 = 0x02;
+const TCP_RST: u8 = 0x04;
+const TCP_ACK: u8 = 0x10;
+
+/// What the programs need to know of a TCP or UDP packet.
+#[derive(Clone, Copy)]
+pub(crate) struct Packet {
+    /// Offset of the IP header from the start of the packet.
+    pub(crate) l3: usize,
+    /// Offset of the TCP or UDP header.
+    pub(crate) l4: usize,
+    /// Addresses, ports and protocol.
+    pub(crate) key: FlowKey,
+    /// TCP flags, 0 for UDP.
+    tcp_flags: u8,
+    /// IPv6, not IPv4.
+    pub(crate) v6: bool,
+}
+
+impl Packet {
+    /// Reads the headers. `None` for everything that is not a whole TCP or UDP packet over IPv4 or
+    /// IPv6: such packets pass untouched. `L3` is the offset of the IP header.
+    #[inline(always)]
+    pub(crate) fn parse<const L3: usize>(ctx: &TcContext) -> Option<Self> {
+        let skb = ctx.skb.skb;
+        // SAFETY: plain reads of a live context.
+        let (protocol, vlan) = unsafe { ((*skb).protocol as u16, (*skb).vlan_present) };
+        // A tagged packet belongs to the VLAN device above this one and is seen again there.
+        if vlan != 0 {
+            return None;
+        }
+        match protocol {
+            ETH_P_IP => Self::parse_v4::<L3>(ctx),
+            ETH_P_IPV6 => Self::parse_v6::<L3>(ctx),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn parse_v4<const L3: usize>(ctx: &TcContext) -> Option<Self> {
+        ensure(ctx, L3 + IPV4_LEN + UDP_LEN)?;
+        let ihl = usize::from(*at::<u8>(ctx, L3)? & 0x0f) * 4;
+        if ihl < IPV4_LEN || *at::<u16>(ctx, L3 + 6)? & FRAGMENT != 0 {
+            return None;
+        }
+        let proto = *at::<u8>(ctx, L3 + 9)?;
+        let src = Addr::from_v4_word(*at::<u32>(ctx, L3 + 12)?);
+        let dst = Addr::from_v4_word(*at::<u32>(ctx, L3 + 16)?);
+        Self::parse_l4(ctx, L3, L3 + ihl, proto, src, dst, false)
+    }
+
+    #[inline(always)]
+    fn parse_v6<const L3: usize>(ctx: &TcContext) -> Option<Self> {
+        ensure(ctx, L3 + IPV6_LEN + UDP_LEN)?;
+        let proto = *at::<u8>(ctx, L3 + 6)?;
+        let src = Addr(*at::<[u32; 4]>(ctx, L3 + 8)?);
+        let dst = Addr(*at::<[u32; 4]>(ctx, L3 + 24)?);
+        Self::parse_l4(ctx, L3, L3 + IPV6_LEN, proto, src, dst, true)
+    }
+
+    #[inline(always)]
+    fn parse_l4(
+        ctx: &TcContext,
+        l3: usize,
+        l4: usize,
+        proto: u8,
+        src: Addr,
+        dst: Addr,
+        v6: bool,
+    ) -> Option<Self> {
+        let tcp_flags = match proto {
+            proto::TCP => {
+                ensure(ctx, l4 + TCP_LEN)?;
+                *at::<u8>(ctx, l4 + 13)?
+            }
+            proto::UDP => {
+                ensure(ctx, l4 + UDP_LEN)?;
+                0
+            }
+            _ => return None,
+        };
+        let src_port = Port(*at::<u16>(ctx, l4)?);
+        let dst_port = Port(*at::<u16>(ctx, l4 + 2)?);
+        let key = FlowKey { src, dst, src_port, dst_port, proto, pad: [0; 3] };
+        Some(Self { l3, l4, key, tcp_flags, v6 })
+    }
+
+    /// Whether this packet may open a connection: a SYN, or any UDP datagram.
+    #[inline(always)]
+    pub(crate) fn opens(&self) -> bool {
+        self.is_udp() || self.is_syn()
+    }
+
+    /// SYN without ACK.
+    #[inline(always)]
+    pub(crate) fn is_syn(&self) -> bool {
+        self.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_fin(&self) -> bool {
+        self.tcp_flags & TCP_FIN != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_rst(&self) -> bool {
+        self.tcp_flags & TCP_RST != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_udp(&self) -> bool {
+        self.key.proto == proto::UDP
+    }
+}
+
+/// Makes the first `len` bytes linear when they are not. `None`: the packet is shorter.
+#[inline(always)]
+fn ensure(ctx: &TcContext, len: usize) -> Option<()> {
+    if ctx.data() + len <= ctx.data_end() {
+        return Some(());
+    }
+    // SAFETY: the helper checks the length itself; packet pointers are re-read after it.
+    if unsafe { bpf_skb_pull_data(ctx.skb.skb, len as u32) } != 0 {
+        return None;
+    }
+    (ctx.data() + len <= ctx.data_end()).then_some(())
+}
+
+/// A bounds-checked view of packet bytes at `offset`.
+#[inline(always)]
+pub(crate) fn at<'a, T: Copy>(ctx: &'a TcContext, offset: usize) -> Option<&'a T> {
+    let start = ctx.data() + offset;
+    if start + core::mem::size_of::<T>() > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: in bounds as just checked; BPF has no alignment rule for packet loads on the
+    // architectures that tc programs run on (NET_IP_ALIGN keeps headers aligned besides).
+    Some(unsafe { &*(start as *const T) })
+}
+
+/// As [`at`], for writing.
+#[inline(always)]
+pub(crate) fn write<T: Copy>(ctx: &TcContext, offset: usize, value: T) -> Option<()> {
+    let start = ctx.data() + offset;
+    if start + core::mem::size_of::<T>() > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: in bounds as just checked; the verifier's prologue has unshared the packet.
+    unsafe { *(start as *mut T) = value };
+    Some(())
+}

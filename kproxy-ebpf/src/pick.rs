@@ -1,0 +1,66 @@
+//! From a service to a backend.
+
+use kproxy_common::{
+    drop_reason::DropReason,
+    select,
+    service::{Slot, Word, empty_verdict},
+};
+
+use crate::{
+    maps::{SERVICES, SLOTS},
+    stats,
+};
+
+/// Slots searched for a backend that a socket already uses. A larger set counts as "not found",
+/// and the socket gets a new backend at the change.
+const MEMBER_SEARCH: u32 = 256;
+
+/// The published word of a service: one load, so that first slot, count and generation belong
+/// together.
+#[inline(always)]
+pub(crate) fn word(service: u32) -> Option<u64> {
+    let entry = SERVICES.get_ptr(service)?;
+    // SAFETY: a live array element, eight-byte aligned; volatile keeps it a single load.
+    Some(unsafe { core::ptr::read_volatile(&raw const (*entry).word) })
+}
+
+/// Why a service with this word gives no backend, if it gives none.
+#[inline(always)]
+pub(crate) fn refusal(word: Word) -> Option<DropReason> {
+    if word.count != 0 {
+        return None;
+    }
+    Some(if word.first == empty_verdict::DROP {
+        DropReason::NoLocalBackend
+    } else {
+        DropReason::NoBackend
+    })
+}
+
+/// The next backend of the service by round robin.
+#[inline(always)]
+pub(crate) fn backend(service: u32, word: Word) -> Result<Slot, DropReason> {
+    if let Some(reason) = refusal(word) {
+        return Err(reason);
+    }
+    let slot = select::round_robin(word, stats::next_turn(service)).and_then(|n| SLOTS.get(n));
+    slot.copied().ok_or(DropReason::BadMap)
+}
+
+/// Whether the run still holds `slot`'s address and port.
+#[inline(always)]
+pub(crate) fn is_member(word: Word, slot: &Slot) -> bool {
+    let count = u32::from(word.count);
+    let mut i = 0;
+    while i < MEMBER_SEARCH {
+        if i >= count {
+            return false;
+        }
+        let Some(other) = SLOTS.get(word.first.wrapping_add(i)) else { return false };
+        if other.addr == slot.addr && other.port == slot.port {
+            return true;
+        }
+        i += 1;
+    }
+    false
+}

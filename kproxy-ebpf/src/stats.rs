@@ -1,0 +1,51 @@
+//! Counters. Per CPU, so plain additions are enough.
+
+use kproxy_common::{counters::DropKey, drop_reason::DropReason};
+
+use crate::maps::{COUNTERS, DROPS};
+
+/// Counts one refusal or drop of `service` (or [`kproxy_common::counters::NO_SERVICE`]).
+#[inline(never)]
+pub(crate) fn count_drop(service: u32, reason: DropReason) {
+    let key = DropKey { service, reason: reason as u32 };
+    if let Some(count) = DROPS.get_ptr_mut(&key) {
+        // SAFETY: a live element of this CPU's copy.
+        unsafe { *count += 1 };
+        return;
+    }
+    // A full map loses the count, never the verdict.
+    let _ = DROPS.insert(&key, 1, 0);
+}
+
+/// Counts a new connection of `service` and returns this CPU's round-robin position.
+#[inline(always)]
+pub(crate) fn next_turn(service: u32) -> u32 {
+    let Some(counters) = COUNTERS.get_ptr_mut(service) else { return 0 };
+    // SAFETY: a live element of this CPU's copy.
+    unsafe {
+        let turn = (*counters).turn;
+        (*counters).turn = turn.wrapping_add(1);
+        turn as u32
+    }
+}
+
+/// Counts one connection given a backend.
+#[inline(always)]
+pub(crate) fn count_connection(service: u32) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(service) {
+        // SAFETY: a live element of this CPU's copy.
+        unsafe { (*counters).connections += 1 };
+    }
+}
+
+/// Counts one translated packet.
+#[inline(always)]
+pub(crate) fn count_packet(service: u32, bytes: u32) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(service) {
+        // SAFETY: a live element of this CPU's copy.
+        unsafe {
+            (*counters).packets += 1;
+            (*counters).bytes += u64::from(bytes);
+        }
+    }
+}
