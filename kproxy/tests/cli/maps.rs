@@ -128,8 +128,8 @@ fn fill(bpffs: &Path) {
     };
     let back = there.reverse_for(addr("10.244.1.5"), Port::new(8080));
     let flows = [
-        (there, value("10.244.1.5", 8080, flow_flags::REPLIED)),
-        (back, value("192.0.2.1", 30_080, flow_flags::REVERSE)),
+        (there, value("10.244.1.5", 8080, 0)),
+        (back, value("192.0.2.1", 30_080, flow_flags::REVERSE | flow_flags::REPLIED)),
     ];
     hash(&mut ebpf, map::FLOWS, &flows);
 
@@ -193,6 +193,30 @@ fn lc_04_tables_are_shown_without_a_daemon() {
 }
 
 #[test]
+fn a_terminal_gets_colour_and_what_fits() {
+    with_own_bpffs(|bpffs| {
+        fill(bpffs);
+        let terminal = |setup: &str| {
+            let (program, place) = (kproxy().get_program().to_owned(), bpffs.display());
+            let line = format!(
+                "stty rows 24 cols 40; {setup} {} dump backends --bpffs-root {place}",
+                program.display()
+            );
+            // script(1) of util-linux gives its command a terminal.
+            let mut script = std::process::Command::new("script");
+            let output = script.args(["-qec", &line, "/dev/null"]).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let plain = terminal("NO_COLOR=1");
+        assert!(!plain.contains('\u{1b}') && plain.contains(":http"), "{plain}");
+        assert!(plain.lines().all(|line| line.trim_end().chars().count() <= 40), "{plain}");
+        assert!(plain.contains('…'), "{plain}");
+        assert!(terminal("TERM=xterm").contains('\u{1b}'));
+    });
+}
+
+#[test]
 fn status_without_a_daemon_is_not_in_order() {
     with_own_bpffs(|bpffs| {
         fill(bpffs);
@@ -231,5 +255,30 @@ fn maps_that_may_not_be_opened_are_named() {
         nobody.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(binary);
         let stderr = refused(nobody.args(["dump", "all", "--bpffs-root"]).arg(bpffs));
         one_sentence(&stderr, "no permission to read ");
+    });
+}
+
+#[test]
+fn cleanup_removes_pins_and_run_folder() {
+    with_own_bpffs(|bpffs| {
+        fill(bpffs);
+        let run_dir: PathBuf = bpffs.with_file_name("run");
+        std::fs::create_dir(&run_dir).unwrap();
+        std::fs::write(run_dir.join("problems.json"), "[]").unwrap();
+        // A network namespace of its own: the nftables table of the machine is not touched.
+        let cleanup = || {
+            let mut command = std::process::Command::new("unshare");
+            command.arg("--net").arg(kproxy().get_program()).arg("cleanup");
+            command.arg("--run-dir").arg(&run_dir).arg("--bpffs-root").arg(bpffs);
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let removed = cleanup();
+        for part in [map::FRONTENDS, map::SOCKETS, "problems.json"] {
+            assert!(removed.contains(part), "{part}: {removed}");
+        }
+        assert!(!bpffs.join("kproxy").exists() && !run_dir.exists(), "{removed}");
+        assert_eq!(cleanup(), "nothing to remove\n");
     });
 }
