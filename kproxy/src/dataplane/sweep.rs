@@ -97,9 +97,9 @@ fn forget(
             dead.extend([*key, reverse_key]);
         }
     }
-    let alone = reverse.into_iter().filter(|(_, (value, has_forward))| {
-        !has_forward && age(value.last_seen, now) >= HALF_AGE
-    });
+    let alone = reverse
+        .into_iter()
+        .filter(|(_, (value, has_forward))| !has_forward && age(value.last_seen, now) >= HALF_AGE);
     dead.extend(alone.map(|(key, _)| key));
     dead
 }

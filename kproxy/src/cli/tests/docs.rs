@@ -45,6 +45,7 @@ fn status() -> Status {
                 missing: vec![abi::program::EGRESS_L3.into()],
             },
         ],
+        nftables_table: Some(true),
         node_addresses: tables.addresses.iter().filter(|a| a.node).map(|a| a.addr).collect(),
         totals: Totals {
             service_ports: tables.services.len(),
@@ -138,8 +139,15 @@ fn status_in_order_says_so() {
 fn status_names_every_reason() {
     let mut status = status();
     status.cgroup.missing = vec![status.cgroup.attached.remove(0)];
+    status.nftables_table = Some(false);
     status.judge();
-    for part in ["daemon is not running", "kp_recvmsg4", "wg0: kp_egress_l3", "--max-flows"] {
+    for part in [
+        "`inet kproxy` is missing",
+        "daemon is not running",
+        "kp_recvmsg4",
+        "wg0: kp_egress_l3",
+        "--max-flows",
+    ] {
         assert!(status.reasons.iter().any(|why| why.contains(part)), "{part}: {status:?}");
     }
     assert!(!status.in_order);

@@ -1,4 +1,6 @@
-//! The binary: exit codes, sentences, and what goes where.
+//! The binary: exit codes, sentences, what goes where, and the tables of real maps.
+
+mod maps;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
