@@ -8,7 +8,11 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::{run, say, setup, tidy, workspace};
+use crate::{
+    run, say,
+    setup::{self, Scope},
+    tidy, workspace,
+};
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args, Debug)]
@@ -25,7 +29,7 @@ pub(crate) struct Options {
 /// # Errors
 /// Names what failed, after everything has run.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    setup::ensure(options.no_install)?;
+    setup::ensure(options.no_install, Scope::All)?;
     let mut failed = Vec::new();
     if options.filter.is_empty() {
         failed.extend(checks());

@@ -2,82 +2,7 @@
 
 use std::net::IpAddr;
 
-/// Transport protocol of a service port.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-    /// SCTP.
-    Sctp,
-}
-
-impl Protocol {
-    /// IP protocol number.
-    pub const fn number(self) -> u8 {
-        match self {
-            Self::Tcp => kproxy_common::net::proto::TCP,
-            Self::Udp => kproxy_common::net::proto::UDP,
-            Self::Sctp => kproxy_common::net::proto::SCTP,
-        }
-    }
-
-    /// From an IP protocol number.
-    pub const fn from_number(number: u8) -> Option<Self> {
-        match number {
-            kproxy_common::net::proto::TCP => Some(Self::Tcp),
-            kproxy_common::net::proto::UDP => Some(Self::Udp),
-            kproxy_common::net::proto::SCTP => Some(Self::Sctp),
-            _ => None,
-        }
-    }
-
-    /// As Kubernetes writes it: `TCP`, `UDP`, `SCTP`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "TCP",
-            Self::Udp => "UDP",
-            Self::Sctp => "SCTP",
-        }
-    }
-}
-
-/// IP family. A dual-stack Service is planned once a family, independently.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl Family {
-    /// Family of an address.
-    pub const fn of(ip: &IpAddr) -> Self {
-        match ip {
-            IpAddr::V4(_) => Self::V4,
-            IpAddr::V6(_) => Self::V6,
-        }
-    }
-
-    /// 4 or 6.
-    pub const fn number(self) -> u8 {
-        match self {
-            Self::V4 => 4,
-            Self::V6 => 6,
-        }
-    }
-
-    /// `0.0.0.0` or `::`: the address of NodePort frontends, which stands for every address of the
-    /// node.
-    pub const fn unspecified(self) -> IpAddr {
-        match self {
-            Self::V4 => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
-            Self::V6 => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
-        }
-    }
-}
+pub use crate::model::{Family, Protocol};
 
 /// Identity of a service port in the maps: kube-proxy's service port name (namespace, name, port
 /// name, protocol; `pkg/proxy/types.go`) and the family.
@@ -191,4 +116,23 @@ pub struct ServicePortPlan {
     pub local: Option<BackendSet>,
     /// Session affinity timeout in seconds (`sessionAffinity: ClientIP`).
     pub affinity_seconds: Option<u32>,
+}
+
+/// One step for the data path.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// The service port is new or differs from what was planned before.
+    Set(ServicePortPlan),
+    /// The service port is gone, with all its frontends.
+    Remove(ServicePortId),
+}
+
+impl Change {
+    /// The service port that changes.
+    pub const fn id(&self) -> &ServicePortId {
+        match self {
+            Self::Set(plan) => &plan.id,
+            Self::Remove(id) => id,
+        }
+    }
 }

@@ -15,19 +15,27 @@ pub(crate) struct Program {
     pub(crate) package: &'static str,
     /// What kproxy's lab does with it.
     pub(crate) why: &'static str,
+    /// Labs without an API server do without it.
+    pub(crate) only_with_api_server: bool,
 }
 
 const fn program(name: &'static str, package: &'static str, why: &'static str) -> Program {
-    Program { name, package, why }
+    Program { name, package, why, only_with_api_server: false }
 }
 
 /// Programs that the lab runs.
 pub(crate) const PROGRAMS: [Program; 5] = [
     program("ip", "iproute2", "makes network namespaces and links"),
     program("nsenter", "util-linux", "runs programs in namespaces"),
-    program("nft", "nftables", "kproxy's masquerade rule, kube-proxy's nftables mode"),
-    program("iptables-restore", "iptables", "kube-proxy's iptables mode"),
-    program("etcd", "etcd-server", "the API server's store"),
+    program("nft", "nftables", "kproxy's masquerade rule"),
+    Program {
+        only_with_api_server: true,
+        ..program("iptables-restore", "iptables", "kube-proxy's iptables mode")
+    },
+    Program {
+        only_with_api_server: true,
+        ..program("etcd", "etcd-server", "the API server's store")
+    },
 ];
 
 /// Debian's compiler with the sources of its library.

@@ -17,6 +17,7 @@ use anyhow::{Result, bail};
 
 use crate::{run, say};
 use facts::Facts;
+pub(crate) use plan::Scope;
 use plan::{Plan, Step};
 
 /// Options of `cargo xtask setup`.
@@ -32,19 +33,23 @@ pub(crate) struct Options {
 /// # Errors
 /// When something is missing and cannot be installed, or must not be.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let mut plan = look(options.no_install)?;
+    install(options.no_install, Scope::All)
+}
+
+fn install(no_install: bool, scope: Scope) -> Result<()> {
+    let mut plan = look(no_install, scope)?;
     report(&plan);
-    if plan.steps.is_empty() && plan.impossible.is_empty() {
-        return Ok(());
+    if plan.is_empty() {
+        return programs_of_kubernetes(no_install, scope);
     }
-    if options.no_install {
+    if no_install {
         bail!("the above is missing; run `cargo xtask setup` to install it");
     }
     let is_root = nix::unistd::geteuid().is_root();
     for step in plan.steps.iter().filter(|step| is_root || !step.root) {
         perform(step)?;
     }
-    plan = plan::plan(&Facts::collect());
+    plan = plan::plan(&Facts::collect(), scope);
     if !is_root && plan.steps.iter().any(|step| step.root) {
         say::heading("These need root; run them, then this command again");
         for command in plan.steps.iter().filter(|step| step.root).flat_map(|s| &s.commands) {
@@ -58,31 +63,42 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if let Some(step) = plan.steps.first() {
         bail!("set-up is not complete: {} is still missing after its installation", step.what);
     }
-    Ok(())
+    programs_of_kubernetes(no_install, scope)
 }
 
-/// Makes sure that everything is there; silent when it is.
+/// Makes sure that everything in `scope` is there; silent when it is.
 ///
 /// # Errors
 /// As [`run`].
-pub(crate) fn ensure(no_install: bool) -> Result<()> {
-    let plan = plan::plan(&Facts::collect());
-    if plan.steps.is_empty() && plan.impossible.is_empty() {
+pub(crate) fn ensure(no_install: bool, scope: Scope) -> Result<()> {
+    if plan::plan(&Facts::collect(), scope).is_empty() {
+        return programs_of_kubernetes(no_install, scope);
+    }
+    install(no_install, scope)
+}
+
+/// Builds kube-apiserver and kube-proxy unless they are there.
+fn programs_of_kubernetes(no_install: bool, scope: Scope) -> Result<()> {
+    if scope == Scope::Manifests || kubernetes::is_built() {
         return Ok(());
     }
-    run(&Options { no_install })
+    if no_install {
+        bail!("kube-apiserver and kube-proxy are not built; run `cargo xtask setup`");
+    }
+    say::heading("Building kube-apiserver and kube-proxy (once, about 8 minutes)");
+    kubernetes::build()
 }
 
 /// The plan; refreshes the distribution's package lists first if they offer nothing.
-fn look(no_install: bool) -> Result<Plan> {
+fn look(no_install: bool, scope: Scope) -> Result<Plan> {
     let facts = Facts::collect();
     let lists_are_empty = facts.apt.as_ref().is_some_and(apt::Apt::is_empty);
     if lists_are_empty && facts.root && !no_install {
         say::heading("Refreshing the package lists (apt-get update)");
         run::step("refresh the package lists", &mut apt::update())?;
-        return Ok(plan::plan(&Facts::collect()));
+        return Ok(plan::plan(&Facts::collect(), scope));
     }
-    Ok(plan::plan(&facts))
+    Ok(plan::plan(&facts, scope))
 }
 
 fn report(plan: &Plan) {

@@ -22,6 +22,13 @@ pub(crate) struct Plan {
     pub(crate) impossible: Vec<String>,
 }
 
+impl Plan {
+    /// Nothing is missing.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.steps.is_empty() && self.impossible.is_empty()
+    }
+}
+
 /// One thing to install.
 #[derive(Debug)]
 pub(crate) struct Step {
@@ -66,14 +73,26 @@ impl Action {
     }
 }
 
+/// What a command needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Scope {
+    /// kproxy on labs without an API server.
+    Manifests,
+    /// Everything.
+    All,
+}
+
 /// What to do on a machine with these facts.
-pub(crate) fn plan(facts: &Facts) -> Plan {
+pub(crate) fn plan(facts: &Facts, scope: Scope) -> Plan {
     let mut plan = Plan::default();
     let mut packages = BTreeSet::new();
     let llvm = compiler(facts, &mut plan, &mut packages);
     let linker = linker(facts, llvm, &mut plan, &mut packages);
-    programs(facts, &mut plan, &mut packages);
-    let go = go(facts, &mut plan, &mut packages);
+    programs(facts, scope, &mut plan, &mut packages);
+    let go = match scope {
+        Scope::Manifests => None,
+        Scope::All => go(facts, &mut plan, &mut packages),
+    };
 
     if !packages.is_empty() {
         let mut words = vec!["install", "-y", "-q", "--no-install-recommends"];
@@ -210,15 +229,17 @@ fn from_release(tools: &str) -> Vec<Action> {
     ]
 }
 
-fn programs(facts: &Facts, plan: &mut Plan, packages: &mut BTreeSet<String>) {
+fn programs(facts: &Facts, scope: Scope, plan: &mut Plan, packages: &mut BTreeSet<String>) {
+    let wanted = |index: &usize| scope == Scope::All || !PROGRAMS[*index].only_with_api_server;
     let found: Vec<_> = (0..PROGRAMS.len())
         .filter(|index| !facts.missing.contains(index))
+        .filter(wanted)
         .map(|index| PROGRAMS[index].name)
         .collect();
     if !found.is_empty() {
         plan.present.push(("programs of the lab", found.join(" ")));
     }
-    for program in facts.missing.iter().map(|&index| &PROGRAMS[index]) {
+    for program in facts.missing.iter().filter(|index| wanted(index)).map(|&i| &PROGRAMS[i]) {
         if facts.apt.as_ref().is_some_and(|apt| apt.offers(program.package)) {
             packages.insert(program.package.to_owned());
         } else {
@@ -288,7 +309,7 @@ mod tests {
 
     #[test]
     fn a_complete_machine_needs_nothing() {
-        let plan = plan(&complete());
+        let plan = plan(&complete(), Scope::All);
         assert!(plan.steps.is_empty() && plan.impossible.is_empty(), "{plan:?}");
     }
 
@@ -305,7 +326,7 @@ mod tests {
             "libxml2-dev",
         ]);
         let facts = Facts { compiler: None, linker: None, apt: Some(apt), ..complete() };
-        let text = lines(&plan(&facts));
+        let text = lines(&plan(&facts, Scope::All));
         assert!(text.contains("apt-get install"), "{text}");
         assert!(text.contains("rust-web-src") && text.contains("libpolly-22-dev"), "{text}");
         assert!(text.contains("--no-default-features --features llvm-22"), "{text}");
@@ -316,7 +337,7 @@ mod tests {
         let apt = Apt::offering(&["curl", "zstd"]);
         let facts =
             Facts { compiler: None, linker: None, rustup: true, apt: Some(apt), ..complete() };
-        let text = lines(&plan(&facts));
+        let text = lines(&plan(&facts, Scope::All));
         assert!(text.contains("rustup toolchain install nightly"), "{text}");
         assert!(text.contains("releases/download/v0.13.0"), "{text}");
     }
@@ -326,20 +347,29 @@ mod tests {
         let apt = Apt::offering(&["llvm-22-dev", "libpolly-22-dev", "curl", "zstd"]);
         let compiler = Some((Compiler::Rustup, Some(23)));
         let facts = Facts { compiler, linker: None, apt: Some(apt), ..complete() };
-        assert!(!lines(&plan(&facts)).contains("llvm-22"));
+        assert!(!lines(&plan(&facts, Scope::All)).contains("llvm-22"));
     }
 
     #[test]
     fn without_rustup_and_packages_the_user_is_told_what_to_do() {
-        let plan = plan(&Facts { compiler: None, ..complete() });
+        let plan = plan(&Facts { compiler: None, ..complete() }, Scope::All);
         assert!(plan.impossible[0].contains("https://rustup.rs"), "{plan:?}");
+    }
+
+    #[test]
+    fn labs_without_an_api_server_need_neither_go_nor_etcd() {
+        let etcd = PROGRAMS.iter().position(|program| program.name == "etcd").unwrap();
+        let facts = Facts { kubernetes: false, missing: vec![etcd], ..complete() };
+        let manifests = plan(&facts, Scope::Manifests);
+        assert!(manifests.steps.is_empty() && manifests.impossible.is_empty(), "{manifests:?}");
+        assert_eq!(plan(&facts, Scope::All).impossible.len(), 2);
     }
 
     #[test]
     fn an_old_go_fetches_a_newer_one() {
         let facts = Facts { kubernetes: false, go: Some((1, 19)), ..complete() };
-        assert!(lines(&plan(&facts)).contains("mod download golang.org/toolchain@"));
+        assert!(lines(&plan(&facts, Scope::All)).contains("mod download golang.org/toolchain@"));
         let facts = Facts { kubernetes: false, go: Some((1, 21)), ..complete() };
-        assert!(plan(&facts).steps.is_empty());
+        assert!(plan(&facts, Scope::All).steps.is_empty());
     }
 }

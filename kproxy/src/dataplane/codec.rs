@@ -1,0 +1,173 @@
+//! Between the plan's words and the layouts of the maps. The only decoder and encoder of each.
+
+use std::net::IpAddr;
+
+use kproxy_common::{
+    net::{Addr, Port},
+    service::{
+        FrontendKey, FrontendValue, NAME_LEN, Name, Service, Slot, Word, cluster_index,
+        empty_verdict, frontend_flags, local_index, slot_flags,
+    },
+};
+
+use crate::plan::{
+    Backend, EmptyVerdict, Family, Frontend, FrontendKind, Protocol, Scope, ServicePortId,
+};
+
+/// Name of a service port; `None` when it does not fit (no valid Kubernetes name is that long).
+pub(crate) fn encode_name(id: &ServicePortId) -> Option<Name> {
+    let text = id.text();
+    let mut name = Name {
+        text: [0; NAME_LEN],
+        proto: id.protocol.number(),
+        family: id.family.number(),
+        pad: [0; 2],
+    };
+    name.text.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
+    (decode_name(&name).as_ref() == Some(id)).then_some(name)
+}
+
+/// Reads a name; `None` for one that kproxy never writes.
+pub(crate) fn decode_name(name: &Name) -> Option<ServicePortId> {
+    let end = name.text.iter().position(|byte| *byte == 0).unwrap_or(NAME_LEN);
+    let text = std::str::from_utf8(&name.text[..end]).ok()?;
+    let (namespace, rest) = text.split_once('/')?;
+    let (service, port) = rest.split_once(':').unwrap_or((rest, ""));
+    Some(ServicePortId {
+        namespace: namespace.to_owned(),
+        name: service.to_owned(),
+        port: port.to_owned(),
+        protocol: Protocol::from_number(name.proto)?,
+        family: match name.family {
+            4 => Family::V4,
+            6 => Family::V6,
+            _ => return None,
+        },
+    })
+}
+
+/// A backend as a slot.
+pub(crate) fn encode_slot(backend: &Backend) -> Slot {
+    Slot {
+        addr: Addr::from(backend.addr),
+        port: Port::new(backend.port),
+        flags: if backend.local { slot_flags::LOCAL } else { 0 },
+        pad: 0,
+    }
+}
+
+/// A slot as a backend.
+pub(crate) fn decode_slot(slot: &Slot) -> Backend {
+    Backend {
+        addr: IpAddr::from(slot.addr),
+        port: slot.port.get(),
+        local: slot.flags & slot_flags::LOCAL != 0,
+    }
+}
+
+/// First-slot field of an empty set's word.
+pub(crate) const fn encode_verdict(verdict: EmptyVerdict) -> u32 {
+    match verdict {
+        EmptyVerdict::Reject => empty_verdict::REJECT,
+        EmptyVerdict::Drop => empty_verdict::DROP,
+    }
+}
+
+/// What an empty set's word says; every unknown number refuses, as the programs do.
+pub(crate) const fn decode_verdict(first: u32) -> EmptyVerdict {
+    match first {
+        empty_verdict::DROP => EmptyVerdict::Drop,
+        _ => EmptyVerdict::Reject,
+    }
+}
+
+/// Service index of a set of service port `id`.
+pub(crate) const fn index_of(id: u32, scope: Scope) -> u32 {
+    match scope {
+        Scope::Cluster => cluster_index(id),
+        Scope::Local => local_index(id),
+    }
+}
+
+/// Which set of its service port an index is.
+pub(crate) const fn scope_of(index: u32) -> Scope {
+    if index.is_multiple_of(2) { Scope::Cluster } else { Scope::Local }
+}
+
+/// Flag of a frontend kind.
+pub(crate) const fn kind_flag(kind: FrontendKind) -> u32 {
+    match kind {
+        FrontendKind::ClusterIp => frontend_flags::CLUSTER_IP,
+        FrontendKind::NodePort => frontend_flags::NODE_PORT,
+        FrontendKind::ExternalIp => frontend_flags::EXTERNAL_IP,
+        FrontendKind::LoadBalancer => frontend_flags::LOAD_BALANCER,
+    }
+}
+
+/// Kinds among a frontend's flags.
+pub(crate) fn kinds_of(flags: u32) -> Vec<FrontendKind> {
+    use FrontendKind::{ClusterIp, ExternalIp, LoadBalancer, NodePort};
+    [ClusterIp, NodePort, ExternalIp, LoadBalancer]
+        .into_iter()
+        .filter(|kind| flags & kind_flag(*kind) != 0)
+        .collect()
+}
+
+/// Key and value of a frontend of service port `id`.
+pub(crate) fn encode_frontend(
+    frontend: &Frontend,
+    protocol: Protocol,
+    id: u32,
+) -> (FrontendKey, FrontendValue) {
+    let addr = Addr::from(frontend.addr);
+    (
+        FrontendKey::new(addr, Port::new(frontend.port), protocol.number()),
+        FrontendValue {
+            internal: index_of(id, frontend.internal),
+            external: index_of(id, frontend.external),
+            flags: kind_flag(frontend.kind),
+        },
+    )
+}
+
+/// The decoded word of a service entry.
+pub(crate) const fn word_of(service: &Service) -> Word {
+    Word::unpack(service.word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_survive_the_round_trip_and_unfit_ones_are_refused() {
+        let id = |namespace: &str, name: &str, port: &str| ServicePortId {
+            namespace: namespace.into(),
+            name: name.into(),
+            port: port.into(),
+            protocol: Protocol::Udp,
+            family: Family::V6,
+        };
+        let label = "a".repeat(63);
+        for id in
+            [id("default", "web", ""), id("kube-system", "dns", "dns"), id(&label, &label, &label)]
+        {
+            assert_eq!(decode_name(&encode_name(&id).unwrap()), Some(id));
+        }
+        assert!(encode_name(&id(&label, &label, &"b".repeat(66))).is_none());
+        assert!(encode_name(&id("a/b", "web", "")).is_none());
+        assert!(
+            decode_name(&Name { text: [0; NAME_LEN], proto: 6, family: 4, pad: [0; 2] }).is_none()
+        );
+    }
+
+    #[test]
+    fn kinds_come_back_from_flags() {
+        use FrontendKind::{ClusterIp, LoadBalancer};
+        assert_eq!(
+            kinds_of(kind_flag(ClusterIp) | kind_flag(LoadBalancer)),
+            [ClusterIp, LoadBalancer]
+        );
+        assert_eq!(kinds_of(frontend_flags::NODE_ADDRESS), []);
+    }
+}

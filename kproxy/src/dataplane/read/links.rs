@@ -1,0 +1,45 @@
+//! Pinned links: which program is attached where.
+
+use std::os::fd::AsFd as _;
+
+use super::{LinkRow, LinkTarget, Pins, ReadError};
+use crate::dataplane::{
+    pins::parse_link,
+    sys::{self, LinkPlace},
+};
+
+impl Pins {
+    /// The pinned links, sorted by program and device. Before kernel 6.6 uplink programs are
+    /// attached as filters of the clsact qdisc, which no pin shows (`tc filter show` does).
+    ///
+    /// # Errors
+    /// The folder or a link could not be read.
+    pub fn links(&self) -> Result<Vec<LinkRow>, ReadError> {
+        let folder = self.dirs().links.display().to_string();
+        let failed = |why: std::io::Error| ReadError { what: folder.clone(), why: why.to_string() };
+        let mut rows = Vec::new();
+        let entries = match std::fs::read_dir(&self.dirs().links) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(rows),
+            Err(error) => return Err(failed(error)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            let (program, device) = parse_link(&entry.file_name().to_string_lossy());
+            let link = sys::open_pin(&entry.path(), sys::Access::ReadWrite).map_err(failed)?;
+            let info = sys::link_info(link.as_fd()).map_err(failed)?;
+            let target = match (info.place, device) {
+                (LinkPlace::Cgroup(0) | LinkPlace::Device(0) | LinkPlace::Other(_), device) => {
+                    LinkTarget::Gone { device }
+                }
+                (LinkPlace::Cgroup(id), _) => LinkTarget::Cgroup { id },
+                (LinkPlace::Device(index), device) => {
+                    LinkTarget::Device { name: device.unwrap_or_default(), index }
+                }
+            };
+            rows.push(LinkRow { program, target, link_id: info.id, program_id: info.program_id });
+        }
+        rows.sort_by_key(|row| (row.program.clone(), format!("{:?}", row.target)));
+        Ok(rows)
+    }
+}

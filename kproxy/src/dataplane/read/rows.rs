@@ -1,0 +1,233 @@
+//! What the maps hold, in plain types: one row an item. Filled by [`super::Pins`].
+//!
+//! Rows serialise with the words that Kubernetes uses (`ClusterIP`, `TCP`, `IPv4`).
+
+use std::net::{IpAddr, SocketAddr};
+
+use kproxy_common::{drop_reason::DropReason, flow::FlowState};
+use serde::Serialize;
+
+use super::words;
+use crate::plan::{EmptyVerdict, FrontendKind, Protocol, Scope, ServicePortId};
+
+/// A frontend: what clients dial and where it leads.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct FrontendRow {
+    /// Kinds, more than one when a Service lists an address twice. Never empty for entries that
+    /// this version wrote.
+    #[serde(serialize_with = "words::kinds")]
+    pub kinds: Vec<FrontendKind>,
+    /// Address; `0.0.0.0` or `::` for NodePorts (every address of this node).
+    pub addr: IpAddr,
+    /// Port.
+    pub port: u16,
+    /// Protocol; `None` for a number that kproxy never writes.
+    #[serde(serialize_with = "words::protocol_opt")]
+    pub protocol: Option<Protocol>,
+    /// Set for pods and this node.
+    #[serde(serialize_with = "words::scope")]
+    pub internal: Scope,
+    /// Set for senders outside the cluster.
+    #[serde(serialize_with = "words::scope")]
+    pub external: Scope,
+    /// Number of the service port.
+    pub id: u32,
+    /// Name of the service port; `None` when the NAMES map lacks it.
+    #[serde(serialize_with = "words::name_opt")]
+    pub service: Option<ServicePortId>,
+}
+
+/// What the maps know of an address as a whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct AddressRow {
+    /// The address.
+    pub addr: IpAddr,
+    /// It belongs to this node: NodePorts answer on it.
+    pub node: bool,
+    /// It is a ClusterIP: ports without a frontend are refused.
+    pub service: bool,
+}
+
+/// A service port and its backend sets.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct ServiceRow {
+    /// Number of the service port.
+    pub id: u32,
+    /// Name; `None` when the NAMES map lacks it.
+    #[serde(serialize_with = "words::name_opt")]
+    pub service: Option<ServicePortId>,
+    /// Session affinity timeout in seconds.
+    pub affinity_seconds: Option<u32>,
+    /// The cluster-wide set.
+    pub cluster: SetRow,
+    /// The set of this node's endpoints, when a frontend uses it.
+    pub local: Option<SetRow>,
+}
+
+/// One published backend set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct SetRow {
+    /// Service index, the number that the programs use.
+    pub index: u32,
+    /// Number of backends.
+    pub backends: u16,
+    /// First slot of the run, `None` for an empty set.
+    pub first_slot: Option<u32>,
+    /// Raised by one, wrapping, at each change of the set.
+    pub generation: u16,
+    /// What happens to new connections while the set is empty; `None` when it is not.
+    #[serde(serialize_with = "words::verdict_opt")]
+    pub empty: Option<EmptyVerdict>,
+}
+
+/// A backend in a published set.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct BackendRow {
+    /// Number of the service port.
+    pub id: u32,
+    /// Name of the service port; `None` when the NAMES map lacks it.
+    #[serde(serialize_with = "words::name_opt")]
+    pub service: Option<ServicePortId>,
+    /// Set that holds the backend.
+    #[serde(serialize_with = "words::scope")]
+    pub set: Scope,
+    /// Endpoint address.
+    pub addr: IpAddr,
+    /// Endpoint port.
+    pub port: u16,
+    /// The endpoint runs on this node.
+    pub local: bool,
+    /// Slot number.
+    pub slot: u32,
+}
+
+/// A connection that the packet path translates: the forward and the reverse entry in one row.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct FlowRow {
+    /// Protocol; `None` for a number that kproxy never writes.
+    #[serde(serialize_with = "words::protocol_opt")]
+    pub protocol: Option<Protocol>,
+    /// The client.
+    pub client: SocketAddr,
+    /// What the client dialled.
+    pub frontend: SocketAddr,
+    /// The backend that it was given.
+    pub backend: SocketAddr,
+    /// State of the connection.
+    #[serde(serialize_with = "words::flow_state")]
+    pub state: FlowState,
+    /// The backend is on another node and netfilter masquerades the connection.
+    pub masquerade: bool,
+    /// Which of the two entries exist. One alone is left over and soon swept.
+    pub halves: FlowHalves,
+    /// Seconds since the last packet of either direction; `None` before the first.
+    pub idle_seconds: Option<u32>,
+    /// Seconds of silence left until the flow is forgotten; 0 for an overdue one.
+    pub expires_in_seconds: u32,
+    /// Set that the backend was taken from.
+    #[serde(serialize_with = "words::scope")]
+    pub set: Scope,
+    /// Number of the service port.
+    pub id: u32,
+    /// Name of the service port; `None` when it is gone.
+    #[serde(serialize_with = "words::name_opt")]
+    pub service: Option<ServicePortId>,
+}
+
+/// Which entries of a flow were found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FlowHalves {
+    /// Both directions.
+    Both,
+    /// The forward entry alone.
+    ForwardOnly,
+    /// The reverse entry alone.
+    ReverseOnly,
+}
+
+/// Counters of one backend set, summed over CPUs.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct CounterRow {
+    /// Number of the service port.
+    pub id: u32,
+    /// Name of the service port; `None` when the NAMES map lacks it.
+    #[serde(serialize_with = "words::name_opt")]
+    pub service: Option<ServicePortId>,
+    /// The set.
+    #[serde(serialize_with = "words::scope")]
+    pub set: Scope,
+    /// Connections given a backend.
+    pub connections: u64,
+    /// Packets translated on the packet path.
+    pub packets: u64,
+    /// Bytes of those packets.
+    pub bytes: u64,
+}
+
+/// Refusals and drops of one reason, summed over CPUs.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct DropRow {
+    /// Number of the service port; `None` when the drop belongs to none.
+    pub id: Option<u32>,
+    /// Name of the service port; `None` when it is gone or there was none.
+    #[serde(serialize_with = "words::name_opt")]
+    pub service: Option<ServicePortId>,
+    /// The set; `None` when the drop belongs to no service.
+    #[serde(serialize_with = "words::scope_opt")]
+    pub set: Option<Scope>,
+    /// The stored reason.
+    pub reason_number: u32,
+    /// The reason; `None` for a number that this version does not know.
+    #[serde(serialize_with = "words::reason_opt")]
+    pub reason: Option<DropReason>,
+    /// Packets or calls.
+    pub count: u64,
+}
+
+/// How full a map is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct UsageRow {
+    /// Map name.
+    pub map: &'static str,
+    /// Entries in use.
+    pub used: u64,
+    /// Entries that fit.
+    pub capacity: u64,
+}
+
+/// A pinned link: a program and where it is attached.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct LinkRow {
+    /// Program name.
+    pub program: String,
+    /// Where it is attached.
+    pub target: LinkTarget,
+    /// Kernel id of the link.
+    pub link_id: u32,
+    /// Kernel id of the program.
+    pub program_id: u32,
+}
+
+/// Where a link leads.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkTarget {
+    /// A cgroup, by its kernel id (the inode number of its folder).
+    Cgroup {
+        /// The id.
+        id: u64,
+    },
+    /// A network device.
+    Device {
+        /// Name when it was attached.
+        name: String,
+        /// Interface index.
+        index: u32,
+    },
+    /// The cgroup or device is gone; the pin is left over.
+    Gone {
+        /// Name of the device, for an uplink program.
+        device: Option<String>,
+    },
+}

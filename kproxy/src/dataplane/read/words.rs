@@ -1,0 +1,90 @@
+//! Serialisers that write plan types with the words of Kubernetes.
+
+use kproxy_common::{drop_reason::DropReason, flow::FlowState};
+use serde::{Serializer, ser::SerializeStruct as _};
+
+use crate::plan::{EmptyVerdict, FrontendKind, Protocol, Scope, ServicePortId};
+
+/// `ClusterIP`, `NodePort`, `ExternalIP` or `LoadBalancer`.
+pub const fn kind_name(kind: FrontendKind) -> &'static str {
+    match kind {
+        FrontendKind::ClusterIp => "ClusterIP",
+        FrontendKind::NodePort => "NodePort",
+        FrontendKind::ExternalIp => "ExternalIP",
+        FrontendKind::LoadBalancer => "LoadBalancer",
+    }
+}
+
+/// `Cluster` or `Local`, as traffic policies are written.
+pub const fn scope_name(scope: Scope) -> &'static str {
+    match scope {
+        Scope::Cluster => "Cluster",
+        Scope::Local => "Local",
+    }
+}
+
+/// `reject` or `drop`.
+pub const fn verdict_name(verdict: EmptyVerdict) -> &'static str {
+    match verdict {
+        EmptyVerdict::Reject => "reject",
+        EmptyVerdict::Drop => "drop",
+    }
+}
+
+pub(super) fn kinds<S: Serializer>(kinds: &[FrontendKind], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(kinds.iter().map(|kind| kind_name(*kind)))
+}
+
+pub(super) fn scope<S: Serializer>(scope: &Scope, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(scope_name(*scope))
+}
+
+pub(super) fn scope_opt<S: Serializer>(scope: &Option<Scope>, to: S) -> Result<S::Ok, S::Error> {
+    text_opt(scope.map(scope_name), to)
+}
+
+pub(super) fn verdict_opt<S: Serializer>(
+    verdict: &Option<EmptyVerdict>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    text_opt(verdict.map(verdict_name), to)
+}
+
+pub(super) fn protocol_opt<S: Serializer>(
+    protocol: &Option<Protocol>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    text_opt(protocol.map(Protocol::name), to)
+}
+
+pub(super) fn reason_opt<S: Serializer>(
+    reason: &Option<DropReason>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    text_opt(reason.map(DropReason::name), to)
+}
+
+pub(super) fn flow_state<S: Serializer>(state: &FlowState, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(state.name())
+}
+
+pub(crate) fn name_opt<S: Serializer>(
+    name: &Option<ServicePortId>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    let Some(id) = name else { return to.serialize_none() };
+    let mut out = to.serialize_struct("ServicePort", 5)?;
+    out.serialize_field("namespace", &id.namespace)?;
+    out.serialize_field("name", &id.name)?;
+    out.serialize_field("port", &id.port)?;
+    out.serialize_field("protocol", id.protocol.name())?;
+    out.serialize_field("family", &format_args!("IPv{}", id.family.number()))?;
+    out.end()
+}
+
+fn text_opt<S: Serializer>(text: Option<&str>, to: S) -> Result<S::Ok, S::Error> {
+    match text {
+        Some(text) => to.serialize_str(text),
+        None => to.serialize_none(),
+    }
+}

@@ -1,0 +1,123 @@
+//! On start: what the pinned maps hold becomes the writer's state. Nothing is written here;
+//! contradictions (a crash in the middle of a change) are noted and repaired by
+//! [`Writer::reconcile`].
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    io,
+};
+
+use kproxy_common::service::{service_flags, service_port_id};
+
+use super::{Addresses, Counted, Maps, Port, Report, Run, Runs, Writer, problems};
+use crate::{dataplane::codec, model::Problem, plan::Scope};
+
+impl<M: Maps> Writer<M> {
+    /// Reads the maps.
+    ///
+    /// # Errors
+    /// A map could not be read.
+    pub(crate) fn open(maps: M) -> io::Result<Self> {
+        let ids = maps.services().len() / 2;
+        let untouched_from = if maps.is_new() { 0 } else { ids };
+        let (names, frontends) = (maps.names()?, maps.frontends()?);
+        let mut writer = Self {
+            slots: Runs::new(maps.slots().len()),
+            ids: Runs::new(ids),
+            maps: Counted::new(maps),
+            ports: BTreeMap::new(),
+            by_id: HashMap::new(),
+            frontends: HashMap::with_capacity(frontends.len()),
+            addresses: Addresses::default(),
+            pending: BTreeMap::new(),
+            has_room: false,
+            strays: HashSet::new(),
+            stray_ids: BTreeSet::new(),
+            untouched_from,
+        };
+        writer.find_ports(names);
+        writer.find_stray_sets();
+        for (key, value) in frontends {
+            if key.is_address() {
+                writer.addresses.found_entry(key.addr, value.flags);
+                continue;
+            }
+            let id = service_port_id(value.internal);
+            let owner = writer.by_id.get(&id).and_then(|name| writer.ports.get_mut(name));
+            match owner {
+                Some(port) if service_port_id(value.external) == id => port.frontends.push(key),
+                _ => drop(writer.strays.insert(key)),
+            }
+            writer.frontends.insert(key, value);
+            writer.addresses.add(&key, value.flags);
+        }
+        writer.addresses.count_found();
+        Ok(writer)
+    }
+
+    /// A service port is there when its name and its cluster-wide set are.
+    fn find_ports(&mut self, mut names: Vec<(u32, kproxy_common::service::Name)>) {
+        names.sort_by_key(|(id, _)| *id);
+        for (id, name) in names {
+            let name = codec::decode_name(&name);
+            let published = self.is_in_use(id, Scope::Cluster);
+            let (Some(name), true) = (name, published) else {
+                self.stray_ids.insert(id);
+                continue;
+            };
+            if self.ports.contains_key(&name) || !self.ids.claim(Run { first: id, len: 1 }) {
+                self.stray_ids.insert(id);
+                continue;
+            }
+            let runs = [Scope::Cluster, Scope::Local].map(|scope| self.find_run(id, scope));
+            self.by_id.insert(id, name.clone());
+            self.ports.insert(name, Port { id, runs, frontends: Vec::new() });
+        }
+    }
+
+    /// The run that a set's word leads to; `None` for an empty set and for a word that cannot be
+    /// right (outside the map, or in the run of another set).
+    fn find_run(&mut self, id: u32, scope: Scope) -> Option<Run> {
+        if !self.is_in_use(id, scope) {
+            return None;
+        }
+        let word = codec::word_of(&self.maps.services().get(codec::index_of(id, scope))?);
+        let run = Run { first: word.first, len: word.count.into() };
+        self.slots.claim(run).then_some(run)
+    }
+
+    fn find_stray_sets(&mut self) {
+        for id in 0..self.maps.services().len() / 2 {
+            let in_use = [Scope::Cluster, Scope::Local].map(|scope| self.is_in_use(id, scope));
+            if in_use.contains(&true) && !self.by_id.contains_key(&id) {
+                self.stray_ids.insert(id);
+            }
+        }
+    }
+
+    fn is_in_use(&self, id: u32, scope: Scope) -> bool {
+        let index = u64::from(id) * 2 + scope as u64;
+        let entry = u32::try_from(index).ok().and_then(|index| self.maps.services().get(index));
+        entry.is_some_and(|entry| entry.flags & service_flags::IN_USE != 0)
+    }
+
+    /// Removes names and sets that no service port owns.
+    pub(super) fn clear_strays(&mut self, report: &mut Report) {
+        for id in std::mem::take(&mut self.stray_ids) {
+            if self.by_id.contains_key(&id) {
+                continue;
+            }
+            if id < self.ids.capacity() {
+                for scope in [Scope::Cluster, Scope::Local] {
+                    self.clear_set(id, scope);
+                }
+            }
+            if let Err(refusal) = self.maps.remove_name(id) {
+                let (why, remedy) = problems::explain(&refusal, "KP_NAMES", "--max-services");
+                let what = format!("{why}; a name without a Service stays in the map");
+                report.problems.push(Problem::new(format!("service port {id}"), what, remedy));
+                self.stray_ids.insert(id);
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What the writer could not do, in sentences.
+//!
+//! Texts hold no number that changes from one try to the next: a problem is known by its object
+//! and text.
+
+use std::net::IpAddr;
+
+use super::maps::Refusal;
+use crate::{model::Problem, plan::ServicePortId};
+
+/// What happened and what to do when `map` refuses a change.
+pub(super) fn explain(refusal: &Refusal, map: &str, option: &str) -> (String, String) {
+    match refusal {
+        Refusal::Full => (format!("the map {map} is full"), grow(option)),
+        Refusal::Failed(why) => (
+            format!("the kernel refused to change the map {map} ({why})"),
+            "look at the kernel log for memory shortage; kproxy tries again".to_owned(),
+        ),
+    }
+}
+
+/// How to get larger maps: pinned ones keep their size.
+fn grow(option: &str) -> String {
+    format!(
+        "remove Services, or stop kproxy, run `kproxy cleanup` and start it with a larger {option}"
+    )
+}
+
+/// A problem of one service port.
+pub(super) fn of_port(id: &ServicePortId, what: &str, remedy: String) -> Problem {
+    let port = if id.port.is_empty() { String::new() } else { format!("port {}, ", id.port) };
+    let (protocol, family) = (id.protocol.name(), id.family.number());
+    Problem::new(
+        format!("Service {}/{}", id.namespace, id.name),
+        format!("{port}{protocol} over IPv{family}: {what}"),
+        remedy,
+    )
+}
+
+/// A map has refused a change of this service port.
+pub(super) fn refused(
+    id: &ServicePortId,
+    refusal: &Refusal,
+    map: &str,
+    option: &str,
+    effect: &str,
+) -> Problem {
+    let (why, remedy) = explain(refusal, map, option);
+    of_port(id, &format!("{why}; {effect}"), remedy)
+}
+
+/// The map has refused the entry of an address: of this node, or the ClusterIP of `owner`.
+pub(super) fn address(
+    addr: IpAddr,
+    node: bool,
+    owner: Option<&ServicePortId>,
+    refusal: &Refusal,
+) -> Problem {
+    let (why, remedy) = explain(refusal, "KP_FRONTENDS", "--max-frontends");
+    if node {
+        let what = format!("{why}; NodePorts do not answer on it");
+        return Problem::new(format!("node address {addr}"), what, remedy);
+    }
+    let object = owner.map_or_else(
+        || format!("address {addr}"),
+        |owner| format!("Service {}/{}", owner.namespace, owner.name),
+    );
+    let what = format!("{why}; connections to unknown ports of {addr} are not refused");
+    Problem::new(object, what, remedy)
+}
+
+/// No number is left for a new service port.
+pub(super) fn no_id(id: &ServicePortId) -> Problem {
+    refused(id, &Refusal::Full, "KP_SERVICES", "--max-services", "it is not served")
+}
+
+/// No contiguous run of slots is left.
+pub(super) fn no_slots(id: &ServicePortId, backends: usize, is_new: bool) -> Problem {
+    let effect = if is_new { "it is not served" } else { "its earlier backends stay in use" };
+    let what = format!("no room for {backends} backends in the map KP_SLOTS; {effect}");
+    of_port(id, &what, grow("--max-slots"))
+}
+
+/// More backends than one set can hold.
+pub(super) fn too_many_backends(id: &ServicePortId, backends: usize, is_new: bool) -> Problem {
+    let effect = if is_new { "it is not served" } else { "its earlier backends stay in use" };
+    let most = kproxy_common::service::Word::MAX_BACKENDS;
+    let what = format!("{backends} backends, at most {most} fit into one set; {effect}");
+    of_port(id, &what, "split the Service".to_owned())
+}
+
+/// The name does not fit or could not be read back.
+pub(super) fn bad_name(id: &ServicePortId) -> Problem {
+    of_port(
+        id,
+        "its name is longer than Kubernetes allows or holds `/` or `:`; it is not served",
+        "rename the Service or its port".to_owned(),
+    )
+}
+
+/// The frontend already leads to another service port.
+pub(super) fn taken(id: &ServicePortId, frontend: &str, owner: &str) -> Problem {
+    of_port(
+        id,
+        &format!("{frontend} already leads to Service {owner}; the earlier one keeps it"),
+        "give one of the two another address or port".to_owned(),
+    )
+}

@@ -1,0 +1,225 @@
+//! Backend sets: runs of slots and the words that publish them.
+
+use std::time::Duration;
+
+use kproxy_common::service::{Service, Word, cluster_index, local_index, service_flags};
+
+use super::{Maps, Port, Report, Run, Writer, problems};
+use crate::{
+    dataplane::codec,
+    model::Problem,
+    plan::{BackendSet, Scope, ServicePortId, ServicePortPlan},
+};
+
+/// What is to be done for one set.
+enum Step {
+    /// The maps already hold it.
+    Keep,
+    /// Only the fields beside the word differ.
+    Rewrite,
+    /// A new word, and the new run unless the set is empty. The slots are filled.
+    Publish(Option<Run>),
+}
+
+impl<M: Maps> Writer<M> {
+    /// Publishes the sets of a plan, giving the service port an id and a name if it is new. All or
+    /// nothing: on an error the earlier sets stay in force.
+    pub(super) fn publish(
+        &mut self,
+        plan: &ServicePortPlan,
+        now: Duration,
+        report: &mut Report,
+    ) -> Result<u32, Problem> {
+        let is_new = !self.ports.contains_key(&plan.id);
+        let id = match self.ports.get(&plan.id) {
+            Some(port) => port.id,
+            None => self.new_id(&plan.id)?,
+        };
+        let published = self.publish_sets(plan, id, is_new, now, report);
+        if is_new && published.is_err() {
+            // Nothing was published: only the name has to go again.
+            match self.maps.remove_name(id) {
+                Ok(()) => self.ids.give_back_unseen(Run { first: id, len: 1 }),
+                Err(_) => drop(self.stray_ids.insert(id)),
+            }
+        }
+        published.map(|()| id)
+    }
+
+    fn publish_sets(
+        &mut self,
+        plan: &ServicePortPlan,
+        id: u32,
+        is_new: bool,
+        now: Duration,
+        report: &mut Report,
+    ) -> Result<(), Problem> {
+        let affinity = plan.affinity_seconds.unwrap_or(0);
+        let sets = [(Scope::Cluster, Some(&plan.cluster)), (Scope::Local, plan.local.as_ref())];
+        let mut steps = Vec::new();
+        for (scope, set) in sets {
+            let Some(set) = set else { continue };
+            match self.prepare(&plan.id, id, scope, set, affinity, is_new) {
+                Ok(step) => steps.push((scope, set, step)),
+                Err(problem) => {
+                    for (_, _, step) in steps {
+                        if let Step::Publish(Some(run)) = step {
+                            self.slots.give_back_unseen(run);
+                        }
+                    }
+                    return Err(problem);
+                }
+            }
+        }
+        if is_new {
+            self.by_id.insert(id, plan.id.clone());
+            self.ports.insert(plan.id.clone(), Port { id, ..Port::default() });
+        }
+        for (scope, set, step) in steps {
+            let index = codec::index_of(id, scope);
+            let present = self.maps.services().get(index).unwrap_or_default();
+            let mut next =
+                Service { flags: service_flags::IN_USE, affinity_seconds: affinity, ..present };
+            let run = match step {
+                Step::Keep => continue,
+                Step::Rewrite => {
+                    report.words += 1;
+                    None
+                }
+                Step::Publish(run) => {
+                    next.word = Word {
+                        first: run.map_or(codec::encode_verdict(set.when_empty), |run| run.first),
+                        count: run.map_or(0, |run| run.len as u16),
+                        generation: codec::word_of(&present).generation.wrapping_add(1),
+                    }
+                    .pack();
+                    let port = self.ports.get_mut(&plan.id);
+                    let old = port
+                        .and_then(|port| std::mem::replace(&mut port.runs[scope as usize], run));
+                    report.words += 1;
+                    old
+                }
+            };
+            // The slots were written before: whoever sees the word sees them.
+            let stored = self.maps.services().publish(index, &next);
+            debug_assert!(stored, "ids are below the capacity of SERVICES");
+            if let Some(old) = run {
+                self.slots.give_back(old, now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares a set with the maps and, if it differs, fills a new run that nobody sees yet.
+    fn prepare(
+        &mut self,
+        port_id: &ServicePortId,
+        id: u32,
+        scope: Scope,
+        set: &BackendSet,
+        affinity: u32,
+        is_new: bool,
+    ) -> Result<Step, Problem> {
+        let index = codec::index_of(id, scope);
+        let present = self.maps.services().get(index).unwrap_or_default();
+        let in_use = present.flags & service_flags::IN_USE != 0;
+        let run = self.ports.get(port_id).and_then(|port| port.runs[scope as usize]);
+        if in_use && !is_new && self.holds(&present, run, set) {
+            let same =
+                present.affinity_seconds == affinity && present.flags == service_flags::IN_USE;
+            return Ok(if same { Step::Keep } else { Step::Rewrite });
+        }
+        let count = set.backends.len();
+        if count > Word::MAX_BACKENDS {
+            return Err(problems::too_many_backends(port_id, count, is_new));
+        }
+        if count == 0 {
+            return Ok(Step::Publish(None));
+        }
+        let Some(run) = self.slots.take(count as u32) else {
+            return Err(problems::no_slots(port_id, count, is_new));
+        };
+        for (slot, backend) in (run.first..).zip(&set.backends) {
+            let stored = self.maps.slots().write(slot, &codec::encode_slot(backend));
+            debug_assert!(stored, "runs are below the capacity of SLOTS");
+        }
+        Ok(Step::Publish(Some(run)))
+    }
+
+    /// Whether the published word and its slots say just what `set` says.
+    fn holds(&self, present: &Service, run: Option<Run>, set: &BackendSet) -> bool {
+        let word = codec::word_of(present);
+        if usize::from(word.count) != set.backends.len() {
+            return false;
+        }
+        match run {
+            None => word.count == 0 && word.first == codec::encode_verdict(set.when_empty),
+            Some(run) => (run.first..).zip(&set.backends).all(|(slot, backend)| {
+                self.maps.slots().get(slot) == Some(codec::encode_slot(backend))
+            }),
+        }
+    }
+
+    fn new_id(&mut self, port_id: &ServicePortId) -> Result<u32, Problem> {
+        let name = codec::encode_name(port_id).ok_or_else(|| problems::bad_name(port_id))?;
+        let Some(Run { first: id, .. }) = self.ids.take(1) else {
+            return Err(problems::no_id(port_id));
+        };
+        let mut made = self.maps.set_name(id, &name).map_err(|refusal| {
+            problems::refused(port_id, &refusal, "KP_NAMES", "--max-services", "it is not served")
+        });
+        if id < self.untouched_from {
+            for index in [cluster_index(id), local_index(id)] {
+                made = made.and_then(|()| {
+                    self.maps.reset_counters(index).map_err(|refusal| {
+                        let effect = "it is not served";
+                        problems::refused(
+                            port_id,
+                            &refusal,
+                            "KP_COUNTERS",
+                            "--max-services",
+                            effect,
+                        )
+                    })
+                });
+            }
+        }
+        if let Err(problem) = made {
+            self.ids.give_back_unseen(Run { first: id, len: 1 });
+            return Err(problem);
+        }
+        self.untouched_from = self.untouched_from.max(id + 1);
+        self.stray_ids.remove(&id);
+        Ok(id)
+    }
+
+    /// Clears the local set of a service port whose frontends no longer lead to it.
+    pub(super) fn retire_local(&mut self, plan: &ServicePortPlan, now: Duration) {
+        let Some(port) = self.ports.get_mut(&plan.id) else { return };
+        // A frontend that could not be changed may still lead there: the plan is pending then.
+        if plan.local.is_some() || self.pending.contains_key(&plan.id) {
+            return;
+        }
+        let (id, run) = (port.id, port.runs[Scope::Local as usize].take());
+        self.clear_set(id, Scope::Local);
+        if let Some(run) = run {
+            self.slots.give_back(run, now);
+            self.has_room = true;
+        }
+    }
+
+    /// Marks a set's entry free. The generation goes on, so that no socket takes a later set of
+    /// the same index for the one that it knew.
+    pub(super) fn clear_set(&self, id: u32, scope: Scope) {
+        let index = codec::index_of(id, scope);
+        let Some(present) = self.maps.services().get(index) else { return };
+        if present.flags == 0 {
+            return;
+        }
+        let generation = codec::word_of(&present).generation.wrapping_add(1);
+        let free =
+            Service { word: Word { generation, ..Word::default() }.pack(), ..Service::default() };
+        let stored = self.maps.services().publish(index, &free);
+        debug_assert!(stored, "the entry has just been read");
+    }
+}
