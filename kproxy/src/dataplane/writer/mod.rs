@@ -17,6 +17,7 @@
 mod addresses;
 #[cfg(test)]
 mod fake;
+mod kernel;
 mod maps;
 mod open;
 mod problems;
@@ -38,12 +39,15 @@ use kproxy_common::{
     service::{FrontendKey, FrontendValue, frontend_flags, service_port_id},
 };
 
-pub(crate) use self::maps::{Maps, Refusal};
 pub use self::report::{Fill, Report};
 use self::{
     addresses::Addresses,
     maps::Counted,
     runs::{Run, Runs},
+};
+pub(crate) use self::{
+    kernel::{KernelMaps, Parts},
+    maps::{Maps, Refusal},
 };
 use super::codec;
 use crate::{
