@@ -60,6 +60,15 @@ impl Compiler {
         command
     }
 
+    /// Major version of the LLVM in this compiler. A linker with an older one cannot read what it
+    /// writes.
+    pub fn llvm_major(self) -> Option<u32> {
+        let output = self.rustc().arg("-vV").stdin(Stdio::null()).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        let version = text.lines().find_map(|line| line.strip_prefix("LLVM version: "))?;
+        version.split('.').next()?.parse().ok()
+    }
+
     /// Why this compiler cannot be used, if it cannot.
     fn check(self) -> Result<(), String> {
         let mut command = self.rustc();

@@ -57,9 +57,7 @@ impl DropReason {
             Self::NoBackend => {
                 "refused: the Service has no ready endpoint; look at its EndpointSlices and pods"
             }
-            Self::NoLocalBackend => {
-                "dropped: traffic policy Local and no endpoint on this node"
-            }
+            Self::NoLocalBackend => "dropped: traffic policy Local and no endpoint on this node",
             Self::UnknownPort => {
                 "refused: the ClusterIP exists, but the Service has no such port and protocol"
             }

@@ -9,8 +9,18 @@ use crate::pod::shared_layout;
 /// An IP address: 16 bytes in network byte order, IPv4 as v4-mapped IPv6 (`::ffff:a.b.c.d`,
 /// RFC 4291 section 2.5.5.2). Kept as four words so that BPF compares and copies it in words.
 #[derive(
-    Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default,
-    FromBytes, IntoBytes, Immutable, KnownLayout,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Default,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
 )]
 #[repr(C)]
 pub struct Addr(pub [u32; 4]);
@@ -90,8 +100,18 @@ impl core::fmt::Debug for Addr {
 
 /// A port number in network byte order.
 #[derive(
-    Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default,
-    FromBytes, IntoBytes, Immutable, KnownLayout,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Default,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
 )]
 #[repr(transparent)]
 pub struct Port(pub u16);

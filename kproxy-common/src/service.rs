@@ -21,8 +21,19 @@ use crate::pod::shared_layout;
 /// NodePort on every address of this node of that family; `{address, 0, 0}` says what is known of
 /// the address itself (see [`frontend_flags::NODE_ADDRESS`], [`frontend_flags::SERVICE_ADDRESS`]).
 #[derive(
-    Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default,
-    FromBytes, IntoBytes, Immutable, KnownLayout,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Debug,
+    Default,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
 )]
 #[repr(C)]
 pub struct FrontendKey {

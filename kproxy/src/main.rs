@@ -1,2 +1,7 @@
 //! The kproxy command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kproxy::cli::main()
+}

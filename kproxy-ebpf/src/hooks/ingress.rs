@@ -70,14 +70,14 @@ fn flow_of(ctx: &TcContext, packet: &Packet) -> Result<Option<FlowValue>, (u32, 
         if value.flags & flow_flags::REVERSE != 0 {
             return Ok(None);
         }
-        if !packet.is_syn() || !flow::must_restart(&packet.key, value) {
+        if !packet.is_syn() || !flow::end_if_over(&packet.key, value) {
             flow::touch(value, packet);
             if value.flags & (flow_flags::MASQUERADE | flow_flags::REPLIED)
                 == flow_flags::MASQUERADE
                 && packet.is_udp()
             {
                 let answered = flow::find(&packet.key.reverse_for(value.addr, value.port))
-                    .is_some_and(|reverse| reverse.last_seen != 0);
+                    .is_some_and(|reverse| reverse.flags & flow_flags::REPLIED != 0);
                 if answered {
                     value.flags |= flow_flags::REPLIED;
                 }
@@ -112,11 +112,8 @@ fn try_ingress<const L3: usize>(ctx: &TcContext) -> Result<Verdict, (u32, DropRe
     stats::count_packet(flow.service, ctx.len());
     // Netfilter only asks its NAT rules about the first packet of a connection; a mark on later
     // ones would leak to the outer packet of an overlay.
-    let first = if packet.is_udp() {
-        flow.flags & flow_flags::REPLIED == 0
-    } else {
-        packet.is_syn()
-    };
+    let first =
+        if packet.is_udp() { flow.flags & flow_flags::REPLIED == 0 } else { packet.is_syn() };
     if flow.flags & flow_flags::MASQUERADE != 0 && first {
         set_mark(ctx, MARK_MASQUERADE);
     }

@@ -1,1 +1,25 @@
-//! control
+//! The control loop: events in, plans out.
+//!
+//! ```text
+//! source ─Event─▶ ┐                              ┌─▶ DataplaneSink ─▶ kernel maps
+//!                 ├─▶ Planner (model ─▶ plan) ───┤
+//! node addresses ▶┘   re-plans what is touched   └─▶ Problems ─▶ log, <run-dir>/problems.json
+//! ```
+//!
+//! [`Planner`] is synchronous and has no clock; [`run`] feeds it, waits a few milliseconds for more
+//! of a burst, and hands the changes to the sink. Nothing reaches the sink before the lists of
+//! Services and EndpointSlices are complete (LC-01), and stopping the loop leaves the data path as
+//! it is (LC-04).
+
+mod planner;
+mod problems;
+mod run;
+mod sink;
+
+#[cfg(test)]
+mod tests;
+
+pub use planner::Planner;
+pub use problems::{News, Origin, PROBLEMS_FILE, Problems};
+pub use run::{Settings, run};
+pub use sink::{DataplaneSink, Report};

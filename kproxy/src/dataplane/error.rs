@@ -4,18 +4,20 @@ use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
+use crate::{model::Problem, node};
+
 /// Errors of the data path, each with what to do.
 #[derive(Debug, Error)]
 pub enum Error {
     /// The BPF file system is missing or could not be mounted.
     #[error(transparent)]
-    Bpffs(#[from] crate::node::bpffs::Error),
-    /// No cgroup v2 hierarchy was found.
+    Bpffs(#[from] node::bpffs::Error),
+    /// No cgroup v2 tree was found.
     #[error(transparent)]
-    Cgroup(#[from] crate::node::cgroup::Error),
+    Cgroup(#[from] node::cgroup::Error),
     /// kproxy's nftables table could not be changed.
     #[error(transparent)]
-    Nft(#[from] crate::node::nft::Error),
+    Nft(#[from] node::nft::Error),
     /// A pinned map has another layout than this version's.
     #[error(
         "the pinned map {} is not the one of this kproxy ({why}); run the kproxy that made it, or \
@@ -30,8 +32,8 @@ pub enum Error {
     },
     /// The BPF object could not be loaded.
     #[error(
-        "could not load the BPF object: {why}; kproxy needs Linux 5.10 or newer with BTF \
-             (/sys/kernel/btf/vmlinux), and root or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+        "load the BPF object: {why}; kproxy needs Linux 5.10 or newer with BTF \
+         (/sys/kernel/btf/vmlinux), and root or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
     )]
     Load {
         /// The whole chain of causes.
@@ -39,8 +41,8 @@ pub enum Error {
     },
     /// The kernel's verifier refused a program.
     #[error(
-        "the kernel refused the BPF program {program}: {why}; please report this with your \
-             kernel version. End of the verifier's log:\n{log}"
+        "the kernel refused the BPF program {program}: {why}; please report this with your kernel \
+         version. End of the verifier's log:\n{log}"
     )]
     Verifier {
         /// Program name.
@@ -51,8 +53,11 @@ pub enum Error {
         log: String,
     },
     /// A file below the BPF file system could not be handled.
-    #[error("could not {what} {}: {error}; check that the folder is on a BPF file system and \
-             that no other kproxy uses it", path.display())]
+    #[error(
+        "{what} {}: {error}; check that the folder is on a BPF file system, that you are root, and \
+         that no other kproxy uses it",
+        path.display()
+    )]
     Pin {
         /// What was tried: `pin`, `open`, `remove`, `make`.
         what: &'static str,
@@ -62,10 +67,10 @@ pub enum Error {
         error: io::Error,
     },
     /// A map could not be read or mapped into memory.
-    #[error("could not read the maps: {0}; restart kproxy, or run `kproxy cleanup` first")]
+    #[error("read the maps: {0}; restart kproxy, or run `kproxy cleanup` first")]
     Maps(io::Error),
-    /// A program could not be attached.
-    #[error("could not attach {program} to {target}: {why}; {remedy}")]
+    /// A program could not be attached or taken off.
+    #[error("attach {program} to {target}: {why}; {remedy}")]
     Attach {
         /// Program name.
         program: String,
@@ -78,8 +83,25 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The error as a problem that does not stop the rest.
+    pub(super) fn to_problem(&self) -> Problem {
+        match self {
+            Self::Attach { program, target, why, remedy } => {
+                Problem::new(target, format!("attach {program}: {why}"), *remedy)
+            }
+            Self::Pin { what, path, error } => Problem::new(
+                path.display().to_string(),
+                format!("{what}: {error}"),
+                "check that no other kproxy uses the folder",
+            ),
+            other => Problem::new("data path", other.to_string(), "see the message"),
+        }
+    }
+}
+
 /// An error with all its causes on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

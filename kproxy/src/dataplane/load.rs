@@ -20,6 +20,7 @@ use kproxy_common::{
 
 use super::{
     Settings,
+    attach::remove_file,
     error::{Error, chain},
     pins::PinDirs,
     writer::{KernelMaps, Parts},
@@ -95,7 +96,8 @@ pub(super) fn load(bytes: &[u8], settings: &Settings, dirs: &PinDirs) -> Result<
         }
     }
 
-    let has_set_retval = u8::from(KernelVersion::at_least(5, 18, 0));
+    let has_set_retval =
+        u8::from(KernelVersion::current().is_ok_and(|now| now >= KernelVersion::new(5, 18, 0)));
     let mut loader = EbpfLoader::new();
     loader.override_global(GLOBAL_HAS_SET_RETVAL, &has_set_retval, true);
     for layout in &layouts {
@@ -206,10 +208,7 @@ fn pin_program(program: &mut Program, name: &str, dirs: &PinDirs) -> Result<(), 
     let path = dirs.programs.join(name);
     let fresh = dirs.programs.join(format!("{name}~"));
     let failed = |error| Error::Pin { what: "pin", path: path.clone(), error };
-    match fs::remove_file(&fresh) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
+    remove_file(&fresh).map_err(failed)?;
     program.pin(&fresh).map_err(|error| failed(io::Error::other(chain(&error))))?;
     fs::rename(&fresh, &path).map_err(failed)
 }

@@ -1,5 +1,23 @@
 //! What kproxy knows of Services, EndpointSlices and its own Node, in its own words.
+//!
+//! Values here are valid by construction: ports are never 0, addresses are canonical (no v4-mapped
+//! IPv6), lists hold only what a data path can use. Whatever could not be used became a
+//! [`Problem`] in [`crate::source`]. [`Model`] is a synchronous store: it takes whole objects and
+//! answers which Services are touched. No IO, no clock, no kube client, no aya.
 
+mod net;
+mod node;
 mod problem;
+mod service;
+mod slice;
+mod store;
 
+#[cfg(test)]
+mod tests;
+
+pub use net::{Family, Protocol};
+pub use node::Node;
 pub use problem::Problem;
+pub use service::{Service, ServiceName, ServicePort, ServiceType, TrafficPolicy};
+pub use slice::{Endpoint, Slice, SliceName, SlicePort};
+pub use store::{Model, Touched};

@@ -1,64 +1,63 @@
 //! The BPF file system that holds the pins.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use nix::{
+    errno::Errno,
     mount::{MsFlags, mount},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
-use thiserror::Error;
 
-/// The BPF file system cannot be used.
-#[derive(Debug, Error)]
+/// Why there is no BPF file system to pin in.
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The folder could not be made or looked at.
-    #[error(
-        "could not use {} as BPF file system: {error}; run kproxy as root, or name a folder of a \
-         mounted BPF file system with --bpffs-root", path.display()
-    )]
-    Folder {
+    /// The folder is missing and cannot be made.
+    #[error("create {path}: {source}; give another --bpffs-root", path = path.display())]
+    Create {
         /// The folder.
         path: PathBuf,
-        /// What the kernel said.
-        error: io::Error,
+        /// The reason.
+        source: std::io::Error,
     },
-    /// The mount was refused.
+    /// The folder cannot be looked at.
+    #[error("look at {path}: {source}", path = path.display())]
+    Stat {
+        /// The folder.
+        path: PathBuf,
+        /// The reason.
+        source: Errno,
+    },
+    /// No BPF file system is mounted there, and mounting one was refused.
     #[error(
-        "could not mount a BPF file system at {}: {error}; mount it beforehand \
-         (mount -t bpf bpf {}) or name one with --bpffs-root", path.display(), path.display()
+        "mount a BPF file system on {path}: {source}; run `mount -t bpf bpf {path}` on the node, \
+         or give another --bpffs-root",
+        path = path.display()
     )]
     Mount {
-        /// The mount point.
+        /// The folder.
         path: PathBuf,
-        /// What the kernel said.
-        error: io::Error,
+        /// The reason.
+        source: Errno,
     },
 }
 
-/// Whether a folder is on a BPF file system.
-///
-/// # Errors
-/// Those of statfs(2).
-pub fn is_bpffs(path: &Path) -> io::Result<bool> {
+/// Whether `path` is on a BPF file system.
+pub fn is_bpffs(path: &Path) -> Result<bool, Errno> {
     Ok(statfs(path)?.filesystem_type() == BPF_FS_MAGIC)
 }
 
-/// Makes sure that `path` is on a BPF file system: makes the folder, and mounts one there unless
-/// it already is. Whether it was mounted by this call.
-///
-/// # Errors
-/// The folder could not be made, or the mount was refused.
-pub fn ensure(path: &Path) -> Result<bool, Error> {
-    let failed = |error| Error::Folder { path: path.to_owned(), error };
-    fs::create_dir_all(path).map_err(failed)?;
-    if is_bpffs(path).map_err(failed)? {
-        return Ok(false);
+/// Makes sure that `root` is on a BPF file system; mounts one there if it is not, and says so.
+pub fn ensure(root: &Path) -> Result<(), Error> {
+    let path = || root.to_path_buf();
+    if !root.exists() {
+        std::fs::create_dir_all(root).map_err(|source| Error::Create { path: path(), source })?;
     }
-    mount(Some("bpf"), path, Some("bpf"), MsFlags::empty(), None::<&str>)
-        .map_err(|errno| Error::Mount { path: path.to_owned(), error: errno.into() })?;
-    tracing::info!(path = %path.display(), "mounted a BPF file system");
-    Ok(true)
+    if is_bpffs(root).map_err(|source| Error::Stat { path: path(), source })? {
+        return Ok(());
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("bpf"), root, Some("bpf"), flags, Some("mode=700"))
+        .map_err(|source| Error::Mount { path: path(), source })?;
+    tracing::info!(path = %root.display(), "mounted a BPF file system for the pins");
+    Ok(())
 }

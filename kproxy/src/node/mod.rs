@@ -1,10 +1,31 @@
-//! The node that kproxy runs on: devices and addresses, the cgroup tree, the BPF file system,
-//! nftables. Changes made here are undone by `kproxy cleanup`.
+//! What kproxy knows of and changes on the node itself: devices, addresses, cgroups, bpffs and one
+//! nftables table. Nothing here touches BPF maps or links.
+
+use std::{collections::BTreeSet, net::IpAddr};
 
 pub mod bpffs;
 pub mod cgroup;
-pub mod devices;
 pub mod netns;
 pub mod nft;
+pub mod roles;
+pub mod watch;
 
-pub use devices::{Device, NodeState};
+/// A device that gets the tc programs.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Device {
+    /// Name, for people and pins.
+    pub name: String,
+    /// Index, for attaching.
+    pub index: u32,
+    /// Packets start with an Ethernet header. Without it (tun, WireGuard, IPIP) they start at IP.
+    pub ethernet: bool,
+}
+
+/// What the node looks like at one moment.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct NodeState {
+    /// Devices that lead to other nodes and to clients.
+    pub devices: Vec<Device>,
+    /// Every unicast address of the node, loopback included, IPv6 link-local left out.
+    pub addresses: BTreeSet<IpAddr>,
+}

@@ -1,185 +1,122 @@
-//! kproxy's own nftables table, `inet kproxy`: what the kernel's stack does better than a BPF
-//! program.
+//! kproxy's own nftables table: masquerade and reject what the packet path has marked.
 //!
-//! * `masquerade`: connections whose backend is elsewhere carry the mark bit 0x4000 and get this
-//!   node as source. The kernel gives out the ports, because it alone knows every other user of
-//!   them. The bit is cleared first, so that it leaks to nobody (MSQ-06, MSQ-07). Packets with a
-//!   source of this node are left alone.
-//! * `reject_input`, `reject_forward`: packets with the mark bit 0x8000 are answered with an ICMP
-//!   port unreachable, rate-limited by the kernel.
-//!
-//! Other tables are never looked at.
+//! The rules are written with the `nft` command, as kube-proxy does: it is the one stable interface
+//! of nftables, and the table is written once a start, never for a Service.
 
 use std::{
-    io::{self, Write as _},
-    process::{Command, Output, Stdio},
+    io::Write as _,
+    process::{Command, Stdio},
 };
 
 use kproxy_common::abi::{MARK_MASQUERADE, MARK_REJECT};
-use thiserror::Error;
 
-/// Family and name of the table.
-pub const TABLE: &str = "inet kproxy";
+const TABLE: &str = "inet kproxy";
 
-/// Comments of the rules, by which a table of this version is known. Raise the number with any
-/// change of the rules.
-const RULES: [&str; 3] =
-    ["kproxy masquerade 1", "kproxy reject input 1", "kproxy reject forward 1"];
-
-/// The table could not be read or changed.
-#[derive(Debug, Error)]
+/// Why the table could not be changed.
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no `nft` command.
-    #[error("the nft command was not found: install the package nftables")]
-    NotInstalled,
-    /// It could not be run.
-    #[error("could not run nft: {0}")]
-    Run(io::Error),
-    /// It refused.
-    #[error(
-        "nft could not {what} table {TABLE}: {why}; kproxy needs CAP_NET_ADMIN and a kernel with \
-         nf_tables, nft_masq, nft_fib_inet and nft_reject_inet"
-    )]
+    /// There is no `nft`.
+    #[error("run nft: {0}; install the package nftables")]
+    NoNft(#[source] std::io::Error),
+    /// `nft` refused.
+    #[error("{action} nftables table {TABLE}: nft says: {message}")]
     Refused {
         /// What was tried.
-        what: &'static str,
-        /// What nft wrote.
-        why: String,
+        action: &'static str,
+        /// What nft printed.
+        message: String,
     },
 }
 
-/// Makes sure that the table is there with this version's rules. A right one is left alone (its
-/// counters go on), any other is replaced in one step. Whether something was written.
+/// The rules.
 ///
-/// # Errors
-/// nft is missing or refused.
-pub fn ensure() -> Result<bool, Error> {
-    if check()? {
-        return Ok(false);
-    }
-    run("make", &["-f", "-"], Some(&ruleset())).map(|_| true)
-}
-
-/// Whether the table holds this version's rules and no others.
-///
-/// # Errors
-/// nft is missing or refused.
-pub fn check() -> Result<bool, Error> {
-    match run("list", &["--json", "list", "table", "inet", "kproxy"], None) {
-        Ok(output) => Ok(is_ours(&output.stdout)),
-        Err(Error::Refused { why, .. }) if is_missing(&why) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Removes the table. Whether there was one.
-///
-/// # Errors
-/// nft is missing or refused.
-pub fn remove() -> Result<bool, Error> {
-    match run("remove", &["delete", "table", "inet", "kproxy"], None) {
-        Ok(_) => Ok(true),
-        Err(Error::Refused { why, .. }) if is_missing(&why) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-fn is_missing(why: &str) -> bool {
-    why.contains("No such file or directory")
-}
-
-/// The whole table, as nft reads it: an empty one, so that there is one to delete, then the rules.
-fn ruleset() -> String {
-    let [masquerade, input, forward] = RULES;
-    let cleared = !MARK_MASQUERADE;
-    let reject = |comment: &str| {
-        format!(
-            "meta mark & {MARK_REJECT:#x} == {MARK_REJECT:#x} counter \
-             reject with icmpx type port-unreachable comment \"{comment}\""
-        )
-    };
+/// - The mark is cleared before the masquerade (MSQ-07), and packets with a source address of this
+///   node are left alone: on an overlay the outer packet inherits the mark, and masquerading it
+///   costs retransmissions of a minute (kubernetes/kubernetes#88986).
+/// - The port is drawn at random from above the default NodePort range, so that the answer to a UDP
+///   datagram never looks like a request to a NodePort.
+fn rules() -> String {
+    let (masquerade, reject) = (MARK_MASQUERADE, MARK_REJECT);
     format!(
-        "table {TABLE} {{}}\n\
-         delete table {TABLE}\n\
-         table {TABLE} {{\n\
-           chain masquerade {{\n\
-             type nat hook postrouting priority srcnat; policy accept;\n\
-             meta mark & {MARK_MASQUERADE:#x} == {MARK_MASQUERADE:#x} fib saddr type != local \
-               counter meta mark set meta mark & {cleared:#x} masquerade fully-random \
-               comment \"{masquerade}\"\n\
-           }}\n\
-           chain reject_input {{\n\
-             type filter hook input priority filter; policy accept;\n\
-             {}\n\
-           }}\n\
-           chain reject_forward {{\n\
-             type filter hook forward priority filter; policy accept;\n\
-             {}\n\
-           }}\n\
-         }}\n",
-        reject(input),
-        reject(forward),
+        "table {TABLE} {{}}
+delete table {TABLE}
+table {TABLE} {{
+  comment \"kproxy: what the packet path has marked; see docs/decisions/0004\"
+  chain postrouting {{
+    type nat hook postrouting priority srcnat; policy accept;
+    meta mark & {masquerade:#x} == {masquerade:#x} meta l4proto {{ tcp, udp }} \
+fib saddr type != local meta mark set meta mark & {keep:#x} \
+counter masquerade to :32768-65535 fully-random
+  }}
+  chain input {{
+    type filter hook input priority filter; policy accept;
+    meta mark & {reject:#x} == {reject:#x} counter reject with icmpx type port-unreachable
+  }}
+  chain forward {{
+    type filter hook forward priority filter; policy accept;
+    meta mark & {reject:#x} == {reject:#x} counter reject with icmpx type port-unreachable
+  }}
+}}
+",
+        keep = !masquerade,
     )
 }
 
-/// Whether nft's JSON listing holds exactly [`RULES`].
-fn is_ours(json: &[u8]) -> bool {
-    let Ok(listing) = serde_json::from_slice::<serde_json::Value>(json) else { return false };
-    let items = listing["nftables"].as_array().map_or(&[][..], Vec::as_slice);
-    let comments: Vec<_> = items
-        .iter()
-        .filter_map(|item| item.get("rule"))
-        .map(|rule| rule["comment"].as_str())
-        .collect();
-    comments.len() == RULES.len() && RULES.iter().all(|rule| comments.contains(&Some(rule)))
+/// Writes the table in one transaction, whatever was there before.
+pub fn ensure() -> Result<(), Error> {
+    run("write", &["-f", "-"], &rules())
 }
 
-fn run(what: &'static str, args: &[&str], input: Option<&str>) -> Result<Output, Error> {
+/// Removes the table. Not being there is success.
+pub fn remove() -> Result<(), Error> {
+    run("remove", &["-f", "-"], &format!("table {TABLE} {{}}\ndelete table {TABLE}\n"))
+}
+
+/// Whether the table is there.
+pub fn is_present() -> Result<bool, Error> {
+    let output = Command::new("nft")
+        .args(["list", "tables"])
+        .stdin(Stdio::null())
+        .output()
+        .map_err(Error::NoNft)?;
+    if !output.status.success() {
+        let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(Error::Refused { action: "look for", message });
+    }
+    let want = format!("table {TABLE}");
+    Ok(String::from_utf8_lossy(&output.stdout).lines().any(|line| line.trim() == want))
+}
+
+fn run(action: &'static str, args: &[&str], input: &str) -> Result<(), Error> {
     let mut child = Command::new("nft")
         .args(args)
-        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
-        .stdout(Stdio::piped())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Error::NotInstalled,
-            _ => Error::Run(error),
-        })?;
-    if let (Some(text), Some(mut stdin)) = (input, child.stdin.take()) {
-        stdin.write_all(text.as_bytes()).map_err(Error::Run)?;
+        .map_err(Error::NoNft)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A child that has ended early says why on stderr.
+        let _ended_early = stdin.write_all(input.as_bytes());
     }
-    let output = child.wait_with_output().map_err(Error::Run)?;
+    let output = child.wait_with_output().map_err(Error::NoNft)?;
     if output.status.success() {
-        return Ok(output);
+        return Ok(());
     }
-    let text = String::from_utf8_lossy(&output.stderr);
-    let why = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    Err(Error::Refused { what, why })
+    let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Error::Refused { action, message })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// That nft takes the rules is seen in the lab; here only what they say is looked at.
     #[test]
-    fn a_table_of_this_version_is_known_by_its_rules() {
-        let listing = |comments: &[&str]| {
-            let mut items = vec![serde_json::json!({"table": {"name": "kproxy"}})];
-            let rule = |comment: &&str| serde_json::json!({"rule": {"comment": comment}});
-            items.extend(comments.iter().map(rule));
-            serde_json::json!({ "nftables": items }).to_string().into_bytes()
-        };
-        assert!(is_ours(&listing(&RULES)));
-        assert!(!is_ours(&listing(&RULES[1..])));
-        assert!(!is_ours(&listing(&[RULES[0], RULES[1], RULES[2], "mine"])));
-        assert!(!is_ours(b"[]") && !is_ours(b"{}") && !is_ours(b"nonsense"));
-    }
-
-    #[test]
-    fn the_rules_name_the_marks_of_the_contract() {
-        let text = ruleset();
-        assert!(text.contains("meta mark & 0x4000 == 0x4000 fib saddr type != local"), "{text}");
-        assert!(text.contains("meta mark set meta mark & 0xffffbfff masquerade"), "{text}");
-        assert!(text.contains("meta mark & 0x8000 == 0x8000"), "{text}");
+    fn the_mark_is_cleared_and_local_sources_are_left_alone() {
+        let rules = rules();
+        assert!(rules.contains("fib saddr type != local meta mark set"));
+        assert!(rules.contains("meta mark set meta mark & 0xffffbfff counter masquerade"));
+        assert_eq!(rules.matches("reject with icmpx type port-unreachable").count(), 2);
     }
 }

@@ -1,5 +1,20 @@
 //! The plan: what the maps should hold, computed from the model without any IO.
+//!
+//! [`plan_service`] is a pure function of one Service, its EndpointSlices and the node, so a change
+//! re-plans only the Services that it touches. [`Claims`] settles the one thing that reaches across
+//! Services: two service ports that want the same frontend.
 
+mod check;
+mod claims;
+mod service;
+mod topology;
 mod types;
 
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use check::check_service;
+pub use claims::{Claims, Settled};
+pub use service::{PlanContext, plan_service};
+pub use topology::{Candidate, Categorized, Uses, categorize};
 pub use types::*;

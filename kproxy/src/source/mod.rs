@@ -1,1 +1,98 @@
-//! source
+//! Where Services, EndpointSlices and the own Node come from.
+//!
+//! Two sources speak the same [`Event`]s: [`kube`] watches an API server, [`manifests`] a folder of
+//! YAML and JSON files. Both turn Kubernetes objects into [`crate::model`] values in [`convert`],
+//! the only place that knows the Kubernetes types; what cannot be used becomes a
+//! [`Problem`] beside the value.
+
+pub mod convert;
+pub mod kube;
+pub mod manifests;
+mod node_name;
+
+pub use node_name::node_name;
+
+use crate::model::{Node, Problem, Service, ServiceName, Slice, SliceName};
+
+/// What a source tells the control loop.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Event {
+    /// Services.
+    Services(Update<Service>),
+    /// EndpointSlices.
+    Slices(Update<Slice>),
+    /// The own Node; `None` when there is no such object.
+    Node(Option<Node>),
+    /// The problems of one origin that belong to no single object (a manifest file, the API
+    /// server). Replaces what this origin said before; an empty list takes it back.
+    Standing {
+        /// Any name that is the same each time, e.g. `manifest web.yaml`.
+        origin: String,
+        /// What is wrong now.
+        problems: Vec<Problem>,
+    },
+}
+
+/// A change to the objects of one kind.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Update<T: Object> {
+    /// The complete list: everything not in it is gone.
+    Reset(Vec<Parsed<T>>),
+    /// One object is new or different.
+    Apply(Parsed<T>),
+    /// One object is gone.
+    Delete(T::Key),
+}
+
+/// A kind of object with a name.
+pub trait Object: Clone + PartialEq + std::fmt::Debug {
+    /// Namespace and name.
+    type Key: Clone + Ord + std::fmt::Debug + std::fmt::Display;
+    /// The kind as Kubernetes writes it.
+    const KIND: &'static str;
+}
+
+impl Object for Service {
+    type Key = ServiceName;
+    const KIND: &'static str = "Service";
+}
+
+impl Object for Slice {
+    type Key = SliceName;
+    const KIND: &'static str = "EndpointSlice";
+}
+
+/// An object as it was read.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Parsed<T: Object> {
+    /// Namespace and name.
+    pub key: T::Key,
+    /// What to do with it.
+    pub verdict: Verdict<T>,
+    /// What is wrong with it; good parts are in the verdict all the same.
+    pub problems: Vec<Problem>,
+}
+
+/// What became of an object.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Verdict<T> {
+    /// Use it.
+    Use(T),
+    /// It is there and none of kproxy's (headless, ExternalName, another proxy's, nothing usable
+    /// in it): as if it were gone.
+    Ignore,
+    /// It cannot be read at all: what it was before stays.
+    Unreadable,
+}
+
+impl<T: Object> Parsed<T> {
+    /// An object that cannot be read.
+    pub fn unreadable(key: T::Key, error: &str) -> Self {
+        let problem = Problem::new(
+            format!("{} {key}", T::KIND),
+            format!("cannot be read: {error}; what it was before, if anything, stays in force"),
+            "mend the object",
+        );
+        Self { key, verdict: Verdict::Unreadable, problems: vec![problem] }
+    }
+}

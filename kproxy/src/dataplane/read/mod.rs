@@ -30,6 +30,7 @@ use kproxy_common::{
 
 pub use error::{OpenError, ReadError};
 pub use rows::*;
+pub(crate) use words::name_opt;
 pub use words::{kind_name, scope_name, verdict_name};
 
 use super::{codec, memory::View, pins::PinDirs, sys};
@@ -320,10 +321,9 @@ struct Opener<'a> {
 }
 
 impl Opener<'_> {
-    fn data(&self, name: &str) -> Result<MapData, OpenError> {
+    fn data(&self, name: &str, access: sys::Access) -> Result<MapData, OpenError> {
         let path = self.dirs.map(name);
-        let fd = sys::open_pin(&path, sys::Access::Read)
-            .map_err(|error| OpenError::opening(&path, error))?;
+        let fd = sys::open_pin(&path, access).map_err(|error| OpenError::opening(&path, error))?;
         MapData::from_fd(fd).map_err(|error| OpenError::other(&path, error))
     }
 
@@ -332,7 +332,7 @@ impl Opener<'_> {
         T: TryFrom<Map, Error = aya::maps::MapError>,
     {
         let path = self.dirs.map(name);
-        Map::from_map_data(self.data(name)?)
+        Map::from_map_data(self.data(name, sys::Access::Read)?)
             .and_then(T::try_from)
             .map_err(|error| OpenError::other(&path, error))
     }
@@ -340,7 +340,9 @@ impl Opener<'_> {
     fn view<T: super::memory::Element>(&self, name: &str) -> Result<View<T>, OpenError> {
         use std::os::fd::AsFd as _;
         let path = self.dirs.map(name);
-        let data = self.data(name)?;
+        // The kernel takes a shared mapping of a file opened for reading only for a private one,
+        // which maps do not offer (do_mmap, mm/mmap.c). The mapping itself is for reading only.
+        let data = self.data(name, sys::Access::ReadWrite)?;
         let info = data.info().map_err(|error| OpenError::other(&path, error))?;
         let size = size_of::<T>();
         if info.value_size() as usize != size {

@@ -68,7 +68,7 @@ pub(super) fn flow_state<S: Serializer>(state: &FlowState, to: S) -> Result<S::O
     to.serialize_str(state.name())
 }
 
-pub(super) fn name_opt<S: Serializer>(
+pub(crate) fn name_opt<S: Serializer>(
     name: &Option<ServicePortId>,
     to: S,
 ) -> Result<S::Ok, S::Error> {

@@ -1,0 +1,110 @@
+//! The agent: a process in a place's namespace and cgroup that serves and probes.
+//!
+//! cgroup programs go by the cgroup of the process that makes a socket, so every socket of a place
+//! has to be made by a process in it. One long-living process a place makes that cost no fork.
+
+mod connection;
+mod dial;
+mod holding;
+mod http;
+mod loading;
+mod probing;
+mod server;
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, Write as _};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use anyhow::{Context as _, Result};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::protocol::{Op, Reply, Request};
+use crate::{cgroup, netns};
+use holding::Holds;
+use server::Server;
+
+/// Enters the place and works on requests from standard input until it ends.
+///
+/// # Errors
+/// When the place cannot be entered or a message cannot be read.
+pub(crate) fn run(netns: &Path, cgroup: &Path) -> Result<()> {
+    // Both before any thread or socket exists.
+    cgroup::join_self(cgroup)?;
+    netns::enter(netns)?;
+    let agent = Arc::new(Agent::default());
+    for line in std::io::stdin().lock().lines() {
+        let line = line.context("read a request")?;
+        let request: Request = serde_json::from_str(&line).context("decode a request")?;
+        let agent = Arc::clone(&agent);
+        thread::spawn(move || {
+            let result = agent.work(&request.op).map_err(|error| format!("{error:#}"));
+            // The lab is gone: standard input ends too, and so does this process.
+            let _lab_gone = reply(&Reply { id: request.id, result });
+        });
+    }
+    while agent.detached.load(Ordering::Relaxed) {
+        thread::park();
+    }
+    Ok(())
+}
+
+fn reply(reply: &Reply) -> Result<()> {
+    let mut line = serde_json::to_string(reply).context("encode a reply")?;
+    line.push('\n');
+    let mut out = std::io::stdout().lock();
+    out.write_all(line.as_bytes()).and_then(|()| out.flush()).context("write a reply")
+}
+
+#[derive(Default)]
+struct Agent {
+    servers: Mutex<HashMap<u16, Server>>,
+    holds: Holds,
+    detached: AtomicBool,
+}
+
+impl Agent {
+    fn work(&self, op: &Op) -> Result<Value> {
+        let value = match op {
+            Op::Serve(spec) => {
+                let server = Server::start(spec)?;
+                self.servers().insert(spec.port, server);
+                Value::Null
+            }
+            Op::StopServing { port } => {
+                let server = self.servers().remove(port);
+                server.with_context(|| format!("no server on port {port}"))?.stop()?;
+                Value::Null
+            }
+            Op::Probe(probe) => serde_json::to_value(probing::run(probe))?,
+            Op::Load(load) => serde_json::to_value(loading::run(load)?)?,
+            Op::Hold(hold) => serde_json::to_value(self.holds.open(hold)?)?,
+            Op::HoldReport { hold, stop } => {
+                serde_json::to_value(self.holds.report(*hold, *stop)?)?
+            }
+            Op::HttpGet { to, path } => Value::String(http::get(*to, path)?),
+            Op::Detach => {
+                self.detached.store(true, Ordering::Relaxed);
+                Value::Null
+            }
+        };
+        Ok(value)
+    }
+
+    fn servers(&self) -> std::sync::MutexGuard<'_, HashMap<u16, Server>> {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps the calling thread on one CPU.
+fn pin(cpu: Option<usize>) -> Result<()> {
+    let Some(cpu) = cpu else { return Ok(()) };
+    let mut set = CpuSet::new();
+    set.set(cpu)
+        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
+        .with_context(|| format!("keep a thread on CPU {cpu}"))
+}

@@ -1,0 +1,54 @@
+//! Runs probes.
+
+use std::io;
+use std::net::SocketAddr;
+use std::thread::sleep;
+use std::time::Instant;
+
+use crate::agent::dial::{Client, verdict};
+use crate::probe::{Attempt, Outcome, Probe, Verdict};
+use crate::protocol::Answer;
+
+/// Sends every request of a probe, one after the other.
+pub(super) fn run(probe: &Probe) -> Outcome {
+    let mut attempts = Vec::new();
+    let mut kept: Option<Client> = None;
+    for number in 0..probe.count {
+        if number > 0 {
+            sleep(probe.pause);
+        }
+        let start = Instant::now();
+        let client = match kept.take() {
+            Some(client) => Ok(client),
+            None => Client::open(probe.transport, probe.to, probe.from, probe.timeout),
+        };
+        let mut attempt = match client {
+            Ok(mut client) => {
+                let peer = client.peer();
+                let result = client.ask(number.into(), probe.padding, probe.timeout);
+                let attempt = attempt(result, peer, client.local());
+                // A TCP connection that failed is of no more use; a UDP socket is.
+                let alive = matches!(attempt.verdict, Verdict::Answered(_))
+                    || !matches!(client, Client::Tcp(_));
+                kept = (probe.same_socket && alive).then_some(client);
+                attempt
+            }
+            Err(error) => attempt(Err(error), None, None),
+        };
+        attempt.elapsed = start.elapsed();
+        attempts.push(attempt);
+    }
+    Outcome { attempts }
+}
+
+fn attempt(
+    result: io::Result<(Answer, Option<SocketAddr>)>,
+    peer: Option<SocketAddr>,
+    local: Option<SocketAddr>,
+) -> Attempt {
+    let (verdict, source) = match result {
+        Ok((answer, source)) => (Verdict::Answered(answer), source),
+        Err(error) => (verdict(&error), None),
+    };
+    Attempt { verdict, peer, source, local, elapsed: std::time::Duration::ZERO }
+}

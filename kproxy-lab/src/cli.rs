@@ -1,0 +1,156 @@
+//! The command line of `kproxy-lab`.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::thread;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+
+use crate::lab::Lab;
+use crate::layout::Names;
+use crate::{agent, cgroup, netns, signals, state, watcher};
+
+/// Clusters made of network namespaces, for trying and testing kproxy.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Make a lab and keep it until Ctrl-C.
+    Up {
+        /// Number of nodes.
+        #[arg(long, default_value_t = 2)]
+        nodes: u8,
+        /// Names of the pods of every node.
+        #[arg(long, value_delimiter = ',', default_value = "a,b")]
+        pods: Vec<String>,
+    },
+    /// List the labs on this machine.
+    List,
+    /// Remove labs: those named, else those whose process has died.
+    Clean {
+        /// Ids of labs, dead or alive.
+        ids: Vec<String>,
+    },
+    /// Run a command in a place of a lab: `kproxy-lab enter x7k2q n1/a -- ip addr`.
+    Enter {
+        /// Id of the lab.
+        #[arg(required_unless_present = "netns")]
+        lab: Option<String>,
+        /// n1 (a node), n1/a (a pod), client, router or control.
+        #[arg(required_unless_present = "netns")]
+        place: Option<String>,
+        /// Network namespace file instead of a lab and a place.
+        #[arg(long, requires = "cgroup", conflicts_with_all = ["lab", "place"], hide = true)]
+        netns: Option<PathBuf>,
+        /// Cgroup that belongs to --netns.
+        #[arg(long, requires = "netns", hide = true)]
+        cgroup: Option<PathBuf>,
+        /// The command (default: a shell).
+        #[arg(last = true)]
+        command: Vec<OsString>,
+    },
+    /// Serve and probe in a place; talks JSON on standard input and output.
+    #[command(hide = true)]
+    Agent {
+        #[arg(long)]
+        netns: PathBuf,
+        #[arg(long)]
+        cgroup: PathBuf,
+    },
+    /// Wait for the end of standard input, then remove a lab.
+    #[command(hide = true)]
+    Watch { lab: String },
+}
+
+impl Cli {
+    /// Does what the command line says.
+    ///
+    /// # Errors
+    /// When it cannot be done.
+    pub fn run(self) -> Result<ExitCode> {
+        match self.command {
+            Action::Up { nodes, pods } => up(nodes, &pods)?,
+            Action::List => list()?,
+            Action::Clean { ids } => clean(&ids)?,
+            Action::Enter { lab, place, netns, cgroup, command } => {
+                let (netns, cgroup) = match (netns, cgroup, lab, place) {
+                    (Some(netns), Some(cgroup), _, _) => (netns, cgroup),
+                    (_, _, lab, place) => locate(
+                        &lab.context("name a lab; `kproxy-lab list` shows them")?,
+                        &place.context("name a place, such as n1 or n1/a")?,
+                    )?,
+                };
+                enter(&netns, &cgroup, &command)?;
+            }
+            Action::Agent { netns, cgroup } => agent::run(&netns, &cgroup)?,
+            Action::Watch { lab } => watcher::run(&lab)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn up(nodes: u8, pods: &[String]) -> Result<()> {
+    signals::clean_on_signals()?;
+    let pods: Vec<&str> = pods.iter().map(String::as_str).collect();
+    let lab = Lab::builder().nodes(nodes).pods(&pods).build()?;
+    println!("lab {} is up; Ctrl-C removes it. Enter a place with:", lab.id());
+    for name in lab.place_names() {
+        let place = lab.place(&name)?;
+        let [v4, v6] = place.addresses().both();
+        println!("  kproxy-lab enter {} {name:<8}  # {v4} {v6}", lab.id());
+    }
+    loop {
+        thread::park();
+    }
+}
+
+fn list() -> Result<()> {
+    for found in state::list()? {
+        let state = if found.is_dead() { "dead" } else { "in use" };
+        match &found.owner {
+            Some(owner) if owner.kept => println!("{} kept, made by `{}`", found.id, owner.command),
+            Some(owner) => {
+                println!("{} {state}, process {} `{}`", found.id, owner.pid, owner.command);
+            }
+            None => println!("{} {state}, owner unknown", found.id),
+        }
+    }
+    Ok(())
+}
+
+fn clean(ids: &[String]) -> Result<()> {
+    if ids.is_empty() {
+        for id in state::clean_dead()? {
+            println!("removed {id}");
+        }
+    }
+    for id in ids {
+        state::clean(id)?;
+        println!("removed {id}");
+    }
+    Ok(())
+}
+
+fn locate(lab: &str, place: &str) -> Result<(PathBuf, PathBuf)> {
+    let names = Names::new(lab);
+    let group = cgroup::root()?.join(names.cgroup()).join(Names::place_cgroup(place));
+    Ok((names.netns_path(place), group))
+}
+
+/// Becomes the command, inside the place.
+fn enter(netns: &std::path::Path, cgroup: &std::path::Path, command: &[OsString]) -> Result<()> {
+    netns::enter(netns)?;
+    cgroup::join_self(cgroup)?;
+    let shell = [std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into())];
+    let command = if command.is_empty() { &shell } else { command };
+    let error = Command::new(&command[0]).args(&command[1..]).exec();
+    Err(error).with_context(|| format!("run {}", command[0].display()))
+}

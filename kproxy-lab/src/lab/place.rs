@@ -1,0 +1,207 @@
+//! A node, a pod, the client or the router of a lab.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::binary;
+use crate::hold::{Hold, HoldReport};
+use crate::lab::agent::Agent;
+use crate::layout::{Addresses, Family, Names};
+use crate::load::{Load, LoadReport};
+use crate::probe::{Outcome, Probe};
+use crate::protocol::{Op, Serve};
+
+/// One network namespace of a lab with its cgroup. On a node this is the host.
+#[derive(Debug)]
+pub struct Place {
+    name: String,
+    netns: PathBuf,
+    cgroup: PathBuf,
+    log: PathBuf,
+    addresses: Addresses,
+    agent: Mutex<Option<Arc<Agent>>>,
+}
+
+impl Place {
+    pub(crate) fn new(names: &Names, lab_cgroup: &Path, name: &str, addresses: Addresses) -> Self {
+        Self {
+            name: name.to_owned(),
+            netns: names.netns_path(name),
+            cgroup: lab_cgroup.join(Names::place_cgroup(name)),
+            log: names.dir().join(format!("agent-{}.log", name.replace('/', "-"))),
+            addresses,
+            agent: Mutex::new(None),
+        }
+    }
+
+    /// `n1`, `n1/a`, `client` or `router`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Addresses of `eth0`.
+    pub const fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Address of `eth0` of one family.
+    pub const fn ip(&self, family: Family) -> IpAddr {
+        self.addresses.of(family)
+    }
+
+    /// A port on `eth0`.
+    pub const fn at(&self, family: Family, port: u16) -> SocketAddr {
+        SocketAddr::new(self.ip(family), port)
+    }
+
+    /// File of the network namespace, for `nsenter --net=`.
+    pub fn netns(&self) -> &Path {
+        &self.netns
+    }
+
+    /// Cgroup of the place's processes. A node's cgroup root is the parent of its host's cgroup.
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup
+    }
+
+    /// Sends requests from a socket of this place.
+    ///
+    /// # Errors
+    /// When the agent has ended; failed requests are in the outcome.
+    pub fn probe(&self, probe: Probe) -> Result<Outcome> {
+        self.agent()?.call(Op::Probe(probe))
+    }
+
+    /// Runs a load from this place.
+    ///
+    /// # Errors
+    /// The first failed operation.
+    pub fn load(&self, load: Load) -> Result<LoadReport> {
+        self.agent()?.call(Op::Load(load))
+    }
+
+    /// Opens a connection that goes on in the background; returns when its first request is
+    /// answered.
+    ///
+    /// # Errors
+    /// When it cannot connect or the first request stays without an answer.
+    pub fn hold(&self, hold: Hold) -> Result<Held> {
+        let agent = self.agent()?;
+        let number = agent.call(Op::Hold(hold))?;
+        Ok(Held { agent, number })
+    }
+
+    /// Answers on a TCP and UDP port of `eth0`'s addresses under the place's name.
+    ///
+    /// # Errors
+    /// When the port is taken.
+    pub fn serve(&self, port: u16) -> Result<()> {
+        self.serve_at(&self.addresses.both(), port, None)
+    }
+
+    /// Like [`Self::serve`], on the addresses given and kept on one CPU if named.
+    ///
+    /// # Errors
+    /// When an address cannot be bound.
+    pub fn serve_at(&self, addresses: &[IpAddr], port: u16, cpu: Option<usize>) -> Result<()> {
+        let (name, addresses) = (self.name.clone(), addresses.to_vec());
+        self.agent()?.call(Op::Serve(Serve { name, port, addresses, cpu }))
+    }
+
+    /// Closes the sockets of a server.
+    ///
+    /// # Errors
+    /// When none serves on this port.
+    pub fn stop_serving(&self, port: u16) -> Result<()> {
+        self.agent()?.call(Op::StopServing { port })
+    }
+
+    /// The body of a page that a plain HTTP server shows to this place.
+    ///
+    /// # Errors
+    /// When the server does not answer with status 200.
+    pub fn http_get(&self, to: impl Into<SocketAddr>, path: &str) -> Result<String> {
+        self.agent()?.call(Op::HttpGet { to: to.into(), path: path.to_owned() })
+    }
+
+    /// A command that will run in the place: add arguments, then spawn it.
+    ///
+    /// # Errors
+    /// When the `kproxy-lab` binary is not found.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Result<Command> {
+        let mut command = Command::new(binary::lab()?);
+        command
+            .args(["enter".as_ref(), "--netns".as_ref(), self.netns.as_os_str()])
+            .args(["--cgroup".as_ref(), self.cgroup.as_os_str(), "--".as_ref()])
+            .arg(program);
+        Ok(command)
+    }
+
+    /// Runs a program in the place; its standard output.
+    ///
+    /// # Errors
+    /// When it fails; the message holds its standard error.
+    pub fn run(&self, program: &str, arguments: &[&str]) -> Result<String> {
+        let what = || format!("`{program} {}` in {}", arguments.join(" "), self.name);
+        let output = self.command(program)?.args(arguments).output().with_context(what)?;
+        if !output.status.success() {
+            let message = String::from_utf8_lossy(&output.stderr);
+            bail!("{}: {}: {}", what(), output.status, message.trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn agent(&self) -> Result<Arc<Agent>> {
+        let mut agent = self.agent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(agent) = &*agent {
+            return Ok(Arc::clone(agent));
+        }
+        let started = Agent::start(&self.name, &self.netns, &self.cgroup, &self.log)?;
+        Ok(Arc::clone(agent.insert(Arc::new(started))))
+    }
+
+    fn running_agent(&self) -> Option<Arc<Agent>> {
+        self.agent.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ends the agent.
+    pub(crate) fn end(&self) {
+        if let Some(agent) = self.running_agent() {
+            agent.end();
+        }
+    }
+
+    /// Lets the agent live on without this process.
+    pub(crate) fn detach(&self) -> Result<()> {
+        self.running_agent().map_or(Ok(()), |agent| agent.call(Op::Detach))
+    }
+}
+
+/// A connection that goes on in the background; left alone it ends with the lab.
+#[derive(Debug)]
+pub struct Held {
+    agent: Arc<Agent>,
+    number: u64,
+}
+
+impl Held {
+    /// What it has seen so far.
+    ///
+    /// # Errors
+    /// When the agent has ended.
+    pub fn report(&self) -> Result<HoldReport> {
+        self.agent.call(Op::HoldReport { hold: self.number, stop: false })
+    }
+
+    /// Closes it; what it has seen.
+    ///
+    /// # Errors
+    /// When the agent has ended.
+    pub fn stop(self) -> Result<HoldReport> {
+        self.agent.call(Op::HoldReport { hold: self.number, stop: true })
+    }
+}

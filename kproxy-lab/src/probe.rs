@@ -1,0 +1,263 @@
+//! Probes: requests from real sockets, and what came of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::Answer;
+
+/// Kind of socket.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP socket with connect(); send() and recv().
+    UdpConnected,
+    /// UDP socket without connect(); sendto() and recvfrom().
+    UdpUnconnected,
+}
+
+/// Requests to send, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    pub(crate) to: SocketAddr,
+    pub(crate) transport: Transport,
+    pub(crate) count: u32,
+    pub(crate) timeout: Duration,
+    pub(crate) pause: Duration,
+    pub(crate) from: Option<SocketAddr>,
+    pub(crate) padding: usize,
+    pub(crate) same_socket: bool,
+}
+
+impl Probe {
+    /// One request over `transport`.
+    pub fn new(transport: Transport, to: impl Into<SocketAddr>) -> Self {
+        Self {
+            to: to.into(),
+            transport,
+            count: 1,
+            timeout: Duration::from_secs(3),
+            pause: Duration::ZERO,
+            from: None,
+            padding: 0,
+            same_socket: false,
+        }
+    }
+
+    /// One TCP request.
+    pub fn tcp(to: impl Into<SocketAddr>) -> Self {
+        Self::new(Transport::Tcp, to)
+    }
+
+    /// One request from a connected UDP socket.
+    pub fn udp(to: impl Into<SocketAddr>) -> Self {
+        Self::new(Transport::UdpConnected, to)
+    }
+
+    /// One request from an unconnected UDP socket.
+    pub fn udp_unconnected(to: impl Into<SocketAddr>) -> Self {
+        Self::new(Transport::UdpUnconnected, to)
+    }
+
+    /// Number of requests, each from a socket of its own.
+    #[must_use]
+    pub fn count(mut self, requests: u32) -> Self {
+        self.count = requests;
+        self
+    }
+
+    /// All requests from one socket (TCP: over one connection).
+    #[must_use]
+    pub fn same_socket(mut self) -> Self {
+        self.same_socket = true;
+        self
+    }
+
+    /// How long to wait for a connection and for an answer, each (default 3 seconds).
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Pause between requests.
+    #[must_use]
+    pub fn pause(mut self, pause: Duration) -> Self {
+        self.pause = pause;
+        self
+    }
+
+    /// Bind the socket to an address and port (port 0: any) first.
+    #[must_use]
+    pub fn from(mut self, address: impl Into<SocketAddr>) -> Self {
+        self.from = Some(address.into());
+        self
+    }
+
+    /// Add so many bytes to the request and to the answer, and compare them.
+    #[must_use]
+    pub fn padding(mut self, bytes: usize) -> Self {
+        self.padding = bytes;
+        self
+    }
+
+    /// Use an IPv6 socket and the v4-mapped form of the IPv4 address dialled.
+    #[must_use]
+    pub fn mapped(mut self) -> Self {
+        self.to = mapped(self.to);
+        self
+    }
+}
+
+/// The v4-mapped form of an IPv4 address and port; IPv6 stays as it is.
+pub fn mapped(addr: SocketAddr) -> SocketAddr {
+    match addr.ip() {
+        IpAddr::V4(v4) => SocketAddr::new(Ipv4Addr::to_ipv6_mapped(&v4).into(), addr.port()),
+        IpAddr::V6(_) => addr,
+    }
+}
+
+/// How a request ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// A server answered.
+    Answered(Answer),
+    /// ECONNREFUSED, from connect(), send() or recv().
+    Refused,
+    /// Nothing came.
+    Timeout,
+    /// Another error: the name of the errno or what was wrong.
+    Failed(String),
+}
+
+/// One request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// How it ended.
+    pub verdict: Verdict,
+    /// getpeername() after connect(); `None` for unconnected sockets.
+    pub peer: Option<SocketAddr>,
+    /// Source address that recvfrom() told with the answer; `None` for TCP.
+    pub source: Option<SocketAddr>,
+    /// getsockname() after the request.
+    pub local: Option<SocketAddr>,
+    /// Time that it took.
+    pub elapsed: Duration,
+}
+
+/// What came of a probe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Every request, in order.
+    pub attempts: Vec<Attempt>,
+}
+
+impl Outcome {
+    /// The answers, in order.
+    pub fn answers(&self) -> impl Iterator<Item = &Answer> {
+        self.attempts.iter().filter_map(|attempt| match &attempt.verdict {
+            Verdict::Answered(answer) => Some(answer),
+            Verdict::Refused | Verdict::Timeout | Verdict::Failed(_) => None,
+        })
+    }
+
+    /// Number of answers.
+    pub fn answered(&self) -> usize {
+        self.answers().count()
+    }
+
+    /// Whether every request was answered (and there was one).
+    pub fn all_answered(&self) -> bool {
+        !self.attempts.is_empty() && self.answered() == self.attempts.len()
+    }
+
+    /// Whether every request was refused (and there was one).
+    pub fn all_refused(&self) -> bool {
+        !self.attempts.is_empty() && self.refused() == self.attempts.len()
+    }
+
+    /// Answers of each server.
+    pub fn servers(&self) -> BTreeMap<&str, usize> {
+        let mut counts = BTreeMap::new();
+        for answer in self.answers() {
+            *counts.entry(answer.server.as_str()).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Names of the servers that answered.
+    pub fn server_set(&self) -> BTreeSet<&str> {
+        self.servers().into_keys().collect()
+    }
+
+    /// Client addresses that the servers saw.
+    pub fn clients(&self) -> BTreeSet<IpAddr> {
+        self.answers().map(|answer| answer.client.ip()).collect()
+    }
+
+    /// Peer addresses that getpeername() told.
+    pub fn peers(&self) -> BTreeSet<SocketAddr> {
+        self.attempts.iter().filter_map(|attempt| attempt.peer).collect()
+    }
+
+    /// Source addresses that recvfrom() told.
+    pub fn sources(&self) -> BTreeSet<SocketAddr> {
+        self.attempts.iter().filter_map(|attempt| attempt.source).collect()
+    }
+
+    /// Number of refused requests.
+    pub fn refused(&self) -> usize {
+        self.attempts.iter().filter(|attempt| attempt.verdict == Verdict::Refused).count()
+    }
+
+    /// Number of requests without any answer or error.
+    pub fn timeouts(&self) -> usize {
+        self.attempts.iter().filter(|attempt| attempt.verdict == Verdict::Timeout).count()
+    }
+
+    /// Errors other than a refusal.
+    pub fn failures(&self) -> Vec<&str> {
+        self.attempts
+            .iter()
+            .filter_map(|attempt| match &attempt.verdict {
+                Verdict::Failed(what) => Some(what.as_str()),
+                Verdict::Answered(_) | Verdict::Refused | Verdict::Timeout => None,
+            })
+            .collect()
+    }
+}
+
+/// One line: `20 requests: n1/a 9, n2/a 11, seen as 10.244.1.11; 2 refused`.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} requests:", self.attempts.len())?;
+        let mut separator = " ";
+        for (server, count) in self.servers() {
+            write!(f, "{separator}{server} {count}")?;
+            separator = ", ";
+        }
+        for client in self.clients() {
+            write!(f, "{separator}seen as {client}")?;
+            separator = ", ";
+        }
+        for (count, what) in [(self.refused(), "refused"), (self.timeouts(), "without an answer")] {
+            if count > 0 {
+                write!(f, "{separator}{count} {what}")?;
+                separator = ", ";
+            }
+        }
+        let mut failures = BTreeMap::<&str, usize>::new();
+        for failure in self.failures() {
+            *failures.entry(failure).or_default() += 1;
+        }
+        for (failure, count) in failures {
+            write!(f, "{separator}{count} failed with {failure}")?;
+            separator = ", ";
+        }
+        Ok(())
+    }
+}

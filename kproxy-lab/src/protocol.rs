@@ -1,0 +1,85 @@
+//! What a lab and its agents say to each other: JSON, one message a line.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::hold::Hold;
+use crate::load::Load;
+use crate::probe::Probe;
+
+/// A request to an agent. Requests are worked on side by side.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Request {
+    pub(crate) id: u64,
+    pub(crate) op: Op,
+}
+
+/// The answer to the request of the same id.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Reply {
+    pub(crate) id: u64,
+    pub(crate) result: Result<Value, String>,
+}
+
+/// What an agent can do.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Op {
+    /// Start a server. Answer: null.
+    Serve(Serve),
+    /// Close the sockets of a server. Answer: null.
+    StopServing { port: u16 },
+    /// Answer: [`crate::probe::Outcome`].
+    Probe(Probe),
+    /// Answer: [`crate::load::LoadReport`].
+    Load(Load),
+    /// Open a long-lived connection. Answer: its number.
+    Hold(Hold),
+    /// Answer: [`crate::hold::HoldReport`] so far; the connection is closed if `stop`.
+    HoldReport { hold: u64, stop: bool },
+    /// Answer: the body of an HTTP page.
+    HttpGet { to: SocketAddr, path: String },
+    /// Live on when the lab's process ends. Answer: null.
+    Detach,
+}
+
+/// A server for probes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Serve {
+    /// What it calls itself.
+    pub(crate) name: String,
+    /// TCP and UDP port.
+    pub(crate) port: u16,
+    /// Addresses to bind; answers to datagrams come from the address they were sent to.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// CPU to run on.
+    pub(crate) cpu: Option<usize>,
+}
+
+/// What a server answers to `who TOKEN PADDING`: one line of JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The server's name, such as `n1/a`.
+    pub server: String,
+    /// Address and port that the request came from, as the server saw it.
+    pub client: SocketAddr,
+    /// Address and port that the request arrived at.
+    pub local: SocketAddr,
+    /// The request's token: tells a late answer from the awaited one.
+    pub(crate) token: u64,
+    /// The request's padding.
+    pub(crate) padding: String,
+}
+
+/// Request line of a probe.
+pub(crate) fn who(token: u64, padding: usize) -> String {
+    format!("who {token} {}\n", "x".repeat(padding))
+}
+
+/// Request of a load: answered by [`PONG`].
+pub(crate) const PING: &[u8] = b"ping\n";
+/// Like [`PING`]; then the server closes the connection.
+pub(crate) const LAST: &[u8] = b"last\n";
+/// Answer to [`PING`], [`LAST`] and a finished `put`.
+pub(crate) const PONG: &[u8] = b"pong\n";

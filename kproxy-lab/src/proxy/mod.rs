@@ -1,0 +1,132 @@
+//! Service proxies on a lab's nodes: kproxy, or the real kube-proxy in its place.
+
+mod kproxy;
+mod process;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+
+pub use process::Proxy;
+
+use crate::binary;
+use crate::lab::Lab;
+
+/// Where kproxy reads its objects.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Source {
+    /// The lab's folder of manifests.
+    Manifests,
+}
+
+/// Which proxy.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ProxyKind {
+    /// kproxy.
+    Kproxy(Source),
+}
+
+/// A proxy to start.
+#[derive(Clone, Debug)]
+pub struct ProxySpec {
+    kind: ProxyKind,
+    binary: Option<PathBuf>,
+    arguments: Vec<OsString>,
+    capabilities: Option<Vec<String>>,
+}
+
+impl From<ProxyKind> for ProxySpec {
+    fn from(kind: ProxyKind) -> Self {
+        Self { kind, binary: None, arguments: Vec::new(), capabilities: None }
+    }
+}
+
+impl ProxySpec {
+    /// kproxy with the lab's usual arguments.
+    pub fn kproxy(source: Source) -> Self {
+        ProxyKind::Kproxy(source).into()
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args(mut self, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// Grants these capabilities only: names as setpriv(1) has them, such as `bpf`.
+    #[must_use]
+    pub fn capabilities(mut self, names: &[&str]) -> Self {
+        self.capabilities = Some(names.iter().map(|name| (*name).to_owned()).collect());
+        self
+    }
+
+    /// Runs another program under the same arguments.
+    #[must_use]
+    pub fn binary(mut self, path: &Path) -> Self {
+        self.binary = Some(path.to_owned());
+        self
+    }
+}
+
+impl Lab {
+    /// Starts a proxy on a node and waits until it has programmed all that it knows.
+    ///
+    /// # Errors
+    /// When it is not found, ends early or needs too long; the message holds the end of its log.
+    pub fn start_proxy(&self, node: &str, spec: impl Into<ProxySpec>) -> Result<Arc<Proxy>> {
+        let spec = spec.into();
+        self.node_number(node)?;
+        if self.proxies().iter().any(|proxy| proxy.node() == node && proxy.is_running()) {
+            bail!("node {node} has a running proxy; stop it first");
+        }
+        let proxy = Arc::new(match spec.kind {
+            ProxyKind::Kproxy(source) => kproxy::prepare(self, node, source, &spec)?,
+        });
+        self.proxies().push(Arc::clone(&proxy));
+        proxy.start()?;
+        Ok(proxy)
+    }
+
+    /// Starts a proxy of one kind on every node.
+    ///
+    /// # Errors
+    /// As for [`Self::start_proxy`].
+    pub fn start_proxies(&self, spec: impl Into<ProxySpec>) -> Result<Vec<Arc<Proxy>>> {
+        let spec = spec.into();
+        self.nodes().iter().map(|node| self.start_proxy(node, spec.clone())).collect()
+    }
+
+    /// A `kproxy` command on a node, such as `dump` or `status`, that looks at this node's pins.
+    ///
+    /// # Errors
+    /// When there is no such node or no kproxy binary.
+    pub fn kproxy_command(&self, node: &str, subcommand: &str) -> Result<Command> {
+        let mut command = self.place(node)?.command(binary::kproxy()?)?;
+        command.arg(subcommand).arg("--bpffs-root").arg(self.bpffs(node));
+        Ok(command)
+    }
+}
+
+/// Puts `setpriv` in front of a program when its capabilities are limited. For root the bounding
+/// set decides what exec() grants (capabilities(7)).
+fn command_with(
+    lab: &Lab,
+    node: &str,
+    program: &Path,
+    capabilities: Option<&[String]>,
+) -> Result<Command> {
+    let place = lab.place(node)?;
+    let Some(names) = capabilities else { return place.command(program) };
+    let setpriv = binary::in_path("setpriv").context("find setpriv: install util-linux")?;
+    let mut bounding = "--bounding-set=-all".to_owned();
+    for name in names {
+        bounding += &format!(",+{}", name.trim_start_matches("CAP_").to_lowercase());
+    }
+    let mut command = place.command(setpriv)?;
+    command.args([&bounding, "--inh-caps=-all", "--ambient-caps=-all", "--"]).arg(program);
+    Ok(command)
+}

@@ -1,0 +1,156 @@
+//! Restart, crash, upgrade in place and removal, with connections that notice any loss.
+
+use std::fs;
+
+use crate::common::{Cluster, NODE_PORT, PORT, SILENCE, at, vips};
+use kproxy_lab::{Family, Held, Hold, Probe, Transport};
+use serde_json::json;
+
+/// Long-lived connections over every path.
+fn connections(cluster: &Cluster) -> Vec<Held> {
+    let node_port = at(cluster.lab.node("n1").ip(Family::V4), NODE_PORT);
+    let (pod, client) = (cluster.lab.pod("n1", "b"), cluster.lab.client());
+    let mut held = Vec::new();
+    for transport in [Transport::Tcp, Transport::UdpConnected, Transport::UdpUnconnected] {
+        // Two each, so that a backend on the node and one elsewhere are both in use.
+        for _ in 0..2 {
+            held.push(pod.hold(Hold::new(transport, vips()[0])).unwrap());
+            held.push(client.hold(Hold::new(transport, node_port)).unwrap());
+        }
+    }
+    held
+}
+
+#[test]
+fn lc_02_lc_04_stop_crash_and_restart_lose_nothing_and_write_nothing() {
+    let cluster = Cluster::new(&["n1/a", "n2/a"]);
+    let held = connections(&cluster);
+    let proxy = &cluster.proxies[0];
+    let pod = cluster.lab.pod("n1", "b");
+    for end in ["stop", "kill"] {
+        if end == "stop" {
+            assert!(proxy.stop().unwrap().success(), "{}", proxy.log());
+        } else {
+            proxy.kill().unwrap();
+        }
+        // New connections work with the daemon dead.
+        let outcome = pod.probe(Probe::tcp(vips()[0]).count(4)).unwrap();
+        assert!(outcome.all_answered(), "after {end}: {outcome}");
+        let before = proxy.log().len();
+        proxy.start().unwrap();
+        let log = proxy.log().split_off(before);
+        assert!(log.contains("writes=0"), "after {end}: {log}");
+    }
+    for held in held {
+        let report = held.stop().unwrap();
+        assert!(report.is_flawless(), "{report:?}");
+    }
+}
+
+#[test]
+fn changes_made_while_the_daemon_was_dead_are_the_only_ones_applied() {
+    let cluster = Cluster::new(&["n1/a", "n2/a"]);
+    cluster.other("api", "10.96.0.11", "fd00:10:96::b", &["n2/a"]);
+    let pod = cluster.lab.pod("n1", "b");
+    let api = at("10.96.0.11".parse::<std::net::IpAddr>().unwrap(), PORT);
+    cluster.eventually("api", &pod, &Probe::tcp(api), kproxy_lab::Outcome::all_answered);
+    let proxy = &cluster.proxies[0];
+    proxy.kill().unwrap();
+    cluster.lab.remove_manifest("api.yaml").unwrap();
+    cluster.web(&["n2/b"], json!({}));
+    assert!(pod.probe(Probe::tcp(api)).unwrap().all_answered(), "frozen, but answering");
+    proxy.start().unwrap();
+    let outcome = pod.probe(Probe::tcp(vips()[0]).count(4)).unwrap();
+    assert_eq!(outcome.servers(), [("n2/b", 4)].into());
+    let outcome = pod.probe(Probe::tcp(api).timeout(SILENCE)).unwrap();
+    assert_eq!(outcome.answered(), 0);
+    let frontends = cluster.kproxy("n1", &["dump", "frontends"]);
+    assert!(frontends.contains("default/web") && !frontends.contains("default/api"), "{frontends}");
+}
+
+#[test]
+fn cleanup_removes_every_trace() {
+    let cluster = Cluster::new(&["n1/a"]);
+    let proxy = &cluster.proxies[0];
+    let host = cluster.lab.node("n1");
+    let tables = || host.run("nft", &["list", "tables"]).unwrap();
+    assert!(tables().contains("inet kproxy"));
+    let refused = cluster.try_kproxy("n1", &["cleanup"]);
+    assert_eq!(refused.status.code(), Some(2), "a running daemon is not pulled the rug from");
+    assert!(proxy.stop().unwrap().success());
+    cluster.kproxy("n1", &["cleanup"]);
+    assert!(!tables().contains("kproxy"), "{}", tables());
+    let left: Vec<_> = fs::read_dir(cluster.lab.bpffs("n1")).unwrap().flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+    let left: Vec<_> = fs::read_dir(cluster.lab.run_dir("n1")).into_iter().flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+    // No program is left on a hook: nothing answers any more, and nothing is refused.
+    let pod = cluster.lab.pod("n1", "b");
+    let outcome = pod.probe(Probe::tcp(vips()[0]).timeout(SILENCE)).unwrap();
+    assert_eq!((outcome.answered(), outcome.refused()), (0, 0), "{outcome}");
+    // A second cleanup finds nothing and is content; kproxy starts again from nothing.
+    cluster.kproxy("n1", &["cleanup"]);
+    proxy.start().unwrap();
+    assert!(pod.probe(Probe::tcp(vips()[0])).unwrap().all_answered());
+}
+
+#[test]
+fn one_object_that_cannot_be_used_does_not_stop_the_others() {
+    let cluster = Cluster::new(&["n1/a"]);
+    let pod = cluster.lab.pod("n1", "b");
+    cluster.lab.write_manifest("broken.yaml", "kind: Service\n  nonsense: [").unwrap();
+    cluster
+        .lab
+        .write_manifest(
+            "bad.yaml",
+            "apiVersion: v1
+kind: Service
+metadata: {name: bad-address}
+spec: {clusterIP: 10.96.0.999, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: bad-protocol}
+spec: {clusterIP: 10.96.0.51, ports: [{port: 80, protocol: QUIC}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: bad-port}
+spec: {clusterIP: 10.96.0.52, ports: [{port: 0}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: no-match}
+spec: {clusterIP: 10.96.0.53, ports: [{name: http, port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: no-match-1, labels: {kubernetes.io/service-name: no-match}}
+addressType: IPv4
+ports: [{name: other, port: 8080}]
+endpoints: [{addresses: [10.244.1.11]}]
+",
+        )
+        .unwrap();
+    cluster.other("api", "10.96.0.11", "fd00:10:96::b", &["n2/a"]);
+    let api = at("10.96.0.11".parse::<std::net::IpAddr>().unwrap(), PORT);
+    cluster.eventually("api", &pod, &Probe::tcp(api), kproxy_lab::Outcome::all_answered);
+    let status = cluster.try_kproxy("n1", &["status", "-o", "json"]);
+    let status = String::from_utf8(status.stdout).unwrap();
+    for name in ["bad-address", "bad-protocol", "bad-port", "no-match", "broken.yaml"] {
+        assert!(status.contains(name), "{name} in {status}\n{}", cluster.logs());
+    }
+    assert!(pod.probe(Probe::tcp(vips()[0])).unwrap().all_answered());
+    // Mended objects lose their problem.
+    cluster.lab.remove_manifest("bad.yaml").unwrap();
+    cluster.lab.remove_manifest("broken.yaml").unwrap();
+    let start = std::time::Instant::now();
+    loop {
+        let status = cluster.kproxy("n1", &["status", "-o", "json"]);
+        if !status.contains("bad-") && !status.contains("broken.yaml") {
+            break;
+        }
+        assert!(start.elapsed() < crate::common::PATIENCE, "{status}");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,7 @@
+//! kproxy in clusters of network namespaces: real sockets, real packets, whole life cycle.
+//! Needs root and a built `kproxy` (`cargo xtask test` sees to both).
+
+mod common;
+mod lifecycle;
+mod sockets;
+mod uplink;

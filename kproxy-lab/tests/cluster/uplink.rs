@@ -1,0 +1,153 @@
+//! The packet path with real packets: the client outside the cluster.
+
+use std::net::IpAddr;
+
+use crate::common::{Cluster, NODE_PORT, PATIENCE, SILENCE, TRANSPORTS, at, vips};
+use kproxy_lab::{Family, Hold, Probe, Transport};
+use serde_json::json;
+
+#[test]
+fn ver_05_nodeport_from_outside_near_and_far_backends() {
+    let cluster = Cluster::new(&["n1/a", "n2/a"]);
+    let client = cluster.lab.client();
+    for node in cluster.lab.nodes() {
+        for ip in cluster.lab.node(&node).addresses().both() {
+            for transport in TRANSPORTS {
+                let to = at(ip, NODE_PORT);
+                let outcome = client.probe(Probe::new(transport, to).count(8)).unwrap();
+                let what = format!("{transport:?} {to}: {outcome}");
+                assert!(outcome.all_answered(), "{what}\n{}", cluster.logs());
+                assert_eq!(outcome.server_set(), ["n1/a", "n2/a"].into(), "{what}");
+                for answer in outcome.answers() {
+                    // On the node: the client's own address. Elsewhere: this node's.
+                    let near = answer.server.starts_with(&node);
+                    let wanted = if near { client.ip(Family::of(ip)) } else { ip };
+                    assert_eq!(answer.client.ip(), wanted, "{what} by {}", answer.server);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn pkt_12_a_clusterip_routed_to_a_node_from_outside() {
+    let cluster = Cluster::new(&["n1/a", "n2/a"]);
+    cluster.lab.route_services_via("n1").unwrap();
+    for to in vips() {
+        for transport in TRANSPORTS {
+            let outcome = cluster.lab.client().probe(Probe::new(transport, to).count(6)).unwrap();
+            assert!(outcome.all_answered(), "{transport:?} {to}: {outcome}\n{}", cluster.logs());
+            assert_eq!(outcome.server_set().len(), 2, "{transport:?} {to}: {outcome}");
+        }
+    }
+}
+
+#[test]
+fn large_transfers_survive_segmentation_offload_and_checksums() {
+    let cluster = Cluster::new(&["n1/a", "n2/a"]);
+    let client = cluster.lab.client();
+    for ip in cluster.lab.node("n1").addresses().both() {
+        let to = at(ip, NODE_PORT);
+        let outcome = client.probe(Probe::tcp(to).count(4).padding(2_000_000)).unwrap();
+        assert!(outcome.all_answered(), "{to}: {outcome}");
+        assert_eq!(outcome.server_set().len(), 2);
+        let outcome = client.probe(Probe::udp(to).count(4).padding(1200)).unwrap();
+        assert!(outcome.all_answered(), "{to}: {outcome}");
+    }
+}
+
+#[test]
+fn ver_01_no_endpoints_is_refused_for_the_client_too() {
+    let cluster = Cluster::new(&[]);
+    cluster.lab.route_services_via("n1").unwrap();
+    let mut frontends = vips().to_vec();
+    frontends.extend(cluster.lab.node("n1").addresses().both().map(|ip| at(ip, NODE_PORT)));
+    for to in frontends {
+        for transport in [Transport::Tcp, Transport::UdpConnected] {
+            let outcome = cluster.lab.client().probe(Probe::new(transport, to)).unwrap();
+            assert!(outcome.all_refused(), "{transport:?} {to}: {outcome}\n{}", cluster.logs());
+        }
+    }
+}
+
+#[test]
+fn ver_06_ver_07_external_policy_local() {
+    let cluster = Cluster::with(&["n1/a"], json!({"externalTrafficPolicy": "Local"}));
+    let client = cluster.lab.client();
+    for ip in cluster.lab.node("n1").addresses().both() {
+        let outcome = client.probe(Probe::tcp(at(ip, NODE_PORT)).count(4)).unwrap();
+        assert_eq!(outcome.servers(), [("n1/a", 4)].into());
+        assert_eq!(outcome.clients(), [client.ip(Family::of(ip))].into());
+    }
+    for ip in cluster.lab.node("n2").addresses().both() {
+        for transport in TRANSPORTS {
+            let probe = Probe::new(transport, at(ip, NODE_PORT)).timeout(SILENCE);
+            assert_eq!(client.probe(probe).unwrap().timeouts(), 1, "{transport:?} {ip}");
+        }
+        // Pods and the node itself are inside: they get every backend.
+        for from in [cluster.lab.pod("n2", "b"), cluster.lab.node("n2")] {
+            let outcome = from.probe(Probe::tcp(at(ip, NODE_PORT))).unwrap();
+            assert!(outcome.all_answered(), "{} {ip}: {outcome}", from.name());
+        }
+    }
+}
+
+#[test]
+fn node_05_new_addresses_and_devices_are_served_at_once() {
+    let cluster = Cluster::new(&["n1/a", "n2/a"]);
+    let (client, host) = (cluster.lab.client(), cluster.lab.node("n1"));
+    host.run("ip", &["address", "add", "172.18.0.99/24", "dev", "eth0"]).unwrap();
+    let to = at("172.18.0.99".parse::<IpAddr>().unwrap(), NODE_PORT);
+    cluster.eventually("a new address", &client, &Probe::tcp(to).count(4).timeout(SILENCE), |o| {
+        o.all_answered()
+    });
+    host.run("ip", &["address", "del", "172.18.0.99/24", "dev", "eth0"]).unwrap();
+    // A device that comes later is served, and forgotten when it goes.
+    host.run("ip", &["link", "add", "late0", "type", "vxlan", "id", "7", "dstport", "4799"])
+        .unwrap();
+    host.run("ip", &["address", "add", "10.99.0.1/24", "dev", "late0"]).unwrap();
+    host.run("ip", &["link", "set", "late0", "up"]).unwrap();
+    wait_until(|| cluster.kproxy("n1", &["status", "-o", "json"]).contains("late0"));
+    host.run("ip", &["link", "delete", "late0"]).unwrap();
+    wait_until(|| !cluster.kproxy("n1", &["status", "-o", "json"]).contains("late0"));
+}
+
+#[test]
+fn ct_06_ct_07_udp_flows_leave_a_removed_backend() {
+    let cluster = Cluster::new(&["n1/a"]);
+    let client = cluster.lab.client();
+    let to = at(cluster.lab.node("n1").ip(Family::V4), NODE_PORT);
+    let hold = Hold::udp(to).timeout(std::time::Duration::from_millis(200));
+    let held = client.hold(hold).unwrap();
+    wait_until(|| held.report().unwrap().answered > 3);
+    cluster.web(&["n2/a"], json!({}));
+    wait_until(|| held.report().unwrap().servers.contains_key("n2/a"));
+    // Also when no backend is left, and back again.
+    cluster.web(&[], json!({}));
+    let probe = Probe::udp(to);
+    cluster.eventually("refused", &client, &probe, kproxy_lab::Outcome::all_refused);
+    wait_until(|| !cluster.dump("n1", "flows").to_string().contains("\"UDP\""));
+    cluster.web(&["n1/b"], json!({}));
+    wait_until(|| held.report().unwrap().servers.contains_key("n1/b"));
+}
+
+#[test]
+fn flows_are_shown_with_names_and_states() {
+    let cluster = Cluster::new(&["n1/a"]);
+    let to = at(cluster.lab.node("n1").ip(Family::V4), NODE_PORT);
+    let held = cluster.lab.client().hold(Hold::tcp(to)).unwrap();
+    let dump = cluster.dump("n1", "flows").to_string();
+    for words in ["default/web:tcp", "established", "192.0.2.", "10.244.1.", "172.18.0."] {
+        assert!(dump.contains(words), "{words} in {dump}");
+    }
+    held.stop().unwrap();
+    wait_until(|| cluster.dump("n1", "flows").to_string().contains("closed"));
+}
+
+fn wait_until(condition: impl Fn() -> bool) {
+    let start = std::time::Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "it did not happen");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,259 @@
+//! What can be typed: clap types and nothing else.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use kproxy_common::abi;
+
+use super::values::{AddressFilter, ClusterCidrs, DeviceGlob, MapSize, PortFilter, ServiceFilter};
+
+/// An eBPF data path for Kubernetes Services that replaces kube-proxy beside any CNI.
+#[derive(Parser, Debug)]
+#[command(name = "kproxy", version, propagate_version = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// What to log on stderr: error, warn, info, debug, trace, or a filter such as
+    /// `info,kproxy::dataplane=debug`
+    #[arg(long, global = true, env = "KPROXY_LOG", value_name = "LEVEL", hide_env_values = true)]
+    pub log_level: Option<String>,
+}
+
+/// Shown at the end of the help.
+const EXIT_CODES: &str = "\
+Exit codes: 0 fine, 1 the answer is no (status: not in order), 2 wrong usage or environment.
+Colour only on a terminal; NO_COLOR=1 turns it off.";
+
+/// The verbs.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run the daemon: follow Services and endpoints and keep the kernel maps in step
+    Run(Box<RunArgs>),
+    /// Show what the kernel maps hold, by name; works with the daemon dead or alive
+    Dump(DumpArgs),
+    /// Say whether kproxy is in order on this node, and if not, why
+    Status(StatusArgs),
+    /// Take every trace of kproxy off this node: programs, maps, nftables table, run folder
+    Cleanup(CleanupArgs),
+    /// Print the version of kproxy and of its map layouts
+    Version(VersionArgs),
+    /// Print a shell completion script
+    #[command(hide = true)]
+    Completions(CompletionsArgs),
+}
+
+/// `kproxy run`
+#[derive(Args, Debug, Clone)]
+pub struct RunArgs {
+    /// Folder of YAML manifests (Services, EndpointSlices, Node) to follow instead of an API
+    /// server
+    #[arg(long, value_name = "DIR", conflicts_with = "kubeconfig")]
+    pub manifests: Option<PathBuf>,
+
+    /// Kubeconfig of the API server to follow [default: the pod's service account]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Name of this node in the cluster [default: the host name, in lower case]
+    #[arg(long, value_name = "NAME", value_parser = super::values::node_name)]
+    pub hostname_override: Option<String>,
+
+    /// Pod ranges, at most one a family: senders outside them are masqueraded where kube-proxy
+    /// would do it
+    #[arg(long, value_name = "CIDR[,CIDR]", default_value = "", hide_default_value = true)]
+    pub cluster_cidr: ClusterCidrs,
+
+    /// Root of the cgroup v2 tree whose sockets are served [default: found in /proc/mounts]
+    #[arg(long, value_name = "DIR")]
+    pub cgroup_root: Option<PathBuf>,
+
+    /// Devices to serve for traffic from outside [default: found by their role, and followed]
+    #[arg(long, value_name = "GLOB[,GLOB]", value_delimiter = ',')]
+    pub devices: Vec<DeviceGlob>,
+
+    /// Capacity of the service map: two entries a service port and family
+    #[arg(long, value_name = "N", default_value_t = MapSize(abi::DEFAULT_SERVICES))]
+    pub max_services: MapSize,
+
+    /// Capacity of the slot map: one entry a backend and set, and room for changes in flight
+    #[arg(long, value_name = "N", default_value_t = MapSize(abi::DEFAULT_SLOTS))]
+    pub max_slots: MapSize,
+
+    /// Capacity of the frontend map: one entry an address, port and protocol that clients dial
+    #[arg(long, value_name = "N", default_value_t = MapSize(abi::DEFAULT_FRONTENDS))]
+    pub max_frontends: MapSize,
+
+    /// Capacity of the flow map: two entries a connection on the packet path
+    #[arg(long, value_name = "N", default_value_t = MapSize(abi::DEFAULT_FLOWS))]
+    pub max_flows: MapSize,
+
+    /// Where the maps are pinned.
+    #[command(flatten)]
+    pub pins: PinArgs,
+
+    /// Where the daemon keeps its pid and its list of problems.
+    #[command(flatten)]
+    pub run_dir: RunDirArgs,
+}
+
+/// Where the maps are pinned.
+#[derive(Args, Debug, Clone)]
+pub struct PinArgs {
+    /// bpffs folder under which kproxy pins maps, programs and links
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf")]
+    pub bpffs_root: PathBuf,
+}
+
+/// Where the daemon keeps what others read.
+#[derive(Args, Debug, Clone)]
+pub struct RunDirArgs {
+    /// Folder of the daemon's pid and of its list of problems
+    #[arg(long, value_name = "DIR", default_value = "/run/kproxy")]
+    pub run_dir: PathBuf,
+}
+
+/// `kproxy dump`
+#[derive(Args, Debug)]
+pub struct DumpArgs {
+    /// Table to show
+    #[arg(value_enum)]
+    pub table: DumpTable,
+
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+
+    /// Which rows to print.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+
+    /// Where the maps are pinned.
+    #[command(flatten)]
+    pub pins: PinArgs,
+}
+
+/// What `kproxy dump` can show.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DumpTable {
+    /// What clients dial, and how many backends it leads to
+    Frontends,
+    /// Service ports: their frontends and backend sets
+    Services,
+    /// Endpoints that connections are sent to
+    Backends,
+    /// Connections that the packet path translates now
+    Flows,
+    /// Connections, packets, bytes and refusals of each service port
+    Counters,
+    /// Addresses known as a whole: this node's and the ClusterIPs
+    Addresses,
+    /// Every table
+    All,
+}
+
+impl DumpTable {
+    /// The word that is typed.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Frontends => "frontends",
+            Self::Services => "services",
+            Self::Backends => "backends",
+            Self::Flows => "flows",
+            Self::Counters => "counters",
+            Self::Addresses => "addresses",
+            Self::All => "all",
+        }
+    }
+}
+
+/// How to print.
+#[derive(Args, Debug, Clone, Copy)]
+pub struct OutputArgs {
+    /// Output format
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+    pub output: Format,
+}
+
+/// Output formats.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// The main columns; fitted to the width of a terminal
+    Table,
+    /// Every column, never shortened
+    Wide,
+    /// JSON with stable keys
+    Json,
+    /// The same as YAML
+    Yaml,
+}
+
+/// Which rows to print: all given conditions must hold.
+#[derive(Args, Debug, Clone, Default)]
+#[command(next_help_heading = "Filters")]
+pub struct FilterArgs {
+    /// Only Services of this namespace
+    #[arg(short, long, value_name = "NAME")]
+    pub namespace: Option<String>,
+
+    /// Only this Service: NAME, NAMESPACE/NAME or NAMESPACE/NAME:PORT
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<ServiceFilter>,
+
+    /// Only rows with this address or an address of this range
+    #[arg(long, value_name = "IP|CIDR")]
+    pub address: Option<AddressFilter>,
+
+    /// Only rows with this port number or port name
+    #[arg(long, value_name = "NUMBER|NAME")]
+    pub port: Option<PortFilter>,
+}
+
+/// `kproxy status`
+#[derive(Args, Debug)]
+pub struct StatusArgs {
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+
+    /// Where the maps are pinned.
+    #[command(flatten)]
+    pub pins: PinArgs,
+
+    /// Where the daemon keeps its pid and its list of problems.
+    #[command(flatten)]
+    pub run_dir: RunDirArgs,
+}
+
+/// `kproxy cleanup`
+#[derive(Args, Debug)]
+pub struct CleanupArgs {
+    /// Clean up although a daemon is running (it will not notice; stop it afterwards)
+    #[arg(long)]
+    pub force: bool,
+
+    /// Where the maps are pinned.
+    #[command(flatten)]
+    pub pins: PinArgs,
+
+    /// Where the daemon keeps its pid and its list of problems.
+    #[command(flatten)]
+    pub run_dir: RunDirArgs,
+}
+
+/// `kproxy version`
+#[derive(Args, Debug)]
+pub struct VersionArgs {
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `kproxy completions`
+#[derive(Args, Debug)]
+pub struct CompletionsArgs {
+    /// Shell to complete in
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}

@@ -1,0 +1,51 @@
+//! `kproxy dump flows`
+
+use kproxy_common::flow::FlowState;
+
+use super::{Row, duration, name_cell, nothing, protocol};
+use crate::cli::render::Tone;
+use crate::cli::render::table::{Cell, Column, Give};
+use crate::dataplane::read::{FlowHalves, FlowRow, scope_name};
+
+fn state(row: &FlowRow) -> Cell {
+    let tone = match row.state {
+        FlowState::Established => Tone::Plain,
+        FlowState::Reset => Tone::Warn,
+        FlowState::Opening | FlowState::HalfClosed | FlowState::Closed => Tone::Dim,
+    };
+    Cell::toned(row.state.name(), tone)
+}
+
+fn halves(row: &FlowRow) -> Cell {
+    match row.halves {
+        FlowHalves::Both => Cell::new("both"),
+        FlowHalves::ForwardOnly => Cell::toned("forward", Tone::Warn),
+        FlowHalves::ReverseOnly => Cell::toned("reverse", Tone::Warn),
+    }
+}
+
+impl Row for FlowRow {
+    const TITLE: &'static str = "Flows";
+    const COLUMNS: &'static [Column<Self>] = &[
+        Column::new("CLIENT", |row: &Self| Cell::new(row.client)).give(Give::Last),
+        Column::new("SERVICE", |row: &Self| name_cell(row.service.as_ref(), row.id))
+            .give(Give::First(16)),
+        Column::new("FRONTEND", |row: &Self| Cell::new(row.frontend)).wide(),
+        Column::new("BACKEND", |row: &Self| Cell::new(row.backend)).give(Give::Last),
+        Column::new("STATE", state),
+        Column::new("IDLE", |row: &Self| {
+            row.idle_seconds.map_or_else(nothing, |time| Cell::new(duration(time)))
+        })
+        .number(),
+        Column::new("EXPIRES", |row: &Self| Cell::new(duration(row.expires_in_seconds)))
+            .number()
+            .wide(),
+        Column::new("PROTOCOL", |row: &Self| Cell::new(protocol(row.protocol))).wide(),
+        Column::new("MASQUERADE", |row: &Self| {
+            Cell::new(if row.masquerade { "yes" } else { "no" })
+        })
+        .wide(),
+        Column::new("SET", |row: &Self| Cell::new(scope_name(row.set))).wide(),
+        Column::new("ENTRIES", halves).wide(),
+    ];
+}

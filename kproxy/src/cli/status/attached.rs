@@ -1,0 +1,158 @@
+//! Which programs are attached, and which are missing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use kproxy_common::abi::program;
+use serde::Serialize;
+
+use crate::dataplane::read::{LinkRow, LinkTarget};
+
+/// Programs of the socket path.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Cgroup {
+    /// Kernel id of the cgroup; `None` if nothing is attached.
+    pub id: Option<u64>,
+    /// Its folder; `None` if it lies outside the cgroup file systems that are seen from here.
+    pub path: Option<PathBuf>,
+    /// Programs attached to it.
+    pub attached: Vec<String>,
+    /// Programs that should be and are not.
+    pub missing: Vec<String>,
+}
+
+/// Programs of the packet path on one device.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Device {
+    /// Its name when the programs were attached.
+    pub name: String,
+    /// Its interface index; `None` if it is gone.
+    pub index: Option<u32>,
+    /// Programs attached to it.
+    pub attached: Vec<String>,
+    /// Programs that should be and are not.
+    pub missing: Vec<String>,
+}
+
+/// Sorts links by where they lead.
+pub(super) fn of(links: Vec<LinkRow>) -> (Cgroup, Vec<Device>) {
+    let (cgroup, devices) = sorted(links);
+    let path = cgroup.id.and_then(cgroup_path);
+    (Cgroup { path, ..cgroup }, devices)
+}
+
+fn sorted(links: Vec<LinkRow>) -> (Cgroup, Vec<Device>) {
+    let mut cgroup = Cgroup::default();
+    let mut devices: BTreeMap<String, (Option<u32>, BTreeSet<String>)> = BTreeMap::new();
+    for link in links {
+        match link.target {
+            LinkTarget::Cgroup { id } => {
+                cgroup.id = Some(id);
+                cgroup.attached.push(link.program);
+            }
+            LinkTarget::Device { name, index } => {
+                let device = devices.entry(name).or_default();
+                device.0 = Some(index);
+                device.1.insert(link.program);
+            }
+            // A device that is gone needs no programs; the daemon clears its pins away.
+            LinkTarget::Gone { .. } => {}
+        }
+    }
+    let is_missing = |name: &&str| !cgroup.attached.iter().any(|have| have == name);
+    cgroup.missing =
+        program::CGROUP.iter().filter(|p| is_missing(p)).map(|p| (*p).into()).collect();
+    let devices = devices.into_iter().map(|(name, (index, attached))| Device {
+        name,
+        index,
+        missing: missing(&attached),
+        attached: attached.into_iter().collect(),
+    });
+    (cgroup, devices.collect())
+}
+
+/// What a device with these programs lacks: both directions must be there, and of one kind.
+fn missing(attached: &BTreeSet<String>) -> Vec<String> {
+    let has = |name: &str| attached.contains(name);
+    let without_link_header = has(program::INGRESS_L3) || has(program::EGRESS_L3);
+    let both = if without_link_header {
+        [program::INGRESS_L3, program::EGRESS_L3]
+    } else {
+        [program::INGRESS, program::EGRESS]
+    };
+    both.into_iter().filter(|name| !has(name)).map(str::to_owned).collect()
+}
+
+/// Folder of the cgroup with this kernel id, which is its inode number (kernfs_node::id).
+fn cgroup_path(id: u64) -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    let roots = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let folder = fields.next()?;
+        (fields.next()? == "cgroup2").then(|| PathBuf::from(folder))
+    });
+    roots.into_iter().find_map(|root| find_inode(&root, id))
+}
+
+/// Level by level, as kproxy is attached at or near the root.
+fn find_inode(root: &Path, inode: u64) -> Option<PathBuf> {
+    let mut level = vec![root.to_owned()];
+    while !level.is_empty() {
+        let is_it = |folder: &&PathBuf| fs::metadata(folder).is_ok_and(|data| data.ino() == inode);
+        if let Some(found) = level.iter().find(is_it) {
+            return Some(found.clone());
+        }
+        level = level.iter().flat_map(|folder| folders_in(folder)).collect();
+    }
+    None
+}
+
+fn folders_in(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let folders =
+        entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.map(|entry| entry.path()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(program: &str, target: LinkTarget) -> LinkRow {
+        LinkRow { program: program.to_owned(), target, link_id: 1, program_id: 1 }
+    }
+
+    fn device(name: &str) -> LinkTarget {
+        LinkTarget::Device { name: name.to_owned(), index: 7 }
+    }
+
+    #[test]
+    fn missing_programs_are_named() {
+        let mut links: Vec<_> = program::CGROUP[1..]
+            .iter()
+            .map(|name| link(name, LinkTarget::Cgroup { id: 5 }))
+            .collect();
+        links.push(link(program::CGROUP[0], LinkTarget::Gone { device: None }));
+        links.push(link(program::INGRESS, device("eth0")));
+        links.push(link(program::EGRESS, device("eth0")));
+        links.push(link(program::EGRESS_L3, device("wg0")));
+        links.push(link(program::INGRESS, LinkTarget::Gone { device: Some("eth9".to_owned()) }));
+        let (cgroup, devices) = sorted(links);
+        assert_eq!((cgroup.id, cgroup.attached.len()), (Some(5), 7));
+        assert_eq!(cgroup.missing, [program::CGROUP[0]]);
+        let seen: Vec<_> = devices.iter().map(|d| (d.name.as_str(), d.missing.clone())).collect();
+        assert_eq!(seen, [("eth0", vec![]), ("wg0", vec![program::INGRESS_L3.to_owned()])]);
+    }
+
+    #[test]
+    fn folders_are_found_by_their_inode() {
+        let root = tempfile::tempdir().unwrap();
+        let deep = root.path().join("a/b");
+        fs::create_dir_all(&deep).unwrap();
+        let inode = fs::metadata(&deep).unwrap().ino();
+        assert_eq!(find_inode(root.path(), inode), Some(deep));
+        assert_eq!(find_inode(root.path(), 0), None);
+    }
+}

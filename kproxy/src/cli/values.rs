@@ -1,0 +1,252 @@
+//! Values of options, checked where they are typed: what is past clap is valid.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+/// Pod ranges: at most one a family.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ClusterCidrs {
+    /// IPv4 range.
+    pub v4: Option<Ipv4Net>,
+    /// IPv6 range.
+    pub v6: Option<Ipv6Net>,
+}
+
+impl FromStr for ClusterCidrs {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut ranges = Self::default();
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let range: IpNet = part.parse().map_err(|_ignored: ipnet::AddrParseError| {
+                format!("`{part}` is no address range; write it like 10.244.0.0/16 or fd00::/56")
+            })?;
+            let again = match range {
+                IpNet::V4(v4) => ranges.v4.replace(v4.trunc()).is_some(),
+                IpNet::V6(v6) => ranges.v6.replace(v6.trunc()).is_some(),
+            };
+            if again {
+                return Err(format!("`{part}` is the second range of its family; give one each"));
+            }
+        }
+        Ok(ranges)
+    }
+}
+
+/// Pattern of device names: `*` stands for any text, `?` for any one character.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeviceGlob(String);
+
+impl DeviceGlob {
+    /// The pattern as typed.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for DeviceGlob {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // The kernel's own rules for names: dev_valid_name, net/core/dev.c; IFNAMSIZ is 16.
+        let literal = text.chars().filter(|c| *c != '*').count();
+        if text.is_empty() || literal > 15 {
+            return Err("a device name has 1 to 15 characters".to_owned());
+        }
+        match text.chars().find(|c| matches!(c, '/' | ':') || c.is_whitespace()) {
+            Some(bad) => Err(format!("no device name holds {bad:?}")),
+            None => Ok(Self(text.to_owned())),
+        }
+    }
+}
+
+/// Capacity of a map in entries. Written as a number, or with `Ki` or `Mi` (`512Ki`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MapSize(pub u32);
+
+impl MapSize {
+    /// Largest capacity: 64 Mi entries; 1.5 GiB of slots, which are allocated at once.
+    pub const MAX: u32 = 64 << 20;
+}
+
+impl FromStr for MapSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (digits, unit) = match text {
+            _ if text.ends_with("Ki") => (&text[..text.len() - 2], 1 << 10),
+            _ if text.ends_with("Mi") => (&text[..text.len() - 2], 1 << 20),
+            _ => (text, 1),
+        };
+        let size = digits.parse::<u32>().ok().and_then(|number| number.checked_mul(unit));
+        match size {
+            // Two is what the smallest unit of the service and flow maps needs.
+            Some(size @ 2..=Self::MAX) => Ok(Self(size)),
+            _ => Err("give a number of entries from 2 to 64Mi, such as 65536, 64Ki or 1Mi".into()),
+        }
+    }
+}
+
+impl fmt::Display for MapSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Node name as kube-proxy takes it: trimmed, lower case, not blank
+/// (`k8s.io/component-helpers/node/util/hostname.go`).
+pub(super) fn node_name(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("the name is blank".to_owned()),
+        name => Ok(name.to_lowercase()),
+    }
+}
+
+/// `[NAMESPACE/]NAME[:PORT]`
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServiceFilter {
+    /// Namespace; `None`: any.
+    pub namespace: Option<String>,
+    /// Name of the Service.
+    pub name: String,
+    /// Name of the port; `None`: any.
+    pub port: Option<String>,
+}
+
+impl FromStr for ServiceFilter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (namespace, rest) = match text.split_once('/') {
+            Some((namespace, rest)) => (Some(namespace), rest),
+            None => (None, text),
+        };
+        let (name, port) = match rest.split_once(':') {
+            Some((name, port)) => (name, Some(port)),
+            None => (rest, None),
+        };
+        let blank = |part: Option<&str>| part.is_some_and(str::is_empty);
+        if name.is_empty() || name.contains('/') || blank(namespace) || blank(port) {
+            return Err("write NAME, NAMESPACE/NAME or NAMESPACE/NAME:PORT".to_owned());
+        }
+        Ok(Self {
+            namespace: namespace.map(str::to_owned),
+            name: name.to_owned(),
+            port: port.map(str::to_owned),
+        })
+    }
+}
+
+/// An address or a range of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AddressFilter(IpNet);
+
+impl AddressFilter {
+    /// Whether the range holds `addr`.
+    pub fn contains(&self, addr: &IpAddr) -> bool {
+        self.0.contains(addr)
+    }
+}
+
+impl FromStr for AddressFilter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // Brackets as in a copied `[fd00::1]`.
+        let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+        bare.parse::<IpAddr>()
+            .map(IpNet::from)
+            .or_else(|_no_address| bare.parse())
+            .map(Self)
+            .map_err(|_ignored: ipnet::AddrParseError| {
+                "write an address or a range, like 10.96.0.10, fd00::1 or 10.96.0.0/16".to_owned()
+            })
+    }
+}
+
+/// A port by number or by name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PortFilter {
+    /// Port number.
+    Number(u16),
+    /// Name of a Service's port.
+    Name(String),
+}
+
+impl FromStr for PortFilter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "write a port number from 1 to 65535 or the name of a port".to_owned();
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return match text.parse() {
+                Ok(number @ 1..) => Ok(Self::Number(number)),
+                _ => Err(wrong()),
+            };
+        }
+        // Names of ports are DNS labels (IANA_SVC_NAME, RFC 6335).
+        let label = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        if text.is_empty() || !text.bytes().all(label) {
+            return Err(wrong());
+        }
+        Ok(Self::Name(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn msq_08_one_range_a_family() {
+        let both: ClusterCidrs = "10.244.1.2/16, fd00:10:244::/56".parse().unwrap();
+        assert_eq!(both.v4.unwrap().to_string(), "10.244.0.0/16");
+        assert_eq!(both.v6.unwrap().to_string(), "fd00:10:244::/56");
+        assert_eq!("".parse::<ClusterCidrs>(), Ok(ClusterCidrs::default()));
+        for bad in ["10.244.0.0", "10.244.0.0/33", "10.0.0.0/8,10.244.0.0/16", "pods"] {
+            assert!(bad.parse::<ClusterCidrs>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_take_numbers_and_binary_units() {
+        assert_eq!("65536".parse(), Ok(MapSize(65_536)));
+        assert_eq!("512Ki".parse(), Ok(MapSize(524_288)));
+        assert_eq!("64Mi".parse(), Ok(MapSize(MapSize::MAX)));
+        for bad in ["", "0", "1", "-5", "65Mi", "4294967296", "10k", "Ki", "4194304Ki"] {
+            assert!(bad.parse::<MapSize>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn globs_are_device_names() {
+        for good in ["eth*", "*", "wg?", "a123456789012345"[..15].as_ref(), "b123456789012*"] {
+            assert!(good.parse::<DeviceGlob>().is_ok(), "{good}");
+        }
+        for bad in ["", "eth/0", "eth 0", "a1234567890123456", "eth0:1"] {
+            assert!(bad.parse::<DeviceGlob>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn filters_say_what_they_want() {
+        let service: ServiceFilter = "kube-system/kube-dns:dns".parse().unwrap();
+        assert_eq!(service.namespace.as_deref(), Some("kube-system"));
+        assert_eq!((service.name.as_str(), service.port.as_deref()), ("kube-dns", Some("dns")));
+        for bad in ["", "/web", "a/b/c", "web:", "a/:http"] {
+            assert!(bad.parse::<ServiceFilter>().is_err(), "{bad}");
+        }
+        for good in ["10.96.0.10", "10.96.0.0/16", "fd00::1", "[fd00::1]", "fd00::/64"] {
+            assert!(good.parse::<AddressFilter>().is_ok(), "{good}");
+        }
+        assert!("10.96.0".parse::<AddressFilter>().is_err());
+        assert_eq!("53".parse(), Ok(PortFilter::Number(53)));
+        assert_eq!("dns-tcp".parse(), Ok(PortFilter::Name("dns-tcp".into())));
+        for bad in ["", "0", "65536", "a b"] {
+            assert!(bad.parse::<PortFilter>().is_err(), "{bad}");
+        }
+    }
+}

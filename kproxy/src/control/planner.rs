@@ -1,0 +1,217 @@
+//! Events to changes, without any IO.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use crate::model::{Model, Service, ServiceName, Slice, Touched};
+use crate::plan::{
+    Change, Claims, PlanContext, ServicePortId, ServicePortPlan, check_service, plan_service,
+};
+use crate::source::{Event, Object, Parsed, Update, Verdict};
+
+use super::problems::{Origin, Problems};
+
+/// The model, its plan, and which Services have to be planned again.
+#[derive(Debug)]
+pub struct Planner {
+    node_name: String,
+    local_addresses: BTreeSet<IpAddr>,
+    model: Model,
+    claims: Claims,
+    problems: Problems,
+    dirty: Touched,
+    lists: Lists,
+}
+
+/// Which lists are complete.
+#[derive(Debug, Default)]
+struct Lists {
+    services: bool,
+    slices: bool,
+    node: bool,
+}
+
+impl Planner {
+    /// An empty planner for the node of this name.
+    pub fn new(node_name: impl Into<String>) -> Self {
+        Self {
+            node_name: node_name.into(),
+            local_addresses: BTreeSet::new(),
+            model: Model::new(),
+            claims: Claims::new(),
+            problems: Problems::default(),
+            dirty: Touched::new(),
+            lists: Lists::default(),
+        }
+    }
+
+    /// Takes an event.
+    pub fn handle(&mut self, event: Event) {
+        match event {
+            Event::Services(update) => {
+                self.lists.services |= matches!(update, Update::Reset(_));
+                self.take(update);
+            }
+            Event::Slices(update) => {
+                self.lists.slices |= matches!(update, Update::Reset(_));
+                self.take(update);
+            }
+            Event::Node(node) => {
+                self.lists.node = true;
+                let touched = self.model.set_node(node.unwrap_or_default());
+                self.dirty.extend(touched);
+            }
+            Event::Standing { origin, problems } => {
+                self.problems.set(Origin::Standing(origin), problems);
+            }
+        }
+    }
+
+    /// Takes the addresses bound to this node's devices. Services whose cluster IP came or went
+    /// among them are planned again.
+    pub fn set_local_addresses(&mut self, addresses: BTreeSet<IpAddr>) {
+        let changed = addresses.symmetric_difference(&self.local_addresses).copied().collect();
+        self.local_addresses = addresses;
+        self.dirty.extend(self.model.services_at(&changed));
+    }
+
+    /// Both lists that the data path needs are complete (LC-01).
+    pub const fn is_complete(&self) -> bool {
+        self.lists.services && self.lists.slices
+    }
+
+    /// The own Node was read, or is known not to exist. Without it the plan has no zone.
+    pub const fn knows_node(&self) -> bool {
+        self.lists.node
+    }
+
+    /// Whether a Service is to be planned again.
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Plans what was touched and answers what changes. Planning everything anew would give the
+    /// same [`Self::plans`].
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        let touched = std::mem::take(&mut self.dirty);
+        let mut plans: Vec<(ServicePortId, Option<ServicePortPlan>)> = Vec::new();
+        for name in &touched {
+            let planned = self.plan(name);
+            let gone = self
+                .claims
+                .ids_of(name)
+                .filter(|id| planned.iter().all(|plan| plan.id != **id))
+                .map(|id| (id.clone(), None));
+            plans.extend(gone);
+            plans.extend(planned.into_iter().map(|plan| (plan.id.clone(), Some(plan))));
+        }
+        let settled = self.claims.update(plans);
+        for id in settled.disputed {
+            let problems = self.claims.problems(&id);
+            self.problems.set(Origin::Claim(id), problems);
+        }
+        settled.changes
+    }
+
+    /// Everything as it should be in the data path now.
+    pub fn plans(&self) -> Vec<ServicePortPlan> {
+        self.claims.plans()
+    }
+
+    /// The addresses bound to this node's devices.
+    pub const fn local_addresses(&self) -> &BTreeSet<IpAddr> {
+        &self.local_addresses
+    }
+
+    /// The current problems.
+    pub const fn problems(&mut self) -> &mut Problems {
+        &mut self.problems
+    }
+
+    fn plan(&mut self, name: &ServiceName) -> Vec<ServicePortPlan> {
+        let Some(service) = self.model.service(name) else {
+            self.problems.set(Origin::Plan(name.clone()), Vec::new());
+            return Vec::new();
+        };
+        let context = PlanContext {
+            node_name: &self.node_name,
+            zone: self.model.node().zone.as_deref(),
+            local_addresses: &self.local_addresses,
+        };
+        let slices = self.model.slices(name);
+        self.problems.set(Origin::Plan(name.clone()), check_service(service, slices.clone()));
+        plan_service(service, slices, &context)
+    }
+
+    fn take<T: Stored>(&mut self, update: Update<T>) {
+        let touched = match update {
+            Update::Reset(list) => {
+                let names = list.iter().map(|parsed| parsed.key.to_string()).collect();
+                self.problems.retain_objects(T::KIND, &names);
+                let objects = list.into_iter().filter_map(|p| self.usable(p)).collect();
+                T::reset(&mut self.model, objects)
+            }
+            Update::Apply(parsed) => {
+                let key = parsed.key.clone();
+                match self.usable(parsed) {
+                    Some(object) => T::apply(&mut self.model, object),
+                    None => T::delete(&mut self.model, &key),
+                }
+            }
+            Update::Delete(key) => {
+                self.problems.set(Origin::Object(T::KIND, key.to_string()), Vec::new());
+                T::delete(&mut self.model, &key)
+            }
+        };
+        self.dirty.extend(touched);
+    }
+
+    /// The object to keep under a key, `None` for none.
+    fn usable<T: Stored>(&mut self, parsed: Parsed<T>) -> Option<T> {
+        let origin = Origin::Object(T::KIND, parsed.key.to_string());
+        self.problems.set(origin, parsed.problems);
+        match parsed.verdict {
+            Verdict::Use(object) => Some(object),
+            Verdict::Ignore => None,
+            Verdict::Unreadable => T::get(&self.model, &parsed.key).cloned(),
+        }
+    }
+}
+
+/// A kind of object that the model stores.
+trait Stored: Object {
+    fn get<'m>(model: &'m Model, key: &Self::Key) -> Option<&'m Self>;
+    fn apply(model: &mut Model, object: Self) -> Touched;
+    fn delete(model: &mut Model, key: &Self::Key) -> Touched;
+    fn reset(model: &mut Model, objects: Vec<Self>) -> Touched;
+}
+
+impl Stored for Service {
+    fn get<'m>(model: &'m Model, key: &Self::Key) -> Option<&'m Self> {
+        model.service(key)
+    }
+    fn apply(model: &mut Model, object: Self) -> Touched {
+        model.apply_service(object)
+    }
+    fn delete(model: &mut Model, key: &Self::Key) -> Touched {
+        model.delete_service(key)
+    }
+    fn reset(model: &mut Model, objects: Vec<Self>) -> Touched {
+        model.reset_services(objects)
+    }
+}
+
+impl Stored for Slice {
+    fn get<'m>(model: &'m Model, key: &Self::Key) -> Option<&'m Self> {
+        model.slice(key)
+    }
+    fn apply(model: &mut Model, object: Self) -> Touched {
+        model.apply_slice(object)
+    }
+    fn delete(model: &mut Model, key: &Self::Key) -> Touched {
+        model.delete_slice(key)
+    }
+    fn reset(model: &mut Model, objects: Vec<Self>) -> Touched {
+        model.reset_slices(objects)
+    }
+}

@@ -1,0 +1,281 @@
+//! The loop.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::plan::{Change, ServicePortPlan};
+use crate::source;
+
+use super::planner::Planner;
+use super::problems;
+use super::sink::{DataplaneSink, Report};
+
+/// How long the first plan waits for the own Node once both lists are there: without it the zone
+/// is unknown, and the plan would change again a moment later.
+const NODE_GRACE: Duration = Duration::from_secs(3);
+/// First and longest pause before everything is tried again after a failed step.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// Settings of the control loop.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Name of this node, as [`source::node_name`] gives it.
+    pub node_name: String,
+    /// Directory of the problem list; made if missing.
+    pub run_dir: PathBuf,
+    /// How long the loop collects further events after the first one of a burst.
+    pub collect: Duration,
+}
+
+impl Settings {
+    /// With the usual collecting time, 5 ms.
+    pub fn new(node_name: impl Into<String>, run_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            node_name: node_name.into(),
+            run_dir: run_dir.into(),
+            collect: Duration::from_millis(5),
+        }
+    }
+}
+
+/// Everything that can wake the loop.
+enum Event {
+    Source(source::Event),
+    SourceEnded,
+    Addresses(BTreeSet<IpAddr>),
+    /// The burst is over, or the Node has been waited for long enough.
+    Flush,
+    Retry,
+    Stop,
+}
+
+/// Runs until `shutdown` is cancelled. The data path is left as it is.
+///
+/// `addresses` holds the addresses bound to this node's devices; its first value counts at once,
+/// so it should be true. When its sender is dropped, the last value stays.
+///
+/// Logs `in sync` once the first complete plan is in the data path and attached.
+///
+/// # Errors
+/// The source ended, or the data path could not be attached.
+pub async fn run(
+    settings: Settings,
+    events: mpsc::Receiver<source::Event>,
+    sink: impl DataplaneSink,
+    addresses: watch::Receiver<BTreeSet<IpAddr>>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let planner = Planner::new(settings.node_name.as_str());
+    let mut inputs = Inputs { events, addresses, addresses_ended: false, shutdown };
+    let mut control = Loop {
+        settings,
+        planner,
+        sink,
+        in_sync: false,
+        listed: false,
+        flush_at: None,
+        retry_at: None,
+        pause: RETRY_MIN,
+        problems_written: false,
+        write_failed: false,
+    };
+    control.planner.set_local_addresses(inputs.addresses.borrow_and_update().clone());
+    control.publish_problems();
+    loop {
+        match inputs.next(control.flush_at, control.retry_at).await {
+            Event::Source(event) => {
+                control.planner.handle(event);
+                control.schedule();
+            }
+            Event::Addresses(addresses) => {
+                control.planner.set_local_addresses(addresses);
+                if control.in_sync {
+                    control.sync_addresses();
+                }
+                control.schedule();
+            }
+            Event::Flush => control.flush()?,
+            Event::Retry => control.retry(),
+            Event::SourceEnded => anyhow::bail!("the source of Services ended"),
+            Event::Stop => return Ok(()),
+        }
+    }
+}
+
+struct Inputs {
+    events: mpsc::Receiver<source::Event>,
+    addresses: watch::Receiver<BTreeSet<IpAddr>>,
+    addresses_ended: bool,
+    shutdown: CancellationToken,
+}
+
+impl Inputs {
+    async fn next(&mut self, flush_at: Option<Instant>, retry_at: Option<Instant>) -> Event {
+        loop {
+            // In this order, so that a flood of events cannot keep the loop from flushing.
+            tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => return Event::Stop,
+                () = at(flush_at) => return Event::Flush,
+                () = at(retry_at) => return Event::Retry,
+                changed = self.addresses.changed(), if !self.addresses_ended => match changed {
+                    Ok(()) => {
+                        let addresses = self.addresses.borrow_and_update().clone();
+                        return Event::Addresses(addresses);
+                    }
+                    Err(_) => self.addresses_ended = true,
+                },
+                event = self.events.recv() => {
+                    return event.map_or(Event::SourceEnded, Event::Source);
+                }
+            }
+        }
+    }
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Loop<S> {
+    settings: Settings,
+    planner: Planner,
+    sink: S,
+    /// The first plan is in the data path.
+    in_sync: bool,
+    /// Both lists were complete while the Node was not known, so the wait for it has begun.
+    listed: bool,
+    flush_at: Option<Instant>,
+    retry_at: Option<Instant>,
+    pause: Duration,
+    problems_written: bool,
+    write_failed: bool,
+}
+
+impl<S: DataplaneSink> Loop<S> {
+    /// Sets the time of the next flush. The first event of a burst decides, later ones do not
+    /// put it off.
+    fn schedule(&mut self) {
+        let now = Instant::now();
+        if self.in_sync || !self.planner.is_complete() || self.planner.knows_node() {
+            let soon = now + self.settings.collect;
+            self.flush_at = Some(self.flush_at.map_or(soon, |at| at.min(soon)));
+        } else if !std::mem::replace(&mut self.listed, true) {
+            self.flush_at = Some(now + NODE_GRACE);
+        }
+    }
+
+    fn flush(&mut self) -> anyhow::Result<()> {
+        self.flush_at = None;
+        if !self.planner.is_complete() {
+            self.publish_problems();
+            return Ok(());
+        }
+        let changes = self.planner.take_changes();
+        if !self.in_sync {
+            self.first_sync()?;
+        } else if !changes.is_empty() {
+            let objects = changes.iter().map(|change| service_text(change)).collect();
+            let count = changes.len();
+            let Report { writes, words, problems } = self.sink.apply(changes);
+            debug!(changes = count, writes, words, "applied");
+            self.planner.problems().set_sink(Some(&objects), problems);
+        }
+        self.publish_problems();
+        self.schedule_retry();
+        Ok(())
+    }
+
+    fn first_sync(&mut self) -> anyhow::Result<()> {
+        let mut total = self.sink.set_node_addresses(self.planner.local_addresses());
+        let plans = self.planner.plans();
+        let (services, backends) = size(&plans);
+        let report = self.sink.reconcile(plans);
+        total.writes += report.writes;
+        total.problems.extend(report.problems);
+        self.planner.problems().set_sink(None, total.problems);
+        self.sink.attach()?;
+        self.in_sync = true;
+        info!(services, backends, writes = total.writes, "in sync");
+        Ok(())
+    }
+
+    fn sync_addresses(&mut self) {
+        let report = self.sink.set_node_addresses(self.planner.local_addresses());
+        debug!(writes = report.writes, "node addresses changed");
+        let objects = report.problems.iter().map(|problem| problem.object.clone()).collect();
+        self.planner.problems().set_sink(Some(&objects), report.problems);
+        self.schedule_retry();
+    }
+
+    /// Everything again, because a step left something undone.
+    fn retry(&mut self) {
+        self.retry_at = None;
+        let mut problems = self.sink.set_node_addresses(self.planner.local_addresses()).problems;
+        let report = self.sink.reconcile(self.planner.plans());
+        problems.extend(report.problems);
+        debug!(writes = report.writes, problems = problems.len(), "tried everything again");
+        self.planner.problems().set_sink(None, problems);
+        self.publish_problems();
+        self.schedule_retry();
+    }
+
+    fn schedule_retry(&mut self) {
+        if !self.planner.problems().has_sink_problems() {
+            self.retry_at = None;
+            self.pause = RETRY_MIN;
+        } else if self.retry_at.is_none() {
+            self.retry_at = Some(Instant::now() + self.pause);
+            self.pause = (self.pause * 2).min(RETRY_MAX);
+        }
+    }
+
+    fn publish_problems(&mut self) {
+        let news = self.planner.problems().take_news();
+        news.log();
+        if news.is_empty() && self.problems_written {
+            return;
+        }
+        let current = self.planner.problems().current();
+        match problems::write(&self.settings.run_dir, &current) {
+            Ok(()) => {
+                self.problems_written = true;
+                self.write_failed = false;
+            }
+            Err(error) => {
+                self.problems_written = false;
+                if !std::mem::replace(&mut self.write_failed, true) {
+                    warn!("{error:#}");
+                }
+            }
+        }
+    }
+}
+
+/// As problems about a Service name it.
+fn service_text(change: &Change) -> String {
+    let id = change.id();
+    format!("Service {}/{}", id.namespace, id.name)
+}
+
+/// Services and backends of a plan.
+fn size(plans: &[ServicePortPlan]) -> (usize, usize) {
+    let services: BTreeSet<_> =
+        plans.iter().map(|plan| (&plan.id.namespace, &plan.id.name)).collect();
+    let backends = plans.iter().map(|plan| {
+        let local = plan.local.as_ref().map_or(0, |set| set.backends.len());
+        plan.cluster.backends.len().max(local)
+    });
+    (services.len(), backends.sum())
+}

@@ -1,0 +1,28 @@
+//! Where plans go.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+pub use crate::dataplane::Report;
+use crate::plan::{Change, ServicePortPlan};
+
+/// The data path as the control loop sees it. Calls may block for as long as map writes take.
+pub trait DataplaneSink {
+    /// Makes the data path hold exactly `desired`, changing only what differs. The first call
+    /// comes once the first lists are complete.
+    fn reconcile(&mut self, desired: Vec<ServicePortPlan>) -> Report;
+
+    /// Applies one batch. A frontend may move from one service port to another within a batch, in
+    /// a ring even, so the whole batch is one step: what counts is who has a frontend at its end.
+    /// Removals come first.
+    fn apply(&mut self, changes: Vec<Change>) -> Report;
+
+    /// Sets the addresses of this node.
+    fn set_node_addresses(&mut self, addresses: &BTreeSet<IpAddr>) -> Report;
+
+    /// Called once, after the first `reconcile`: let traffic through the maps.
+    ///
+    /// # Errors
+    /// Ends the loop; the data path cannot work at all.
+    fn attach(&mut self) -> anyhow::Result<()>;
+}

@@ -1,0 +1,117 @@
+//! Services.
+
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+
+use ipnet::IpNet;
+
+use super::{Family, Protocol};
+
+/// Namespace and name of a Service.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct ServiceName {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl ServiceName {
+    /// From its two parts.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+/// `namespace/name`
+impl std::fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// `spec.type`. ExternalName has no entry: such a Service is none of kproxy's (SEL-02).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ServiceType {
+    /// ClusterIP.
+    #[default]
+    ClusterIp,
+    /// NodePort.
+    NodePort,
+    /// LoadBalancer.
+    LoadBalancer,
+}
+
+/// `internalTrafficPolicy` and `externalTrafficPolicy`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum TrafficPolicy {
+    /// Every usable endpoint.
+    #[default]
+    Cluster,
+    /// Endpoints on this node.
+    Local,
+}
+
+/// A Service that has a cluster IP and at least one usable port.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Service {
+    /// Namespace and name.
+    pub name: ServiceName,
+    /// `spec.type`; decides only what `externalTrafficPolicy` means (SVC-08, SVC-12).
+    pub kind: ServiceType,
+    /// Cluster IPs: one, or one a family (SEL-03).
+    pub cluster_ips: Vec<IpAddr>,
+    /// `spec.externalIPs`, both families.
+    pub external_ips: Vec<IpAddr>,
+    /// `status.loadBalancer.ingress[].ip` with ipMode VIP or none (SVC-07), both families.
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// `spec.loadBalancerSourceRanges`, both families.
+    pub source_ranges: Vec<IpNet>,
+    /// `spec.internalTrafficPolicy` (SVC-13).
+    pub internal_policy: TrafficPolicy,
+    /// `spec.externalTrafficPolicy` as written; see [`Self::external_policy`].
+    pub external_policy_written: TrafficPolicy,
+    /// Session affinity timeout in seconds, for `sessionAffinity: ClientIP` (SVC-11).
+    pub affinity_seconds: Option<u32>,
+    /// Ports, at least one; each (name, protocol) at most once.
+    pub ports: Vec<ServicePort>,
+}
+
+/// A port of a Service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServicePort {
+    /// Name, empty for the unnamed port. Joins the port with those of the EndpointSlices.
+    pub name: String,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Port that clients dial.
+    pub port: NonZeroU16,
+    /// NodePort, used whatever the type (SVC-02).
+    pub node_port: Option<NonZeroU16>,
+}
+
+impl Service {
+    /// The cluster IP of a family (SEL-03).
+    pub fn cluster_ip(&self, family: Family) -> Option<IpAddr> {
+        self.cluster_ips.iter().copied().find(|ip| Family::of(ip) == family)
+    }
+
+    /// `externalTrafficPolicy` as it counts: Local needs a Service that the API calls externally
+    /// accessible (SVC-12; `ExternalPolicyLocal` in kubernetes `pkg/api/v1/service/util.go`).
+    pub fn external_policy(&self) -> TrafficPolicy {
+        let accessible = match self.kind {
+            ServiceType::NodePort | ServiceType::LoadBalancer => true,
+            ServiceType::ClusterIp => !self.external_ips.is_empty(),
+        };
+        if accessible { self.external_policy_written } else { TrafficPolicy::Cluster }
+    }
+
+    /// Whether load-balancer addresses of a family are open to some senders only. A range of
+    /// length zero opens them to all (SVC-10), and ranges of one family leave the other open
+    /// (LBR-08).
+    pub fn restricts_sources(&self, family: Family) -> bool {
+        let mut ranges =
+            self.source_ranges.iter().filter(|net| Family::of(&net.addr()) == family).peekable();
+        ranges.peek().is_some() && ranges.all(|net| net.prefix_len() != 0)
+    }
+}

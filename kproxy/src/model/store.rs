@@ -1,0 +1,149 @@
+//! The store of objects.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use super::{Node, Service, ServiceName, Slice, SliceName};
+
+/// Services whose plan may differ after a change.
+pub type Touched = BTreeSet<ServiceName>;
+
+/// Services, their EndpointSlices and the own Node.
+///
+/// Each change answers with the Services that it touches; a change that alters nothing that the
+/// plan reads touches none (EPS-16). Slices may come before their Service (EPS-17).
+#[derive(Debug, Default)]
+pub struct Model {
+    services: HashMap<ServiceName, Service>,
+    slices: HashMap<ServiceName, BTreeMap<SliceName, Slice>>,
+    /// The Service each slice is filed under: the label may move a slice to another one.
+    owners: HashMap<SliceName, ServiceName>,
+    node: Node,
+}
+
+impl Model {
+    /// An empty model.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds or replaces a Service.
+    pub fn apply_service(&mut self, service: Service) -> Touched {
+        if self.services.get(&service.name) == Some(&service) {
+            return Touched::new();
+        }
+        let name = service.name.clone();
+        self.services.insert(name.clone(), service);
+        Touched::from([name])
+    }
+
+    /// Forgets a Service; its slices are kept, for it may come back.
+    pub fn delete_service(&mut self, name: &ServiceName) -> Touched {
+        self.services.remove(name).into_iter().map(|service| service.name).collect()
+    }
+
+    /// Adds or replaces an EndpointSlice.
+    pub fn apply_slice(&mut self, slice: Slice) -> Touched {
+        let service = slice.service_name();
+        let mut touched = match self.owners.get(&slice.name) {
+            Some(owner) if *owner != service => self.delete_slice(&slice.name),
+            _ => Touched::new(),
+        };
+        let slices = self.slices.entry(service.clone()).or_default();
+        if slices.get(&slice.name) != Some(&slice) {
+            self.owners.insert(slice.name.clone(), service.clone());
+            slices.insert(slice.name.clone(), slice);
+            touched.insert(service);
+        }
+        touched
+    }
+
+    /// Forgets an EndpointSlice.
+    pub fn delete_slice(&mut self, name: &SliceName) -> Touched {
+        let Some(service) = self.owners.remove(name) else { return Touched::new() };
+        if let Some(slices) = self.slices.get_mut(&service) {
+            slices.remove(name);
+            if slices.is_empty() {
+                self.slices.remove(&service);
+            }
+        }
+        Touched::from([service])
+    }
+
+    /// Replaces all Services: those not listed are gone.
+    pub fn reset_services(&mut self, services: Vec<Service>) -> Touched {
+        let listed: BTreeSet<_> = services.iter().map(|service| service.name.clone()).collect();
+        let gone: Vec<_> =
+            self.services.keys().filter(|name| !listed.contains(name)).cloned().collect();
+        let mut touched = Touched::new();
+        for name in &gone {
+            touched.extend(self.delete_service(name));
+        }
+        for service in services {
+            touched.extend(self.apply_service(service));
+        }
+        touched
+    }
+
+    /// Replaces all EndpointSlices: those not listed are gone.
+    pub fn reset_slices(&mut self, slices: Vec<Slice>) -> Touched {
+        let listed: BTreeSet<_> = slices.iter().map(|slice| slice.name.clone()).collect();
+        let gone: Vec<_> =
+            self.owners.keys().filter(|name| !listed.contains(name)).cloned().collect();
+        let mut touched = Touched::new();
+        for name in &gone {
+            touched.extend(self.delete_slice(name));
+        }
+        for slice in slices {
+            touched.extend(self.apply_slice(slice));
+        }
+        touched
+    }
+
+    /// Sets the own Node. A new zone touches every Service (NODE-04).
+    pub fn set_node(&mut self, node: Node) -> Touched {
+        if self.node == node {
+            return Touched::new();
+        }
+        self.node = node;
+        self.services.keys().cloned().collect()
+    }
+
+    /// The own Node.
+    pub const fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// A Service.
+    pub fn service(&self, name: &ServiceName) -> Option<&Service> {
+        self.services.get(name)
+    }
+
+    /// Names of all Services.
+    pub fn service_names(&self) -> impl Iterator<Item = &ServiceName> {
+        self.services.keys()
+    }
+
+    /// The slices of a Service, in the order of their names, so that plans do not depend on the
+    /// order of events.
+    pub fn slices(&self, service: &ServiceName) -> impl Iterator<Item = &Slice> + Clone {
+        self.slices.get(service).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// An EndpointSlice.
+    pub fn slice(&self, name: &SliceName) -> Option<&Slice> {
+        self.slices.get(self.owners.get(name)?)?.get(name)
+    }
+
+    /// Services that have one of `addresses` as a cluster IP.
+    pub fn services_at(&self, addresses: &BTreeSet<IpAddr>) -> Touched {
+        if addresses.is_empty() {
+            return Touched::new();
+        }
+        self.services
+            .values()
+            .filter(|service| service.cluster_ips.iter().any(|ip| addresses.contains(ip)))
+            .map(|service| service.name.clone())
+            .collect()
+    }
+}

@@ -1,0 +1,160 @@
+//! What one Service becomes.
+
+use super::*;
+use crate::plan::{Frontend, FrontendKind, check_service};
+
+fn frontends(plans: &[ServicePortPlan]) -> Vec<(FrontendKind, IpAddr)> {
+    plans.iter().flat_map(|plan| &plan.frontends).map(|f| (f.kind, f.addr)).collect()
+}
+
+#[test]
+fn sel_03_a_family_without_a_cluster_ip_has_no_plan() {
+    let mut web = service("web", &["10.96.0.1"]);
+    web.external_ips = vec![ip("2001:db8::1")];
+    web.ports[0].node_port = Some(number(30080));
+    let plans = plan(&web, &[]);
+    assert_eq!(plans.len(), 1);
+    assert_eq!(plans[0].id.family, Family::V4);
+    assert_eq!(plans[0].frontends.len(), 2);
+}
+
+#[test]
+fn svc_12_local_without_external_access_is_cluster() {
+    let mut web = service("web", &["10.96.0.1"]);
+    web.external_policy_written = TrafficPolicy::Local;
+    web.ports[0].node_port = Some(number(30080));
+    let plans = plan(&web, &[slice("s", "web", 80, &[endpoint("10.0.0.1", "RM")])]);
+    assert_eq!(plans[0].local, None);
+    assert_eq!(plans[0].cluster.backends.len(), 1);
+}
+
+#[test]
+fn eps_08_node_names_are_compared_exactly() {
+    let mut upper = endpoint("10.0.0.1", "RM");
+    upper.node = Some(NODE.to_uppercase().into());
+    let mut nowhere = endpoint("10.0.0.2", "RM");
+    nowhere.node = None;
+    let local = endpoint("10.0.0.3", "RL");
+    let web = service("web", &["10.96.0.1"]);
+    let plans = plan(&web, &[slice("s", "web", 80, &[upper, nowhere, local])]);
+    let local: Vec<_> = plans[0].cluster.backends.iter().map(|b| b.local).collect();
+    assert_eq!(local, [false, false, true]);
+}
+
+#[test]
+fn eps_11_a_running_duplicate_beats_a_terminating_one() {
+    let web = service("web", &["10.96.0.1"]);
+    let (running, draining) = (endpoint("10.0.0.1", "RL"), endpoint("10.0.0.1", "TM"));
+    for endpoints in [[running.clone(), draining.clone()], [draining, running]] {
+        let slices: Vec<_> = endpoints
+            .into_iter()
+            .enumerate()
+            .map(|(i, endpoint)| slice(&format!("s{i}"), "web", 80, &[endpoint]))
+            .collect();
+        let plans = plan(&web, &slices);
+        assert_eq!(plans[0].cluster.backends.len(), 1);
+        assert!(plans[0].cluster.backends[0].local);
+    }
+}
+
+#[test]
+fn eps_12_13_ports_are_joined_within_a_slice_only() {
+    let web = service("web", &["10.96.0.1"]);
+    let slices = [
+        slice("a", "web", 8080, &[endpoint("10.0.0.1", "R"), endpoint("10.0.0.2", "R")]),
+        slice("b", "web", 9090, &[endpoint("10.0.0.1", "R")]),
+    ];
+    let plans = plan(&web, &slices);
+    let backends: Vec<_> =
+        plans[0].cluster.backends.iter().map(|b| format!("{}:{}", b.addr, b.port)).collect();
+    assert_eq!(backends, ["10.0.0.1:8080", "10.0.0.1:9090", "10.0.0.2:8080"]);
+}
+
+#[test]
+fn top_11_internal_only_local_has_no_cluster_set() {
+    let mut web = service("web", &["10.96.0.1"]);
+    web.internal_policy = TrafficPolicy::Local;
+    let plans = plan(&web, &[slice("s", "web", 80, &[endpoint("10.0.0.1", "RL")])]);
+    assert!(plans[0].cluster.backends.is_empty());
+    assert_eq!(plans[0].local.as_ref().unwrap().backends.len(), 1);
+}
+
+#[test]
+fn an_address_named_twice_is_one_frontend() {
+    let mut web = service("web", &["10.96.0.1"]);
+    web.external_ips = vec![ip("192.0.2.1"), ip("192.0.2.1"), ip("10.96.0.1")];
+    web.load_balancer_ips = vec![ip("192.0.2.1")];
+    let got = frontends(&plan(&web, &[]));
+    assert_eq!(
+        got,
+        [(FrontendKind::ClusterIp, ip("10.96.0.1")), (FrontendKind::ExternalIp, ip("192.0.2.1"))]
+    );
+}
+
+#[test]
+fn a_cluster_ip_bound_on_the_node_is_left_alone() {
+    let mut dns = service("dns", &["10.96.0.10", "fd00:10:96::a"]);
+    let bound = BTreeSet::from([ip("10.96.0.10")]);
+    let got = frontends(&plan_with(&dns, &[], &bound));
+    assert_eq!(got, [(FrontendKind::ClusterIp, ip("fd00:10:96::a"))]);
+    // Its other frontends are nobody else's, and an externalIP may well be bound (node address).
+    dns.external_ips = vec![ip("192.0.2.1")];
+    let bound = BTreeSet::from([ip("10.96.0.10"), ip("192.0.2.1")]);
+    let got = frontends(&plan_with(&dns, &[], &bound));
+    assert_eq!(
+        got,
+        [
+            (FrontendKind::ExternalIp, ip("192.0.2.1")),
+            (FrontendKind::ClusterIp, ip("fd00:10:96::a")),
+        ]
+    );
+}
+
+#[test]
+fn lbr_restricted_load_balancer_addresses_are_withheld_and_reported() {
+    let mut web = service("web", &["10.96.0.1"]);
+    web.kind = ServiceType::LoadBalancer;
+    web.load_balancer_ips = vec![ip("192.0.2.1")];
+    web.source_ranges = vec!["203.0.113.0/25".parse().unwrap()];
+    assert_eq!(frontends(&plan(&web, &[])), [(FrontendKind::ClusterIp, ip("10.96.0.1"))]);
+    let problems = check_service(&web, [].iter());
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].what.contains("192.0.2.1"), "{}", problems[0]);
+    // LBR-07
+    web.source_ranges.push("0.0.0.0/0".parse().unwrap());
+    assert_eq!(frontends(&plan(&web, &[])).len(), 2);
+    assert_eq!(check_service(&web, [].iter()), []);
+}
+
+#[test]
+fn ports_without_a_partner_in_the_slices_are_reported_by_name() {
+    let mut web = service("web", &["10.96.0.1"]);
+    web.ports = vec![port("http", Protocol::Tcp, 80), port("", Protocol::Udp, 53)];
+    assert_eq!(check_service(&web, [].iter()), []);
+    let empty = slice("s", "web", 80, &[]);
+    assert_eq!(check_service(&web, [empty].iter()), []);
+
+    let mut slices = [slice("s", "web", 8080, &[endpoint("10.0.0.1", "R")])];
+    slices[0].ports[0].name = "web".to_owned();
+    let problems = check_service(&web, slices.iter());
+    assert_eq!(problems.len(), 2);
+    assert_eq!(problems[0].object, "Service default/web");
+    for word in ["port 80", "\"http\"/TCP", "\"web\"/TCP"] {
+        assert!(problems[0].what.contains(word), "{}", problems[0]);
+    }
+    assert!(problems[1].what.contains("the unnamed port/UDP"), "{}", problems[1]);
+    slices[0].ports[0].name = "http".to_owned();
+    assert_eq!(check_service(&web, slices.iter()).len(), 1);
+}
+
+#[test]
+fn frontends_are_sorted() {
+    let mut web = service("web", &["10.96.0.1"]);
+    web.ports[0].node_port = Some(number(30080));
+    web.external_ips = vec![ip("192.0.2.9"), ip("192.0.2.1")];
+    web.load_balancer_ips = vec![ip("192.0.2.5")];
+    let plans = plan(&web, &[]);
+    let keys = |f: &Frontend| (f.kind, f.addr, f.port);
+    assert!(plans[0].frontends.is_sorted_by_key(keys));
+    assert_eq!(plans[0].frontends.len(), 5);
+}

@@ -1,0 +1,230 @@
+//! Services.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1 as core;
+
+use super::{
+    Report, has_label, parse_cidr, parse_ip, port_number, protocol, service_key, unusable,
+};
+use crate::model::{Family, Service, ServicePort, ServiceType, TrafficPolicy};
+use crate::source::{Parsed, Verdict};
+
+/// A Service with this label, whatever its value, belongs to another proxy (SEL-01).
+pub(crate) const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
+/// `sessionAffinityConfig.clientIP.timeoutSeconds` when not given (SVC-11).
+const DEFAULT_AFFINITY_SECONDS: i32 = 10_800;
+const MAX_AFFINITY_SECONDS: i32 = 86_400;
+
+/// Whether kproxy has anything to do with a Service (SEL-01, SEL-02, SEL-05).
+fn is_ours(service: &core::Service, spec: &core::ServiceSpec) -> bool {
+    let cluster_ip = spec.cluster_ip.as_deref().unwrap_or_default();
+    !has_label(&service.metadata, PROXY_NAME_LABEL)
+        && spec.type_.as_deref() != Some("ExternalName")
+        && !matches!(cluster_ip, "" | "None")
+        && spec.ports.as_ref().is_some_and(|ports| !ports.is_empty())
+}
+
+/// Converts a Service.
+pub fn service(object: &core::Service) -> Parsed<Service> {
+    let key = service_key(&object.metadata);
+    let ignored = |problems| Parsed { key: key.clone(), verdict: Verdict::Ignore, problems };
+    let Some(spec) = object.spec.as_ref().filter(|spec| is_ours(object, spec)) else {
+        return ignored(Vec::new());
+    };
+    let mut report = Report::new(format!("Service {key}"));
+    let cluster_ips = cluster_ips(spec, &mut report);
+    let ports = ports(spec.ports.as_deref().unwrap_or_default(), &mut report);
+    if cluster_ips.is_empty() || ports.is_empty() {
+        return ignored(report.problems);
+    }
+    let mut load_balancer_ips =
+        addresses(ingress_ips(object), "load-balancer ingress address", &mut report);
+    let source_ranges = source_ranges(spec, &mut report).unwrap_or_else(|| {
+        load_balancer_ips.clear();
+        Vec::new()
+    });
+    let service = Service {
+        name: key.clone(),
+        kind: kind(spec, &mut report),
+        cluster_ips,
+        external_ips: addresses(spec.external_ips.iter().flatten(), "externalIP", &mut report),
+        load_balancer_ips,
+        source_ranges,
+        internal_policy: policy(
+            spec.internal_traffic_policy.as_deref(),
+            "internalTrafficPolicy",
+            &mut report,
+        ),
+        external_policy_written: policy(
+            spec.external_traffic_policy.as_deref(),
+            "externalTrafficPolicy",
+            &mut report,
+        ),
+        affinity_seconds: affinity(spec, &mut report),
+        ports,
+    };
+    Parsed { key, verdict: Verdict::Use(service), problems: report.problems }
+}
+
+/// The first address of each family (SEL-03). Old objects have only `clusterIP`.
+fn cluster_ips(spec: &core::ServiceSpec, report: &mut Report) -> Vec<IpAddr> {
+    let listed = spec.cluster_ips.as_deref().unwrap_or_default();
+    let texts = if listed.is_empty() { spec.cluster_ip.as_slice() } else { listed };
+    let mut ips: Vec<IpAddr> = Vec::new();
+    for ip in addresses(texts.iter(), "clusterIP", report) {
+        if !ips.iter().any(|other| Family::of(other) == Family::of(&ip)) {
+            ips.push(ip);
+        }
+    }
+    ips
+}
+
+/// SVC-07: `ipMode: Proxy` and entries with only a host name are not captured.
+fn ingress_ips(service: &core::Service) -> impl Iterator<Item = &String> {
+    let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    status
+        .and_then(|status| status.ingress.as_deref())
+        .unwrap_or_default()
+        .iter()
+        .filter(|ingress| matches!(ingress.ip_mode.as_deref(), None | Some("VIP")))
+        .filter_map(|ingress| ingress.ip.as_ref())
+        .filter(|ip| !ip.is_empty())
+}
+
+fn addresses<'a>(
+    texts: impl Iterator<Item = &'a String>,
+    field: &str,
+    report: &mut Report,
+) -> Vec<IpAddr> {
+    let mut ips = Vec::new();
+    for text in texts {
+        match parse_ip(text) {
+            None => report.add(
+                format!("{field} {text:?} is no IP address, it is left out"),
+                "write an IPv4 or IPv6 address",
+            ),
+            Some(ip) => match unusable(&ip) {
+                Some(why) => report.add(
+                    format!("{field} {text} {why}, it is left out"),
+                    "use an address that clients can reach",
+                ),
+                None => ips.push(ip),
+            },
+        }
+    }
+    ips
+}
+
+fn ports(ports: &[core::ServicePort], report: &mut Report) -> Vec<ServicePort> {
+    let mut good: Vec<ServicePort> = Vec::new();
+    for port in ports {
+        let name = port.name.clone().unwrap_or_default();
+        let text = if name.is_empty() { port.port.to_string() } else { format!("{name:?}") };
+        let Some(number) = port_number(port.port) else {
+            report.add(
+                format!("port {text} has the number {}, it is left out", port.port),
+                "use a port from 1 to 65535",
+            );
+            continue;
+        };
+        let Some(protocol) = protocol(port.protocol.as_deref()) else {
+            report.add(
+                format!(
+                    "port {text} has the unknown protocol {:?}, it is left out",
+                    port.protocol.as_deref().unwrap_or_default()
+                ),
+                "use TCP, UDP or SCTP",
+            );
+            continue;
+        };
+        if good.iter().any(|other| other.name == name && other.protocol == protocol) {
+            report.add(
+                format!("port {text}/{} is there twice, the first one counts", protocol.name()),
+                "give each port a name of its own",
+            );
+            continue;
+        }
+        let written = port.node_port.unwrap_or(0);
+        let node_port = port_number(written);
+        if written != 0 && node_port.is_none() {
+            report.add(
+                format!("port {text} has the nodePort {written}, the nodePort is left out"),
+                "use a nodePort from 1 to 65535",
+            );
+        }
+        good.push(ServicePort { name, protocol, port: number, node_port });
+    }
+    good
+}
+
+fn kind(spec: &core::ServiceSpec, report: &mut Report) -> ServiceType {
+    match spec.type_.as_deref() {
+        None | Some("ClusterIP") => ServiceType::ClusterIp,
+        Some("NodePort") => ServiceType::NodePort,
+        Some("LoadBalancer") => ServiceType::LoadBalancer,
+        Some(other) => {
+            report.add(
+                format!("type {other:?} is unknown, it counts as ClusterIP"),
+                "use ClusterIP, NodePort or LoadBalancer",
+            );
+            ServiceType::ClusterIp
+        }
+    }
+}
+
+fn policy(text: Option<&str>, field: &str, report: &mut Report) -> TrafficPolicy {
+    match text {
+        None | Some("" | "Cluster") => TrafficPolicy::Cluster,
+        Some("Local") => TrafficPolicy::Local,
+        Some(other) => {
+            report.add(
+                format!("{field} {other:?} is unknown, it counts as Cluster"),
+                "use Cluster or Local",
+            );
+            TrafficPolicy::Cluster
+        }
+    }
+}
+
+/// The readable ranges; `None` when ranges are written and none can be read: opening the Service
+/// to everybody is not what its owner asked for.
+fn source_ranges(spec: &core::ServiceSpec, report: &mut Report) -> Option<Vec<IpNet>> {
+    let written = spec.load_balancer_source_ranges.as_deref().unwrap_or_default();
+    let mut ranges = Vec::new();
+    for text in written {
+        match parse_cidr(text) {
+            Some(range) => ranges.push(range),
+            None => report.add(
+                format!("loadBalancerSourceRanges entry {text:?} is no range, it is left out"),
+                "write address/length, e.g. 192.0.2.0/24",
+            ),
+        }
+    }
+    (written.is_empty() || !ranges.is_empty()).then_some(ranges)
+}
+
+fn affinity(spec: &core::ServiceSpec, report: &mut Report) -> Option<u32> {
+    match spec.session_affinity.as_deref() {
+        None | Some("" | "None") => return None,
+        Some("ClientIP") => {}
+        Some(other) => {
+            report.add(
+                format!("sessionAffinity {other:?} is unknown, it counts as None"),
+                "use ClientIP or None",
+            );
+            return None;
+        }
+    }
+    let client_ip = spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref());
+    let written = client_ip.and_then(|c| c.timeout_seconds).unwrap_or(DEFAULT_AFFINITY_SECONDS);
+    let seconds = written.clamp(1, MAX_AFFINITY_SECONDS);
+    if seconds != written {
+        report.add(
+            format!("session affinity timeout {written} s is out of range, {seconds} s counts"),
+            "use 1 to 86400 seconds",
+        );
+    }
+    u32::try_from(seconds).ok()
+}

@@ -1,0 +1,236 @@
+//! The client and its three watches.
+
+use std::cell::RefCell;
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures::{Stream, StreamExt as _};
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
+use kube::core::DeserializeGuard;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, Config, Resource};
+use serde::de::DeserializeOwned;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::lister::Lister;
+use super::outage::{Failure, Outage};
+use crate::model::Node;
+use crate::source::convert::{self, HEADLESS_LABEL, PROXY_NAME_LABEL};
+use crate::source::{Event, Object, Update};
+
+/// The standing problem of this source.
+const ORIGIN: &str = "API server";
+/// How often an API server that went away is asked whether it is back.
+const PROBE: Duration = Duration::from_secs(2);
+/// Connecting within a cluster takes milliseconds.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Settings of the API server source.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Kubeconfig to use; `None`: the service account of the pod kproxy runs in.
+    pub kubeconfig: Option<PathBuf>,
+    /// Name of this node, as [`crate::source::node_name`] gives it.
+    pub node_name: String,
+}
+
+/// Watches the API server until `shutdown` or until nobody listens to `events`.
+///
+/// # Errors
+/// The kubeconfig or the service account cannot be used. An API server that does not answer is no
+/// error: it is waited for.
+pub async fn run(
+    settings: Settings,
+    events: mpsc::Sender<Event>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let config = config(settings.kubeconfig).await?;
+    let url = config.cluster_url.to_string();
+    let client = Client::try_from(config)
+        .with_context(|| format!("make a client for the API server {url}"))?;
+    info!(%url, node = settings.node_name, "watching the API server");
+    let session = Session { outage: RefCell::new(Outage::new(url)), failed: Notify::new(), events };
+    let watches = async {
+        tokio::select! {
+            () = session.services(client.clone()) => {}
+            () = session.slices(client.clone()) => {}
+            () = session.node(client.clone(), &settings.node_name) => {}
+            () = session.probe(client.clone()) => {}
+        }
+    };
+    shutdown.run_until_cancelled(watches).await;
+    Ok(())
+}
+
+async fn config(kubeconfig: Option<PathBuf>) -> anyhow::Result<Config> {
+    let mut config = match kubeconfig {
+        Some(path) => {
+            let explain = || {
+                format!("read the kubeconfig {}; give a usable one to --kubeconfig", path.display())
+            };
+            let file = kube::config::Kubeconfig::read_from(&path).with_context(explain)?;
+            Config::from_custom_kubeconfig(file, &Default::default()).await.with_context(explain)?
+        }
+        None => Config::incluster().context(
+            "use the service account of this pod; outside a cluster give --kubeconfig or \
+             --manifests",
+        )?,
+    };
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    Ok(config)
+}
+
+/// What the watches share. They run as one task, so a `RefCell` is enough.
+struct Session {
+    outage: RefCell<Outage>,
+    /// A watch failed: time to probe.
+    failed: Notify,
+    events: mpsc::Sender<Event>,
+}
+
+impl Session {
+    async fn services(&self, client: Client) {
+        let selector = watcher::Config::default()
+            .labels(&format!("!{PROXY_NAME_LABEL}"))
+            .fields("spec.clusterIP!=None");
+        let lister = Lister::new(convert::service, convert::service_key);
+        self.objects::<core::Service, _>(client, selector, lister, Event::Services).await;
+    }
+
+    async fn slices(&self, client: Client) {
+        let selector = watcher::Config::default().labels(&format!("!{HEADLESS_LABEL}"));
+        let lister = Lister::new(convert::slice, convert::slice_key);
+        self.objects::<discovery::EndpointSlice, _>(client, selector, lister, Event::Slices).await;
+    }
+
+    async fn objects<K, T>(
+        &self,
+        client: Client,
+        selector: watcher::Config,
+        mut lister: Lister<K, T>,
+        event: fn(Update<T>) -> Event,
+    ) where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+        T: Object,
+    {
+        let mut changes = changes::<K>(client, selector);
+        while let Some(change) = changes.next().await {
+            if let Some(change) = self.note(T::KIND, change).await
+                && let Some(update) = lister.take(change)
+                && self.events.send(event(update)).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    async fn node(&self, client: Client, name: &str) {
+        let selector = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let mut changes = changes::<core::Node>(client, selector);
+        let mut listed = None;
+        while let Some(change) = changes.next().await {
+            let Some(change) = self.note("Node", change).await else { continue };
+            let node = match change {
+                watcher::Event::Init => {
+                    listed = None;
+                    continue;
+                }
+                watcher::Event::InitApply(node) => {
+                    listed = own_node(&node);
+                    continue;
+                }
+                watcher::Event::InitDone => {
+                    if listed.is_none() {
+                        warn!(
+                            node = name,
+                            "no Node of this name; if that is wrong, see --hostname-override"
+                        );
+                    }
+                    listed.take()
+                }
+                watcher::Event::Apply(node) => match own_node(&node) {
+                    Some(node) => Some(node),
+                    None => continue,
+                },
+                watcher::Event::Delete(_) => None,
+            };
+            if self.events.send(Event::Node(node)).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Keeps the outage in step with a watch; hands on what is no error.
+    async fn note<K>(
+        &self,
+        watch: &'static str,
+        change: watcher::Result<watcher::Event<K>>,
+    ) -> Option<watcher::Event<K>> {
+        let (problems, event) = match change {
+            // Sent before anything is asked of the server: no sign of life.
+            Ok(watcher::Event::Init) => return Some(watcher::Event::Init),
+            Ok(event) => (self.outage.borrow_mut().works(watch), Some(event)),
+            Err(error) => {
+                let failure = Failure::of(&error)?;
+                self.failed.notify_one();
+                (self.outage.borrow_mut().failed(watch, failure), None)
+            }
+        };
+        self.tell(problems).await;
+        event
+    }
+
+    /// Notices that the API server is back although no watch has news.
+    async fn probe(&self, client: Client) {
+        loop {
+            if self.outage.borrow().is_over() {
+                self.failed.notified().await;
+            }
+            tokio::time::sleep(PROBE).await;
+            // Any answer will do, a refusal too.
+            if matches!(client.apiserver_version().await, Ok(_) | Err(kube::Error::Api(_))) {
+                let problems = self.outage.borrow_mut().reached();
+                self.tell(problems).await;
+            }
+        }
+    }
+
+    /// Nobody listening is for the caller to notice.
+    async fn tell(&self, problems: Option<Vec<crate::model::Problem>>) {
+        if let Some(problems) = problems {
+            let event = Event::Standing { origin: ORIGIN.to_owned(), problems };
+            self.events.send(event).await.ok();
+        }
+    }
+}
+
+/// A watch with backoff (0.8 s to 30 s) whose objects decode one by one, without their managed
+/// fields.
+fn changes<K>(
+    client: Client,
+    selector: watcher::Config,
+) -> impl Stream<Item = watcher::Result<watcher::Event<DeserializeGuard<K>>>> + Unpin
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let api: Api<DeserializeGuard<K>> = Api::all(client);
+    watcher(api, selector)
+        .default_backoff()
+        .modify(|object| object.meta_mut().managed_fields = None)
+        .boxed()
+}
+
+fn own_node(node: &DeserializeGuard<core::Node>) -> Option<Node> {
+    match &node.0 {
+        Ok(node) => Some(convert::node(node)),
+        Err(invalid) => {
+            warn!(error = %invalid.error, "the own Node cannot be read, its zone stays as it was");
+            None
+        }
+    }
+}

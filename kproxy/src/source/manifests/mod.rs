@@ -1,0 +1,21 @@
+//! Services, EndpointSlices and the own Node from a folder of YAML and JSON files.
+//!
+//! The files hold the objects that one would give an API server: several documents a file, `List`
+//! kinds, the same labels; other kinds are passed over. What the API server would fill in is
+//! filled in (see [`defaults`]), except addresses and ports that it allocates: those must be
+//! written.
+//!
+//! The folder is watched. Nothing that worked is lost by an edit that went wrong: a document that
+//! does not parse is reported with file and line, and as long as a file has such a document, its
+//! objects that are found in none of the good documents stay as they were. Where two files hold
+//! the same object, the first file by name counts.
+
+mod defaults;
+mod file;
+mod folder;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+pub use watch::{Settings, run};

@@ -1,0 +1,91 @@
+//! Follows the folder.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures::StreamExt as _;
+use inotify::{Inotify, WatchMask};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::folder::{Folder, SETTLE};
+use crate::source::Event;
+
+/// How long to collect further changes after the first: an editor writes, renames and deletes.
+const COLLECT: Duration = Duration::from_millis(30);
+/// Look again now and then: inotify sees no edit behind a symbolic link, and none on some network
+/// file systems.
+const RESCAN: Duration = Duration::from_secs(10);
+
+/// Settings of the manifests source.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Folder to read. Files in folders below it do not count.
+    pub dir: PathBuf,
+    /// Name of this node, as [`crate::source::node_name`] gives it.
+    pub node_name: String,
+}
+
+/// Reads the folder, sends the complete lists, then follows its changes until `shutdown` or until
+/// nobody listens to `events`.
+///
+/// # Errors
+/// The folder is not there or cannot be watched at start. Later trouble is reported as a problem.
+pub async fn run(
+    settings: Settings,
+    events: mpsc::Sender<Event>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let Settings { dir, node_name } = settings;
+    let follow = follow(dir, node_name, events);
+    shutdown.run_until_cancelled(follow).await.unwrap_or(Ok(()))
+}
+
+async fn follow(
+    dir: PathBuf,
+    node_name: String,
+    events: mpsc::Sender<Event>,
+) -> anyhow::Result<()> {
+    let explain =
+        || format!("watch the folder {}; give an existing folder to --manifests", dir.display());
+    let inotify = Inotify::init().with_context(explain)?;
+    let mask = WatchMask::CLOSE_WRITE
+        | WatchMask::CREATE
+        | WatchMask::MOVE
+        | WatchMask::DELETE
+        | WatchMask::ATTRIB
+        | WatchMask::DELETE_SELF
+        | WatchMask::MOVE_SELF
+        | WatchMask::ONLYDIR;
+    let mut watches = inotify.watches();
+    watches.add(&dir, mask).with_context(explain)?;
+    let mut changes = inotify.into_event_stream([0; 4096]).with_context(explain)?;
+    info!(folder = %dir.display(), "reading manifests");
+
+    let mut folder = Folder::new(dir.clone(), node_name);
+    loop {
+        // Reading and parsing may take a while: not on the threads that run the control loop.
+        let task = tokio::task::spawn_blocking(move || {
+            let scan = folder.scan();
+            (folder, scan)
+        });
+        let scan;
+        (folder, scan) = task.await.context("read the folder of manifests")?;
+        for event in scan.events {
+            if events.send(event).await.is_err() {
+                return Ok(());
+            }
+        }
+        let wait = if scan.unsettled { SETTLE } else { RESCAN };
+        if timeout_at(Instant::now() + wait, changes.next()).await.is_ok() {
+            sleep(COLLECT).await;
+            while timeout_at(Instant::now(), changes.next()).await.is_ok_and(|e| e.is_some()) {}
+        }
+        // The folder may have been replaced by another one of the same name. The same folder
+        // again is no new watch; a missing one is the scan's to report.
+        watches.add(&dir, mask).ok();
+    }
+}

@@ -1,0 +1,321 @@
+//! Runs the tc programs on single packets with BPF_PROG_TEST_RUN.
+//!
+//! The maps are private to each [`Programs`] and filled directly: what is tested here is the
+//! programs, not the writer.
+
+use std::net::{IpAddr, SocketAddr};
+
+use aya::{
+    Ebpf, EbpfLoader, TestRun as _,
+    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap},
+    programs::{SchedClassifier, TestRunOptions},
+};
+use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
+use kproxy_common::{
+    abi::map,
+    config::{Config, Range},
+    counters::{DropKey, ServiceCounters},
+    drop_reason::DropReason,
+    filter,
+    flow::{FlowKey, FlowValue},
+    net::{Addr, Port},
+    service::{FrontendKey, FrontendValue, Service, Slot, Word, service_flags, slot_flags},
+};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/kproxy-ebpf"));
+
+/// TCX_NEXT and TC_ACT_SHOT.
+pub(crate) const NEXT: i32 = -1;
+pub(crate) const SHOT: i32 = 2;
+
+/// What a program did with a packet.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) action: i32,
+    pub(crate) packet: Vec<u8>,
+    pub(crate) mark: u32,
+}
+
+impl Ran {
+    /// Source and destination, after checking every checksum.
+    pub(crate) fn ends(&self) -> (SocketAddr, SocketAddr) {
+        ends(&self.packet)
+    }
+
+    pub(crate) fn source(&self) -> SocketAddr {
+        self.ends().0
+    }
+
+    pub(crate) fn destination(&self) -> SocketAddr {
+        self.ends().1
+    }
+}
+
+/// All programs, with maps of their own.
+pub(crate) struct Programs {
+    ebpf: Ebpf,
+}
+
+impl Programs {
+    pub(crate) fn load() -> Self {
+        Self::with_flows(1024)
+    }
+
+    /// With room for `flows` flow entries.
+    pub(crate) fn with_flows(flows: u32) -> Self {
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries(map::SLOTS, 4096)
+            .map_max_entries(map::SERVICES, 1024)
+            .map_max_entries(map::COUNTERS, 1024)
+            .map_max_entries(map::FLOWS, flows)
+            .load(OBJECT)
+            .expect("load the BPF object (needs root)");
+        for name in ["kp_ingress", "kp_egress", "kp_ingress_l3", "kp_egress_l3"] {
+            let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
+            program.load().unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        }
+        Self { ebpf }
+    }
+
+    fn hash<K: aya::Pod, V: aya::Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
+        HashMap::try_from(self.ebpf.map_mut(name).unwrap()).unwrap()
+    }
+
+    fn array<V: aya::Pod>(&mut self, name: &str) -> Array<&mut MapData, V> {
+        Array::try_from(self.ebpf.map_mut(name).unwrap()).unwrap()
+    }
+
+    fn allow(&mut self, addr: Addr) {
+        let (word, mask) = filter::position(filter::bit(&addr));
+        let mut words = self.array::<u64>(map::FILTER);
+        let old = words.get(&word, 0).unwrap();
+        words.set(word, old | mask, 0).unwrap();
+    }
+
+    /// An entry of FRONTENDS. `internal` and `external` are service indices.
+    pub(crate) fn frontend(
+        &mut self,
+        at: &str,
+        proto: u8,
+        flags: u32,
+        internal: u32,
+        external: u32,
+    ) {
+        let at: SocketAddr = at.parse().unwrap();
+        let key = FrontendKey::new(at.ip().into(), Port::new(at.port()), proto);
+        let value = FrontendValue { internal, external, flags };
+        self.hash(map::FRONTENDS).insert(key, value, 0).unwrap();
+        self.allow(key.addr);
+    }
+
+    /// An address entry.
+    pub(crate) fn address(&mut self, ip: &str, flags: u32) {
+        let key = FrontendKey::address(ip.parse::<IpAddr>().unwrap().into());
+        let value = FrontendValue { flags, ..FrontendValue::default() };
+        self.hash(map::FRONTENDS).insert(key, value, 0).unwrap();
+        self.allow(key.addr);
+    }
+
+    pub(crate) fn remove_frontend(&mut self, at: &str, proto: u8) {
+        let at: SocketAddr = at.parse().unwrap();
+        let key = FrontendKey::new(at.ip().into(), Port::new(at.port()), proto);
+        self.hash::<FrontendKey, FrontendValue>(map::FRONTENDS).remove(&key).unwrap();
+    }
+
+    /// Publishes a backend set. `L` before an address: the endpoint is on this node.
+    /// Runs start at 16 * index, so a test's set holds at most 16 backends.
+    pub(crate) fn service(&mut self, index: u32, backends: &[&str]) {
+        let slots: Vec<Slot> = backends.iter().map(|text| slot(text)).collect();
+        let mut array = self.array::<Slot>(map::SLOTS);
+        for (i, slot) in (16 * index..).zip(&slots) {
+            array.set(i, *slot, 0).unwrap();
+        }
+        self.publish(index, 16 * index, slots.len());
+    }
+
+    /// Publishes an empty set.
+    pub(crate) fn empty(&mut self, index: u32, verdict: u32) {
+        self.publish(index, verdict, 0);
+    }
+
+    fn publish(&mut self, index: u32, first: u32, count: usize) {
+        let mut array = self.array::<Service>(map::SERVICES);
+        let old = Word::unpack(array.get(&index, 0).unwrap().word);
+        let word = Word {
+            first,
+            count: u16::try_from(count).unwrap(),
+            generation: old.generation.wrapping_add(1),
+        };
+        let entry =
+            Service { word: word.pack(), flags: service_flags::IN_USE, affinity_seconds: 0 };
+        array.set(index, entry, 0).unwrap();
+    }
+
+    pub(crate) fn cluster_cidr(&mut self, base: &str, len: u8) {
+        let range = Range::new(base.parse().unwrap(), len);
+        let config = Config { host_netns: 0, cluster: [range, Range::default()] };
+        self.array(map::CONFIG).set(0, config, 0).unwrap();
+    }
+
+    /// Runs one program on one packet.
+    pub(crate) fn run(&mut self, program: &str, packet: &[u8]) -> Ran {
+        // struct __sk_buff; `mark` is its third word (include/uapi/linux/bpf.h).
+        let (ctx_in, mut ctx_out) = ([0u8; 192], [0u8; 192]);
+        let mut out = vec![0u8; packet.len() + 64];
+        let program: &mut SchedClassifier =
+            self.ebpf.program_mut(program).unwrap().try_into().unwrap();
+        let result = program
+            .test_run(TestRunOptions {
+                data_in: Some(packet),
+                data_out: Some(&mut out),
+                ctx_in: Some(&ctx_in),
+                ctx_out: Some(&mut ctx_out),
+                ..TestRunOptions::default()
+            })
+            .expect("BPF_PROG_TEST_RUN");
+        out.truncate(result.data_size_out as usize);
+        let mark = u32::from_ne_bytes(ctx_out[8..12].try_into().unwrap());
+        Ran { action: result.return_value as i32, packet: out, mark }
+    }
+
+    pub(crate) fn ingress(&mut self, packet: &[u8]) -> Ran {
+        self.run("kp_ingress", packet)
+    }
+
+    pub(crate) fn egress(&mut self, packet: &[u8]) -> Ran {
+        self.run("kp_egress", packet)
+    }
+
+    /// Counters of a service, all CPUs together: connections, packets, bytes.
+    pub(crate) fn counters(&mut self, service: u32) -> (u64, u64, u64) {
+        let array: PerCpuArray<_, ServiceCounters> =
+            PerCpuArray::try_from(self.ebpf.map_mut(map::COUNTERS).unwrap()).unwrap();
+        let values = array.get(&service, 0).unwrap();
+        values
+            .iter()
+            .fold((0, 0, 0), |sum, c| (sum.0 + c.connections, sum.1 + c.packets, sum.2 + c.bytes))
+    }
+
+    /// Every drop counter that is not zero.
+    pub(crate) fn drops(&mut self) -> Vec<(u32, DropReason, u64)> {
+        let hash: PerCpuHashMap<_, DropKey, u64> =
+            PerCpuHashMap::try_from(self.ebpf.map_mut(map::DROPS).unwrap()).unwrap();
+        let mut rows: Vec<_> = hash
+            .iter()
+            .map(|row| {
+                let (key, values) = row.unwrap();
+                let reason = DropReason::from_number(key.reason).unwrap();
+                (key.service, reason, values.iter().sum())
+            })
+            .collect();
+        rows.sort_by_key(|row: &(u32, DropReason, u64)| (row.0, row.1 as u32));
+        rows
+    }
+
+    pub(crate) fn flows(&mut self) -> Vec<(FlowKey, FlowValue)> {
+        self.hash(map::FLOWS).iter().map(|row| row.unwrap()).collect()
+    }
+}
+
+fn slot(text: &str) -> Slot {
+    let (local, at) = match text.strip_prefix('L') {
+        Some(rest) => (slot_flags::LOCAL, rest),
+        None => (0, text),
+    };
+    let at: SocketAddr = at.parse().unwrap();
+    Slot { addr: at.ip().into(), port: Port::new(at.port()), flags: local, pad: 0 }
+}
+
+/// TCP flags of a test packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tcp {
+    Syn,
+    SynAck,
+    Ack,
+    FinAck,
+    Rst,
+}
+
+const PAYLOAD: &[u8] = b"odd payload";
+
+fn ethernet(from: IpAddr, to: IpAddr) -> etherparse::PacketBuilderStep<etherparse::IpHeaders> {
+    let link = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => link.ipv4(from.octets(), to.octets(), 64),
+        (IpAddr::V6(from), IpAddr::V6(to)) => link.ipv6(from.octets(), to.octets(), 64),
+        _ => panic!("{from} and {to} are of different families"),
+    }
+}
+
+/// A TCP packet with correct checksums.
+pub(crate) fn tcp(from: &str, to: &str, flags: Tcp) -> Vec<u8> {
+    let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
+    let step = ethernet(from.ip(), to.ip()).tcp(from.port(), to.port(), 1000, 64_000);
+    let step = match flags {
+        Tcp::Syn => step.syn(),
+        Tcp::SynAck => step.syn().ack(1),
+        Tcp::Ack => step.ack(1),
+        Tcp::FinAck => step.fin().ack(1),
+        Tcp::Rst => step.rst(),
+    };
+    let mut packet = Vec::new();
+    step.write(&mut packet, PAYLOAD).unwrap();
+    packet
+}
+
+/// A UDP packet with correct checksums.
+pub(crate) fn udp(from: &str, to: &str) -> Vec<u8> {
+    let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
+    let mut packet = Vec::new();
+    ethernet(from.ip(), to.ip()).udp(from.port(), to.port()).write(&mut packet, PAYLOAD).unwrap();
+    packet
+}
+
+/// Source and destination of a packet; panics on a wrong checksum.
+pub(crate) fn ends(packet: &[u8]) -> (SocketAddr, SocketAddr) {
+    let sliced = SlicedPacket::from_ethernet(packet).expect("a whole packet");
+    let (from, to): (IpAddr, IpAddr) = match sliced.net.as_ref().expect("an IP header") {
+        NetSlice::Ipv4(ip) => {
+            let header = ip.header().to_header();
+            assert_eq!(header.header_checksum, header.calc_header_checksum(), "IPv4 checksum");
+            (header.source.into(), header.destination.into())
+        }
+        NetSlice::Ipv6(ip) => {
+            (ip.header().source_addr().into(), ip.header().destination_addr().into())
+        }
+        NetSlice::Arp(_) => panic!("an ARP packet"),
+    };
+    match sliced.transport.expect("a transport header") {
+        TransportSlice::Tcp(tcp) => {
+            let header = tcp.to_header();
+            let sum = match (from, to) {
+                (IpAddr::V4(from), IpAddr::V4(to)) => {
+                    header.calc_checksum_ipv4_raw(from.octets(), to.octets(), tcp.payload())
+                }
+                (IpAddr::V6(from), IpAddr::V6(to)) => {
+                    header.calc_checksum_ipv6_raw(from.octets(), to.octets(), tcp.payload())
+                }
+                _ => unreachable!("one header, one family"),
+            };
+            assert_eq!(header.checksum, sum.unwrap(), "TCP checksum");
+            ((from, header.source_port).into(), (to, header.destination_port).into())
+        }
+        TransportSlice::Udp(udp) => {
+            let header = udp.to_header();
+            let sum = match (from, to) {
+                (IpAddr::V4(from), IpAddr::V4(to)) => {
+                    header.calc_checksum_ipv4_raw(from.octets(), to.octets(), udp.payload())
+                }
+                (IpAddr::V6(from), IpAddr::V6(to)) => {
+                    header.calc_checksum_ipv6_raw(from.octets(), to.octets(), udp.payload())
+                }
+                _ => unreachable!("one header, one family"),
+            };
+            if header.checksum != 0 {
+                assert_eq!(header.checksum, sum.unwrap(), "UDP checksum");
+            }
+            ((from, header.source_port).into(), (to, header.destination_port).into())
+        }
+        other => panic!("unexpected transport {other:?}"),
+    }
+}

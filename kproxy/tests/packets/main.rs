@@ -1,0 +1,5 @@
+//! Packet programs on single packets: packet in, verdict and packet out, counters moved.
+//! Needs root (BPF_PROG_TEST_RUN); touches no network.
+
+mod harness;
+mod rows;

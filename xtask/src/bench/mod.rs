@@ -1,0 +1,174 @@
+//! `cargo xtask bench`: what a connection costs, directly and through each proxy.
+//!
+//! All variants run in one lab, one after the other and several times in turn, so that what
+//! changes on the machine meanwhile meets all of them. Clients and servers share one CPU: no
+//! figure depends on where the scheduler puts them.
+
+mod plan;
+mod report;
+mod stats;
+
+use std::{
+    collections::BTreeMap,
+    thread::{available_parallelism, sleep},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use kproxy_lab::{Lab, Load, Mode, Probe, ProxyKind, ProxySpec, Source, Work};
+
+use crate::{prepare, say, setup::Scope};
+use plan::{PATHS, Path, Variant, WORKS};
+use report::Row;
+
+/// Options of `cargo xtask bench`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Options {
+    /// Print the figures as JSON and nothing else to standard output.
+    #[arg(long)]
+    json: bool,
+    /// Fewer and shorter rounds: two to three minutes.
+    #[arg(long)]
+    quick: bool,
+    /// Install nothing; report what is missing and stop.
+    #[arg(long)]
+    no_install: bool,
+}
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+struct Effort {
+    rounds: usize,
+    /// Time of one figure.
+    time: Duration,
+}
+
+/// How long a proxy may need until all paths answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Measures and prints.
+///
+/// # Errors
+/// When the lab cannot be made or a request fails.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    prepare::programs(options.no_install, Scope::All)?;
+    kproxy_lab::clean_on_signals()?;
+    let effort = if options.quick {
+        Effort { rounds: 3, time: Duration::from_millis(250) }
+    } else {
+        Effort { rounds: 7, time: Duration::from_secs(1) }
+    };
+    let cpu = available_parallelism().map_or(0, |cpus| cpus.get() - 1);
+
+    say::heading("Making two nodes, a client and an API server");
+    let lab = Lab::builder().nodes(2).pods(&["a", "b"]).build()?;
+    lab.start_control_plane()?;
+    for backend in ["n1/b", "n2/a"] {
+        let place = lab.place(backend)?;
+        place.serve_at(&place.addresses().both(), plan::PORT, Some(cpu))?;
+    }
+    for object in plan::objects(&lab)? {
+        lab.control()?.api().apply_object(object)?;
+    }
+    let rows = measure(&lab, effort, cpu)?;
+
+    if options.json {
+        println!("{}", report::json(&rows).context("write the figures")?);
+    } else {
+        print!("{}", report::table(&rows));
+    }
+    Ok(())
+}
+
+/// All rounds.
+fn measure(lab: &Lab, effort: Effort, cpu: usize) -> Result<Vec<Row>> {
+    let mut rows: Vec<Row> = PATHS
+        .iter()
+        .flat_map(|path| {
+            WORKS.map(|(_, work, unit)| Row {
+                path: path.name,
+                work,
+                unit,
+                figures: BTreeMap::new(),
+            })
+        })
+        .collect();
+    for round in 0..effort.rounds {
+        say::heading(format!("Round {} of {}", round + 1, effort.rounds));
+        for turn in 0..Variant::ALL.len() {
+            // Each round begins with another variant: none is always the first.
+            let variant = Variant::ALL[(turn + round) % Variant::ALL.len()];
+            let started = Instant::now();
+            let figures = with_variant(lab, variant, || figures(lab, variant, effort, cpu))
+                .with_context(|| format!("measure {variant}"))?;
+            for (row, figure) in rows.iter_mut().zip(figures) {
+                row.figures.entry(variant).or_default().push(figure);
+            }
+            say::line(format!("{variant:<9} {}", say::duration(started.elapsed())));
+        }
+    }
+    Ok(rows)
+}
+
+/// Runs a variant's proxies during `work`.
+fn with_variant<T>(lab: &Lab, variant: Variant, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let spec: ProxySpec = match variant {
+        Variant::Direct => return work(),
+        Variant::Nftables => ProxyKind::KubeProxy(Mode::Nftables).into(),
+        Variant::Iptables => ProxyKind::KubeProxy(Mode::Iptables).into(),
+        Variant::Kproxy => ProxyKind::Kproxy(Source::Api).into(),
+    };
+    let proxies = lab.start_proxies(spec)?;
+    let result = wait_for_paths(lab, variant).and_then(|()| work());
+    for proxy in proxies {
+        proxy.remove()?;
+    }
+    result
+}
+
+/// Waits until every path leads to its backend.
+fn wait_for_paths(lab: &Lab, variant: Variant) -> Result<()> {
+    let start = Instant::now();
+    for path in &PATHS {
+        let address = path.address(lab, variant)?;
+        let place = lab.place(path.from)?;
+        for probe in [Probe::tcp(address), Probe::udp(address)] {
+            let probe = probe.timeout(Duration::from_millis(500));
+            loop {
+                let outcome = place.probe(probe.clone())?;
+                if outcome.all_answered() {
+                    break;
+                }
+                if start.elapsed() > PATIENCE {
+                    bail!("{}: {address} from {}: {outcome}", path.name, path.from);
+                }
+                sleep(Duration::from_millis(100));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One figure a row.
+fn figures(lab: &Lab, variant: Variant, effort: Effort, cpu: usize) -> Result<Vec<f64>> {
+    let mut figures = Vec::new();
+    for path in &PATHS {
+        let to = path.address(lab, variant)?;
+        for (work, name, _) in WORKS {
+            let context = || format!("{name}, {}", path.name);
+            figures.push(figure(lab, path, work, to, effort, cpu).with_context(context)?);
+        }
+    }
+    Ok(figures)
+}
+
+fn figure(
+    lab: &Lab,
+    path: &Path,
+    work: Work,
+    to: std::net::SocketAddr,
+    effort: Effort,
+    cpu: usize,
+) -> Result<f64> {
+    plan::measure(lab, path, work, Load::new(work, to).duration(effort.time).cpu(cpu))
+}
