@@ -9,10 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use kproxy_lab::{
-    Family, Held, Lab, Outcome, Transport,
-    manifest::Slice,
-};
+use kproxy_lab::{Family, Held, Lab, Outcome, Transport, manifest::Slice};
 use serde_json::{Value, json};
 
 use super::{
