@@ -47,8 +47,6 @@ pub(super) struct Path {
     pub(super) name: &'static str,
     /// The place that dials.
     pub(super) from: &'static str,
-    /// The Service.
-    service: &'static str,
     /// Last part of its ClusterIPs, and its NodePort.
     numbers: (u8, u16),
     /// The place that answers.
@@ -71,8 +69,8 @@ const NEAR: Target = ("near", (10, 30090), "n1/b");
 const FAR: Target = ("far", (11, 30091), "n2/a");
 
 const fn path(name: &'static str, from: &'static str, target: &Target) -> Path {
-    let (service, numbers, backend) = *target;
-    Path { name, from, service, numbers, backend, node_port: false }
+    let (_, numbers, backend) = *target;
+    Path { name, from, numbers, backend, node_port: false }
 }
 
 impl Path {
