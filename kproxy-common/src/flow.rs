@@ -44,7 +44,8 @@ pub struct FlowValue {
     pub flags: u16,
     /// Service index.
     pub service: u32,
-    /// Time of the last packet of this direction: seconds of CLOCK_MONOTONIC. 0: none yet.
+    /// Time of the last packet of this direction, at first that of the connection's opening:
+    /// seconds of CLOCK_MONOTONIC.
     pub last_seen: u32,
     /// Generation of the service's word when the backend was chosen.
     pub generation: u16,
@@ -58,7 +59,8 @@ pub mod flow_flags {
     pub const REVERSE: u16 = 1;
     /// The backend is elsewhere: netfilter masquerades the connection (forward entry).
     pub const MASQUERADE: u16 = 1 << 1;
-    /// Forward entry: the backend has answered, so netfilter knows the connection.
+    /// The backend has answered. Set on the reverse entry by the answer, and on the forward entry of
+    /// a masqueraded flow once seen there: netfilter knows the connection from then on.
     pub const REPLIED: u16 = 1 << 2;
     /// A FIN has passed in this direction.
     pub const FIN: u16 = 1 << 3;
@@ -102,7 +104,7 @@ pub enum FlowState {
 }
 
 impl FlowState {
-    /// From the flags and times of both directions.
+    /// From the flags of both directions.
     #[inline(always)]
     pub fn of(forward: &FlowValue, reverse: &FlowValue) -> Self {
         let either = forward.flags | reverse.flags;
@@ -112,7 +114,7 @@ impl FlowState {
             Self::Closed
         } else if either & flow_flags::FIN != 0 {
             Self::HalfClosed
-        } else if reverse.last_seen != 0 {
+        } else if reverse.flags & flow_flags::REPLIED != 0 {
             Self::Established
         } else {
             Self::Opening
@@ -180,16 +182,16 @@ mod tests {
 
     #[test]
     fn state_follows_the_flags_of_both_directions() {
-        let value = |flags, last_seen| FlowValue { flags, last_seen, ..FlowValue::default() };
-        let fin = flow_flags::FIN;
+        let value = |flags| FlowValue { flags, ..FlowValue::default() };
+        let (fin, replied) = (flow_flags::FIN, flow_flags::REPLIED);
         for (forward, reverse, want) in [
-            (value(0, 1), value(0, 0), FlowState::Opening),
-            (value(0, 1), value(0, 1), FlowState::Established),
-            (value(fin, 1), value(0, 1), FlowState::HalfClosed),
-            (value(0, 1), value(fin, 1), FlowState::HalfClosed),
-            (value(fin, 1), value(fin, 1), FlowState::Closed),
-            (value(0, 1), value(flow_flags::RST, 1), FlowState::Reset),
-            (value(fin | flow_flags::RST, 1), value(fin, 1), FlowState::Reset),
+            (value(0), value(0), FlowState::Opening),
+            (value(0), value(replied), FlowState::Established),
+            (value(fin), value(replied), FlowState::HalfClosed),
+            (value(0), value(fin | replied), FlowState::HalfClosed),
+            (value(fin), value(fin | replied), FlowState::Closed),
+            (value(0), value(flow_flags::RST), FlowState::Reset),
+            (value(fin | flow_flags::RST), value(fin | replied), FlowState::Reset),
         ] {
             assert_eq!(FlowState::of(&forward, &reverse), want);
         }

@@ -15,11 +15,11 @@ use crate::{maps::FLOWS, packet::Packet, pick};
 /// Backends tried before a collision of answers is given up on.
 const COLLISION_TRIES: u32 = 4;
 
-/// Seconds of CLOCK_MONOTONIC, never 0.
+/// Seconds of CLOCK_MONOTONIC.
 #[inline(always)]
 pub(crate) fn now() -> u32 {
     // SAFETY: no arguments.
-    (unsafe { bpf_ktime_get_ns() } / 1_000_000_000) as u32 | 1
+    (unsafe { bpf_ktime_get_ns() } / 1_000_000_000) as u32
 }
 
 /// The live entry of this packet, if there is one.
@@ -43,12 +43,22 @@ pub(crate) fn touch(value: &mut FlowValue, packet: &Packet) {
     }
 }
 
-/// Whether an opening packet on an existing forward entry starts a new connection: the old one is
-/// over, or it was never answered and the backends have changed since (the retry goes to a live
-/// backend).
+/// Ends the connection of a forward entry when an opening packet starts a new one on the same
+/// addresses and ports: the old one is over, or it was never answered and the backends have changed
+/// since (the retry goes to a live backend).
 #[inline(always)]
-pub(crate) fn must_restart(key: &FlowKey, forward: &FlowValue) -> bool {
-    let Some(reverse) = find(&key.reverse_for(forward.addr, forward.port)) else { return true };
+pub(crate) fn end_if_over(key: &FlowKey, forward: &FlowValue) -> bool {
+    let reverse_key = key.reverse_for(forward.addr, forward.port);
+    let over = is_over(forward, &reverse_key);
+    if over {
+        let _ = FLOWS.remove(&reverse_key);
+    }
+    over
+}
+
+#[inline(always)]
+fn is_over(forward: &FlowValue, reverse_key: &FlowKey) -> bool {
+    let Some(reverse) = find(reverse_key) else { return true };
     let state = FlowState::of(forward, reverse);
     if state.is_over() {
         return true;
@@ -90,7 +100,7 @@ fn claim_reverse(
         port: packet.key.dst_port,
         flags: flow_flags::REVERSE,
         service,
-        last_seen: 0,
+        last_seen: now(),
         generation: word.generation,
         pad: 0,
     };

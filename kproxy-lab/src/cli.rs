@@ -7,11 +7,12 @@ use std::process::{Command, ExitCode};
 use std::thread;
 
 use anyhow::{Context as _, Result};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::lab::Lab;
 use crate::layout::Names;
-use crate::{agent, cgroup, netns, signals, state, watcher};
+use crate::proxy::{Mode, ProxyKind, Source};
+use crate::{agent, cgroup, kubernetes, netns, signals, state, watcher};
 
 /// Clusters made of network namespaces, for trying and testing kproxy.
 #[derive(Debug, Parser)]
@@ -25,6 +26,12 @@ pub struct Cli {
 enum Action {
     /// Make a lab and keep it until Ctrl-C.
     Up {
+        /// Start etcd and the real kube-apiserver too.
+        #[arg(long)]
+        api_server: bool,
+        /// Start a proxy on every node; without an API server kproxy reads the lab's manifests.
+        #[arg(long)]
+        proxy: Option<UpProxy>,
         /// Number of nodes.
         #[arg(long, default_value_t = 2)]
         nodes: u8,
@@ -34,6 +41,8 @@ enum Action {
     },
     /// List the labs on this machine.
     List,
+    /// Find etcd, kube-apiserver and kube-proxy, build what is missing (minutes), print the paths.
+    Programs,
     /// Remove labs: those named, else those whose process has died.
     Clean {
         /// Ids of labs, dead or alive.
@@ -70,6 +79,24 @@ enum Action {
     Watch { lab: String },
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum UpProxy {
+    Kproxy,
+    Nftables,
+    Iptables,
+}
+
+impl UpProxy {
+    const fn kind(self, api_server: bool) -> ProxyKind {
+        match self {
+            Self::Kproxy if api_server => ProxyKind::Kproxy(Source::Api),
+            Self::Kproxy => ProxyKind::Kproxy(Source::Manifests),
+            Self::Nftables => ProxyKind::KubeProxy(Mode::Nftables),
+            Self::Iptables => ProxyKind::KubeProxy(Mode::Iptables),
+        }
+    }
+}
+
 impl Cli {
     /// Does what the command line says.
     ///
@@ -77,8 +104,15 @@ impl Cli {
     /// When it cannot be done.
     pub fn run(self) -> Result<ExitCode> {
         match self.command {
-            Action::Up { nodes, pods } => up(nodes, &pods)?,
+            Action::Up { api_server, proxy, nodes, pods } => up(nodes, &pods, api_server, proxy)?,
             Action::List => list()?,
+            Action::Programs => {
+                for path in
+                    [kubernetes::etcd()?, kubernetes::kube_apiserver()?, kubernetes::kube_proxy()?]
+                {
+                    println!("{}", path.display());
+                }
+            }
             Action::Clean { ids } => clean(&ids)?,
             Action::Enter { lab, place, netns, cgroup, command } => {
                 let (netns, cgroup) = match (netns, cgroup, lab, place) {
@@ -97,15 +131,29 @@ impl Cli {
     }
 }
 
-fn up(nodes: u8, pods: &[String]) -> Result<()> {
+fn up(nodes: u8, pods: &[String], api_server: bool, proxy: Option<UpProxy>) -> Result<()> {
     signals::clean_on_signals()?;
     let pods: Vec<&str> = pods.iter().map(String::as_str).collect();
     let lab = Lab::builder().nodes(nodes).pods(&pods).build()?;
+    let kind = proxy.map(|proxy| proxy.kind(api_server));
+    if api_server || matches!(kind, Some(ProxyKind::KubeProxy(_))) {
+        lab.start_control_plane()?;
+    }
+    if let Some(kind) = kind {
+        lab.start_proxies(kind)?;
+    }
     println!("lab {} is up; Ctrl-C removes it. Enter a place with:", lab.id());
     for name in lab.place_names() {
         let place = lab.place(&name)?;
         let [v4, v6] = place.addresses().both();
         println!("  kproxy-lab enter {} {name:<8}  # {v4} {v6}", lab.id());
+    }
+    match lab.control() {
+        Ok(control) => println!(
+            "API server, from inside a place: kubectl --kubeconfig {}",
+            control.admin_kubeconfig().display()
+        ),
+        Err(_not_started) => println!("manifests: {}", lab.manifests().display()),
     }
     loop {
         thread::park();

@@ -97,12 +97,22 @@ pub(crate) const fn on_node(node: u8, host: u8) -> Addresses {
 
 /// The router's host number on every subnet, and the bridge's in every pod range.
 pub(crate) const GATEWAY: u8 = 1;
+/// Host number of the control plane on the fabric.
+pub(crate) const CONTROL: u8 = 2;
 /// Host number of the outside client on its subnet.
 pub(crate) const CLIENT: u8 = 2;
 
 /// Address of node `n` (counted from 1) on the fabric.
 pub(crate) const fn node(n: u8) -> Addresses {
     on_fabric(10 + n)
+}
+
+/// ClusterIPs of the API server: the first of each range.
+pub(crate) const fn first_service_ips() -> [IpAddr; 2] {
+    [
+        IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)),
+        IpAddr::V6(Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, 1)),
+    ]
 }
 
 /// Names of one lab's things. A place is `n1` (a node), `n1/a` (a pod of it), `client`, `router`

@@ -36,6 +36,12 @@ pub(crate) fn bpffs(at: &Path) -> Result<()> {
         .with_context(|| format!("mount a BPF file system at {}", at.display()))
 }
 
+/// Mounts a file system in memory.
+pub(crate) fn tmpfs(at: &Path) -> Result<()> {
+    mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), None::<&str>)
+        .with_context(|| format!("mount a tmpfs at {}", at.display()))
+}
+
 /// Unmounts everything below a folder, the last mounted first.
 pub(crate) fn unmount_below(dir: &Path) -> Result<()> {
     for mount in list()?.into_iter().rev().filter(|mount| mount.at.starts_with(dir)) {

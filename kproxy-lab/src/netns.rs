@@ -44,6 +44,11 @@ pub(crate) fn sysctl(path: &Path, settings: &[(&str, &str)]) -> Result<()> {
     })
 }
 
+/// Whether the kernel passes bridged packets to netfilter where told so (module br_netfilter).
+pub(crate) fn has_bridge_netfilter() -> bool {
+    Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables").exists()
+}
+
 /// Runs `ip` commands, one a line, in the named namespace or in none. The `ip` process works
 /// inside `cgroup`: when the lab is cleaned half-way through its making, it ends with the rest.
 pub(crate) fn ip(netns: Option<&str>, commands: &str, cgroup: &Path) -> Result<()> {

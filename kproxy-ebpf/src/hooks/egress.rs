@@ -48,6 +48,7 @@ fn try_egress<const L3: usize>(ctx: &TcContext) -> Result<Verdict, (u32, DropRea
     if value.flags & flow_flags::REVERSE == 0 {
         return Ok(Verdict::Pass);
     }
+    value.flags |= flow_flags::REPLIED;
     flow::touch(value, &packet);
     let (addr, port, service) = (value.addr, value.port, value.service);
     stats::count_packet(service, ctx.len());

@@ -70,14 +70,14 @@ fn flow_of(ctx: &TcContext, packet: &Packet) -> Result<Option<FlowValue>, (u32, 
         if value.flags & flow_flags::REVERSE != 0 {
             return Ok(None);
         }
-        if !packet.is_syn() || !flow::must_restart(&packet.key, value) {
+        if !packet.is_syn() || !flow::end_if_over(&packet.key, value) {
             flow::touch(value, packet);
             if value.flags & (flow_flags::MASQUERADE | flow_flags::REPLIED)
                 == flow_flags::MASQUERADE
                 && packet.is_udp()
             {
                 let answered = flow::find(&packet.key.reverse_for(value.addr, value.port))
-                    .is_some_and(|reverse| reverse.last_seen != 0);
+                    .is_some_and(|reverse| reverse.flags & flow_flags::REPLIED != 0);
                 if answered {
                     value.flags |= flow_flags::REPLIED;
                 }

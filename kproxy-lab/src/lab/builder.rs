@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -10,18 +10,19 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use crate::lab::{Lab, Place, wiring};
 use crate::layout::{self, GATEWAY};
 use crate::watcher::Watcher;
-use crate::{cgroup, signals, state};
+use crate::{cgroup, netns, signals, state};
 
 /// How a lab shall look.
 #[derive(Clone, Debug)]
 pub struct Builder {
     nodes: u8,
     pods: Vec<String>,
+    bridge_netfilter: bool,
 }
 
 impl Default for Builder {
     fn default() -> Self {
-        Self { nodes: 1, pods: vec!["a".into(), "b".into()] }
+        Self { nodes: 1, pods: vec!["a".into(), "b".into()], bridge_netfilter: true }
     }
 }
 
@@ -37,6 +38,15 @@ impl Builder {
     #[must_use]
     pub fn pods(mut self, pods: &[&str]) -> Self {
         self.pods = pods.iter().map(|pod| (*pod).to_owned()).collect();
+        self
+    }
+
+    /// Whether packets between pods of one node pass netfilter (default: yes, where the kernel's
+    /// br_netfilter is loaded). kube-proxy needs it: it never sees the replies of such pods
+    /// otherwise.
+    #[must_use]
+    pub fn bridge_netfilter(mut self, on: bool) -> Self {
+        self.bridge_netfilter = on;
         self
     }
 
@@ -62,13 +72,14 @@ impl Builder {
             nodes: self.nodes,
             places: Mutex::new(BTreeMap::new()),
             proxies: Mutex::new(Vec::new()),
+            control: OnceLock::new(),
             // From here on a failure drops the lab and so removes it.
             watcher: Some(Watcher::start(names.id()).inspect_err(|_failed| {
                 let _nothing_but_a_folder = state::clean(names.id());
             })?),
             names,
         };
-        lab.wire()?;
+        lab.wire(self.bridge_netfilter)?;
         in_parallel(lab.nodes().iter().map(|node| {
             let (lab, pods) = (&lab, &self.pods);
             move || pods.iter().try_for_each(|pod| lab.add_pod(node, pod).map(drop))
@@ -79,7 +90,7 @@ impl Builder {
 
 impl Lab {
     /// Router, client and nodes.
-    fn wire(&self) -> Result<()> {
+    fn wire(&self, bridge_netfilter: bool) -> Result<()> {
         cgroup::make(&self.cgroup.join("setup"))?;
         fs::create_dir(self.manifests())
             .with_context(|| format!("make {}", self.manifests().display()))?;
@@ -106,6 +117,14 @@ impl Lab {
         for (number, node) in (1..).zip(&nodes) {
             self.ip(Some(node), &wiring::node(number, self.nodes))?;
             self.make_node_dirs(node)?;
+        }
+        if netns::has_bridge_netfilter() {
+            // The router's bridge stands for a switch.
+            netns::sysctl(&self.names.netns_path("router"), wiring::bridge_netfilter(false))?;
+            for node in &nodes {
+                let settings = wiring::bridge_netfilter(bridge_netfilter);
+                netns::sysctl(&self.names.netns_path(node), settings)?;
+            }
         }
         Ok(())
     }

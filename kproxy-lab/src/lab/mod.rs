@@ -7,7 +7,7 @@ mod wiring;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::{fs, io};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 pub use builder::Builder;
 pub use place::{Held, Place};
 
+use crate::control::ControlPlane;
 use crate::layout::{self, Names};
 use crate::proxy::Proxy;
 use crate::watcher::Watcher;
@@ -29,6 +30,7 @@ pub struct Lab {
     nodes: u8,
     places: Mutex<BTreeMap<String, Arc<Place>>>,
     proxies: Mutex<Vec<Arc<Proxy>>>,
+    control: OnceLock<ControlPlane>,
     /// `None` once the lab is kept.
     watcher: Option<Watcher>,
 }
@@ -215,6 +217,41 @@ impl Lab {
         self.ip(Some("router"), &wiring::service_routes(self.node_number(node)?))
     }
 
+    /// Starts etcd and the real kube-apiserver, and writes the lab's Nodes. The first use on a
+    /// machine builds the API server, which takes minutes.
+    ///
+    /// # Errors
+    /// When it runs already, a program is missing, or the API server does not get ready.
+    pub fn start_control_plane(&self) -> Result<&ControlPlane> {
+        if self.control.get().is_some() {
+            bail!("lab {} has a control plane already", self.id());
+        }
+        let control = ControlPlane::start(self)?;
+        Ok(self.control.get_or_init(|| control))
+    }
+
+    /// The running control plane.
+    ///
+    /// # Errors
+    /// Before [`Self::start_control_plane`].
+    pub fn control(&self) -> Result<&ControlPlane> {
+        self.control.get().with_context(|| {
+            format!("lab {} has no API server; call start_control_plane() first", self.id())
+        })
+    }
+
+    /// Makes the control plane's place.
+    pub(crate) fn add_control_place(&self) -> Result<Arc<Place>> {
+        let (name, host) = ("control".to_owned(), layout::CONTROL);
+        self.make_namespaces(std::slice::from_ref(&name), &[])?;
+        self.ip(Some("router"), &wiring::fabric_port_of(&self.names, &name))?;
+        self.ip(Some(&name), &wiring::on_fabric(host))?;
+        let place = Place::new(&self.names, &self.cgroup, &name, layout::on_fabric(host));
+        let place = Arc::new(place);
+        self.places().insert(name, Arc::clone(&place));
+        Ok(place)
+    }
+
     /// Leaves the lab running when this process ends; `kproxy-lab clean ID` removes it.
     ///
     /// # Errors
@@ -286,6 +323,9 @@ impl Drop for Lab {
         }
         for proxy in self.proxies().iter() {
             proxy.end();
+        }
+        if let Some(control) = self.control.get() {
+            control.end();
         }
         if let Err(error) = state::clean(self.id()) {
             // The watcher, which ends next, tries again; then `kproxy-lab clean` can.

@@ -16,6 +16,15 @@ pub(super) const SETTINGS: &[(&str, &str)] =
 pub(super) const FORWARDING: &[(&str, &str)] =
     &[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")];
 
+/// Whether bridged packets pass netfilter; only where br_netfilter is loaded.
+pub(super) const fn bridge_netfilter(on: bool) -> &'static [(&'static str, &'static str)] {
+    if on {
+        &[("bridge/bridge-nf-call-iptables", "1"), ("bridge/bridge-nf-call-ip6tables", "1")]
+    } else {
+        &[("bridge/bridge-nf-call-iptables", "0"), ("bridge/bridge-nf-call-ip6tables", "0")]
+    }
+}
+
 /// `ip` commands, one a line.
 #[derive(Default)]
 pub(super) struct Script(String);
@@ -101,6 +110,20 @@ fn fabric_port(script: &mut Script, names: &Names, place: &str) {
     script.line(format!("link set {place} master br0 up"));
 }
 
+/// Connects one more place to the nodes' bridge (in the router).
+pub(super) fn fabric_port_of(names: &Names, place: &str) -> Script {
+    let mut script = Script::default();
+    fabric_port(&mut script, names, place);
+    script
+}
+
+/// A place on the nodes' subnet that is no node.
+pub(super) fn on_fabric(host: u8) -> Script {
+    let mut script = Script::default();
+    script.uplink(layout::on_fabric(host), layout::on_fabric(GATEWAY));
+    script
+}
+
 pub(super) fn client() -> Script {
     let mut script = Script::default();
     script.uplink(layout::on_outside(layout::CLIENT), layout::on_outside(GATEWAY));
@@ -124,6 +147,9 @@ pub(super) fn pod_port(names: &Names, place: &str, pod: &str) -> Script {
     let mut script = Script::default();
     script.veth(&format!("veth-{pod}"), &names.netns(place));
     script.line(format!("link set veth-{pod} master cni0 up"));
+    // As bridge CNIs have it: with br_netfilter, a pod that reaches itself through a Service leaves
+    // the bridge by the port it came from.
+    script.line(format!("link set veth-{pod} type bridge_slave hairpin on"));
     script
 }
 

@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::binary;
 use crate::lab::Lab;
 use crate::layout::CLUSTER_CIDRS;
-use crate::proxy::process::{Proxy, Ready};
+use crate::proxy::handle::{Proxy, Ready};
 use crate::proxy::{ProxySpec, Source, command_with};
 
 /// What kproxy says when everything is programmed.
@@ -19,6 +19,13 @@ pub(super) fn prepare(lab: &Lab, node: &str, source: Source, spec: &ProxySpec) -
     let mut run = command_with(lab, node, &program, spec.capabilities.as_deref())?;
     run.arg("run");
     match source {
+        Source::Api => {
+            let kubeconfig = match &spec.kubeconfig {
+                Some(path) => path,
+                None => lab.control()?.kproxy_kubeconfig(),
+            };
+            run.arg("--kubeconfig").arg(kubeconfig)
+        }
         Source::Manifests => run.arg("--manifests").arg(lab.manifests()),
     };
     run.args(["--hostname-override", node, "--cluster-cidr", CLUSTER_CIDRS]);
@@ -27,7 +34,7 @@ pub(super) fn prepare(lab: &Lab, node: &str, source: Source, spec: &ProxySpec) -
     run.args(&spec.arguments);
 
     let cleanup = cleanup(lab, node, &program)?;
-    Ok(Proxy::new(lab, node, run, cleanup, Ready::Logged(IN_SYNC)))
+    Ok(Proxy::new(lab, node, "kproxy", run, cleanup, Ready::Logged(IN_SYNC)))
 }
 
 /// Removes every trace of kproxy; with all of root's rights.

@@ -1,7 +1,8 @@
 //! Service proxies on a lab's nodes: kproxy, or the real kube-proxy in its place.
 
+mod handle;
 mod kproxy;
-mod process;
+mod kube_proxy;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 
-pub use process::Proxy;
+pub use handle::Proxy;
 
 use crate::binary;
 use crate::lab::Lab;
@@ -18,6 +19,8 @@ use crate::lab::Lab;
 /// Where kproxy reads its objects.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Source {
+    /// The lab's API server.
+    Api,
     /// The lab's folder of manifests.
     Manifests,
 }
@@ -27,6 +30,27 @@ pub enum Source {
 pub enum ProxyKind {
     /// kproxy.
     Kproxy(Source),
+    /// The real kube-proxy; needs the lab's API server.
+    KubeProxy(Mode),
+}
+
+/// What kube-proxy programs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Mode {
+    /// nftables.
+    Nftables,
+    /// iptables.
+    Iptables,
+}
+
+impl Mode {
+    /// kube-proxy's own word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nftables => "nftables",
+            Self::Iptables => "iptables",
+        }
+    }
 }
 
 /// A proxy to start.
@@ -36,11 +60,12 @@ pub struct ProxySpec {
     binary: Option<PathBuf>,
     arguments: Vec<OsString>,
     capabilities: Option<Vec<String>>,
+    kubeconfig: Option<PathBuf>,
 }
 
 impl From<ProxyKind> for ProxySpec {
     fn from(kind: ProxyKind) -> Self {
-        Self { kind, binary: None, arguments: Vec::new(), capabilities: None }
+        Self { kind, binary: None, arguments: Vec::new(), capabilities: None, kubeconfig: None }
     }
 }
 
@@ -48,6 +73,18 @@ impl ProxySpec {
     /// kproxy with the lab's usual arguments.
     pub fn kproxy(source: Source) -> Self {
         ProxyKind::Kproxy(source).into()
+    }
+
+    /// The real kube-proxy with the lab's usual settings.
+    pub fn kube_proxy(mode: Mode) -> Self {
+        ProxyKind::KubeProxy(mode).into()
+    }
+
+    /// kproxy with [`Source::Api`]: the rights of this file instead of the lab's usual ones.
+    #[must_use]
+    pub fn kubeconfig(mut self, path: &Path) -> Self {
+        self.kubeconfig = Some(path.to_owned());
+        self
     }
 
     /// Adds arguments.
@@ -85,6 +122,7 @@ impl Lab {
         }
         let proxy = Arc::new(match spec.kind {
             ProxyKind::Kproxy(source) => kproxy::prepare(self, node, source, &spec)?,
+            ProxyKind::KubeProxy(mode) => kube_proxy::prepare(self, node, mode, &spec)?,
         });
         self.proxies().push(Arc::clone(&proxy));
         proxy.start()?;

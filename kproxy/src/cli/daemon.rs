@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use crate::control::PROBLEMS_FILE;
 use crate::model::Problem;
 
 /// Pid of the daemon, in decimal.
@@ -15,7 +16,7 @@ pub fn pid_file(run_dir: &Path) -> PathBuf {
 
 /// Current problems, a JSON array of [`Problem`].
 pub fn problems_file(run_dir: &Path) -> PathBuf {
-    run_dir.join("problems.json")
+    run_dir.join(PROBLEMS_FILE)
 }
 
 /// Pid of the running daemon; `None` if there is none: no pid file, or its process is gone or no

@@ -14,6 +14,8 @@ pub mod rows;
 pub mod run;
 pub mod status;
 pub mod tables;
+#[cfg(test)]
+mod tests;
 pub mod values;
 pub mod version;
 

@@ -96,11 +96,11 @@ impl fmt::Display for MapSize {
     }
 }
 
-/// Node name as kube-proxy takes it: trimmed, lower case, not blank
-/// (`k8s.io/component-helpers/node/util/hostname.go`).
+/// Node name as kube-proxy takes it: trimmed, lower case (`GetHostname` in kubernetes
+/// `pkg/util/node/node.go`). Empty counts as not given; nothing but blanks is refused.
 pub(super) fn node_name(text: &str) -> Result<String, String> {
     match text.trim() {
-        "" => Err("the name is blank".to_owned()),
+        "" if !text.is_empty() => Err("the name is blank".to_owned()),
         name => Ok(name.to_lowercase()),
     }
 }

@@ -85,11 +85,6 @@ impl Planner {
         self.lists.node
     }
 
-    /// Whether a Service is to be planned again.
-    pub fn is_dirty(&self) -> bool {
-        !self.dirty.is_empty()
-    }
-
     /// Plans what was touched and answers what changes. Planning everything anew would give the
     /// same [`Self::plans`].
     pub fn take_changes(&mut self) -> Vec<Change> {

@@ -47,6 +47,10 @@ impl Settings {
 }
 
 /// Everything that can wake the loop.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, on the stack: a box would only add an allocation an event"
+)]
 enum Event {
     Source(source::Event),
     SourceEnded,
@@ -186,7 +190,7 @@ impl<S: DataplaneSink> Loop<S> {
         if !self.in_sync {
             self.first_sync()?;
         } else if !changes.is_empty() {
-            let objects = changes.iter().map(|change| service_text(change)).collect();
+            let objects = changes.iter().map(service_text).collect();
             let count = changes.len();
             let Report { writes, words, problems } = self.sink.apply(changes);
             debug!(changes = count, writes, words, "applied");

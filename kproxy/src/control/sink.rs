@@ -3,21 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::model::Problem;
+pub use crate::dataplane::Report;
 use crate::plan::{Change, ServicePortPlan};
-
-/// What a step did to the data path.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Report {
-    /// System calls that changed a map.
-    pub writes: usize,
-    /// Backend sets published without a system call.
-    pub words: usize,
-    /// What could not be done. Each names its object as `Service namespace/name` when it is about
-    /// one; the loop drops it when that Service is applied again without trouble, and tries
-    /// everything again after a while as long as there is one.
-    pub problems: Vec<Problem>,
-}
 
 /// The data path as the control loop sees it. Calls may block for as long as map writes take.
 pub trait DataplaneSink {

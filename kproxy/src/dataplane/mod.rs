@@ -4,6 +4,7 @@ mod codec;
 mod memory;
 pub mod pins;
 pub mod read;
+mod sweep;
 mod sys;
 mod writer;
 

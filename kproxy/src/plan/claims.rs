@@ -141,16 +141,6 @@ impl Claims {
             .take_while(move |id| id.namespace == service.namespace && id.name == service.name)
     }
 
-    /// Number of service ports.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Whether there is no service port.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// One problem for each frontend that is withheld from a service port.
     pub fn problems(&self, id: &ServicePortId) -> Vec<Problem> {
         let Some(entry) = self.entries.get(id) else { return Vec::new() };

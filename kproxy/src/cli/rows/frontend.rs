@@ -47,7 +47,7 @@ impl Frontend {
         Cell::new(if words.is_empty() { "?".to_owned() } else { words.join("+") })
     }
 
-    /// `2`, `0 reject`, or `2 (outside: 0 drop)` where the two classes of senders differ.
+    /// `2`, `0 reject`, or `2, out 0 drop` where senders outside get something else.
     fn backends(&self) -> Cell {
         let (inside, outside) = (text(self.internal_set), text(self.external_set));
         let empty = |set: Option<SetRow>| set.is_none_or(|set| set.backends == 0);
@@ -59,7 +59,7 @@ impl Frontend {
         if inside == outside {
             return Cell::toned(inside, tone);
         }
-        Cell::toned(format!("{inside} (outside: {outside})"), tone)
+        Cell::toned(format!("{inside}, out {outside}"), tone)
     }
 }
 
@@ -82,7 +82,7 @@ impl Row for Frontend {
             Cell::new(format!("{}/{}", endpoint(addr, port), protocol(f.row.protocol)))
         })
         .give(Give::Last),
-        Column::new("KIND", Self::kinds),
+        Column::new("KIND", Self::kinds).give(Give::Last),
         Column::new("BACKENDS", Self::backends).narrow(),
         Column::new("INSIDE", |f: &Self| target(f.row.internal, f.internal_set)).wide(),
         Column::new("OUTSIDE", |f: &Self| target(f.row.external, f.external_set)).wide(),

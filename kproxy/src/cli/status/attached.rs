@@ -37,7 +37,7 @@ pub struct Device {
 }
 
 /// Sorts links by where they lead.
-pub fn of(links: Vec<LinkRow>) -> (Cgroup, Vec<Device>) {
+pub(super) fn of(links: Vec<LinkRow>) -> (Cgroup, Vec<Device>) {
     let (cgroup, devices) = sorted(links);
     let path = cgroup.id.and_then(cgroup_path);
     (Cgroup { path, ..cgroup }, devices)

@@ -21,6 +21,7 @@ use super::version::Version;
 use super::{Exit, daemon};
 use crate::dataplane::read::{DropRow, Pins, UsageRow};
 use crate::model::Problem;
+use crate::node::nft;
 
 /// From this fill on a map is a reason for concern, in percent.
 const NEARLY_FULL: f64 = 90.0;
@@ -43,6 +44,9 @@ pub struct Status {
     pub cgroup: Cgroup,
     /// Programs of the packet path, by device.
     pub devices: Vec<Device>,
+    /// Whether kproxy's nftables table is there, which masquerades and rejects for the packet path;
+    /// `None` if `nft` could not tell.
+    pub nftables_table: Option<bool>,
     /// Addresses of this node, on which NodePorts answer.
     pub node_addresses: Vec<IpAddr>,
     /// How much is served.
@@ -88,7 +92,8 @@ pub struct Fill {
 }
 
 impl Fill {
-    fn new(usage: UsageRow) -> Self {
+    /// With the percentage worked out.
+    pub fn new(usage: UsageRow) -> Self {
         let percent = usage.used as f64 * 100.0 / usage.capacity.max(1) as f64;
         // One digit: this is read by people and compared with thresholds.
         Self { usage, percent: (percent * 10.0).round() / 10.0 }
@@ -154,6 +159,7 @@ fn collect(pins: &Pins, run_dir: &Path) -> Result<Status> {
         daemon: Daemon { running: pid.is_some(), pid },
         cgroup,
         devices,
+        nftables_table: nft::is_present().ok(),
         node_addresses: pins.node_addresses()?.into_iter().collect(),
         totals: Totals {
             service_ports: services.len(),
@@ -193,6 +199,13 @@ impl Status {
                 device.name,
                 device.missing.join(", ")
             ));
+        }
+        if self.nftables_table == Some(false) && !self.devices.is_empty() {
+            reasons.push(
+                "the nftables table `inet kproxy` is missing: traffic from outside to backends on \
+                 other nodes gets no answer; restart kproxy"
+                    .to_owned(),
+            );
         }
         for fill in self.maps.iter().filter(|fill| fill.is_nearly_full()) {
             let UsageRow { map, used, capacity } = fill.usage;

@@ -44,9 +44,7 @@ pub fn print(out: &mut dyn Write, look: &Look, status: &Status) -> io::Result<()
 fn facts(out: &mut dyn Write, look: &Look, status: &Status) -> io::Result<()> {
     match status.daemon.pid {
         Some(pid) => fact(out, look, "Daemon", &format!("running, pid {pid}"))?,
-        None => {
-            fact(out, look, "Daemon", "not running: Services go on working, changes do not arrive")?
-        }
+        None => fact(out, look, "Daemon", "not running")?,
     }
     fact(out, look, "Pins", &status.pins)?;
     let cgroup = &status.cgroup;
@@ -70,6 +68,12 @@ fn facts(out: &mut dyn Write, look: &Look, status: &Status) -> io::Result<()> {
     {
         fact(out, look, title, &device_text(device))?;
     }
+    let table = match status.nftables_table {
+        Some(true) => "table inet kproxy present",
+        Some(false) => "table inet kproxy missing",
+        None => "not known: `nft list tables` failed",
+    };
+    fact(out, look, "Netfilter", table)?;
     if !status.node_addresses.is_empty() {
         let all: Vec<_> = status.node_addresses.iter().map(ToString::to_string).collect();
         fact(out, look, "Addresses", &all.join(", "))?;

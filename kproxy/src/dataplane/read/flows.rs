@@ -158,7 +158,7 @@ mod tests {
         let reverse = FlowValue {
             addr: key.dst,
             port: key.dst_port,
-            flags: flow_flags::REVERSE,
+            flags: flow_flags::REVERSE | flow_flags::REPLIED,
             service: 7,
             last_seen: 95,
             ..FlowValue::default()

@@ -321,10 +321,9 @@ struct Opener<'a> {
 }
 
 impl Opener<'_> {
-    fn data(&self, name: &str) -> Result<MapData, OpenError> {
+    fn data(&self, name: &str, access: sys::Access) -> Result<MapData, OpenError> {
         let path = self.dirs.map(name);
-        let fd = sys::open_pin(&path, sys::Access::Read)
-            .map_err(|error| OpenError::opening(&path, error))?;
+        let fd = sys::open_pin(&path, access).map_err(|error| OpenError::opening(&path, error))?;
         MapData::from_fd(fd).map_err(|error| OpenError::other(&path, error))
     }
 
@@ -333,7 +332,7 @@ impl Opener<'_> {
         T: TryFrom<Map, Error = aya::maps::MapError>,
     {
         let path = self.dirs.map(name);
-        Map::from_map_data(self.data(name)?)
+        Map::from_map_data(self.data(name, sys::Access::Read)?)
             .and_then(T::try_from)
             .map_err(|error| OpenError::other(&path, error))
     }
@@ -341,7 +340,9 @@ impl Opener<'_> {
     fn view<T: super::memory::Element>(&self, name: &str) -> Result<View<T>, OpenError> {
         use std::os::fd::AsFd as _;
         let path = self.dirs.map(name);
-        let data = self.data(name)?;
+        // A shared mapping of a descriptor opened read only is no shared one to the kernel (do_mmap
+        // clears VM_SHARED), and bpf_map_mmap takes only those.
+        let data = self.data(name, sys::Access::ReadWrite)?;
         let info = data.info().map_err(|error| OpenError::other(&path, error))?;
         let size = size_of::<T>();
         if info.value_size() as usize != size {

@@ -126,7 +126,7 @@ fn the_same_plan_again_changes_nothing() {
     assert_eq!(set(&mut claims, &a), Settled::default());
     let unknown = external("b", "10.96.0.2", &[]).id;
     assert_eq!(claims.update([(unknown, None)]), Settled::default());
-    assert_eq!(claims.len(), 1);
+    assert_eq!(claims.plans().len(), 1);
 }
 
 #[test]

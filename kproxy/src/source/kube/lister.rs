@@ -23,7 +23,7 @@ impl<K: Resource, T: Object> Lister<K, T> {
     pub(super) fn take(&mut self, event: watcher::Event<DeserializeGuard<K>>) -> Option<Update<T>> {
         match event {
             watcher::Event::Init => {
-                self.listing.clear();
+                self.restart();
                 None
             }
             watcher::Event::InitApply(object) => {
@@ -35,6 +35,11 @@ impl<K: Resource, T: Object> Lister<K, T> {
             watcher::Event::Apply(object) => Some(Update::Apply(self.parse(&object))),
             watcher::Event::Delete(object) => Some(Update::Delete((self.key)(object.meta()))),
         }
+    }
+
+    /// The list broke off and will start again.
+    pub(super) fn restart(&mut self) {
+        self.listing.clear();
     }
 
     fn parse(&self, object: &DeserializeGuard<K>) -> Parsed<T> {
@@ -67,10 +72,9 @@ mod tests {
     #[test]
     fn lists_are_handed_over_whole_and_start_afresh() {
         let mut lister = Lister::new(convert::service, convert::service_key);
-        assert_eq!(lister.take(watcher::Event::Init), None);
         assert_eq!(lister.take(watcher::Event::InitApply(object("a", json!(80)))), None);
-        // The list broke off: what came before must not be in the next one.
-        assert_eq!(lister.take(watcher::Event::Init), None);
+        // What came before the list broke off must not be in the next one.
+        lister.restart();
         assert_eq!(lister.take(watcher::Event::InitApply(object("b", json!(80)))), None);
         let Some(Update::Reset(list)) = lister.take(watcher::Event::InitDone) else { panic!() };
         let names: Vec<_> = list.iter().map(|parsed| parsed.key.to_string()).collect();

@@ -10,4 +10,4 @@ mod lister;
 mod outage;
 mod watch;
 
-pub use watch::{Settings, run};
+pub use watch::{LOG_DIRECTIVES, Settings, run};

@@ -1,12 +1,15 @@
-//! An API server that does not answer: said once, then now and then, then that it is over.
+//! An API server that does not answer, as a problem that comes and goes.
+//!
+//! The control loop logs a problem once when it is new and once when it is gone, so only reminders
+//! are logged here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::time::Duration;
 
 use kube::runtime::watcher;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::model::Problem;
 
@@ -30,17 +33,21 @@ impl Failure {
     /// `None` for what is no failure: 410 means that the history the watch wanted is gone, and it
     /// lists again by itself.
     pub(super) fn of(error: &watcher::Error) -> Option<Self> {
-        let code = match error {
+        let status = match error {
             watcher::Error::InitialListFailed(kube::Error::Api(status))
             | watcher::Error::WatchStartFailed(kube::Error::Api(status))
             | watcher::Error::WatchFailed(kube::Error::Api(status))
-            | watcher::Error::WatchError(status) => Some(status.code),
+            | watcher::Error::WatchError(status) => Some(status),
             _ => None,
         };
+        let text = match status {
+            Some(status) if !status.message.is_empty() => status.message.clone(),
+            // Whether it was the list or the watch that failed does not matter: the cause does.
+            _ => causes(error.source().unwrap_or(error)),
+        };
+        let code = status.map(|status| status.code);
         let answered = code.is_some() || matches!(error, watcher::Error::NoResourceVersion);
-        // Whether it was the list or the watch that failed does not matter: the cause does.
-        let cause = error.source().unwrap_or(error);
-        (code != Some(410)).then(|| Self { text: causes(cause), answered, code })
+        (code != Some(410)).then_some(Self { text, answered, code })
     }
 
     fn remedy(&self) -> &'static str {
@@ -49,7 +56,7 @@ impl Failure {
             Some(403) => {
                 "grant list and watch on services, nodes and endpointslices.discovery.k8s.io"
             }
-            _ => "check that the API server runs and that this node reaches it",
+            _ => "look into the log of the API server",
         }
     }
 }
@@ -68,15 +75,15 @@ fn causes(error: &(dyn StdError + 'static)) -> String {
     text
 }
 
-/// Which watches fail now, and what was said about it.
+/// Which watches fail now.
 pub(super) struct Outage {
     url: String,
     failing: BTreeMap<&'static str, (Failure, Instant)>,
-    /// The causes as of the last answer.
-    causes: BTreeSet<String>,
-    /// The causes logged in this outage, and when one was logged last.
-    logged: BTreeSet<String>,
-    logged_at: Instant,
+    /// Why there is no answer. Several watches fail at a time and not always alike: the first
+    /// cause is kept for as long as one of them has it.
+    silence: Option<String>,
+    problems: Vec<Problem>,
+    told_at: Instant,
 }
 
 impl Outage {
@@ -84,9 +91,9 @@ impl Outage {
         Self {
             url,
             failing: BTreeMap::new(),
-            causes: BTreeSet::new(),
-            logged: BTreeSet::new(),
-            logged_at: Instant::now(),
+            silence: None,
+            problems: Vec::new(),
+            told_at: Instant::now(),
         }
     }
 
@@ -114,45 +121,41 @@ impl Outage {
         self.tell(now)
     }
 
-    /// Logs what is new and answers the problems to show if the causes changed. Watches that fail
-    /// of one cause are one line.
     fn tell(&mut self, now: Instant) -> Option<Vec<Problem>> {
-        let causes: BTreeSet<_> =
-            self.failing.values().map(|(failure, _)| failure.text.clone()).collect();
-        if causes.is_empty() && !self.causes.is_empty() {
-            info!(url = %self.url, "the API server answers again");
-            self.logged.clear();
+        let silent = || self.failing.values().map(|(failure, _)| failure).filter(|f| !f.answered);
+        if silent().all(|failure| self.silence.as_ref() != Some(&failure.text)) {
+            self.silence = silent().next().map(|failure| failure.text.clone());
         }
-        if now - self.logged_at >= REMIND {
-            self.logged.clear();
+        let problems = self.problems();
+        if problems != self.problems {
+            self.told_at = now;
+            self.problems.clone_from(&problems);
+            return Some(problems);
         }
-        for error in &causes {
-            if self.logged.insert(error.clone()) {
-                warn!(
-                    url = %self.url, %error,
-                    "the API server cannot be used; trying again, the data path stays as it is"
-                );
-                self.logged_at = now;
+        if !problems.is_empty() && now - self.told_at >= REMIND {
+            self.told_at = now;
+            for Problem { object, what, .. } in &problems {
+                warn!(%object, %what, "still a problem");
             }
         }
-        let changed = causes != self.causes;
-        self.causes = causes;
-        changed.then(|| self.problems())
+        None
     }
 
     fn problems(&self) -> Vec<Problem> {
         let object = format!("API server {}", self.url);
-        let mut by_text: BTreeMap<&str, (Vec<&str>, &Failure)> = BTreeMap::new();
-        for (watch, (failure, _)) in &self.failing {
-            by_text.entry(&failure.text).or_insert((Vec::new(), failure)).0.push(watch);
-        }
-        by_text
-            .into_iter()
-            .map(|(text, (watches, failure))| {
-                let what = format!("cannot watch {}: {text}", watches.join(", "));
-                Problem::new(object.as_str(), what, failure.remedy())
-            })
-            .collect()
+        let silence = self.silence.as_ref().map(|text| {
+            Problem::new(
+                object.as_str(),
+                format!("does not answer: {text}; trying again, the data path stays as it is"),
+                "check that the API server runs and that this node reaches it",
+            )
+        });
+        let refusals = self.failing.iter().filter(|(_, (failure, _))| failure.answered);
+        let refusals = refusals.map(|(watch, (failure, _))| {
+            let what = format!("does not let {watch} be watched: {}; trying again", failure.text);
+            Problem::new(object.as_str(), what, failure.remedy())
+        });
+        silence.into_iter().chain(refusals).collect()
     }
 }
 
@@ -160,35 +163,42 @@ impl Outage {
 mod tests {
     use super::*;
 
-    fn refused() -> Failure {
-        Failure { text: "connection refused".to_owned(), answered: false, code: None }
-    }
+    const URL: &str = "https://192.0.2.1:6443";
 
-    fn forbidden() -> Failure {
-        Failure { text: "nodes is forbidden".to_owned(), answered: true, code: Some(403) }
+    fn silent(text: &str) -> Failure {
+        Failure { text: text.to_owned(), answered: false, code: None }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_cause_is_told_once() {
-        let mut outage = Outage::new("https://192.0.2.1:6443".to_owned());
-        let problems = outage.failed("Services", refused()).unwrap();
+    async fn one_outage_is_one_problem() {
+        let mut outage = Outage::new(URL.to_owned());
+        let problems = outage.failed("Service", silent("connection refused")).unwrap();
         assert_eq!(problems.len(), 1);
         assert_eq!(problems[0].object, "API server https://192.0.2.1:6443");
-        assert_eq!(outage.failed("Services", refused()), None);
-        // The problem names one watch more only with the next change; the log line is the same.
-        assert_eq!(outage.failed("EndpointSlices", refused()), None);
-        assert_eq!(outage.works("Nodes"), None);
-        assert_eq!(outage.works("Services"), None);
-        assert_eq!(outage.works("EndpointSlices"), Some(Vec::new()));
+        for (watch, text) in [
+            ("Service", "connection refused"),
+            ("Node", "timed out"),
+            ("Service", "connection refused"),
+            ("EndpointSlice", "connection refused"),
+        ] {
+            assert_eq!(outage.failed(watch, silent(text)), None);
+        }
+        // The cause that was told is no longer one of the current ones.
+        assert_eq!(outage.works("Service"), None);
+        let problems = outage.works("EndpointSlice").unwrap();
+        assert!(problems[0].what.contains("timed out"), "{}", problems[0]);
+        assert_eq!(outage.works("Node"), Some(Vec::new()));
+        assert_eq!(outage.works("Node"), None);
         assert!(outage.is_over());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_ends_an_outage_but_no_refusal() {
-        let mut outage = Outage::new("https://192.0.2.1:6443".to_owned());
-        outage.failed("Services", refused());
-        let problems = outage.failed("the own Node", forbidden()).unwrap();
-        assert_eq!(problems.len(), 2);
+    async fn an_answer_ends_silence_but_no_refusal() {
+        let mut outage = Outage::new(URL.to_owned());
+        outage.failed("Service", silent("connection refused"));
+        let forbidden =
+            Failure { text: "nodes is forbidden".to_owned(), answered: true, code: Some(403) };
+        assert_eq!(outage.failed("Node", forbidden).unwrap().len(), 2);
         let problems = outage.reached().unwrap();
         assert_eq!(problems.len(), 1);
         assert!(problems[0].remedy.contains("grant"), "{}", problems[0]);

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures::{Stream, StreamExt as _};
+use futures::future::ready;
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use kube::core::DeserializeGuard;
@@ -23,10 +24,15 @@ use crate::model::Node;
 use crate::source::convert::{self, HEADLESS_LABEL, PROXY_NAME_LABEL};
 use crate::source::{Event, Object, Update};
 
+/// Log filter directives for this source. The client logs each failed request as an error; what
+/// there is to know of them is in the problems that this source reports, once.
+pub const LOG_DIRECTIVES: &[&str] = &["kube_client=off", "kube_runtime=off"];
+
 /// The standing problem of this source.
 const ORIGIN: &str = "API server";
-/// How often an API server that went away is asked whether it is back.
-const PROBE: Duration = Duration::from_secs(2);
+/// First and longest pause between two questions whether the API server is back.
+const PROBE_MIN: Duration = Duration::from_secs(1);
+const PROBE_MAX: Duration = Duration::from_secs(30);
 /// Connecting within a cluster takes milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -120,8 +126,11 @@ impl Session {
     {
         let mut changes = changes::<K>(client, selector);
         while let Some(change) = changes.next().await {
-            if let Some(change) = self.note(T::KIND, change).await
-                && let Some(update) = lister.take(change)
+            let Some(change) = self.note(T::KIND, change).await else {
+                lister.restart();
+                continue;
+            };
+            if let Some(update) = lister.take(change)
                 && self.events.send(event(update)).await.is_err()
             {
                 return;
@@ -134,7 +143,10 @@ impl Session {
         let mut changes = changes::<core::Node>(client, selector);
         let mut listed = None;
         while let Some(change) = changes.next().await {
-            let Some(change) = self.note("Node", change).await else { continue };
+            let Some(change) = self.note("Node", change).await else {
+                listed = None;
+                continue;
+            };
             let node = match change {
                 watcher::Event::Init => {
                     listed = None;
@@ -172,8 +184,6 @@ impl Session {
         change: watcher::Result<watcher::Event<K>>,
     ) -> Option<watcher::Event<K>> {
         let (problems, event) = match change {
-            // Sent before anything is asked of the server: no sign of life.
-            Ok(watcher::Event::Init) => return Some(watcher::Event::Init),
             Ok(event) => (self.outage.borrow_mut().works(watch), Some(event)),
             Err(error) => {
                 let failure = Failure::of(&error)?;
@@ -187,11 +197,14 @@ impl Session {
 
     /// Notices that the API server is back although no watch has news.
     async fn probe(&self, client: Client) {
+        let mut pause = PROBE_MIN;
         loop {
             if self.outage.borrow().is_over() {
+                pause = PROBE_MIN;
                 self.failed.notified().await;
             }
-            tokio::time::sleep(PROBE).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PROBE_MAX);
             // Any answer will do, a refusal too.
             if matches!(client.apiserver_version().await, Ok(_) | Err(kube::Error::Api(_))) {
                 let problems = self.outage.borrow_mut().reached();
@@ -210,7 +223,9 @@ impl Session {
 }
 
 /// A watch with backoff (0.8 s to 30 s) whose objects decode one by one, without their managed
-/// fields.
+/// fields. It gives no `Init`: that comes before the server is asked for anything, so it is no sign
+/// of life, and as a success it would set the backoff back to its start at every attempt. A list
+/// that breaks off gives an error.
 fn changes<K>(
     client: Client,
     selector: watcher::Config,
@@ -220,6 +235,7 @@ where
 {
     let api: Api<DeserializeGuard<K>> = Api::all(client);
     watcher(api, selector)
+        .try_filter(|event| ready(!matches!(event, watcher::Event::Init)))
         .default_backoff()
         .modify(|object| object.meta_mut().managed_fields = None)
         .boxed()

@@ -1,0 +1,140 @@
+//! Building Kubernetes programs from their Go module.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use nix::fcntl::{Flock, FlockArg};
+use serde_json::Value;
+
+use crate::binary;
+use crate::kubernetes::{STAGING_VERSION, VERSION};
+
+/// Imports keep the two programs' packages in go.mod.
+const IMPORTS: &str = "//go:build tools
+
+package tools
+
+import (
+\t_ \"k8s.io/kubernetes/cmd/kube-apiserver\"
+\t_ \"k8s.io/kubernetes/cmd/kube-proxy\"
+)
+";
+
+/// Builds one program into `folder`. Two builds at once wait for each other.
+///
+/// # Errors
+/// Without Go, without a network, or when the compiler fails.
+pub(super) fn build(folder: &Path, program: &str) -> Result<()> {
+    let source = folder.join("src");
+    fs::create_dir_all(&source).with_context(|| format!("make {}", source.display()))?;
+    let lock = folder.join("lock");
+    let lock = File::create(&lock).with_context(|| format!("make {}", lock.display()))?;
+    let _lock = match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => lock,
+        Err((lock, _held)) => {
+            say("another process builds Kubernetes programs; waiting for it");
+            Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| anyhow!("lock: {e}"))?
+        }
+    };
+    let result = folder.join(program);
+    if result.is_file() {
+        return Ok(());
+    }
+    let go = binary::in_path("go").context("find Go: install it from go.dev/dl or a package")?;
+    say(&format!("building {program} {VERSION}, once; this takes minutes"));
+    write_module(&go, &source)?;
+    run(Command::new(&go).args(["mod", "tidy"]).current_dir(&source), "downloading")?;
+    let draft = folder.join(format!("{program}.new"));
+    let package = format!("k8s.io/kubernetes/cmd/{program}");
+    let mut build = Command::new(&go);
+    build.args(["build", "-v", "-o"]).arg(&draft).arg(package).current_dir(&source);
+    run(&mut build, "compiling")?;
+    fs::rename(&draft, &result).with_context(|| format!("make {}", result.display()))?;
+    say(&format!("built {}", result.display()));
+    Ok(())
+}
+
+fn say(line: &str) {
+    eprintln!("kproxy-lab: {line}");
+}
+
+/// A module that requires Kubernetes. Its own go.mod replaces the staging modules by folders of
+/// its repository, which a dependent has to undo.
+fn write_module(go: &Path, source: &Path) -> Result<()> {
+    let write = |name: &str, text: &str| {
+        let file = source.join(name);
+        fs::write(&file, text).with_context(|| format!("write {}", file.display()))
+    };
+    write("go.mod", "module kproxy.local/kubernetes\n")?;
+    write("main.go", IMPORTS)?;
+    let module = format!("k8s.io/kubernetes@{VERSION}");
+    let output = Command::new(go)
+        .args(["mod", "download", "-json", &module])
+        .current_dir(source)
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("run {}", go.display()))?;
+    let told: Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("`go mod download {module}` said nothing of use"))?;
+    if let Some(error) = told["Error"].as_str() {
+        bail!("`go mod download {module}`: {error}");
+    }
+    let file = told["GoMod"].as_str().context("go did not say where the module is")?;
+    let theirs = fs::read_to_string(file).with_context(|| format!("read {file}"))?;
+    write("go.mod", &go_mod(&theirs))
+}
+
+fn go_mod(theirs: &str) -> String {
+    let go = theirs.lines().find(|line| line.starts_with("go ")).unwrap_or("go 1.26");
+    let mut text = format!(
+        "module kproxy.local/kubernetes\n\n{go}\n\nrequire k8s.io/kubernetes {VERSION}\n\n"
+    );
+    for line in theirs.lines() {
+        let line = line.trim().trim_start_matches("replace ");
+        if let Some((module, _)) = line.split_once(" => ./staging") {
+            text += &format!("replace {module} => {module} {STAGING_VERSION}\n");
+        }
+    }
+    text
+}
+
+/// Runs a long step; its standard error names one package a line. Tells how far it is every few
+/// seconds, and all of it on failure.
+fn run(command: &mut Command, what: &str) -> Result<()> {
+    let mut child = command.stderr(Stdio::piped()).spawn().context("run go")?;
+    let (mut lines, mut told) = (Vec::new(), Instant::now());
+    if let Some(output) = child.stderr.take() {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            lines.push(line);
+            if told.elapsed() > Duration::from_secs(5) {
+                told = Instant::now();
+                say(&format!("{what}: {} packages so far", lines.len()));
+            }
+        }
+    }
+    let status = child.wait().context("wait for go")?;
+    if !status.success() {
+        let tail = &lines[lines.len().saturating_sub(40)..];
+        bail!("{command:?}: {status}:\n{}", tail.join("\n"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn staging_modules_are_replaced_by_their_releases() {
+        let theirs = "module k8s.io/kubernetes\n\ngo 1.26.0\n\nreplace (\n\
+            \tk8s.io/api => ./staging/src/k8s.io/api\n\tk8s.io/apiserver => ./staging/src/x\n)\n";
+        let ours = go_mod(theirs);
+        assert!(ours.contains("\ngo 1.26.0\n"), "{ours}");
+        assert!(ours.contains("replace k8s.io/api => k8s.io/api v0.36.3\n"), "{ours}");
+        assert_eq!(ours.matches("replace ").count(), 2, "{ours}");
+    }
+}

@@ -1,0 +1,158 @@
+//! The samples of `docs/cli.md`.
+//!
+//! A sample is a code block after a line `<!-- sample: NAME -->`.
+
+use std::path::Path;
+
+use kproxy_common::abi;
+
+use super::{EACH, TERMINAL, dump, sample, typed};
+use crate::cli::args::{DumpTable, FilterArgs, Format};
+use crate::cli::render::json;
+use crate::cli::status::{Cgroup, Daemon, Device, Drops, Fill, Status, Totals, print};
+use crate::cli::version::Version;
+use crate::dataplane::read::UsageRow;
+use crate::model::Problem;
+
+/// A node with a dead daemon, a device that lost a program, and a bad object.
+fn status() -> Status {
+    let tables = sample::tables();
+    let map =
+        |map, used, capacity: u32| Fill::new(UsageRow { map, used, capacity: u64::from(capacity) });
+    let mut status = Status {
+        in_order: true,
+        reasons: Vec::new(),
+        version: Version { version: "0.1.0", abi_version: 1 },
+        pins: "/sys/fs/bpf/kproxy/v1".to_owned(),
+        daemon: Daemon { running: false, pid: None },
+        cgroup: Cgroup {
+            id: Some(1),
+            path: Some("/sys/fs/cgroup".into()),
+            attached: abi::program::CGROUP.map(str::to_owned).to_vec(),
+            missing: Vec::new(),
+        },
+        devices: vec![
+            Device {
+                name: "eth0".to_owned(),
+                index: Some(2),
+                attached: vec![abi::program::EGRESS.into(), abi::program::INGRESS.into()],
+                missing: Vec::new(),
+            },
+            Device {
+                name: "wg0".to_owned(),
+                index: Some(5),
+                attached: vec![abi::program::INGRESS_L3.into()],
+                missing: vec![abi::program::EGRESS_L3.into()],
+            },
+        ],
+        nftables_table: Some(true),
+        node_addresses: tables.addresses.iter().filter(|a| a.node).map(|a| a.addr).collect(),
+        totals: Totals {
+            service_ports: tables.services.len(),
+            frontends: tables.frontends.len(),
+            backends: tables.services.iter().map(|s| u64::from(s.cluster.backends)).sum(),
+            flows: tables.flows.len(),
+        },
+        maps: vec![
+            map(abi::map::FRONTENDS, 22, abi::DEFAULT_FRONTENDS),
+            map(abi::map::SERVICES, 15, abi::DEFAULT_SERVICES),
+            map(abi::map::SLOTS, 11, abi::DEFAULT_SLOTS),
+            map(abi::map::FLOWS, 493_113, abi::DEFAULT_FLOWS),
+        ],
+        drops: Drops::by_reason(&tables.drops),
+        problems: vec![Problem::new(
+            "Service default/broken",
+            "port 0 is no port, so the Service is left out",
+            "give its port a number from 1 to 65535",
+        )],
+    };
+    status.judge();
+    status
+}
+
+fn printed(status: &Status) -> String {
+    let mut out = Vec::new();
+    print(&mut out, &TERMINAL, status).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+/// Every sample that the page may show.
+fn samples() -> Vec<(String, String)> {
+    let (tables, all) = (sample::tables(), FilterArgs::default());
+    let mut samples = Vec::new();
+    for table in EACH {
+        let text = dump(&tables, table, Format::Table, &TERMINAL, &all);
+        samples.push((format!("dump {}", table.name()), text));
+        let conditions = match table {
+            DumpTable::Frontends => "--address 203.0.113.20",
+            DumpTable::Services => "-n shop",
+            DumpTable::Backends => "--address 192.0.2.10",
+            DumpTable::Flows => "--service web --port 40112",
+            DumpTable::Counters => "-n legacy",
+            DumpTable::Addresses | DumpTable::All => "--address 192.0.2.11",
+        };
+        let row = dump(&tables, table, Format::Json, &TERMINAL, &typed(conditions));
+        samples.push((format!("dump {} {conditions} -o json", table.name()), row));
+    }
+    let status = status();
+    samples.push(("status".to_owned(), printed(&status)));
+    let mut text = Vec::new();
+    json::write(&mut text, &status).unwrap();
+    samples.push(("status -o json".to_owned(), String::from_utf8(text).unwrap()));
+    samples
+}
+
+#[test]
+fn the_samples_of_the_page_are_what_is_printed() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/cli.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let mut wanted = page.clone();
+    for (name, text) in samples() {
+        let marker = format!("<!-- sample: {name} -->\n");
+        let start = wanted.find(&marker).unwrap_or_else(|| panic!("no sample `{name}`"));
+        let block = start + marker.len();
+        let body = block + wanted[block..].find('\n').unwrap() + 1;
+        let end = body + wanted[body..].find("```\n").unwrap();
+        wanted.replace_range(body..end, &text);
+    }
+    if std::env::var_os("KPROXY_UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &wanted).unwrap();
+        return;
+    }
+    assert!(page == wanted, "docs/cli.md is stale: run this test with KPROXY_UPDATE_DOCS=1");
+}
+
+#[test]
+fn status_in_order_says_so() {
+    let mut status = status();
+    status.daemon = Daemon { running: true, pid: Some(4711) };
+    status.devices.truncate(1);
+    status.maps.truncate(3);
+    status.drops.clear();
+    status.problems.clear();
+    status.judge();
+    assert!(status.in_order, "{:?}", status.reasons);
+    insta::assert_snapshot!("status_in_order", printed(&status));
+}
+
+#[test]
+fn status_names_every_reason() {
+    let mut status = status();
+    status.cgroup.missing = vec![status.cgroup.attached.remove(0)];
+    status.nftables_table = Some(false);
+    status.judge();
+    for part in [
+        "`inet kproxy` is missing",
+        "daemon is not running",
+        "kp_recvmsg4",
+        "wg0: kp_egress_l3",
+        "--max-flows",
+    ] {
+        assert!(status.reasons.iter().any(|why| why.contains(part)), "{part}: {status:?}");
+    }
+    assert!(!status.in_order);
+    // The filter is a hint, not a table: full of set bits it is slower, never wrong.
+    status.maps = vec![Fill::new(UsageRow { map: abi::map::FILTER, used: 99, capacity: 100 })];
+    status.judge();
+    assert!(!status.reasons.iter().any(|why| why.contains(abi::map::FILTER)));
+}

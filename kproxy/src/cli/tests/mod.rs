@@ -1,0 +1,52 @@
+//! Golden tests of what is printed, without a kernel.
+//!
+//! The samples of `docs/cli.md` are the golden files of what people and programs rely on:
+//! `KPROXY_UPDATE_DOCS=1 cargo test -p kproxy cli::` writes them anew. The rest is in `snapshots`.
+
+mod docs;
+mod filters;
+mod layout;
+mod sample;
+
+use super::args::{DumpTable, FilterArgs, Format};
+use super::filter::Filter;
+use super::render::Look;
+use super::tables::Tables;
+
+/// A terminal of 80 columns, without colour.
+const TERMINAL: Look = Look { width: Some(80), color: false };
+
+/// What `kproxy dump` prints of `tables`.
+fn dump(
+    tables: &Tables,
+    table: DumpTable,
+    format: Format,
+    look: &Look,
+    filter: &FilterArgs,
+) -> String {
+    let shown = tables.clone().show(table, &Filter::new(filter, tables));
+    let mut out = Vec::new();
+    super::dump::print(&mut out, look, table, format, &shown).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+/// The conditions as they are typed.
+fn typed(text: &str) -> FilterArgs {
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        filter: FilterArgs,
+    }
+    let words = std::iter::once("x").chain(text.split_whitespace());
+    <Line as clap::Parser>::try_parse_from(words).unwrap().filter
+}
+
+/// Every table.
+const EACH: [DumpTable; 6] = [
+    DumpTable::Frontends,
+    DumpTable::Services,
+    DumpTable::Backends,
+    DumpTable::Flows,
+    DumpTable::Counters,
+    DumpTable::Addresses,
+];

@@ -1,0 +1,241 @@
+//! The loop with a data path in memory and the clock standing still.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::control::{PROBLEMS_FILE, Settings, run};
+use crate::model::{Node, ServiceName};
+use crate::plan::tests::{NODE, endpoint, ip, service, slice};
+
+/// Longer than the loop collects, shorter than anything else it waits for.
+const BURST: Duration = Duration::from_millis(10);
+
+struct Running {
+    events: mpsc::Sender<Event>,
+    addresses: watch::Sender<BTreeSet<IpAddr>>,
+    fake: Fake,
+    dir: tempfile::TempDir,
+    shutdown: CancellationToken,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+fn start() -> Running {
+    let dir = tempfile::tempdir().unwrap();
+    let (events, receiver) = mpsc::channel(64);
+    let (addresses, watched) = watch::channel(BTreeSet::from([ip("192.0.2.10")]));
+    let fake = Fake::default();
+    let shutdown = CancellationToken::new();
+    let settings = Settings::new(NODE, dir.path().join("run"));
+    let task = tokio::spawn(run(settings, receiver, fake.clone(), watched, shutdown.clone()));
+    Running { events, addresses, fake, dir, shutdown, task }
+}
+
+impl Running {
+    async fn send(&self, events: impl IntoIterator<Item = Event>) {
+        for event in events {
+            self.events.send(event).await.unwrap();
+        }
+        sleep(BURST).await;
+    }
+
+    /// A loop that holds `default/web` with one endpoint.
+    async fn in_sync() -> Self {
+        let running = start();
+        running
+            .send([
+                Event::Node(None),
+                all_services([service("web", &["10.96.0.1"])]),
+                all_slices([slice("web-1", "web", 80, &[endpoint("10.244.0.1", "RL")])]),
+            ])
+            .await;
+        running
+    }
+
+    fn calls(&self) -> Vec<&'static str> {
+        self.fake.held(|held| std::mem::take(&mut held.calls))
+    }
+
+    fn services(&self) -> Vec<String> {
+        self.fake.held(|held| held.plans.keys().map(|id| id.name.clone()).collect())
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        let path = self.dir.path().join("run").join(PROBLEMS_FILE);
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lc_01_nothing_is_written_before_both_lists_are_complete() {
+    let running = start();
+    running.send([Event::Node(None), all_services([service("web", &["10.96.0.1"])])]).await;
+    running.send([apply_slice(slice("s", "web", 80, &[endpoint("10.244.0.1", "R")]))]).await;
+    running.addresses.send(BTreeSet::new()).unwrap();
+    sleep(Duration::from_secs(3600)).await;
+    assert_eq!(running.calls(), [""; 0]);
+    running.send([all_slices([])]).await;
+    assert_eq!(running.calls(), ["addresses", "reconcile", "attach"]);
+    assert_eq!(running.services(), ["web"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_plan_waits_a_little_for_the_node() {
+    let lists = || [all_services([service("web", &["10.96.0.1"])]), all_slices([])];
+    let running = start();
+    running.send(lists()).await;
+    assert_eq!(running.calls(), [""; 0]);
+    running.send([Event::Node(Some(Node { zone: None }))]).await;
+    assert_eq!(running.calls(), ["addresses", "reconcile", "attach"]);
+
+    let forbidden = start();
+    forbidden.send(lists()).await;
+    forbidden.send([apply_service(service("api", &["10.96.0.2"]))]).await;
+    assert_eq!(forbidden.calls(), [""; 0]);
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(forbidden.calls(), ["addresses", "reconcile", "attach"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_is_one_batch() {
+    let running = Running::in_sync().await;
+    running.calls();
+    let burst = (2..50).map(|i| service(&format!("s{i}"), &[&format!("10.96.0.{i}")]));
+    running.send(burst.map(apply_service)).await;
+    assert_eq!(running.calls(), ["apply"]);
+    assert_eq!(running.services().len(), 49);
+}
+
+#[tokio::test(start_paused = true)]
+async fn eps_16_an_event_without_change_writes_nothing() {
+    let running = Running::in_sync().await;
+    running.calls();
+    let same = slice("web-1", "web", 80, &[endpoint("10.244.0.1", "RL")]);
+    running.send([apply_slice(same.clone()), all_slices([same])]).await;
+    assert_eq!(running.calls(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_list_replaces_the_old_one() {
+    let running = Running::in_sync().await;
+    running.send([apply_service(service("api", &["10.96.0.2"]))]).await;
+    assert_eq!(running.services(), ["api", "web"]);
+    running.send([all_services([service("api", &["10.96.0.2"])])]).await;
+    assert_eq!(running.services(), ["api"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn node_addresses_reach_the_data_path_and_the_plan() {
+    let running = Running::in_sync().await;
+    assert_eq!(running.fake.held(|held| held.addresses.len()), 1);
+    running.addresses.send([ip("192.0.2.10"), ip("10.96.0.1")].into()).unwrap();
+    sleep(BURST).await;
+    assert_eq!(running.fake.held(|held| held.addresses.len()), 2);
+    // The cluster IP is bound now, so the Service has no frontend left here.
+    assert_eq!(running.services(), [""; 0]);
+    running.addresses.send([ip("192.0.2.10")].into()).unwrap();
+    sleep(BURST).await;
+    assert_eq!(running.services(), ["web"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn problems_are_listed_while_they_last() {
+    let running = start();
+    let standing = |problems| Event::Standing { origin: "API server".to_owned(), problems };
+    let down = Problem::new("API server https://192.0.2.1", "does not answer", "start it");
+    running.send([standing(vec![down.clone()])]).await;
+    assert_eq!(running.problems(), [down]);
+    assert_eq!(running.calls(), [""; 0]);
+
+    let mut unnamed = slice("web-1", "web", 80, &[endpoint("10.244.0.1", "R")]);
+    unnamed.ports[0].name = "http".to_owned();
+    running
+        .send([
+            standing(Vec::new()),
+            Event::Node(None),
+            all_services([service("web", &["10.96.0.1"])]),
+            all_slices([unnamed]),
+        ])
+        .await;
+    let problems = running.problems();
+    assert_eq!(problems.len(), 1);
+    assert_eq!(problems[0].object, "Service default/web");
+    running.send([Event::Services(Update::Delete(ServiceName::new("default", "web")))]).await;
+    assert_eq!(running.problems(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreadable_object_stays_as_it_was() {
+    let running = Running::in_sync().await;
+    let name = ServiceName::new("default", "web");
+    let unreadable = Parsed::unreadable(name.clone(), "odd");
+    running.send([Event::Services(Update::Apply(unreadable.clone()))]).await;
+    assert_eq!(running.services(), ["web"]);
+    assert_eq!(running.problems().len(), 1);
+    running.send([Event::Services(Update::Reset(vec![unreadable]))]).await;
+    assert_eq!(running.services(), ["web"]);
+    let ignored = Parsed { key: name, verdict: Verdict::Ignore, problems: Vec::new() };
+    running.send([Event::Services(Update::Apply(ignored))]).await;
+    assert_eq!(running.services(), [""; 0]);
+    assert_eq!(running.problems(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lc_06_what_failed_is_tried_again() {
+    let running = Running::in_sync().await;
+    running.fake.held(|held| held.refused.insert("big".to_owned()));
+    running.send([apply_service(service("big", &["10.96.0.9"]))]).await;
+    assert_eq!(running.services(), ["web"]);
+    assert_eq!(running.problems()[0].what, "there is no room");
+    running.calls();
+    sleep(Duration::from_secs(10)).await;
+    let tries = running.calls().iter().filter(|call| **call == "reconcile").count();
+    assert_eq!(tries, 3, "after 1, 3 and 7 seconds");
+    assert_eq!(running.problems().len(), 1);
+
+    running.fake.held(|held| held.refused.clear());
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(running.services(), ["big", "web"]);
+    assert_eq!(running.problems(), []);
+    running.calls();
+    sleep(Duration::from_secs(3600)).await;
+    assert_eq!(running.calls(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lc_04_stopping_leaves_the_data_path_as_it_is() {
+    let running = Running::in_sync().await;
+    running.calls();
+    running.shutdown.cancel();
+    running.task.await.unwrap().unwrap();
+    assert_eq!(running.fake.held(|held| held.plans.len()), 1);
+    assert_eq!(running.fake.held(|held| held.calls.clone()), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_ends_ends_the_loop() {
+    let Running { events, task, .. } = Running::in_sync().await;
+    drop(events);
+    assert!(task.await.unwrap().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_directory_that_cannot_be_written_stops_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let (events, receiver) = mpsc::channel(64);
+    let (_addresses, watched) = watch::channel(BTreeSet::new());
+    let fake = Fake::default();
+    let settings = Settings::new(NODE, file);
+    tokio::spawn(run(settings, receiver, fake.clone(), watched, CancellationToken::new()));
+    for event in [Event::Node(None), all_services([]), all_slices([])] {
+        events.send(event).await.unwrap();
+    }
+    sleep(BURST).await;
+    assert_eq!(fake.held(|held| held.calls.clone()), ["addresses", "reconcile", "attach"]);
+}

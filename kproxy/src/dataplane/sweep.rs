@@ -1,0 +1,211 @@
+//! Forgets flows: those that are over, those whose other half is missing, and UDP flows of a
+//! backend that has left its set.
+//!
+//! TCP flows keep their backend until they end (VER-10). A UDP flow has no end of its own, so it
+//! is cut when its backend is gone, also when no backend is left (CT-06, and CT-07 done right);
+//! the next datagram opens a new one.
+
+use std::{collections::HashMap as Pairs, io, time::Duration};
+
+use aya::maps::{HashMap, MapData};
+use kproxy_common::{
+    flow::{FlowKey, FlowState, FlowValue, flow_flags},
+    net::{Addr, Port, proto},
+    service::{Service, Slot, Word},
+};
+
+use super::{memory::View, sys};
+
+/// Entries younger than this are not taken for half a flow: the program inserts the halves one
+/// after the other.
+const HALF_AGE: u32 = 2;
+
+/// What a sweep has done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SweepReport {
+    /// Entries looked at; two a connection.
+    pub entries: usize,
+    /// Entries removed.
+    pub removed: usize,
+}
+
+/// The backend sets in force, as the programs see them.
+pub(crate) struct Sets<'a> {
+    pub(crate) services: &'a View<Service>,
+    pub(crate) slots: &'a View<Slot>,
+}
+
+impl Sets<'_> {
+    /// Whether the set of service `index` holds this backend.
+    fn holds(&self, index: u32, addr: Addr, port: Port) -> bool {
+        let Some(service) = self.services.get(index) else { return false };
+        let word = Word::unpack(service.word);
+        (0..u32::from(word.count)).any(|i| {
+            let slot = self.slots.get(word.first.wrapping_add(i));
+            slot.is_some_and(|slot| slot.addr == addr && slot.port == port)
+        })
+    }
+}
+
+/// Removes what is to be forgotten. `now`: CLOCK_MONOTONIC, the programs' clock.
+///
+/// # Errors
+/// The flows cannot be read. An entry that is gone already is no error.
+pub(crate) fn sweep(
+    flows: &mut HashMap<MapData, FlowKey, FlowValue>,
+    sets: &Sets<'_>,
+    now: Duration,
+) -> io::Result<SweepReport> {
+    let entries = sys::read_hash(flows)?;
+    let now = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
+    let dead = forget(&entries, now, |index, addr, port| sets.holds(index, addr, port));
+    for key in &dead {
+        // The programs may have removed it meanwhile.
+        let _gone_already = flows.remove(key);
+    }
+    Ok(SweepReport { entries: entries.len(), removed: dead.len() })
+}
+
+/// Which entries are to be forgotten. Pure: all facts come from the arguments.
+fn forget(
+    entries: &[(FlowKey, FlowValue)],
+    now: u32,
+    holds: impl Fn(u32, Addr, Port) -> bool,
+) -> Vec<FlowKey> {
+    let mut reverse: Pairs<FlowKey, (FlowValue, bool)> = entries
+        .iter()
+        .filter(|(_, value)| is_reverse(value))
+        .map(|(key, value)| (*key, (*value, false)))
+        .collect();
+    let mut dead = Vec::new();
+    for (key, value) in entries.iter().filter(|(_, value)| !is_reverse(value)) {
+        let reverse_key = key.reverse_for(value.addr, value.port);
+        let other = reverse.get_mut(&reverse_key);
+        // A reverse entry that names another frontend belongs to another connection.
+        let own = other.filter(|(other, _)| other.addr == key.dst && other.port == key.dst_port);
+        let Some((other, has_forward)) = own else {
+            if age(value.last_seen, now) >= HALF_AGE {
+                dead.push(*key);
+            }
+            continue;
+        };
+        *has_forward = true;
+        let idle = age(value.last_seen.max(other.last_seen), now);
+        let is_old = idle >= FlowState::of(value, other).timeout(key.proto);
+        let has_left = key.proto == proto::UDP && !holds(value.service, value.addr, value.port);
+        if is_old || has_left {
+            dead.extend([*key, reverse_key]);
+        }
+    }
+    let alone = reverse
+        .into_iter()
+        .filter(|(_, (value, has_forward))| !has_forward && age(value.last_seen, now) >= HALF_AGE);
+    dead.extend(alone.map(|(key, _)| key));
+    dead
+}
+
+const fn is_reverse(value: &FlowValue) -> bool {
+    value.flags & flow_flags::REVERSE != 0
+}
+
+/// Seconds since `then`; the programs' clock may be a moment ahead.
+const fn age(then: u32, now: u32) -> u32 {
+    now.saturating_sub(then)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use kproxy_common::flow::timeout;
+
+    use super::*;
+
+    const NOW: u32 = 1_000_000;
+
+    fn addr(text: &str) -> Addr {
+        text.parse::<IpAddr>().unwrap().into()
+    }
+
+    const REPLIED: u16 = flow_flags::REPLIED;
+
+    /// A connection with these flags, whose two halves were last seen so many seconds ago.
+    fn flow(proto: u8, there: (u16, u32), back: (u16, u32)) -> [(FlowKey, FlowValue); 2] {
+        let key = FlowKey {
+            src: addr("203.0.113.9"),
+            dst: addr("192.0.2.1"),
+            src_port: Port::new(40000),
+            dst_port: Port::new(30080),
+            proto,
+            pad: [0; 3],
+        };
+        let forward = FlowValue {
+            addr: addr("10.244.1.5"),
+            port: Port::new(8080),
+            flags: there.0,
+            service: 2,
+            last_seen: NOW - there.1,
+            ..FlowValue::default()
+        };
+        let reverse = FlowValue {
+            addr: key.dst,
+            port: key.dst_port,
+            flags: flow_flags::REVERSE | back.0,
+            service: 2,
+            last_seen: NOW - back.1,
+            ..FlowValue::default()
+        };
+        [(key, forward), (key.reverse_for(forward.addr, forward.port), reverse)]
+    }
+
+    fn dead(entries: &[(FlowKey, FlowValue)], holds: bool) -> usize {
+        forget(entries, NOW, |_, _, _| holds).len()
+    }
+
+    #[test]
+    fn idle_times_depend_on_the_state() {
+        let fin = flow_flags::FIN;
+        for (proto, there, back, limit) in [
+            (proto::TCP, 0, 0, timeout::TCP_OPENING),
+            (proto::TCP, 0, REPLIED, timeout::TCP_ESTABLISHED),
+            (proto::TCP, fin, REPLIED, timeout::TCP_HALF_CLOSED),
+            (proto::TCP, fin, REPLIED | fin, timeout::TCP_CLOSED),
+            (proto::TCP, flow_flags::RST, REPLIED, timeout::TCP_RESET),
+            (proto::UDP, 0, 0, timeout::UDP_UNREPLIED),
+            (proto::UDP, 0, REPLIED, timeout::UDP_REPLIED),
+        ] {
+            for (ago, count) in [(limit - 1, 0), (limit, 2)] {
+                let entries = flow(proto, (there, ago), (back, ago + 5));
+                assert_eq!(dead(&entries, true), count, "{proto} {there} {back} after {ago} s");
+            }
+        }
+    }
+
+    #[test]
+    fn answers_alone_keep_a_connection_alive() {
+        let entries = flow(proto::UDP, (0, timeout::UDP_REPLIED * 3), (REPLIED, 1));
+        assert_eq!(dead(&entries, true), 0);
+    }
+
+    #[test]
+    fn ct_06_ct_07_udp_leaves_a_backend_that_is_gone_and_tcp_stays() {
+        assert_eq!(dead(&flow(proto::UDP, (0, 0), (REPLIED, 0)), false), 2);
+        assert_eq!(dead(&flow(proto::TCP, (0, 0), (REPLIED, 0)), false), 0);
+    }
+
+    #[test]
+    fn halves_go_once_they_are_old_enough() {
+        let [forward, reverse] = flow(proto::TCP, (0, HALF_AGE), (REPLIED, HALF_AGE));
+        assert_eq!((dead(&[forward], true), dead(&[reverse], true)), (1, 1));
+        let [forward, reverse] = flow(proto::TCP, (0, 1), (REPLIED, 1));
+        assert_eq!((dead(&[forward], true), dead(&[reverse], true)), (0, 0));
+    }
+
+    #[test]
+    fn a_reverse_entry_of_another_frontend_is_no_partner() {
+        let [forward, mut reverse] = flow(proto::TCP, (0, 60), (REPLIED, 60));
+        reverse.1.port = Port::new(30081);
+        let gone = forget(&[forward, reverse], NOW, |_, _, _| true);
+        assert_eq!(gone.len(), 2, "both halves are orphans");
+    }
+}
