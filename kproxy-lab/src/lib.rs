@@ -12,6 +12,29 @@
 //! # }
 //! ```
 //!
+//! With the real API server and a proxy on every node:
+//!
+//! ```no_run
+//! use kproxy_lab::manifest::{Service, slices};
+//! use kproxy_lab::{Lab, Mode, POD_PORT, Probe, ProxySpec};
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! let lab = Lab::builder().nodes(2).build()?;
+//! let api = lab.start_control_plane()?.api();
+//! let web = Service::new("web").of_type("NodePort").port("http", "TCP", 80, POD_PORT);
+//! api.apply_object(web.node_port(30_080))?;
+//! for slice in slices("web", "http", "TCP", POD_PORT, &[&lab.pod("n1", "a"), &lab.pod("n2", "a")]) {
+//!     api.apply_object(slice)?;
+//! }
+//! lab.start_proxies(ProxySpec::kube_proxy(Mode::Nftables))?;
+//! for node_port in lab.node("n1").addresses().both().map(|ip| (ip, 30_080)) {
+//!     let outcome = lab.client().probe(Probe::tcp(node_port).count(20))?;
+//!     assert_eq!(outcome.server_set(), ["n1/a", "n2/a"].into());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Nothing is put into the machine's own network namespace, and all names carry the lab's id, so
 //! labs run side by side. A lab is removed when it is dropped and when its process ends, whatever
 //! the cause: a watcher process sees the end, and `kproxy-lab clean` finds what even that missed.

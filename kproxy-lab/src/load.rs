@@ -3,10 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 /// What one operation is.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize, ValueEnum,
+)]
 pub enum Work {
     /// TCP: connect, one request and answer, close.
     Connect,
@@ -16,9 +19,9 @@ pub enum Work {
     PingUdp,
     /// Unconnected UDP: one request and answer.
     PingUdpUnconnected,
-    /// TCP: [`BULK_BYTES`] from the server to the client.
+    /// TCP: 4 MiB ([`BULK_BYTES`]) from the server to the client.
     BulkDown,
-    /// TCP: [`BULK_BYTES`] from the client to the server, and its word that they arrived.
+    /// TCP: 4 MiB ([`BULK_BYTES`]) from the client to the server, and its word that they arrived.
     BulkUp,
 }
 

@@ -1,6 +1,7 @@
 //! Ctrl-C and SIGTERM: remove this process's labs, then end.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -12,6 +13,9 @@ use crate::state;
 /// Ids of the labs of this process.
 static LABS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
+/// Whether a signal has arrived.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
 fn labs() -> MutexGuard<'static, BTreeSet<String>> {
     LABS.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -22,6 +26,14 @@ pub(crate) fn remember(id: &str) {
 
 pub(crate) fn forget(id: &str) {
     labs().remove(id);
+}
+
+/// After a signal: leaves the rest to the signal's thread, which ends the process. The other
+/// threads would only report that their lab has vanished.
+pub(crate) fn wait_if_ending() {
+    while ENDING.load(Ordering::Relaxed) {
+        thread::park();
+    }
 }
 
 /// From now on SIGINT, SIGTERM and SIGHUP remove the labs of this process and end it with the
@@ -51,6 +63,7 @@ pub fn clean_on_signals() -> Result<()> {
                 _ = hangup.recv() => SignalKind::hangup(),
             }
         });
+        ENDING.store(true, Ordering::Relaxed);
         let labs: Vec<String> = labs().iter().cloned().collect();
         for id in labs {
             if let Err(error) = state::clean(&id) {

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use kproxy_lab::{Family, Lab, POD_PORT, Probe};
+use kproxy_lab::{Family, Found, Lab, POD_PORT, Probe, list};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -36,7 +36,8 @@ fn traces(id: &str) -> Vec<String> {
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         // A zombie's command line is empty: it waits for its parent only.
         let command = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
-        if command.contains(&format!("kpl-{id}-")) || command.contains(&format!("watch\0{id}")) {
+        let marks = [format!("kpl-{id}-"), format!("/kproxy-lab/{id}/"), format!("watch\0{id}")];
+        if marks.iter().any(|mark| command.contains(mark)) {
             found.push(format!("process {command:?}"));
         }
     }
@@ -52,9 +53,10 @@ fn wait_until_gone(id: &str) {
 }
 
 /// A lab in a process of its own, and its id.
-fn lab_process() -> (Child, String) {
+fn lab_process(arguments: &[&str]) -> (Child, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_kproxy-lab"))
         .args(["up", "--nodes", "2"])
+        .args(arguments)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -89,8 +91,8 @@ fn a_dropped_lab_and_one_that_failed_leave_nothing() {
 #[test]
 fn a_killed_or_interrupted_process_leaves_nothing() {
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGKILL] {
-        let (mut child, id) = lab_process();
-        assert!(!traces(&id).is_empty());
+        let (mut child, id) = lab_process(&["--proxy", "nftables"]);
+        assert!(traces(&id).iter().any(|trace| trace.contains("etcd")), "{:?}", traces(&id));
         kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
         child.wait().unwrap();
         if signal == Signal::SIGKILL {
@@ -106,8 +108,34 @@ fn a_killed_or_interrupted_process_leaves_nothing() {
 }
 
 #[test]
+fn a_lab_that_is_interrupted_while_it_is_made_leaves_nothing() {
+    for (signal, milliseconds) in
+        (0..10).flat_map(|step| [(Signal::SIGINT, step * 25), (Signal::SIGKILL, step * 25)])
+    {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_kproxy-lab"))
+            .args(["up", "--nodes", "2"])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let id = loop {
+            let owned = |found: &Found| found.owner.as_ref().is_some_and(|o| o.pid == child.id());
+            if let Some(found) = list().unwrap().into_iter().find(owned) {
+                break found.id;
+            }
+        };
+        sleep(Duration::from_millis(milliseconds));
+        kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
+        let status = child.wait().unwrap();
+        if signal == Signal::SIGINT {
+            assert_eq!(status.code(), Some(130), "after {milliseconds} ms");
+        }
+        wait_until_gone(&id);
+    }
+}
+
+#[test]
 fn a_lab_whose_watcher_died_too_is_found_later() {
-    let (mut child, id) = lab_process();
+    let (mut child, id) = lab_process(&[]);
     let watch = format!("watch\0{id}");
     let watcher = fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
         let command = fs::read_to_string(entry.path().join("cmdline")).ok()?;
@@ -124,7 +152,7 @@ fn a_lab_whose_watcher_died_too_is_found_later() {
 
 #[test]
 fn labs_side_by_side_have_the_same_addresses_and_never_meet() {
-    let (mut other_process, id) = lab_process();
+    let (mut other_process, id) = lab_process(&[]);
     let [one, two] = [(); 2].map(|()| Lab::builder().build().unwrap());
     one.pod("n1", "a").serve(9_000).unwrap();
     let to = one.pod("n1", "a").at(Family::V4, 9_000);

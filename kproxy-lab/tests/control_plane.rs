@@ -1,10 +1,10 @@
 //! The real API server and the real kube-proxy in a lab.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kproxy_lab::manifest::{Service, slices};
-use kproxy_lab::{Family, Lab, Mode, Outcome, POD_PORT, Place, Probe, ProxySpec};
+use kproxy_lab::{Family, Lab, Mode, Outcome, POD_PORT, Probe, ProxySpec};
 use serde_json::{Value, json};
 
 /// A Service of type NodePort with one pod on each node behind it; its ClusterIPs.
@@ -18,23 +18,6 @@ fn web(lab: &Lab) -> Vec<SocketAddr> {
     }
     let ips = service["spec"]["clusterIPs"].as_array().unwrap();
     ips.iter().map(|ip| SocketAddr::new(ip.as_str().unwrap().parse().unwrap(), 80)).collect()
-}
-
-/// Asks until the outcome is as it should be: what the API server has accepted reaches a proxy
-/// some time later.
-fn until(client: &Place, probe: &Probe, is_right: impl Fn(&Outcome) -> bool) {
-    let start = Instant::now();
-    loop {
-        let outcome = client.probe(probe.clone()).unwrap();
-        if is_right(&outcome) {
-            return;
-        }
-        assert!(
-            start.elapsed() < Duration::from_secs(60),
-            "{} {probe:?}: {outcome}",
-            client.name()
-        );
-    }
 }
 
 #[test]
@@ -70,7 +53,7 @@ fn changes_reach_kube_proxy_and_an_api_server_may_come_back() {
     let proxy = lab.start_proxy("n1", ProxySpec::kube_proxy(Mode::Nftables)).unwrap();
     let client = lab.pod("n1", "a");
     api.patch("EndpointSlice", "default", "web-v4", json!({"endpoints": []})).unwrap();
-    until(&client, &Probe::tcp(to), Outcome::all_refused);
+    client.probe_until(&Probe::tcp(to), Outcome::all_refused).unwrap();
 
     control.stop_api_server().unwrap();
     assert!(api.list("Service", "").is_err());
@@ -78,7 +61,8 @@ fn changes_reach_kube_proxy_and_an_api_server_may_come_back() {
     control.start_api_server().unwrap();
     let [v4, _] = slices("web", "http", "TCP", POD_PORT, &[&lab.pod("n2", "a")]);
     api.apply_object(v4).unwrap();
-    until(&client, &Probe::tcp(to), |outcome| outcome.servers() == [("n2/a", 1)].into());
+    let answers = |outcome: &Outcome| outcome.servers() == [("n2/a", 1)].into();
+    client.probe_until(&Probe::tcp(to), answers).unwrap();
     proxy.kill().unwrap();
 }
 

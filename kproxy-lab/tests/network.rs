@@ -144,3 +144,28 @@ fn programs_run_inside_the_place_and_see_the_cgroup_tree() {
     pod.run("test", &["-d", &lab.node_cgroup("n1").display().to_string()]).unwrap();
     assert!(pod.run("false", &[]).unwrap_err().to_string().contains("`false ` in n1/a"));
 }
+
+#[test]
+fn places_can_be_entered_and_probed_by_hand() {
+    let lab = Lab::builder().build().unwrap();
+    let program = env!("CARGO_BIN_EXE_kproxy-lab");
+    let (pod, to) = (lab.pod("n1", "b"), lab.pod("n1", "a").at(Family::V6, POD_PORT).to_string());
+    let outcome = pod.run(program, &["probe", &to, "--count", "4"]).unwrap();
+    let seen = pod.ip(Family::V6);
+    assert_eq!(outcome, format!("4 requests: n1/a 4, seen as {seen}\n"));
+    let enter = ["enter", lab.id(), "n1/b", "--", program, "load", &to, "--operations", "5"];
+    let output = std::process::Command::new(program).args(enter).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with("5 operations, "), "{text}");
+    let report = pod.run(program, &["hold", &to, "--seconds", "1", "--socket", "udp"]).unwrap();
+    assert!(report.contains("\"lost\":0"), "{report}");
+    let mut server = lab.node("n1").command(program).unwrap();
+    let mut server = server.args(["serve", "9000", "--name", "by-hand"]).spawn().unwrap();
+    let answer = pod.probe_until(
+        &Probe::udp(lab.node("n1").at(Family::V4, 9_000)),
+        kproxy_lab::Outcome::all_answered,
+    );
+    assert_eq!(answer.unwrap().servers(), [("by-hand", 1)].into());
+    server.kill().and_then(|()| server.wait()).unwrap();
+    assert!(pod.run(program, &["probe", "10.244.1.1:9", "--count", "1"]).is_err());
+}

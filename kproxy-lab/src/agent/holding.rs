@@ -13,7 +13,7 @@ use crate::hold::{Hold, HoldReport};
 
 /// The open connections of an agent.
 #[derive(Default)]
-pub(super) struct Holds {
+pub(crate) struct Holds {
     next: AtomicU64,
     open: Mutex<HashMap<u64, Held>>,
 }
@@ -37,7 +37,7 @@ impl Shared {
 
 impl Holds {
     /// Connects, waits for the first answer and goes on in the background.
-    pub(super) fn open(&self, hold: &Hold) -> Result<u64> {
+    pub(crate) fn open(&self, hold: &Hold) -> Result<u64> {
         let mut client = Client::open(hold.transport, hold.to, None, hold.timeout)
             .with_context(|| format!("connect to {}", hold.to))?;
         let shared = Arc::new(Shared::default());
@@ -57,7 +57,7 @@ impl Holds {
     }
 
     /// What a connection has seen so far; ends it if asked.
-    pub(super) fn report(&self, number: u64, stop: bool) -> Result<HoldReport> {
+    pub(crate) fn report(&self, number: u64, stop: bool) -> Result<HoldReport> {
         if stop {
             let held = self.lock().remove(&number).context("no such connection")?;
             held.shared.stop.store(true, Ordering::Relaxed);

@@ -17,7 +17,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// The first failed operation.
-pub(super) fn run(load: &Load) -> Result<LoadReport> {
+pub(crate) fn run(load: &Load) -> Result<LoadReport> {
     pin(load.cpu)?;
     let to = load.to;
     let result = match load.work {

@@ -23,9 +23,11 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::protocol::{Op, Reply, Request};
+use crate::protocol::{Op, Reply, Request, Serve};
 use crate::{cgroup, netns};
-use holding::Holds;
+pub(crate) use holding::Holds;
+pub(crate) use loading::run as load;
+pub(crate) use probing::run as probe;
 use server::Server;
 
 /// Enters the place and works on requests from standard input until it ends.
@@ -51,6 +53,14 @@ pub(crate) fn run(netns: &Path, cgroup: &Path) -> Result<()> {
         thread::park();
     }
     Ok(())
+}
+
+/// Serves until the process ends.
+///
+/// # Errors
+/// When an address cannot be bound.
+pub(crate) fn serve(spec: &Serve) -> Result<()> {
+    Server::start(spec)?.join()
 }
 
 fn reply(reply: &Reply) -> Result<()> {

@@ -10,7 +10,7 @@ use crate::probe::{Attempt, Outcome, Probe, Verdict};
 use crate::protocol::Answer;
 
 /// Sends every request of a probe, one after the other.
-pub(super) fn run(probe: &Probe) -> Outcome {
+pub(crate) fn run(probe: &Probe) -> Outcome {
     let mut attempts = Vec::new();
     let mut kept: Option<Client> = None;
     for number in 0..probe.count {

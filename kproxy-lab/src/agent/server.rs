@@ -57,6 +57,11 @@ impl Server {
     /// Closes every socket of the server; returns when they are closed.
     pub(super) fn stop(self) -> Result<()> {
         self.stop.write(1).context("stop a server")?;
+        self.join()
+    }
+
+    /// Waits for its end.
+    pub(super) fn join(self) -> Result<()> {
         self.thread.join().map_err(|_panic| anyhow!("the server panicked"))?
     }
 }

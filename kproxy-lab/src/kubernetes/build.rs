@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -102,26 +104,40 @@ fn go_mod(theirs: &str) -> String {
     text
 }
 
-/// Runs a long step; its standard error names one package a line. Tells how far it is every few
-/// seconds, and all of it on failure.
+/// Runs a long step; its standard error names one package a line. Tells every few seconds how far
+/// it is, and its last lines on failure.
 fn run(command: &mut Command, what: &str) -> Result<()> {
     let mut child = command.stderr(Stdio::piped()).spawn().context("run go")?;
-    let (mut lines, mut told) = (Vec::new(), Instant::now());
-    if let Some(output) = child.stderr.take() {
-        for line in BufReader::new(output).lines().map_while(Result::ok) {
-            lines.push(line);
+    let output = child.stderr.take().context("read what go says")?;
+    let lines = Mutex::new(Vec::new());
+    let start = Instant::now();
+    let status = thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                lock(&lines).push(line);
+            }
+        });
+        let mut told = start;
+        while !reader.is_finished() {
+            thread::sleep(Duration::from_millis(100));
             if told.elapsed() > Duration::from_secs(5) {
                 told = Instant::now();
-                say(&format!("{what}: {} packages so far", lines.len()));
+                let (packages, seconds) = (lock(&lines).len(), start.elapsed().as_secs());
+                say(&format!("{what}: {packages} packages in {seconds} s so far"));
             }
         }
-    }
-    let status = child.wait().context("wait for go")?;
+        child.wait().context("wait for go")
+    })?;
     if !status.success() {
+        let lines = lock(&lines);
         let tail = &lines[lines.len().saturating_sub(40)..];
         bail!("{command:?}: {status}:\n{}", tail.join("\n"));
     }
     Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

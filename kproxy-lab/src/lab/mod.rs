@@ -318,6 +318,7 @@ impl Drop for Lab {
         if self.watcher.is_none() {
             return;
         }
+        signals::wait_if_ending();
         for place in self.places().values() {
             place.end();
         }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -74,6 +75,28 @@ impl Place {
     /// When the agent has ended; failed requests are in the outcome.
     pub fn probe(&self, probe: Probe) -> Result<Outcome> {
         self.agent()?.call(Op::Probe(probe))
+    }
+
+    /// Repeats a probe until its outcome is right: changes reach a proxy some time after they were
+    /// made.
+    ///
+    /// # Errors
+    /// When it is still wrong after a minute; the message holds the last outcome.
+    pub fn probe_until(
+        &self,
+        probe: &Probe,
+        is_right: impl Fn(&Outcome) -> bool,
+    ) -> Result<Outcome> {
+        let start = Instant::now();
+        loop {
+            let outcome = self.probe(probe.clone())?;
+            if is_right(&outcome) {
+                return Ok(outcome);
+            }
+            if start.elapsed() > Duration::from_secs(60) {
+                bail!("{} still gets this from {}: {outcome}", self.name, probe.to);
+            }
+        }
     }
 
     /// Runs a load from this place.

@@ -115,6 +115,16 @@ impl Lab {
     /// # Errors
     /// When it is not found, ends early or needs too long; the message holds the end of its log.
     pub fn start_proxy(&self, node: &str, spec: impl Into<ProxySpec>) -> Result<Arc<Proxy>> {
+        let proxy = self.launch_proxy(node, spec)?;
+        proxy.wait_ready()?;
+        Ok(proxy)
+    }
+
+    /// Starts a proxy on a node and does not wait for it.
+    ///
+    /// # Errors
+    /// When it is not found or cannot be started.
+    pub fn launch_proxy(&self, node: &str, spec: impl Into<ProxySpec>) -> Result<Arc<Proxy>> {
         let spec = spec.into();
         self.node_number(node)?;
         if self.proxies().iter().any(|proxy| proxy.node() == node && proxy.is_running()) {
@@ -125,7 +135,7 @@ impl Lab {
             ProxyKind::KubeProxy(mode) => kube_proxy::prepare(self, node, mode, &spec)?,
         });
         self.proxies().push(Arc::clone(&proxy));
-        proxy.start()?;
+        proxy.launch()?;
         Ok(proxy)
     }
 

@@ -1,6 +1,7 @@
 //! kproxy in clusters of network namespaces: real sockets, real packets, whole life cycle.
 //! Needs root and a built `kproxy` (`cargo xtask test` sees to both).
 
+mod api;
 mod common;
 mod lifecycle;
 mod sockets;

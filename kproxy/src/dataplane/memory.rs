@@ -17,7 +17,9 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+#[cfg(test)]
+use nix::sys::mman::mmap_anonymous;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Types that fill whole words of an mmapped array.
@@ -124,10 +126,11 @@ impl<T: Element> Memory<T> {
         View::map_file(map, elements, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE).map(Self)
     }
 
-    /// The same without a map behind it, all zero: for tests of what is written.
+    /// The same without a map behind it, all zero.
     ///
     /// # Errors
     /// Those of mmap(2); `EINVAL` for no elements.
+    #[cfg(test)]
     pub(crate) fn anonymous(elements: u32) -> io::Result<Self> {
         let bytes = byte_len::<T>(elements)?;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;

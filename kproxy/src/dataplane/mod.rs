@@ -1,14 +1,232 @@
 //! The data path's user side: the BPF programs, their maps and their links.
+//!
+//! ```text
+//! plan ─▶ Dataplane ─▶ writer ─▶ kernel maps ─▶ programs
+//!             ├─▶ load, attach: programs, pins, links
+//!             └─▶ sweep: flows
+//! read: kernel maps ─▶ rows of the debug CLI
+//! ```
+//!
+//! Everything is pinned: stopping the daemon leaves the data path working, and a restart writes
+//! only what differs. [`cleanup`] takes it all away.
 
+mod attach;
+mod cleanup;
 mod codec;
+mod error;
+mod load;
 mod memory;
 pub mod pins;
 pub mod read;
 mod sweep;
 mod sys;
+#[cfg(test)]
+mod tests;
 mod writer;
 
-pub use writer::{Fill, Report};
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
+
+use aya::{
+    Ebpf,
+    maps::{HashMap, IterableMap as _, MapData},
+};
+use kproxy_common::{
+    abi,
+    config::Config,
+    flow::{FlowKey, FlowValue},
+};
+use nix::time::{ClockId, clock_gettime};
+
+use self::{
+    attach::TcMode,
+    pins::PinDirs,
+    writer::{KernelMaps, Writer},
+};
+pub use self::{
+    cleanup::{Cleanup, cleanup},
+    error::Error,
+    sweep::SweepReport,
+    writer::{Fill, Report},
+};
+use crate::{
+    model::Problem,
+    node::{self, Device},
+    plan::{Change, ServicePortPlan},
+};
 
 /// The BPF object that the build script made.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/kproxy-ebpf"));
+
+/// What the data path is opened with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// Folder of the BPF file system that holds the pins.
+    pub bpffs_root: PathBuf,
+    /// Folder of the cgroup v2 tree to attach to; `None`: the root is looked for.
+    pub cgroup_root: Option<PathBuf>,
+    /// Capacity of the SERVICES map in entries (two a service port).
+    pub max_services: u32,
+    /// Capacity of the SLOTS map.
+    pub max_slots: u32,
+    /// Capacity of the FRONTENDS map.
+    pub max_frontends: u32,
+    /// Capacity of the FLOWS map in entries (two a connection).
+    pub max_flows: u32,
+}
+
+impl Settings {
+    /// The default sizes, and the cgroup root looked for.
+    pub fn new(bpffs_root: impl Into<PathBuf>) -> Self {
+        Self {
+            bpffs_root: bpffs_root.into(),
+            cgroup_root: None,
+            max_services: abi::DEFAULT_SERVICES,
+            max_slots: abi::DEFAULT_SLOTS,
+            max_frontends: abi::DEFAULT_FRONTENDS,
+            max_flows: abi::DEFAULT_FLOWS,
+        }
+    }
+}
+
+/// How full the maps are that can fill up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Usage {
+    /// Frontends and address entries.
+    pub frontends: Fill,
+    /// Backend sets, two a service port.
+    pub services: Fill,
+    /// Backends.
+    pub slots: Fill,
+    /// Flow entries at the last sweep, two a connection.
+    pub flows: Fill,
+}
+
+/// The data path of this node.
+pub struct Dataplane {
+    settings: Settings,
+    dirs: PinDirs,
+    object: Ebpf,
+    writer: Writer<KernelMaps>,
+    flows: HashMap<MapData, FlowKey, FlowValue>,
+    /// Flow entries at the last sweep.
+    flow_entries: usize,
+    tc: TcMode,
+    /// Devices that the uplink programs are attached to.
+    devices: BTreeSet<Device>,
+    notices: Vec<Problem>,
+}
+
+impl Dataplane {
+    /// Mounts the BPF file system if needed, reuses or makes the pinned maps, loads the programs,
+    /// reads what the maps hold. Attaches nothing and changes no map: a data path that is at work
+    /// goes on as it is.
+    ///
+    /// # Errors
+    /// Missing rights, a kernel without what is needed, pins of another layout.
+    pub fn open(settings: &Settings) -> Result<Self, Error> {
+        node::bpffs::ensure(&settings.bpffs_root)?;
+        let dirs = PinDirs::new(&settings.bpffs_root);
+        let load::Loaded { object, maps, flows, notices } = load::load(OBJECT, settings, &dirs)?;
+        Ok(Self {
+            settings: settings.clone(),
+            dirs,
+            object,
+            writer: Writer::open(maps).map_err(Error::Maps)?,
+            flows,
+            flow_entries: 0,
+            tc: TcMode::of_kernel(),
+            devices: BTreeSet::new(),
+            notices,
+        })
+    }
+
+    /// Makes the maps hold exactly `desired`: adds, changes, removes, and repairs what a crash has
+    /// left. On a node that is as it should be, nothing is written.
+    pub fn reconcile(&mut self, desired: impl IntoIterator<Item = ServicePortPlan>) -> Report {
+        let mut report = self.writer.reconcile(desired, now());
+        report.problems.extend(self.notices.iter().cloned());
+        report
+    }
+
+    /// Applies one batch of changes. A frontend may pass from one service port to another within a
+    /// batch: it is replaced in one step.
+    pub fn apply(&mut self, changes: Vec<Change>) -> Report {
+        self.writer.apply(changes, now())
+    }
+
+    /// Tries again what the maps have refused. Does nothing when nothing waits.
+    pub fn retry(&mut self) -> Report {
+        if self.writer.has_pending() { self.writer.retry(now()) } else { Report::default() }
+    }
+
+    /// Sets the addresses of this node, on which NodePorts answer.
+    pub fn set_node_addresses(&mut self, addresses: &BTreeSet<IpAddr>) -> Report {
+        self.writer.set_node_addresses(addresses)
+    }
+
+    /// Sets what the programs read at run time. Whether it differs from before. To be called
+    /// before [`Self::attach_cgroup`].
+    pub fn set_config(&mut self, config: Config) -> bool {
+        self.writer.set_config(&config)
+    }
+
+    /// Attaches the socket programs, or gives the links that are there the new programs.
+    ///
+    /// # Errors
+    /// No cgroup v2 tree, or the kernel refused.
+    pub fn attach_cgroup(&mut self) -> Result<(), Error> {
+        let root = node::cgroup::root(self.settings.cgroup_root.as_deref())?;
+        attach::cgroup(&mut self.object, &self.dirs, &root)
+    }
+
+    /// Attaches the uplink programs to these devices and takes them off all others. Every device
+    /// is tried, whatever fails. Needs kproxy's nftables table ([`node::nft::ensure`]).
+    pub fn sync_devices(&mut self, devices: &[Device]) -> Report {
+        let wanted: BTreeSet<Device> = devices.iter().cloned().collect();
+        let gone: Vec<Device> = self.devices.difference(&wanted).cloned().collect();
+        let errors = attach::devices(&mut self.object, &self.dirs, self.tc, devices, &gone);
+        self.devices = wanted;
+        let problems = errors.iter().map(Error::to_problem).collect();
+        Report { problems, ..Report::default() }
+    }
+
+    /// Forgets flows that are over and UDP flows of backends that are gone. To be called every few
+    /// seconds, and after a UDP endpoint was removed.
+    ///
+    /// # Errors
+    /// The flow table could not be read.
+    pub fn sweep(&mut self) -> Result<SweepReport, Error> {
+        let sets = sweep::Sets { services: self.writer.services(), slots: self.writer.slots() };
+        let report = sweep::sweep(&mut self.flows, &sets, now()).map_err(Error::Maps)?;
+        self.flow_entries = report.entries - report.removed;
+        Ok(report)
+    }
+
+    /// How full the maps are.
+    pub fn usage(&self) -> Usage {
+        let [frontends, services, slots] = self.writer.fills();
+        let capacity = self.flows.map().info().map_or(0, |info| info.max_entries());
+        let flows = Fill { used: self.flow_entries as u32, capacity };
+        Usage { frontends, services, slots, flows }
+    }
+
+    /// Number of service ports in the maps.
+    pub fn service_ports(&self) -> usize {
+        self.writer.service_ports()
+    }
+
+    /// Everything that is not in force now.
+    pub fn problems(&self) -> Vec<Problem> {
+        self.notices.iter().chain(self.writer.problems()).cloned().collect()
+    }
+
+    /// Where the pins are.
+    pub const fn dirs(&self) -> &PinDirs {
+        &self.dirs
+    }
+}
+
+/// CLOCK_MONOTONIC, the clock of the programs too. It cannot fail on Linux.
+fn now() -> Duration {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
+}

@@ -13,7 +13,7 @@ use std::{
 };
 
 use aya::maps::{HashMap, IterableMap, MapData};
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type};
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_prog_info};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Open flag of `BPF_OBJ_GET`: the map is read only (`BPF_F_RDONLY`, uapi/linux/bpf.h).
@@ -100,6 +100,21 @@ pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
         LinkPlace::Other(info.type_)
     };
     Ok(LinkInfo { id: info.id, program_id: info.prog_id, place })
+}
+
+/// Kernel id of a loaded program.
+///
+/// # Errors
+/// Those of `BPF_OBJ_GET_INFO_BY_FD`.
+pub(crate) fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
+    // SAFETY: all-zero is a valid value of this struct of plain integers.
+    let mut info = unsafe { std::mem::zeroed::<bpf_prog_info>() };
+    let mut attr = empty_attr();
+    attr.info.bpf_fd = program.as_raw_fd() as u32;
+    attr.info.info_len = size_of_val(&info) as u32;
+    attr.info.info = &raw mut info as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(info.id)
 }
 
 /// Types whose bytes may come from and go to a map.

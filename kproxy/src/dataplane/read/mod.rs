@@ -340,8 +340,8 @@ impl Opener<'_> {
     fn view<T: super::memory::Element>(&self, name: &str) -> Result<View<T>, OpenError> {
         use std::os::fd::AsFd as _;
         let path = self.dirs.map(name);
-        // A shared mapping of a descriptor opened read only is no shared one to the kernel (do_mmap
-        // clears VM_SHARED), and bpf_map_mmap takes only those.
+        // The kernel takes a shared mapping of a file opened for reading only for a private one,
+        // which maps do not offer (do_mmap, mm/mmap.c). The mapping itself is for reading only.
         let data = self.data(name, sys::Access::ReadWrite)?;
         let info = data.info().map_err(|error| OpenError::other(&path, error))?;
         let size = size_of::<T>();

@@ -17,6 +17,7 @@
 mod addresses;
 #[cfg(test)]
 mod fake;
+mod kernel;
 mod maps;
 mod open;
 mod problems;
@@ -35,17 +36,20 @@ use std::{
 use kproxy_common::{
     config::Config,
     net::Addr,
-    service::{FrontendKey, FrontendValue, frontend_flags, service_port_id},
+    service::{FrontendKey, FrontendValue, Service, Slot, frontend_flags, service_port_id},
 };
 
-pub(crate) use self::maps::{Maps, Refusal};
 pub use self::report::{Fill, Report};
 use self::{
     addresses::Addresses,
     maps::Counted,
     runs::{Run, Runs},
 };
-use super::codec;
+pub(crate) use self::{
+    kernel::{KernelMaps, Parts},
+    maps::Maps,
+};
+use super::{codec, memory::View};
 use crate::{
     model::Problem,
     plan::{Change, Protocol, Scope, ServicePortId, ServicePortPlan},
@@ -151,6 +155,16 @@ impl<M: Maps> Writer<M> {
     /// Whether plans wait for room.
     pub(crate) fn has_pending(&self) -> bool {
         !self.pending.is_empty()
+    }
+
+    /// The SERVICES array.
+    pub(crate) fn services(&self) -> &View<Service> {
+        self.maps.services()
+    }
+
+    /// The SLOTS array.
+    pub(crate) fn slots(&self) -> &View<Slot> {
+        self.maps.slots()
     }
 
     /// Number of service ports in the maps.

@@ -1,5 +1,7 @@
 //! The command line of `kproxy-lab`.
 
+mod traffic;
+
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -66,6 +68,14 @@ enum Action {
         #[arg(last = true)]
         command: Vec<OsString>,
     },
+    /// Ask a server from here: who answers, and whom does it see?
+    Probe(traffic::ProbeOptions),
+    /// Answer probes from here.
+    Serve(traffic::ServeOptions),
+    /// Measure connections or requests from here.
+    Load(traffic::LoadOptions),
+    /// Keep a connection busy and tell what it loses.
+    Hold(traffic::HoldOptions),
     /// Serve and probe in a place; talks JSON on standard input and output.
     #[command(hide = true)]
     Agent {
@@ -124,6 +134,10 @@ impl Cli {
                 };
                 enter(&netns, &cgroup, &command)?;
             }
+            Action::Probe(options) => traffic::probe(&options)?,
+            Action::Serve(options) => traffic::serve(options)?,
+            Action::Load(options) => traffic::load(&options)?,
+            Action::Hold(options) => traffic::hold(&options)?,
             Action::Agent { netns, cgroup } => agent::run(&netns, &cgroup)?,
             Action::Watch { lab } => watcher::run(&lab)?,
         }

@@ -1,0 +1,159 @@
+//! kproxy on the real API server.
+
+use std::time::{Duration, Instant};
+
+use kproxy_lab::manifest::{Service, Slice, slices};
+use kproxy_lab::{Family, Lab, Outcome, POD_PORT, Place, Probe, ProxySpec, Source};
+use serde_json::{Value, json};
+
+use crate::common::{PATIENCE, SILENCE, at};
+
+/// Asks until the outcome is as wanted.
+fn until(what: &str, from: &Place, probe: &Probe, wanted: impl Fn(&Outcome) -> bool) {
+    let start = Instant::now();
+    loop {
+        let outcome = from.probe(probe.clone()).unwrap();
+        if wanted(&outcome) {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "{what}: {} sees {outcome}", from.name());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn cluster_ip(service: &Value) -> std::net::SocketAddr {
+    at(service["spec"]["clusterIP"].as_str().unwrap().parse::<std::net::IpAddr>().unwrap(), 80)
+}
+
+#[test]
+fn services_are_created_changed_and_deleted_on_the_real_api_server() {
+    let lab = Lab::builder().nodes(2).build().unwrap();
+    let control = lab.start_control_plane().unwrap();
+    let api = control.api();
+    lab.start_proxies(ProxySpec::kproxy(Source::Api)).unwrap();
+    let (pod, client, host) = (lab.pod("n1", "b"), lab.client(), lab.node("n1"));
+    let (a, b) = (lab.pod("n1", "a"), lab.pod("n2", "a"));
+
+    // EPS-17: the Service comes first and refuses, then its slices.
+    let web = Service::new("web").of_type("NodePort").port("http", "TCP", 80, POD_PORT);
+    let web = api.apply_object(web.node_port(30_090)).unwrap();
+    let vip = cluster_ip(&web);
+    until("no slices yet", &pod, &Probe::tcp(vip), Outcome::all_refused);
+    for slice in slices("web", "http", "TCP", POD_PORT, &[&a, &b]) {
+        api.apply_object(slice).unwrap();
+    }
+    let both = |outcome: &Outcome| outcome.all_answered() && outcome.server_set().len() == 2;
+    let node_port = host.at(Family::V6, 30_090);
+    for (from, to) in [(&pod, vip), (&host, vip), (&client, node_port)] {
+        until("two backends", from, &Probe::tcp(to).count(6), both);
+    }
+
+    // An endpoint that is not ready any more.
+    let [mut v4, _] = slices("web", "http", "TCP", POD_PORT, &[&a]);
+    v4 = v4.pod_with(&b, json!({"ready": false, "serving": false, "terminating": false}));
+    api.apply_object(v4).unwrap();
+    until("only a", &pod, &Probe::tcp(vip).count(6), |o| o.servers() == [("n1/a", 6)].into());
+
+    // NP-10: another NodePort; the old one stops.
+    api.patch(
+        "Service",
+        "default",
+        "web",
+        json!({"spec": {"ports": [{"name": "http", "protocol": "TCP", "port": 80,
+            "targetPort": POD_PORT, "nodePort": 30_091}]}}),
+    )
+    .unwrap();
+    let v4 = |port| host.at(Family::V4, port);
+    until("new NodePort", &client, &Probe::tcp(v4(30_091)), Outcome::all_answered);
+    until("old NodePort", &client, &Probe::tcp(v4(30_090)), Outcome::all_refused);
+
+    // SEL-01: handed to another proxy, and back.
+    let label = "service.kubernetes.io/service-proxy-name";
+    let labels = |value: Value| json!({"metadata": {"labels": {label: value}}});
+    api.patch("Service", "default", "web", labels("other".into())).unwrap();
+    let silent = Probe::tcp(vip).timeout(SILENCE);
+    until("another proxy's", &pod, &silent, |o| o.answered() + o.refused() == 0);
+    api.patch("Service", "default", "web", labels(Value::Null)).unwrap();
+    until("ours again", &pod, &Probe::tcp(vip), Outcome::all_answered);
+
+    // SEL-04: headless slices do not count.
+    let headless = json!({"metadata": {"labels": {"service.kubernetes.io/headless": ""}}});
+    api.patch("EndpointSlice", "default", "web-v4", headless).unwrap();
+    until("headless", &pod, &Probe::tcp(vip), Outcome::all_refused);
+
+    api.delete("Service", "default", "web").unwrap();
+    until("deleted", &pod, &silent, |o| o.answered() + o.refused() == 0);
+}
+
+#[test]
+fn lc_11_the_api_server_may_be_away_at_start_and_later() {
+    let lab = Lab::builder().build().unwrap();
+    let control = lab.start_control_plane().unwrap();
+    let api = control.api();
+    let (pod, a) = (lab.pod("n1", "b"), lab.pod("n1", "a"));
+    let web = api.apply_object(Service::new("web").port("", "TCP", 80, POD_PORT)).unwrap();
+    let vip = cluster_ip(&web);
+    let slice = Slice::of("web", Family::V4).port("", "TCP", POD_PORT).pod(&a);
+    api.apply_object(slice.clone()).unwrap();
+
+    control.stop_api_server().unwrap();
+    let proxy = lab.launch_proxy("n1", ProxySpec::kproxy(Source::Api)).unwrap();
+    proxy.wait_for_log("API server").unwrap();
+    assert!(!proxy.log().contains("in sync"), "{}", proxy.log());
+    control.start_api_server().unwrap();
+    proxy.wait_ready().unwrap();
+    until("in sync", &pod, &Probe::tcp(vip), Outcome::all_answered);
+
+    // Away again, and kproxy starts anew meanwhile: the pinned state stands.
+    control.stop_api_server().unwrap();
+    proxy.kill().unwrap();
+    proxy.launch().unwrap();
+    proxy.wait_for_log("API server").unwrap();
+    assert!(pod.probe(Probe::tcp(vip).count(5)).unwrap().all_answered());
+    control.start_api_server().unwrap();
+    api.delete("EndpointSlice", "default", "web-v4").unwrap();
+    until("caught up", &pod, &Probe::tcp(vip), Outcome::all_refused);
+}
+
+/// The rights and capabilities that deploy/kproxy.yaml grants are those that kproxy needs.
+#[test]
+fn kproxy_runs_with_exactly_what_the_deployed_manifests_grant() {
+    let lab = Lab::builder().nodes(2).build().unwrap();
+    let control = lab.start_control_plane().unwrap();
+    let api = control.api();
+    let manifests = include_str!("../../../deploy/kproxy.yaml");
+    let objects = api.apply(manifests).unwrap();
+    let daemon_set = objects.iter().find(|object| object["kind"] == "DaemonSet").unwrap();
+    let container = &daemon_set["spec"]["template"]["spec"]["containers"][0];
+    let capabilities: Vec<&str> = container["securityContext"]["capabilities"]["add"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|name| name.as_str().unwrap())
+        .collect();
+    assert!(!capabilities.contains(&"SYS_ADMIN"), "{capabilities:?}");
+    let kubeconfig = control.service_account_kubeconfig("kproxy", "kproxy").unwrap();
+    let spec = ProxySpec::kproxy(Source::Api).kubeconfig(&kubeconfig).capabilities(&capabilities);
+    lab.start_proxies(spec).unwrap();
+
+    let web = Service::new("web").of_type("NodePort").port("http", "TCP", 80, POD_PORT);
+    let web = api.apply_object(web.node_port(30_090)).unwrap();
+    for slice in slices("web", "http", "TCP", POD_PORT, &[&lab.pod("n1", "a"), &lab.pod("n2", "a")])
+    {
+        api.apply_object(slice).unwrap();
+    }
+    let both = |outcome: &Outcome| outcome.all_answered() && outcome.server_set().len() == 2;
+    until("a pod", &lab.pod("n1", "b"), &Probe::tcp(cluster_ip(&web)).count(6), both);
+    let node_port = lab.node("n1").at(Family::V4, 30_090);
+    until("the client", &lab.client(), &Probe::tcp(node_port).count(6), both);
+    // A device that comes later is served with these capabilities, too.
+    let host = lab.node("n1");
+    host.run("ip", &["address", "add", "172.18.0.98/24", "dev", "eth0"]).unwrap();
+    let late = at("172.18.0.98".parse::<std::net::IpAddr>().unwrap(), 30_090);
+    until(
+        "a new address",
+        &lab.client(),
+        &Probe::tcp(late).timeout(SILENCE),
+        Outcome::all_answered,
+    );
+}

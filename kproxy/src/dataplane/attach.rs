@@ -1,0 +1,322 @@
+//! Attaches the programs and keeps them attached.
+//!
+//! Links are pinned, so they outlive the daemon. On a restart the pinned link gets the new program
+//! in one step: there is no moment without one. Before kernel 6.6, which has no links for tc, the
+//! uplink programs are filters of the clsact qdisc, replaced in one step as well.
+//!
+//! Whatever others have attached stays where it is and keeps running.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io,
+    os::fd::{AsFd as _, BorrowedFd},
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf,
+    programs::{
+        CgroupSockAddr, LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+        links::{CgroupAttachMode, FdLink},
+        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
+    },
+    util::KernelVersion,
+};
+use kproxy_common::abi::program;
+
+use super::{
+    error::{Error, chain},
+    pins::{PinDirs, parse_link},
+    sys::{self, LinkPlace},
+};
+use crate::node::Device;
+
+/// Priority of kproxy's clsact filters: the kernel runs lower ones first. An odd number of our own,
+/// so that no other program's filter is replaced by mistake.
+const CLSACT_PRIORITY: u16 = 19_312;
+/// Handle of kproxy's clsact filters.
+const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 1);
+
+/// How uplink programs are attached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum TcMode {
+    /// Links of the tcx hook: kernel 6.6 (commit e420bed02507).
+    Tcx,
+    /// Filters of the clsact qdisc.
+    Clsact,
+}
+
+impl TcMode {
+    /// What the running kernel can do.
+    pub(super) fn of_kernel() -> Self {
+        let has_tcx = KernelVersion::current().is_ok_and(|now| now >= KernelVersion::new(6, 6, 0));
+        if has_tcx { Self::Tcx } else { Self::Clsact }
+    }
+}
+
+/// Attaches the socket programs to a cgroup and everything below it.
+pub(super) fn cgroup(object: &mut Ebpf, dirs: &PinDirs, root: &Path) -> Result<(), Error> {
+    let target = root.display().to_string();
+    let folder = File::open(root);
+    for name in program::CGROUP {
+        let failed = |why: String| Error::Attach {
+            program: name.to_owned(),
+            target: target.clone(),
+            why,
+            remedy: "look whether another program holds the hook for itself (bpftool cgroup \
+                     tree), or name another folder with --cgroup-root",
+        };
+        let folder = folder.as_ref().map_err(|error| failed(error.to_string()))?;
+        let id = cgroup_id(folder).map_err(|error| failed(error.to_string()))?;
+        let program: &mut CgroupSockAddr = object
+            .program_mut(name)
+            .and_then(|program| program.try_into().ok())
+            .ok_or_else(|| failed("the BPF object lacks it".to_owned()))?;
+        let path = dirs.cgroup_link(name);
+        let fd = program.fd().map_err(|error| failed(chain(&error)))?;
+        if update_pinned(&path, LinkPlace::Cgroup(id), fd.as_fd())
+            .map_err(|error| failed(error.to_string()))?
+        {
+            continue;
+        }
+        let link = program
+            .attach(folder, CgroupAttachMode::Single)
+            .and_then(|link| program.take_link(link))
+            .map_err(|error| failed(chain(&error)))?;
+        let link = FdLink::try_from(link).map_err(|error| failed(chain(&error)))?;
+        pin_link(link, &path)?;
+    }
+    Ok(())
+}
+
+/// The kernel's id of a cgroup: the inode number of its folder.
+fn cgroup_id(folder: &File) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    Ok(folder.metadata()?.ino())
+}
+
+/// Attaches the uplink programs to `devices` and takes them off all others. Every device is tried;
+/// returns what failed.
+pub(super) fn devices(
+    object: &mut Ebpf,
+    dirs: &PinDirs,
+    mode: TcMode,
+    devices: &[Device],
+    gone: &[Device],
+) -> Vec<Error> {
+    let mut errors = Vec::new();
+    for device in devices {
+        for (name, direction) in programs_of(device) {
+            if let Err(error) = attach(object, dirs, mode, device, name, direction) {
+                errors.push(error);
+                // One direction alone would translate and never translate back.
+                break;
+            }
+        }
+    }
+    match mode {
+        TcMode::Tcx => detach_others(dirs, devices, &mut errors),
+        TcMode::Clsact => {
+            for device in gone {
+                errors.extend(detach_clsact(&device.name).err());
+            }
+        }
+    }
+    errors
+}
+
+/// The two programs of a device, the way back first: no connection is translated one way only.
+const fn programs_of(device: &Device) -> [(&'static str, TcAttachType); 2] {
+    if device.ethernet {
+        [(program::EGRESS, TcAttachType::Egress), (program::INGRESS, TcAttachType::Ingress)]
+    } else {
+        [(program::EGRESS_L3, TcAttachType::Egress), (program::INGRESS_L3, TcAttachType::Ingress)]
+    }
+}
+
+fn attach(
+    object: &mut Ebpf,
+    dirs: &PinDirs,
+    mode: TcMode,
+    device: &Device,
+    name: &'static str,
+    direction: TcAttachType,
+) -> Result<(), Error> {
+    let failed = |why: String| Error::Attach {
+        program: name.to_owned(),
+        target: format!("device {}", device.name),
+        why,
+        remedy: "leave the device out with --devices if it is not meant to carry Service traffic",
+    };
+    let program: &mut SchedClassifier = object
+        .program_mut(name)
+        .and_then(|program| program.try_into().ok())
+        .ok_or_else(|| failed("the BPF object lacks it".to_owned()))?;
+    if mode == TcMode::Clsact {
+        return attach_clsact(program, device, direction).map_err(|error| failed(chain(&error)));
+    }
+    let path = dirs.device_link(name, &device.name);
+    let fd = program.fd().map_err(|error| failed(chain(&error)))?;
+    if update_pinned(&path, LinkPlace::Device(device.index), fd.as_fd())
+        .map_err(|error| failed(error.to_string()))?
+    {
+        return Ok(());
+    }
+    let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+    let link = program
+        .attach_with_options(&device.name, direction, order)
+        .and_then(|link| program.take_link(link))
+        .map_err(|error| failed(chain(&error)))?;
+    let link = FdLink::try_from(link).map_err(|error| failed(chain(&error)))?;
+    pin_link(link, &path)
+}
+
+/// Gives a pinned link the program. `false`: there is no such link, or it leads elsewhere (another
+/// cgroup, a device that is gone or came back under its name), so a new one is needed.
+fn update_pinned(path: &Path, place: LinkPlace, program: BorrowedFd<'_>) -> io::Result<bool> {
+    let link = match sys::open_pin(path, sys::Access::ReadWrite) {
+        Ok(link) => link,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let info = sys::link_info(link.as_fd())?;
+    if info.place != place {
+        return Ok(false);
+    }
+    if sys::program_id(program)? == info.program_id {
+        return Ok(true);
+    }
+    match sys::update_link(link.as_fd(), program) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Pins under another name first, so that a stale pin is replaced in one step.
+fn pin_link(link: FdLink, path: &Path) -> Result<(), Error> {
+    let failed = |error| Error::Pin { what: "pin", path: path.to_owned(), error };
+    let fresh = fresh_name(path);
+    remove_file(&fresh).map_err(failed)?;
+    link.pin(&fresh).map_err(|error| failed(io::Error::other(chain(&error))))?;
+    fs::rename(&fresh, path).map_err(failed)
+}
+
+fn fresh_name(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("~");
+    name.into()
+}
+
+/// Removes a file; whether it was there.
+pub(super) fn remove_file(path: &Path) -> io::Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes the pins of uplink links that are not wanted: that detaches them.
+fn detach_others(dirs: &PinDirs, devices: &[Device], errors: &mut Vec<Error>) {
+    let wanted: BTreeSet<PathBuf> = devices
+        .iter()
+        .flat_map(|device| {
+            programs_of(device).map(|(name, _)| dirs.device_link(name, &device.name))
+        })
+        .collect();
+    let failed = |path: &Path, error| Error::Pin { what: "remove", path: path.to_owned(), error };
+    let entries = match fs::read_dir(&dirs.links) {
+        Ok(entries) => entries,
+        Err(error) => return errors.push(failed(&dirs.links, error)),
+    };
+    let mut stale: Vec<PathBuf> = entries
+        .flatten()
+        .filter(|entry| parse_link(&entry.file_name().to_string_lossy()).1.is_some())
+        .map(|entry| entry.path())
+        .filter(|path| !wanted.contains(path))
+        .collect();
+    // The way there goes first: `kp_ingress` sorts behind `kp_egress`.
+    stale.sort();
+    for path in stale.into_iter().rev() {
+        match remove_file(&path) {
+            Ok(_) => tracing::info!(link = %path.display(), "detached"),
+            Err(error) => errors.push(failed(&path, error)),
+        }
+    }
+}
+
+fn attach_clsact(
+    program: &mut SchedClassifier,
+    device: &Device,
+    direction: TcAttachType,
+) -> Result<(), ProgramError> {
+    match tc::qdisc_add_clsact(&device.name) {
+        Ok(()) => {}
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let present = SchedClassifierLink::attached(
+        &device.name,
+        direction,
+        CLSACT_PRIORITY,
+        CLSACT_HANDLE,
+        None,
+    )?;
+    let link = match program.attach_to_link(present) {
+        Ok(link) => link,
+        Err(ProgramError::TcError(TcError::NetlinkError(error)))
+            if error.raw_os_error() == Some(libc::ENOENT) =>
+        {
+            let options = NlOptions {
+                priority: CLSACT_PRIORITY,
+                handle: CLSACT_HANDLE,
+                ..NlOptions::default()
+            };
+            program.attach_with_options(
+                &device.name,
+                direction,
+                TcAttachOptions::Netlink(options),
+            )?
+        }
+        Err(error) => return Err(error),
+    };
+    // The filter must outlive the daemon; dropping the link would remove it.
+    std::mem::forget(program.take_link(link)?);
+    Ok(())
+}
+
+/// Removes kproxy's filters, found by the names of its programs, from a device. Whether there were
+/// any.
+pub(super) fn detach_clsact(device: &str) -> Result<bool, Error> {
+    let mut any = false;
+    for (name, direction) in [
+        (program::INGRESS, TcAttachType::Ingress),
+        (program::INGRESS_L3, TcAttachType::Ingress),
+        (program::EGRESS, TcAttachType::Egress),
+        (program::EGRESS_L3, TcAttachType::Egress),
+    ] {
+        match tc::qdisc_detach_program(device, direction, name) {
+            Ok(()) => any = true,
+            // No such filter, no clsact qdisc, or the device itself is gone.
+            Err(TcError::IoError(error)) if is_absent(error.raw_os_error(), error.kind()) => {}
+            Err(TcError::NetlinkError(error))
+                if is_absent(error.raw_os_error(), io::ErrorKind::Other) => {}
+            Err(error) => {
+                return Err(Error::Attach {
+                    program: name.to_owned(),
+                    target: format!("device {device}"),
+                    why: format!("its filter could not be removed: {}", chain(&error)),
+                    remedy: "remove it with `tc filter del`",
+                });
+            }
+        }
+    }
+    Ok(any)
+}
+
+fn is_absent(code: Option<i32>, kind: io::ErrorKind) -> bool {
+    kind == io::ErrorKind::NotFound
+        || matches!(code, Some(libc::ENOENT | libc::EINVAL | libc::ENODEV | libc::ENXIO))
+}

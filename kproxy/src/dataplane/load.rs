@@ -1,0 +1,249 @@
+//! Loads the BPF object: reuses or makes the pinned maps, loads and pins the programs.
+
+use std::{fs, io, path::Path};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{HashMap, Map, MapData, MapError, MapInfo, MapType},
+    programs::{Program, ProgramError},
+    util::KernelVersion,
+};
+use kproxy_common::{
+    abi::{GLOBAL_HAS_SET_RETVAL, map, program},
+    config::Config,
+    counters::{DropKey, ServiceCounters},
+    filter,
+    flow::{FlowKey, FlowValue},
+    service::{FrontendKey, FrontendValue, Name, Service, Slot},
+    socket::SocketState,
+};
+
+use super::{
+    Settings,
+    attach::remove_file,
+    error::{Error, chain},
+    pins::PinDirs,
+    writer::{KernelMaps, Parts},
+};
+use crate::model::Problem;
+
+/// The loaded object.
+pub(super) struct Loaded {
+    /// Programs, loaded and pinned; its maps have been taken.
+    pub(super) object: Ebpf,
+    /// The maps that the writer owns.
+    pub(super) maps: KernelMaps,
+    /// The flow table.
+    pub(super) flows: HashMap<MapData, FlowKey, FlowValue>,
+    /// Pinned maps whose size is not the one asked for.
+    pub(super) notices: Vec<Problem>,
+}
+
+/// What a map must look like.
+struct Layout {
+    name: &'static str,
+    kind: MapType,
+    key: usize,
+    value: usize,
+    /// Capacity asked for, and the option that says so; `None`: the object's own.
+    capacity: Option<(u32, &'static str)>,
+}
+
+fn layouts(settings: &Settings) -> [Layout; 10] {
+    let map = |name, kind, key, value, capacity| Layout { name, kind, key, value, capacity };
+    let services = Some((settings.max_services, "--max-services"));
+    let names = Some((settings.max_services.div_ceil(2), "--max-services"));
+    let frontends = Some((settings.max_frontends, "--max-frontends"));
+    let slots = Some((settings.max_slots, "--max-slots"));
+    let flows = Some((settings.max_flows, "--max-flows"));
+    let index = size_of::<u32>();
+    [
+        map(
+            map::FRONTENDS,
+            MapType::Hash,
+            size_of::<FrontendKey>(),
+            size_of::<FrontendValue>(),
+            frontends,
+        ),
+        map(map::SERVICES, MapType::Array, index, size_of::<Service>(), services),
+        map(map::SLOTS, MapType::Array, index, size_of::<Slot>(), slots),
+        map(map::FILTER, MapType::Array, index, size_of::<u64>(), None),
+        map(map::CONFIG, MapType::Array, index, size_of::<Config>(), None),
+        map(map::NAMES, MapType::Hash, index, size_of::<Name>(), names),
+        map(map::FLOWS, MapType::Hash, size_of::<FlowKey>(), size_of::<FlowValue>(), flows),
+        map(map::COUNTERS, MapType::PerCpuArray, index, size_of::<ServiceCounters>(), services),
+        map(map::DROPS, MapType::PerCpuHash, size_of::<DropKey>(), size_of::<u64>(), None),
+        map(map::SOCKETS, MapType::SkStorage, index, size_of::<SocketState>(), None),
+    ]
+}
+
+/// Loads `bytes` with the pins below `dirs`, making what is missing.
+///
+/// # Errors
+/// A pinned map of another layout, a program that the verifier refuses, missing rights.
+pub(super) fn load(bytes: &[u8], settings: &Settings, dirs: &PinDirs) -> Result<Loaded, Error> {
+    raise_memlock_limit();
+    for dir in [&dirs.maps, &dirs.programs, &dirs.links] {
+        make_dir(dir)?;
+    }
+    let layouts = layouts(settings);
+    let mut notices = Vec::new();
+    let mut is_new = true;
+    for layout in &layouts {
+        if let Some(info) = check_pin(&dirs.map(layout.name), layout)? {
+            is_new = false;
+            notices.extend(size_notice(layout, &info));
+        }
+    }
+
+    let has_set_retval =
+        u8::from(KernelVersion::current().is_ok_and(|now| now >= KernelVersion::new(5, 18, 0)));
+    let mut loader = EbpfLoader::new();
+    loader.override_global(GLOBAL_HAS_SET_RETVAL, &has_set_retval, true);
+    for layout in &layouts {
+        loader.map_pin_path(layout.name, dirs.map(layout.name));
+        if let Some((capacity, _)) = layout.capacity {
+            loader.map_max_entries(layout.name, capacity);
+        }
+    }
+    let mut object = loader.load(bytes).map_err(|error| Error::Load { why: chain(&error) })?;
+    load_programs(&mut object, dirs)?;
+    let (maps, flows) = take_maps(&mut object, is_new)?;
+    Ok(Loaded { object, maps, flows, notices })
+}
+
+/// Before kernel 5.11 maps count against RLIMIT_MEMLOCK (commit d5299b67dd59 and its series moved
+/// them to the memory cgroup).
+fn raise_memlock_limit() {
+    use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+    if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
+        tracing::debug!(%error, "could not raise the limit of locked memory");
+    }
+}
+
+pub(super) fn make_dir(dir: &Path) -> Result<(), Error> {
+    fs::create_dir_all(dir).map_err(|error| Error::Pin {
+        what: "make",
+        path: dir.to_owned(),
+        error,
+    })
+}
+
+/// The pinned map, if there is one; refuses one of another layout.
+fn check_pin(path: &Path, layout: &Layout) -> Result<Option<MapInfo>, Error> {
+    let info = match MapInfo::from_pin(path) {
+        Ok(info) => info,
+        Err(MapError::SyscallError(call)) if call.io_error.kind() == io::ErrorKind::NotFound => {
+            return Ok(None);
+        }
+        Err(MapError::SyscallError(call)) => {
+            return Err(Error::Pin { what: "open", path: path.to_owned(), error: call.io_error });
+        }
+        Err(error) => {
+            return Err(Error::Layout { path: path.to_owned(), why: error.to_string() });
+        }
+    };
+    let found = (info.map_type().ok(), info.key_size() as usize, info.value_size() as usize);
+    if found == (Some(layout.kind), layout.key, layout.value) {
+        return Ok(Some(info));
+    }
+    let why = format!(
+        "its type is {:?} with keys of {} and values of {} bytes instead of {:?}, {} and {}",
+        found.0, found.1, found.2, layout.kind, layout.key, layout.value
+    );
+    Err(Error::Layout { path: path.to_owned(), why })
+}
+
+fn size_notice(layout: &Layout, info: &MapInfo) -> Option<Problem> {
+    let (wanted, option) = layout.capacity?;
+    let pinned = info.max_entries();
+    (pinned != wanted).then(|| {
+        Problem::new(
+            format!("map {}", layout.name),
+            format!(
+                "it is in use with room for {pinned} entries and keeps that size, {option} or \
+                     its default asks for {wanted}"
+            ),
+            "to change the size, stop kproxy, run `kproxy cleanup` and start it again",
+        )
+    })
+}
+
+fn load_programs(object: &mut Ebpf, dirs: &PinDirs) -> Result<(), Error> {
+    let uplink = [program::INGRESS, program::EGRESS, program::INGRESS_L3, program::EGRESS_L3];
+    for name in program::CGROUP.into_iter().chain(uplink) {
+        let program = object
+            .program_mut(name)
+            .ok_or_else(|| Error::Load { why: format!("it has no program {name}") })?;
+        let loaded = match &mut *program {
+            Program::CgroupSockAddr(program) => program.load(),
+            Program::SchedClassifier(program) => program.load(),
+            _ => Err(ProgramError::UnexpectedProgramType),
+        };
+        loaded.map_err(|error| load_error(name, error))?;
+        pin_program(program, name, dirs)?;
+    }
+    Ok(())
+}
+
+fn load_error(name: &str, error: ProgramError) -> Error {
+    /// Lines of the verifier's log worth showing: the refused instruction and what led to it.
+    const LINES: usize = 25;
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let lines: Vec<_> = log.lines().collect();
+            Error::Verifier {
+                program: name.to_owned(),
+                why: io_error,
+                log: lines[lines.len().saturating_sub(LINES)..].join("\n"),
+            }
+        }
+        other => Error::Load { why: format!("program {name}: {}", chain(&other)) },
+    }
+}
+
+/// Pins under another name first: the pin of the running version is replaced in one step.
+fn pin_program(program: &mut Program, name: &str, dirs: &PinDirs) -> Result<(), Error> {
+    let path = dirs.programs.join(name);
+    let fresh = dirs.programs.join(format!("{name}~"));
+    let failed = |error| Error::Pin { what: "pin", path: path.clone(), error };
+    remove_file(&fresh).map_err(failed)?;
+    program.pin(&fresh).map_err(|error| failed(io::Error::other(chain(&error))))?;
+    fs::rename(&fresh, &path).map_err(failed)
+}
+
+type Flows = HashMap<MapData, FlowKey, FlowValue>;
+
+fn take_maps(object: &mut Ebpf, is_new: bool) -> Result<(KernelMaps, Flows), Error> {
+    fn typed<T: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &str) -> Result<T, Error> {
+        let map = object
+            .take_map(name)
+            .ok_or_else(|| Error::Load { why: format!("it has no map {name}") })?;
+        T::try_from(map).map_err(|error| Error::Load { why: format!("map {name}: {error}") })
+    }
+    fn array(object: &mut Ebpf, name: &str) -> Result<MapData, Error> {
+        match object.take_map(name) {
+            Some(Map::Array(data)) => Ok(data),
+            _ => Err(Error::Load { why: format!("it has no array map {name}") }),
+        }
+    }
+    let parts = Parts {
+        frontends: typed(object, map::FRONTENDS)?,
+        names: typed(object, map::NAMES)?,
+        counters: typed(object, map::COUNTERS)?,
+        drops: typed(object, map::DROPS)?,
+        services: array(object, map::SERVICES)?,
+        slots: array(object, map::SLOTS)?,
+        filter: array(object, map::FILTER)?,
+        config: array(object, map::CONFIG)?,
+        is_new,
+    };
+    let filter_words = parts.filter.info().map_or(0, |info| info.max_entries());
+    if filter_words != filter::WORDS {
+        let why = format!("{filter_words} words instead of {}", filter::WORDS);
+        return Err(Error::Load { why: format!("map {} has {why}", map::FILTER) });
+    }
+    let maps = KernelMaps::new(parts).map_err(Error::Maps)?;
+    Ok((maps, typed(object, map::FLOWS)?))
+}
