@@ -3,16 +3,27 @@
 use anyhow::{Context as _, Result};
 use tracing_subscriber::EnvFilter;
 
+use crate::source;
+
 /// Starts logging. `filter` is a level or a list of `module=level`.
 ///
 /// # Errors
 /// A filter that cannot be understood.
-pub fn init(filter: &str) -> Result<()> {
-    let filter = EnvFilter::builder().parse(filter).with_context(|| {
+pub fn init(filter_text: &str) -> Result<()> {
+    let filter = EnvFilter::builder().parse(filter_text).with_context(|| {
         format!(
-            "--log-level (KPROXY_LOG) `{filter}`: give error, warn, info, debug, trace, or a list \
+            "--log-level (KPROXY_LOG) `{filter_text}`: give error, warn, info, debug, trace, or a list \
              such as info,kproxy::dataplane=debug"
         )
+    })?;
+    // What the kube crates would log, the source reports once and by name; asking for them by name
+    // brings it back.
+    let quiet = source::kube::LOG_DIRECTIVES.iter().filter(|directive| {
+        let module = directive.split('=').next().unwrap_or_default();
+        !filter_text.contains(module)
+    });
+    let filter = quiet.fold(Ok(filter), |filter: Result<EnvFilter>, directive| {
+        Ok(filter?.add_directive(directive.parse()?))
     })?;
     let color = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
     tracing_subscriber::fmt()

@@ -52,6 +52,15 @@ pub enum Error {
         /// The last lines of the verifier's log.
         log: String,
     },
+    /// Another process works on the same pins.
+    #[error(
+        "another kproxy is at work on {}; stop it first, or give this one a folder of its own \
+         with --bpffs-root", path.display()
+    )]
+    Busy {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A file below the BPF file system could not be handled.
     #[error(
         "{what} {}: {error}; check that the folder is on a BPF file system, that you are root, and \

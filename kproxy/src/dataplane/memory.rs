@@ -64,7 +64,6 @@ impl<T: Element> View<T> {
     }
 
     /// Number of elements.
-    #[expect(clippy::len_without_is_empty, reason = "an array map is never empty")]
     pub(crate) const fn len(&self) -> u32 {
         self.elements
     }

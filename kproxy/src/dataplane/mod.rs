@@ -24,7 +24,7 @@ mod sys;
 mod tests;
 mod writer;
 
-use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, fs::File, net::IpAddr, path::PathBuf, time::Duration};
 
 use aya::{
     Ebpf,
@@ -35,7 +35,10 @@ use kproxy_common::{
     config::Config,
     flow::{FlowKey, FlowValue},
 };
-use nix::time::{ClockId, clock_gettime};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    time::{ClockId, clock_gettime},
+};
 
 use self::{
     attach::TcMode,
@@ -114,6 +117,8 @@ pub struct Dataplane {
     /// Devices that the uplink programs are attached to.
     devices: BTreeSet<Device>,
     notices: Vec<Problem>,
+    /// Held as long as this lives: two writers would undo each other's work.
+    _lock: Flock<File>,
 }
 
 impl Dataplane {
@@ -122,10 +127,12 @@ impl Dataplane {
     /// goes on as it is.
     ///
     /// # Errors
-    /// Missing rights, a kernel without what is needed, pins of another layout.
+    /// Missing rights, a kernel without what is needed, pins of another layout, another kproxy at
+    /// work on the same pins.
     pub fn open(settings: &Settings) -> Result<Self, Error> {
         node::bpffs::ensure(&settings.bpffs_root)?;
         let dirs = PinDirs::new(&settings.bpffs_root);
+        let lock = lock(&dirs)?;
         let load::Loaded { object, maps, flows, notices } = load::load(OBJECT, settings, &dirs)?;
         Ok(Self {
             settings: settings.clone(),
@@ -137,6 +144,7 @@ impl Dataplane {
             tc: TcMode::of_kernel(),
             devices: BTreeSet::new(),
             notices,
+            _lock: lock,
         })
     }
 
@@ -224,6 +232,21 @@ impl Dataplane {
     pub const fn dirs(&self) -> &PinDirs {
         &self.dirs
     }
+}
+
+/// Locks the folder of the pins; the kernel unlocks it when the process ends, however it ends.
+fn lock(dirs: &PinDirs) -> Result<Flock<File>, Error> {
+    load::make_dir(&dirs.version)?;
+    let path = || dirs.version.clone();
+    let folder = File::open(&dirs.version).map_err(|error| Error::Pin {
+        what: "open",
+        path: path(),
+        error,
+    })?;
+    Flock::lock(folder, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        nix::Error::EWOULDBLOCK => Error::Busy { path: path() },
+        errno => Error::Pin { what: "lock", path: path(), error: errno.into() },
+    })
 }
 
 /// CLOCK_MONOTONIC, the clock of the programs too. It cannot fail on Linux.

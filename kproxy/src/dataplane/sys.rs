@@ -153,7 +153,6 @@ impl<'fd, K: MapBytes + aya::Pod, V: MapBytes + aya::Pod> Batches<'fd, K, V> {
     ///
     /// # Errors
     /// Those of the call; `EINVAL` or `ENOTSUPP` (524) where the kernel has none for this map.
-    #[expect(clippy::type_complexity, reason = "two slices of the same length")]
     pub(crate) fn next(&mut self) -> io::Result<Option<(&[K], &[V])>> {
         while !self.done {
             let mut attr = empty_attr();

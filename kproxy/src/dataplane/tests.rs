@@ -380,6 +380,17 @@ fn pinned_maps_keep_their_size_and_must_have_this_layout() {
 }
 
 #[test]
+fn only_one_daemon_writes() {
+    sandboxed(|sandbox| {
+        let first = sandbox.open();
+        let error = Dataplane::open(&sandbox.settings()).err().unwrap().to_string();
+        assert!(error.starts_with("another kproxy is at work on"), "{error}");
+        drop(first);
+        sandbox.open();
+    });
+}
+
+#[test]
 fn pins_of_another_version_are_told_apart() {
     sandboxed(|sandbox| {
         node::bpffs::ensure(&sandbox.bpffs).unwrap();
@@ -453,7 +464,7 @@ fn a_full_kernel_map_refuses_by_name_and_serves_later() {
         let report = dataplane.reconcile(plans.clone());
         assert!(!report.problems.is_empty());
         assert!(report.problems.iter().any(|problem| problem.object == "Service default/c"));
-        assert!(dataplane.problems().iter().all(|problem| problem.object == "Service default/c"));
+        assert_eq!(dataplane.problems(), report.problems, "remembered while they last");
         dataplane
             .apply(vec![Change::Remove(plans[0].id.clone()), Change::Remove(plans[1].id.clone())]);
         assert!(dataplane.retry().problems.is_empty());

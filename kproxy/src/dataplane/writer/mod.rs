@@ -69,6 +69,8 @@ pub(crate) struct Writer<M> {
     addresses: Addresses,
     /// Plans that are not, or not wholly, in force.
     pending: BTreeMap<ServicePortId, Pending>,
+    /// Address entries that the map refused.
+    address_problems: Vec<Problem>,
     /// Whether something was freed since the pending plans were last tried.
     has_room: bool,
     /// Frontends that lead to no known service port: left by a crash.
@@ -149,12 +151,13 @@ impl<M: Maps> Writer<M> {
 
     /// Everything that is not in force now, as last reported.
     pub(crate) fn problems(&self) -> impl Iterator<Item = &Problem> {
-        self.pending.values().flat_map(|pending| &pending.problems)
+        let pending = self.pending.values().flat_map(|pending| &pending.problems);
+        pending.chain(&self.address_problems)
     }
 
-    /// Whether plans wait for room.
+    /// Whether something waits to be tried again.
     pub(crate) fn has_pending(&self) -> bool {
-        !self.pending.is_empty()
+        !self.pending.is_empty() || self.addresses.is_unsettled() || !self.strays.is_empty()
     }
 
     /// The SERVICES array.
@@ -251,6 +254,7 @@ impl<M: Maps> Writer<M> {
     /// Brings address entries and filter bits in step with the frontends.
     fn settle(&mut self, report: &mut Report) {
         let refused = self.addresses.settle(&mut self.maps);
+        self.address_problems.clear();
         if refused.is_empty() {
             return;
         }
@@ -262,10 +266,11 @@ impl<M: Maps> Writer<M> {
                 Some((key.addr, self.by_id.get(&service_port_id(value.internal))?))
             })
             .collect();
-        report.problems.extend(refused.iter().map(|refused| {
+        self.address_problems.extend(refused.iter().map(|refused| {
             let owner = owners.get(&refused.addr).copied();
             problems::address(refused.addr.into(), refused.node, owner, &refused.refusal)
         }));
+        report.problems.extend(self.address_problems.iter().cloned());
     }
 
     fn postpone(&mut self, plan: ServicePortPlan, problems: Vec<Problem>, report: &mut Report) {

@@ -30,6 +30,7 @@ impl<M: Maps> Writer<M> {
             frontends: HashMap::with_capacity(frontends.len()),
             addresses: Addresses::default(),
             pending: BTreeMap::new(),
+            address_problems: Vec::new(),
             has_room: false,
             strays: HashSet::new(),
             stray_ids: BTreeSet::new(),

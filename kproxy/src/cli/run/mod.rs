@@ -1,0 +1,185 @@
+//! `kproxy run`: the daemon. Puts the pieces together; each of them is elsewhere.
+
+mod sink;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use kproxy_common::config::{Config, Range};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use wildmatch::WildMatch;
+
+use self::sink::KernelSink;
+use super::args::RunArgs;
+use super::values::ClusterCidrs;
+use super::{Exit, daemon};
+use crate::control;
+use crate::dataplane;
+use crate::node::{netns, nft, watch as node_watch};
+use crate::source::{self, Event};
+
+/// Events on their way from the source: a burst fits, a flood waits.
+const EVENTS: usize = 1024;
+
+/// Runs until SIGTERM or SIGINT. The data path is left in place.
+///
+/// # Errors
+/// The daemon cannot start (another one runs, a setting cannot be used, the kernel refuses), or the
+/// source of Services has ended.
+pub fn run(args: RunArgs) -> Result<Exit> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?
+        .block_on(serve(args))
+}
+
+async fn serve(args: RunArgs) -> Result<Exit> {
+    let RunArgs {
+        manifests,
+        kubeconfig,
+        hostname_override,
+        cluster_cidr,
+        cgroup_root,
+        devices,
+        max_services,
+        max_slots,
+        max_frontends,
+        max_flows,
+        pins,
+        run_dir,
+    } = args;
+    let run_dir = run_dir.run_dir;
+    let node_name = source::node_name(hostname_override.as_deref())?;
+    let _pid_file = PidFile::claim(&run_dir)?;
+    let shutdown = CancellationToken::new();
+    stop_on_signals(shutdown.clone())?;
+
+    let settings = dataplane::Settings {
+        bpffs_root: pins.bpffs_root,
+        cgroup_root,
+        max_services: max_services.0,
+        max_slots: max_slots.0,
+        max_frontends: max_frontends.0,
+        max_flows: max_flows.0,
+    };
+    let mut dataplane = dataplane::Dataplane::open(&settings)?;
+    nft::ensure()?;
+    let host_netns = netns::cookie().context("ask for the identity of the network namespace")?;
+    dataplane.set_config(Config { host_netns, cluster: ranges(&cluster_cidr) });
+
+    let names = devices.iter().map(|glob| WildMatch::new(glob.as_str())).collect();
+    let state = node_watch::follow(names).await?;
+    if state.borrow().devices.is_empty() {
+        warn!("no device leads out of this node yet; NodePorts answer once there is one");
+    }
+    let addresses = addresses_of(state.clone());
+    let (sender, events) = mpsc::channel(EVENTS);
+    let sink = KernelSink::new(dataplane, state, sender.clone());
+    let feeding = feed(manifests, kubeconfig, node_name.clone(), sender, shutdown.clone());
+    let settings = control::Settings::new(node_name, &run_dir);
+    let result = tokio::select! {
+        result = control::run(settings, events, sink, addresses, shutdown.clone()) => result,
+        result = feeding => result,
+    };
+    let asked = shutdown.is_cancelled();
+    shutdown.cancel();
+    result?;
+    if !asked {
+        bail!("the source of Services has ended; restart kproxy");
+    }
+    info!("stopped; Services go on working, changes do not arrive");
+    Ok(Exit::Fine)
+}
+
+/// Follows the manifests or the API server.
+async fn feed(
+    manifests: Option<std::path::PathBuf>,
+    kubeconfig: Option<std::path::PathBuf>,
+    node_name: String,
+    events: mpsc::Sender<Event>,
+    shutdown: CancellationToken,
+) -> Result<()> {
+    match manifests {
+        Some(dir) => {
+            source::manifests::run(source::manifests::Settings { dir, node_name }, events, shutdown)
+                .await
+        }
+        None => {
+            source::kube::run(source::kube::Settings { kubeconfig, node_name }, events, shutdown)
+                .await
+        }
+    }
+}
+
+fn ranges(cidrs: &ClusterCidrs) -> [Range; 2] {
+    let v4 = cidrs.v4.map(|net| Range::new(IpAddr::V4(net.network()), net.prefix_len()));
+    let v6 = cidrs.v6.map(|net| Range::new(IpAddr::V6(net.network()), net.prefix_len()));
+    [v4.unwrap_or_default(), v6.unwrap_or_default()]
+}
+
+/// The node's addresses on a channel of their own.
+fn addresses_of(
+    mut state: watch::Receiver<crate::node::NodeState>,
+) -> watch::Receiver<BTreeSet<IpAddr>> {
+    let (sender, receiver) = watch::channel(state.borrow_and_update().addresses.clone());
+    tokio::spawn(async move {
+        while state.changed().await.is_ok() {
+            let addresses = state.borrow_and_update().addresses.clone();
+            sender.send_if_modified(|old| {
+                let changed = *old != addresses;
+                *old = addresses;
+                changed
+            });
+        }
+    });
+    receiver
+}
+
+/// SIGTERM and SIGINT end the daemon; a second one does so at once.
+fn stop_on_signals(shutdown: CancellationToken) -> Result<()> {
+    let listen = |kind| signal(kind).context("listen for signals");
+    let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        shutdown.cancel();
+    });
+    Ok(())
+}
+
+/// The pid file, removed at the end.
+struct PidFile(std::path::PathBuf);
+
+impl PidFile {
+    fn claim(run_dir: &Path) -> Result<Self> {
+        if let Some(pid) = daemon::running(run_dir)? {
+            bail!(
+                "kproxy runs already as process {pid} (see {}); stop it first, or give another \
+                 --run-dir and --bpffs-root",
+                run_dir.display()
+            );
+        }
+        fs::create_dir_all(run_dir)
+            .with_context(|| format!("create {}; give another --run-dir", run_dir.display()))?;
+        let path = daemon::pid_file(run_dir);
+        fs::write(&path, format!("{}\n", std::process::id()))
+            .with_context(|| format!("write {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        // A pid file that stays is seen to be stale by its process.
+        let _stays = fs::remove_file(&self.0);
+    }
+}

@@ -1,0 +1,127 @@
+//! The kernel's data path as the control loop's sink, and what must be done beside the loop:
+//! following devices and sweeping flows.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, warn};
+
+use crate::control::DataplaneSink;
+use crate::dataplane::{Dataplane, Report};
+use crate::node::NodeState;
+use crate::plan::{Change, Protocol, ServicePortPlan};
+use crate::source::Event;
+
+/// Time between two sweeps of the flow table: shorter than the shortest idle time.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// The data path, shared with the tasks beside the loop.
+pub(super) struct KernelSink {
+    dataplane: Arc<Mutex<Dataplane>>,
+    node: watch::Receiver<NodeState>,
+    events: mpsc::Sender<Event>,
+}
+
+impl KernelSink {
+    /// `events` takes the problems of devices to the control loop.
+    pub(super) fn new(
+        dataplane: Dataplane,
+        node: watch::Receiver<NodeState>,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        Self { dataplane: Arc::new(Mutex::new(dataplane)), node, events }
+    }
+
+    fn dataplane(&self) -> MutexGuard<'_, Dataplane> {
+        lock(&self.dataplane)
+    }
+}
+
+/// A panic elsewhere leaves the maps as they are, which is how a restart finds them too.
+fn lock(dataplane: &Mutex<Dataplane>) -> MutexGuard<'_, Dataplane> {
+    dataplane.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl DataplaneSink for KernelSink {
+    fn reconcile(&mut self, desired: Vec<ServicePortPlan>) -> Report {
+        let report = self.dataplane().reconcile(desired);
+        sweep(&self.dataplane);
+        report
+    }
+
+    fn apply(&mut self, changes: Vec<Change>) -> Report {
+        let udp = changes.iter().any(|change| change.id().protocol == Protocol::Udp);
+        let report = self.dataplane().apply(changes);
+        if udp {
+            sweep(&self.dataplane);
+        }
+        report
+    }
+
+    fn set_node_addresses(&mut self, addresses: &BTreeSet<IpAddr>) -> Report {
+        self.dataplane().set_node_addresses(addresses)
+    }
+
+    fn attach(&mut self) -> anyhow::Result<()> {
+        self.dataplane().attach_cgroup()?;
+        tokio::spawn(follow_devices(
+            Arc::clone(&self.dataplane),
+            self.node.clone(),
+            self.events.clone(),
+        ));
+        tokio::spawn(sweep_always(Arc::clone(&self.dataplane)));
+        let devices = self.node.borrow().devices.clone();
+        let report = self.dataplane().sync_devices(&devices);
+        if report.problems.is_empty() {
+            return Ok(());
+        }
+        // One device that refuses the programs must not stop the others, nor the daemon.
+        let events = self.events.clone();
+        tokio::spawn(async move { tell(&events, report).await });
+        Ok(())
+    }
+}
+
+/// Attaches to devices that come and forgets those that go.
+async fn follow_devices(
+    dataplane: Arc<Mutex<Dataplane>>,
+    mut node: watch::Receiver<NodeState>,
+    events: mpsc::Sender<Event>,
+) {
+    let mut known = node.borrow_and_update().devices.clone();
+    while node.changed().await.is_ok() {
+        let devices = node.borrow_and_update().devices.clone();
+        if devices == known {
+            continue;
+        }
+        let report = lock(&dataplane).sync_devices(&devices);
+        tell(&events, report).await;
+        known = devices;
+    }
+}
+
+async fn tell(events: &mpsc::Sender<Event>, report: Report) {
+    let standing = Event::Standing { origin: "devices".into(), problems: report.problems };
+    // The loop has ended: so will this task.
+    let _ended = events.send(standing).await;
+}
+
+async fn sweep_always(dataplane: Arc<Mutex<Dataplane>>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        sweep(&dataplane);
+    }
+}
+
+fn sweep(dataplane: &Mutex<Dataplane>) {
+    match lock(dataplane).sweep() {
+        Ok(report) if report.removed > 0 => {
+            debug!(entries = report.entries, removed = report.removed, "swept flows");
+        }
+        Ok(_) => {}
+        Err(error) => warn!(%error, "cannot sweep the flow table; trying again"),
+    }
+}
