@@ -53,10 +53,14 @@ fn candidates(exe: &Path, name: &str) -> Vec<PathBuf> {
     found
 }
 
-/// A program in PATH or in the folders for administrators, which PATH may lack.
+/// A program that set-up has put into kproxy's cache (a newer Go), in PATH, or in the folders for
+/// administrators, which PATH may lack.
 pub(crate) fn in_path(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
+    let tools = kproxy_build::tools_dir().map(|tools| tools.join("bin"));
+    tools
+        .into_iter()
+        .chain(env::split_paths(&path))
         .chain(["/usr/sbin", "/usr/bin", "/sbin", "/usr/local/go/bin"].map(PathBuf::from))
         .map(|folder| folder.join(name))
         .find(|path| path.is_file())

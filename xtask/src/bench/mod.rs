@@ -54,7 +54,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     prepare::programs(options.no_install, Scope::All)?;
     kproxy_lab::clean_on_signals()?;
     let effort = if options.quick {
-        Effort { rounds: 3, time: Duration::from_millis(250) }
+        Effort { rounds: 5, time: Duration::from_millis(250) }
     } else {
         Effort { rounds: 7, time: Duration::from_secs(1) }
     };
@@ -63,12 +63,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     say::heading("Making two nodes, a client and an API server");
     let lab = Lab::builder().nodes(2).pods(&["a", "b"]).build()?;
     lab.start_control_plane()?;
-    for backend in ["n1/b", "n2/a"] {
+    for backend in plan::BACKENDS {
         let place = lab.place(backend)?;
-        place.serve_at(&place.addresses().both(), plan::PORT, Some(cpu))?;
-    }
-    for object in plan::objects(&lab)? {
-        lab.control()?.api().apply_object(object)?;
+        for variant in Variant::ALL {
+            place.serve_at(&place.addresses().both(), variant.port(), Some(cpu))?;
+        }
     }
     let rows = measure(&lab, effort, cpu)?;
 
@@ -118,6 +117,9 @@ fn with_variant<T>(lab: &Lab, variant: Variant, work: impl FnOnce() -> Result<T>
         Variant::Iptables => ProxyKind::KubeProxy(Mode::Iptables).into(),
         Variant::Kproxy => ProxyKind::Kproxy(Source::Api).into(),
     };
+    for object in plan::objects(lab, variant)? {
+        lab.control()?.api().apply_object(object)?;
+    }
     let proxies = lab.start_proxies(spec)?;
     let result = wait_for_paths(lab, variant).and_then(|()| work());
     for proxy in proxies {

@@ -9,9 +9,6 @@ use kproxy_lab::{
 };
 use serde_json::{Value, json};
 
-/// Port of the servers that are measured; they run on one CPU.
-pub(super) const PORT: u16 = 8090;
-
 /// Who handles Services while something is measured.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Variant {
@@ -28,6 +25,13 @@ pub(super) enum Variant {
 impl Variant {
     /// All of them, in the order of the columns.
     pub(super) const ALL: [Self; 4] = [Self::Direct, Self::Nftables, Self::Iptables, Self::Kproxy];
+
+    /// Port of the servers that this variant reaches. Each has its own: a server's socket in
+    /// TIME_WAIT refuses the same client port for a second when sequence numbers and timestamps
+    /// were made for another destination address, as they are with and without a proxy.
+    pub(super) const fn port(self) -> u16 {
+        8090 + self as u16
+    }
 }
 
 impl fmt::Display for Variant {
@@ -47,8 +51,6 @@ pub(super) struct Path {
     pub(super) name: &'static str,
     /// The place that dials.
     pub(super) from: &'static str,
-    /// The Service.
-    service: &'static str,
     /// Last part of its ClusterIPs, and its NodePort.
     numbers: (u8, u16),
     /// The place that answers.
@@ -71,15 +73,15 @@ const NEAR: Target = ("near", (10, 30090), "n1/b");
 const FAR: Target = ("far", (11, 30091), "n2/a");
 
 const fn path(name: &'static str, from: &'static str, target: &Target) -> Path {
-    let (service, numbers, backend) = *target;
-    Path { name, from, service, numbers, backend, node_port: false }
+    let (_, numbers, backend) = *target;
+    Path { name, from, numbers, backend, node_port: false }
 }
 
 impl Path {
     /// What is dialled.
     pub(super) fn address(&self, lab: &Lab, variant: Variant) -> Result<SocketAddr> {
         if variant == Variant::Direct {
-            return Ok(lab.place(self.backend)?.at(Family::V4, PORT));
+            return Ok(lab.place(self.backend)?.at(Family::V4, variant.port()));
         }
         if self.node_port {
             return Ok(lab.node("n1").at(Family::V4, self.numbers.1));
@@ -88,22 +90,26 @@ impl Path {
     }
 }
 
-/// The Services of all paths, with their slices.
-pub(super) fn objects(lab: &Lab) -> Result<Vec<Value>> {
+/// Places that answer.
+pub(super) const BACKENDS: [&str; 2] = [NEAR.2, FAR.2];
+
+/// The Services of all paths, with the slices of a variant.
+pub(super) fn objects(lab: &Lab, variant: Variant) -> Result<Vec<Value>> {
     let mut objects = Vec::new();
+    let port = variant.port();
     for (name, (host, node_port), backend) in [NEAR, FAR] {
         let service = Service::new(name)
             .cluster_ips(&format!("10.96.0.{host}"), &format!("fd00:10:96::{host}"))
             .of_type("NodePort")
             .spec(json!({"externalTrafficPolicy": "Cluster"}))
-            .port("tcp", "TCP", 80, PORT)
+            .port("tcp", "TCP", 80, port)
             .node_port(node_port)
-            .port("udp", "UDP", 80, PORT)
+            .port("udp", "UDP", 80, port)
             .node_port(node_port);
         objects.push(service.into());
         let backend = lab.place(backend)?;
         objects.extend(Family::ALL.map(|family| {
-            let slice = Slice::of(name, family).port("tcp", "TCP", PORT).port("udp", "UDP", PORT);
+            let slice = Slice::of(name, family).port("tcp", "TCP", port).port("udp", "UDP", port);
             slice.pod(&backend).into()
         }));
     }

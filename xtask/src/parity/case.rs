@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    net::IpAddr,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -69,6 +70,8 @@ pub(super) enum Step {
     Held(Held),
     /// Run a server on a node, beside the pods.
     Serve(Serve),
+    /// Run a command in a place.
+    Run(Run),
     /// Send what the client dials in the Services' ranges to a node.
     Route(Route),
 }
@@ -215,14 +218,27 @@ pub(super) struct Held {
     pub(super) see: String,
 }
 
-/// A server on a node's host.
+/// A server beside the pods' own.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Serve {
-    /// The node.
+    /// The place.
     pub(super) serve: String,
     /// TCP and UDP port.
     pub(super) port: u16,
+    /// Addresses, if others than those of eth0.
+    #[serde(default)]
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+/// A command; both proxies find its effect, so it must be one that may be run twice.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Run {
+    /// Its words, with one space between.
+    pub(super) run: String,
+    /// The place.
+    pub(super) on: String,
 }
 
 /// A way from outside to ClusterIPs.

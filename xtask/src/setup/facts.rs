@@ -91,7 +91,7 @@ impl Facts {
             llvm: LLVMS.into_iter().filter(|&major| has_llvm(major)).collect(),
             missing: (0..PROGRAMS.len()).filter(|&i| !on_path(PROGRAMS[i].name)).collect(),
             go: go_version(),
-            cached_go: super::go::cached().is_some(),
+            cached_go: super::go::is_cached(),
             kubernetes: super::kubernetes::is_built(),
         }
     }

@@ -29,9 +29,9 @@ fn version() -> String {
     format!("v0.0.1-go{RELEASE}.linux-{arch}")
 }
 
-/// Folder of the cached Go's programs, if it was fetched.
-pub(crate) fn cached() -> Option<PathBuf> {
-    dir().map(|dir| dir.join("bin")).filter(|bin| bin.join("go").is_file())
+/// The newer Go is in the cache.
+pub(crate) fn is_cached() -> bool {
+    tools_dir().is_some_and(|tools| tools.join("bin/go").is_file())
 }
 
 /// Fetches a newer Go with an older one.
@@ -40,11 +40,15 @@ pub(crate) fn fetch() -> Vec<Action> {
     let module = format!("golang.org/toolchain@{}", version());
     let dir = dir.display().to_string();
     let (bin, tool) = (format!("{dir}/bin"), format!("{dir}/pkg/tool"));
+    let (go, programs) = (format!("{bin}/go"), format!("{}/bin/", tools.display()));
     vec![
         Action::new("go", &["mod", "download", &module])
             .env("GOMODCACHE", tools.join("go"))
             .env("GOFLAGS", "-mod=mod -modcacherw"),
         // A module's files are not executable.
         Action::new("chmod", &["-R", "+x", &bin, &tool]),
+        // Where the lab looks first.
+        Action::new("mkdir", &["-p", &programs]),
+        Action::new("ln", &["-sf", &go, &programs]),
     ]
 }

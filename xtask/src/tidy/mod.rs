@@ -3,6 +3,7 @@
 //! What rustc, clippy and rustfmt can check is left to them. [`rules`] holds the rest, one function
 //! a rule; each finding names the file, the line and the rule.
 
+mod deploy;
 mod rules;
 mod source;
 
@@ -37,6 +38,7 @@ pub(crate) fn run() -> Result<()> {
         let path = file.strip_prefix(&root).unwrap_or(file);
         findings.extend(rules::check(&Source::new(&path.to_string_lossy(), &text)));
     }
+    findings.extend(deploy::check(&root)?);
     for finding in &findings {
         say::line(finding);
     }
