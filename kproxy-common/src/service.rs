@@ -114,7 +114,8 @@ pub struct Service {
 
 /// Bits of [`Service::flags`].
 pub mod service_flags {
-    /// The entry belongs to a service port (an all-zero entry is free).
+    /// The entry belongs to a service port. A free entry keeps its generation, so that a later set
+    /// of the same index is not taken for the old one.
     pub const IN_USE: u32 = 1;
 }
 

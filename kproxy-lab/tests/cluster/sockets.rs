@@ -122,7 +122,9 @@ fn ver_04_internal_policy_local_uses_this_nodes_pods_or_stays_silent() {
             for transport in TRANSPORTS {
                 let probe = Probe::new(transport, to).timeout(SILENCE);
                 let outcome = from.probe(probe).unwrap();
-                assert_eq!(outcome.timeouts(), 1, "{} {transport:?} {to}: {outcome}", from.name());
+                // A host's UDP socket may be told that its datagram was dropped (ENOBUFS).
+                let silent = outcome.answered() + outcome.refused() == 0;
+                assert!(silent, "{} {transport:?} {to}: {outcome}", from.name());
             }
         }
     }

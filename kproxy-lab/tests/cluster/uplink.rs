@@ -136,7 +136,7 @@ fn flows_are_shown_with_names_and_states() {
     let cluster = Cluster::new(&["n1/a"]);
     let to = at(cluster.lab.node("n1").ip(Family::V4), NODE_PORT);
     let held = cluster.lab.client().hold(Hold::tcp(to)).unwrap();
-    let dump = cluster.dump("n1", "flows").to_string();
+    let dump = cluster.kproxy("n1", &["dump", "flows", "-o", "wide"]);
     for words in ["default/web:tcp", "established", "192.0.2.", "10.244.1.", "172.18.0."] {
         assert!(dump.contains(words), "{words} in {dump}");
     }

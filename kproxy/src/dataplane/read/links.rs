@@ -26,7 +26,12 @@ impl Pins {
         for entry in entries {
             let entry = entry.map_err(failed)?;
             let (program, device) = parse_link(&entry.file_name().to_string_lossy());
-            let link = sys::open_pin(&entry.path(), sys::Access::ReadWrite).map_err(failed)?;
+            let link = match sys::open_pin(&entry.path(), sys::Access::ReadWrite) {
+                Ok(link) => link,
+                // Its device has gone since the folder was read.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(failed(error)),
+            };
             let info = sys::link_info(link.as_fd()).map_err(failed)?;
             let target = match (info.place, device) {
                 (LinkPlace::Cgroup(0) | LinkPlace::Device(0) | LinkPlace::Other(_), device) => {
