@@ -39,7 +39,10 @@ pub(crate) struct Options {
 #[derive(Clone, Copy, Debug)]
 struct Effort {
     rounds: usize,
-    /// Time of one figure.
+    /// Loads of one figure, which is their median: many short ones, so that what else the machine
+    /// does for a moment spoils a few of them and not the figure.
+    loads: usize,
+    /// Time of one load.
     time: Duration,
 }
 
@@ -54,9 +57,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     prepare::programs(options.no_install, Scope::All)?;
     kproxy_lab::clean_on_signals()?;
     let effort = if options.quick {
-        Effort { rounds: 5, time: Duration::from_millis(250) }
+        Effort { rounds: 5, loads: 10, time: Duration::from_millis(25) }
     } else {
-        Effort { rounds: 7, time: Duration::from_secs(1) }
+        Effort { rounds: 9, loads: 20, time: Duration::from_millis(50) }
     };
     let cpu = available_parallelism().map_or(0, |cpus| cpus.get() - 1);
 
@@ -172,5 +175,8 @@ fn figure(
     effort: Effort,
     cpu: usize,
 ) -> Result<f64> {
-    plan::measure(lab, path, work, Load::new(work, to).duration(effort.time).cpu(cpu))
+    let load =
+        || plan::measure(lab, path, work, Load::new(work, to).duration(effort.time).cpu(cpu));
+    let figures = (0..effort.loads).map(|_| load()).collect::<Result<Vec<_>>>()?;
+    stats::median(&figures).context("no loads")
 }

@@ -1,6 +1,9 @@
 //! Requests to each kind of Service.
 
-use std::net::SocketAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use anyhow::{Context as _, Result};
 use kproxy_lab::{Family, Lab, Outcome, Probe, Transport, Verdict};
@@ -45,18 +48,32 @@ pub(super) fn table(lab: &Lab) -> Result<()> {
             let outcome = place.probe(Probe::new(*transport, address).count(COUNT))?;
             println!("{from:<7} {service:<6} {:<30} {}", address.to_string(), words(&outcome));
             if family == Family::V4 && outcome.answered() > 0 {
-                let own = outcome.clients().iter().all(|client| *client == place.ip(family));
-                let seen = if own { "its own address".to_owned() } else { list(&outcome) };
-                println!("{:<45} sees {seen}", "");
+                println!("{:<45} {}", "", seen(&outcome));
             }
         }
     }
     Ok(())
 }
 
-fn list(outcome: &Outcome) -> String {
-    let clients: Vec<String> = outcome.clients().iter().map(ToString::to_string).collect();
-    clients.join(", ")
+/// Which client address each backend saw.
+fn seen(outcome: &Outcome) -> String {
+    let mut seen = BTreeMap::<&str, BTreeSet<String>>::new();
+    for attempt in &outcome.attempts {
+        let Verdict::Answered(answer) = &attempt.verdict else { continue };
+        let client = answer.client.ip();
+        let own = attempt.local.is_some_and(|local| local.ip().to_canonical() == client);
+        let client = if own { "the client".to_owned() } else { client.to_string() };
+        seen.entry(&answer.server).or_default().insert(client);
+    }
+    let clients: BTreeSet<&String> = seen.values().flatten().collect();
+    if let ([client], true) = (clients.iter().collect::<Vec<_>>().as_slice(), seen.len() > 1) {
+        return format!("all see {client}");
+    }
+    let words = seen.iter().map(|(server, clients)| {
+        let clients: Vec<&str> = clients.iter().map(String::as_str).collect();
+        format!("{server} sees {}", clients.join(", "))
+    });
+    words.collect::<Vec<_>>().join(", ")
 }
 
 fn address(lab: &Lab, service: &str, to: &To, family: Family) -> Result<SocketAddr> {
@@ -67,8 +84,10 @@ fn address(lab: &Lab, service: &str, to: &To, family: Family) -> Result<SocketAd
         Ok(SocketAddr::new(ip, port))
     };
     match to {
-        To::ClusterIp => at(example.cluster_ip(family), 80),
-        To::Outside => at(example.outside(family).context("no address from outside")?, 80),
+        To::ClusterIp => at(example.cluster_ip(family), example.port),
+        To::Outside => {
+            at(example.outside(family).context("no address from outside")?, example.port)
+        }
         To::NodePort(node) => Ok(lab.node(node).at(family, node_port()?)),
         To::Loopback => {
             at(if family == Family::V4 { "127.0.0.1" } else { "::1" }.into(), node_port()?)

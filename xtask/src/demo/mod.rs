@@ -71,7 +71,7 @@ fn maps(lab: &Lab) -> Result<()> {
     title("The maps of n1: `kproxy dump services` and `kproxy status`");
     show(lab.kproxy_command("n1", "dump")?.arg("services"))?;
     println!();
-    show(&mut lab.kproxy_command("n1", "status")?)
+    show(lab.kproxy_command("n1", "status")?.arg("--run-dir").arg(lab.run_dir("n1")))
 }
 
 fn show(command: &mut Command) -> Result<()> {

@@ -21,6 +21,8 @@ pub(super) struct Example {
     pub(super) kind: &'static str,
     /// Last part of its ClusterIPs.
     host: u8,
+    /// Its port.
+    pub(super) port: u16,
     /// Its NodePort, if it has one.
     pub(super) node_port: Option<u16>,
     /// Last part of its address from outside, if it has one.
@@ -38,7 +40,11 @@ const ALL: &[&str] = &["n1/a", "n1/b", "n2/a", "n2/b"];
 /// The Services.
 pub(super) const EXAMPLES: [Example; 7] = [
     example("web", "ClusterIP", 10, ALL),
-    Example { protocol: "UDP", ..example("dns", "ClusterIP, UDP", 53, &["n1/a", "n2/a"]) },
+    Example {
+        protocol: "UDP",
+        port: 53,
+        ..example("dns", "ClusterIP, UDP", 53, &["n1/a", "n2/a"])
+    },
     Example {
         node_port: Some(30080),
         spec: || json!({"type": "NodePort"}),
@@ -51,7 +57,7 @@ pub(super) const EXAMPLES: [Example; 7] = [
     },
     Example {
         outside: Some(30),
-        spec: || json!({"type": "LoadBalancer"}),
+        spec: || json!({"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false}),
         ..example("lb", "LoadBalancer", 30, &["n1/b", "n2/b"])
     },
     Example { outside: Some(40), ..example("old", "externalIPs", 40, &["n2/a"]) },
@@ -69,7 +75,8 @@ const fn example(
     pods: &'static [&'static str],
 ) -> Example {
     let spec = || json!({"type": "ClusterIP"});
-    Example { name, kind, host, node_port: None, outside: None, protocol: "TCP", pods, spec }
+    let (port, protocol) = (80, "TCP");
+    Example { name, kind, host, port, node_port: None, outside: None, protocol, pods, spec }
 }
 
 impl Example {
@@ -95,7 +102,7 @@ impl Example {
         let [v4, v6] = Family::ALL.map(|family| self.cluster_ip(family));
         let mut service = Service::new(self.name)
             .cluster_ips(&v4, &v6)
-            .port("main", self.protocol, 80, POD_PORT)
+            .port("main", self.protocol, self.port, POD_PORT)
             .spec((self.spec)());
         if let Some(port) = self.node_port {
             service = service.node_port(port);
@@ -155,8 +162,8 @@ pub(super) fn list(lab: &Lab) {
     for example in &EXAMPLES {
         let dial = match (example.node_port, example.outside(Family::V4)) {
             (Some(port), _) => format!("<node>:{port}"),
-            (None, Some(address)) => format!("{address}:80"),
-            (None, None) => format!("{}:80", example.cluster_ip(Family::V4)),
+            (None, Some(address)) => format!("{address}:{}", example.port),
+            (None, None) => format!("{}:{}", example.cluster_ip(Family::V4), example.port),
         };
         let pods = if example.pods.is_empty() { "none".into() } else { example.pods.join(" ") };
         println!("{:<7} {:<23} {dial:<19} {pods}", example.name, example.kind);

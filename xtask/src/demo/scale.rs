@@ -30,7 +30,8 @@ const BAR: usize = 40;
 pub(super) fn show(lab: &Lab) -> Result<()> {
     super::title("Scaling `shop` while clients ask it 100 times a second");
     let example = find(SERVICE);
-    let inside: SocketAddr = format!("{}:80", example.cluster_ip(Family::V4)).parse()?;
+    let inside = format!("{}:{}", example.cluster_ip(Family::V4), example.port);
+    let inside: SocketAddr = inside.parse()?;
     let outside = lab.node("n1").at(Family::V4, example.node_port.unwrap_or_default());
     let (steps, seen) = thread::scope(|scope| {
         let clients = [("n1/b", inside), ("client", outside)]
@@ -53,6 +54,8 @@ pub(super) fn show(lab: &Lab) -> Result<()> {
             print_step(endpoints, from, requests.iter().filter(|(at, _)| (from..to).contains(at)));
         }
     }
+    println!("\nOne round robin serves both. Outside, the kernel sends the first refusals at once");
+    println!("and then one a second (icmp_ratelimit).");
     Ok(())
 }
 
@@ -107,7 +110,9 @@ fn print_step<'a>(
         *counts.entry(who).or_default() += 1;
     }
     let seen = first.map(|at| format!("first seen after {} ms", (at - from).as_millis()));
-    println!("  {} endpoints ({})", endpoints.len(), seen.unwrap_or_else(|| "never seen".into()));
+    let plural = if endpoints.len() == 1 { "" } else { "s" };
+    let seen = seen.unwrap_or_else(|| "never seen".into());
+    println!("  {} endpoint{plural} ({seen})", endpoints.len());
     let total: usize = counts.values().sum();
     for (who, count) in &counts {
         println!("    {who:<10} {count:>4} {}", "█".repeat(count * BAR / total.max(1)));
