@@ -16,8 +16,9 @@ pub struct ServiceCounters {
     pub packets: u64,
     /// Bytes of those packets, headers included.
     pub bytes: u64,
-    /// Round-robin position of this CPU; no counter for people.
-    pub turn: u64,
+    /// Round-robin positions of this CPU, no counters for people: sockets, then packets. With one
+    /// position for both, a pod and a client that dial in step would each get every other backend.
+    pub turns: [u32; 2],
 }
 
 /// Key of a drop counter.

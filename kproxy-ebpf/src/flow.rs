@@ -10,7 +10,7 @@ use kproxy_common::{
     service::{Slot, Word, slot_flags},
 };
 
-use crate::{maps::FLOWS, packet::Packet, pick};
+use crate::{maps::FLOWS, packet::Packet, pick, stats::Path};
 
 /// Backends tried before a collision of answers is given up on.
 const COLLISION_TRIES: u32 = 4;
@@ -77,7 +77,7 @@ fn is_over(forward: &FlowValue, reverse_key: &FlowKey) -> bool {
 pub(crate) fn open(packet: &Packet, service: u32, word: Word) -> Result<FlowValue, DropReason> {
     let mut tries = 0;
     while tries < COLLISION_TRIES {
-        let slot = pick::backend(service, word)?;
+        let slot = pick::backend(service, word, Path::Packet)?;
         let reverse = FlowValue {
             addr: packet.key.dst,
             port: packet.key.dst_port,

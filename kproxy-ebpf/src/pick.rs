@@ -8,7 +8,7 @@ use kproxy_common::{
 
 use crate::{
     maps::{SERVICES, SLOTS},
-    stats,
+    stats::{self, Path},
 };
 
 /// Slots searched for a backend that a socket already uses. A larger set counts as "not found",
@@ -39,11 +39,11 @@ pub(crate) fn refusal(word: Word) -> Option<DropReason> {
 
 /// The next backend of the service by round robin.
 #[inline(always)]
-pub(crate) fn backend(service: u32, word: Word) -> Result<Slot, DropReason> {
+pub(crate) fn backend(service: u32, word: Word, path: Path) -> Result<Slot, DropReason> {
     if let Some(reason) = refusal(word) {
         return Err(reason);
     }
-    let slot = select::round_robin(word, stats::next_turn(service)).and_then(|n| SLOTS.get(n));
+    let slot = select::round_robin(word, stats::next_turn(service, path)).and_then(|n| SLOTS.get(n));
     slot.copied().ok_or(DropReason::BadMap)
 }
 

@@ -17,15 +17,22 @@ pub(crate) fn count_drop(service: u32, reason: DropReason) {
     let _ = DROPS.insert(&key, 1, 0);
 }
 
-/// Counts a new connection of `service` and returns this CPU's round-robin position.
+/// Which path a new connection takes; each has a round-robin position of its own.
+#[derive(Clone, Copy)]
+pub(crate) enum Path {
+    Socket = 0,
+    Packet = 1,
+}
+
+/// This CPU's round-robin position for a new connection of `service`.
 #[inline(always)]
-pub(crate) fn next_turn(service: u32) -> u32 {
+pub(crate) fn next_turn(service: u32, path: Path) -> u32 {
     let Some(counters) = COUNTERS.get_ptr_mut(service) else { return 0 };
     // SAFETY: a live element of this CPU's copy.
     unsafe {
-        let turn = (*counters).turn;
-        (*counters).turn = turn.wrapping_add(1);
-        turn as u32
+        let turn = (*counters).turns[path as usize];
+        (*counters).turns[path as usize] = turn.wrapping_add(1);
+        turn
     }
 }
 

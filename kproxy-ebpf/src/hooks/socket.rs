@@ -17,7 +17,8 @@ use kproxy_common::{
 use crate::{
     lookup::{self, Lookup},
     maps::{CONFIG, SOCKETS, has_set_retval},
-    pick, stats,
+    pick,
+    stats::{self, Path},
 };
 
 /// The hook lets the call go on.
@@ -180,7 +181,7 @@ fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<()
 /// Picks a backend and counts the connection or the refusal.
 #[inline(always)]
 fn new_backend(service: u32, word: Word) -> Result<Slot, DropReason> {
-    match pick::backend(service, word) {
+    match pick::backend(service, word, Path::Socket) {
         Ok(slot) => {
             stats::count_connection(service);
             Ok(slot)

@@ -155,6 +155,9 @@ impl Lab {
     pub fn kproxy_command(&self, node: &str, subcommand: &str) -> Result<Command> {
         let mut command = self.place(node)?.command(binary::kproxy()?)?;
         command.arg(subcommand).arg("--bpffs-root").arg(self.bpffs(node));
+        if matches!(subcommand, "status" | "cleanup") {
+            command.arg("--run-dir").arg(self.run_dir(node));
+        }
         Ok(command)
     }
 }

@@ -116,9 +116,6 @@ impl Cluster {
     /// As [`Self::kproxy`], whatever comes of it.
     pub(crate) fn try_kproxy(&self, node: &str, words: &[&str]) -> std::process::Output {
         let mut command = self.lab.kproxy_command(node, words[0]).unwrap();
-        if matches!(words[0], "status" | "cleanup") {
-            command.arg("--run-dir").arg(self.lab.run_dir(node));
-        }
         command.args(&words[1..]).output().unwrap()
     }
 

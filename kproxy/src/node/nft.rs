@@ -35,6 +35,8 @@ pub enum Error {
 ///   costs retransmissions of a minute (kubernetes/kubernetes#88986).
 /// - The port is drawn at random from above the default NodePort range, so that the answer to a UDP
 ///   datagram never looks like a request to a NodePort.
+/// - TCP is refused with a reset: ICMP errors to one client are limited to one a second after the
+///   first six (icmp_ratelimit), and the seventh connection would time out.
 fn rules() -> String {
     let (masquerade, reject) = (MARK_MASQUERADE, MARK_REJECT);
     format!(
@@ -50,11 +52,15 @@ counter masquerade to :32768-65535 fully-random
   }}
   chain input {{
     type filter hook input priority filter; policy accept;
-    meta mark & {reject:#x} == {reject:#x} counter reject with icmpx type port-unreachable
+    meta mark & {reject:#x} == {reject:#x} counter jump refuse
   }}
   chain forward {{
     type filter hook forward priority filter; policy accept;
-    meta mark & {reject:#x} == {reject:#x} counter reject with icmpx type port-unreachable
+    meta mark & {reject:#x} == {reject:#x} counter jump refuse
+  }}
+  chain refuse {{
+    meta l4proto tcp reject with tcp reset
+    reject with icmpx type port-unreachable
   }}
 }}
 ",
@@ -117,6 +123,6 @@ mod tests {
         let rules = rules();
         assert!(rules.contains("fib saddr type != local meta mark set"));
         assert!(rules.contains("meta mark set meta mark & 0xffffbfff counter masquerade"));
-        assert_eq!(rules.matches("reject with icmpx type port-unreachable").count(), 2);
+        assert_eq!(rules.matches("jump refuse").count(), 2);
     }
 }
