@@ -38,11 +38,27 @@ impl Compiler {
             Self::Distribution => Command::new(DISTRIBUTION_CARGO),
         };
         scrub(&mut command);
-        if self == Self::Distribution {
-            // Released compilers allow -Z build-std only with this.
-            command.env("RUSTC_BOOTSTRAP", "1").env("RUSTC", DISTRIBUTION_RUSTC);
+        // Named, as PATH may hold another toolchain's rustc in front of rustup's.
+        match self {
+            Self::Rustup => {
+                if let Some(sysroot) = self.sysroot() {
+                    command.env("RUSTC", sysroot.join("bin/rustc"));
+                }
+            }
+            Self::Distribution => {
+                // Released compilers allow -Z build-std only with this.
+                command.env("RUSTC_BOOTSTRAP", "1").env("RUSTC", DISTRIBUTION_RUSTC);
+            }
         }
         command
+    }
+
+    /// The compiler's sysroot; `None` when the compiler does not run.
+    fn sysroot(self) -> Option<PathBuf> {
+        let mut command = self.rustc();
+        let output = command.args(["--print", "sysroot"]).stdin(Stdio::null()).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        output.status.success().then(|| PathBuf::from(text.trim()))
     }
 
     fn rustc(self) -> Command {
@@ -71,18 +87,11 @@ impl Compiler {
 
     /// Why this compiler cannot be used, if it cannot.
     fn check(self) -> Result<(), String> {
-        let mut command = self.rustc();
-        let output = command.args(["--print", "sysroot"]).stdin(Stdio::null()).output();
-        let sysroot = match output {
-            Ok(output) if output.status.success() => {
-                PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
-            }
-            _ => {
-                return Err(match self {
-                    Self::Rustup => format!("rustup has no toolchain \"{RUSTUP_TOOLCHAIN}\""),
-                    Self::Distribution => format!("there is no working {DISTRIBUTION_RUSTC}"),
-                });
-            }
+        let Some(sysroot) = self.sysroot() else {
+            return Err(match self {
+                Self::Rustup => format!("rustup has no toolchain \"{RUSTUP_TOOLCHAIN}\""),
+                Self::Distribution => format!("there is no working {DISTRIBUTION_RUSTC}"),
+            });
         };
         if !sysroot.join(CORE_SOURCE).is_file() {
             return Err(match self {

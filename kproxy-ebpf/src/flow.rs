@@ -78,7 +78,17 @@ pub(crate) fn open(packet: &Packet, service: u32, word: Word) -> Result<FlowValu
     let mut tries = 0;
     while tries < COLLISION_TRIES {
         let slot = pick::backend(service, word, Path::Packet)?;
-        if claim_reverse(packet, service, word, &slot)? {
+        let reverse = FlowValue {
+            addr: packet.key.dst,
+            port: packet.key.dst_port,
+            flags: flow_flags::REVERSE,
+            service,
+            last_seen: now(),
+            generation: word.generation,
+            pad: 0,
+        };
+        let key = packet.key.reverse_for(slot.addr, slot.port);
+        if claim_reverse(packet, &key, &reverse)? {
             return insert_forward(packet, service, word, &slot);
         }
         tries += 1;
@@ -87,34 +97,22 @@ pub(crate) fn open(packet: &Packet, service: u32, word: Word) -> Result<FlowValu
 }
 
 /// Inserts the reverse entry. `false`: another live connection owns it.
+///
+/// Everything comes by pointers that go on to helpers: LLVM would pass the fields of other
+/// structs in registers, of which a BPF function has five.
 #[inline(never)]
-fn claim_reverse(
-    packet: &Packet,
-    service: u32,
-    word: Word,
-    slot: &Slot,
-) -> Result<bool, DropReason> {
-    let key = packet.key.reverse_for(slot.addr, slot.port);
-    let value = FlowValue {
-        addr: packet.key.dst,
-        port: packet.key.dst_port,
-        flags: flow_flags::REVERSE,
-        service,
-        last_seen: now(),
-        generation: word.generation,
-        pad: 0,
-    };
-    if FLOWS.insert(&key, &value, u64::from(BPF_NOEXIST)).is_ok() {
+fn claim_reverse(packet: &Packet, key: &FlowKey, value: &FlowValue) -> Result<bool, DropReason> {
+    if FLOWS.insert(key, value, u64::from(BPF_NOEXIST)).is_ok() {
         return Ok(true);
     }
-    let Some(other) = find(&key) else { return Err(DropReason::FlowTableFull) };
+    let Some(other) = find(key) else { return Err(DropReason::FlowTableFull) };
     let same = other.addr == value.addr && other.port == value.port;
     if !same {
         // Another frontend led this client port to this backend. Its answers could not be told
         // from ours while it lives.
         let forward_key = FlowKey { dst: other.addr, dst_port: other.port, ..packet.key };
         if let Some(forward) = find(&forward_key) {
-            let elsewhere = forward.addr != slot.addr || forward.port != slot.port;
+            let elsewhere = forward.addr != key.src || forward.port != key.src_port;
             if !elsewhere && !FlowState::of(forward, other).is_over() {
                 return Ok(false);
             }
@@ -123,7 +121,7 @@ fn claim_reverse(
             }
         }
     }
-    match FLOWS.insert(&key, &value, u64::from(BPF_ANY)) {
+    match FLOWS.insert(key, value, u64::from(BPF_ANY)) {
         Ok(()) => Ok(true),
         Err(_) => Err(DropReason::FlowTableFull),
     }

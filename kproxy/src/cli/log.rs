@@ -10,7 +10,7 @@ use crate::source;
 /// # Errors
 /// A filter that cannot be understood.
 pub fn init(filter_text: &str) -> Result<()> {
-    let filter = EnvFilter::builder().parse(filter_text).with_context(|| {
+    let mut filter = EnvFilter::builder().parse(filter_text).with_context(|| {
         format!(
             "--log-level (KPROXY_LOG) `{filter_text}`: give error, warn, info, debug, trace, or a list \
              such as info,kproxy::dataplane=debug"
@@ -18,13 +18,12 @@ pub fn init(filter_text: &str) -> Result<()> {
     })?;
     // What the kube crates would log, the source reports once and by name; asking for them by name
     // brings it back.
-    let quiet = source::kube::LOG_DIRECTIVES.iter().filter(|directive| {
+    for directive in source::kube::LOG_DIRECTIVES {
         let module = directive.split('=').next().unwrap_or_default();
-        !filter_text.contains(module)
-    });
-    let filter = quiet.fold(Ok(filter), |filter: Result<EnvFilter>, directive| {
-        Ok(filter?.add_directive(directive.parse()?))
-    })?;
+        if !filter_text.contains(module) {
+            filter = filter.add_directive(directive.parse()?);
+        }
+    }
     let color = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
     tracing_subscriber::fmt()
         .with_env_filter(filter)

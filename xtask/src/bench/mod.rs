@@ -39,8 +39,8 @@ pub(crate) struct Options {
 #[derive(Clone, Copy, Debug)]
 struct Effort {
     rounds: usize,
-    /// Loads of one figure, which is their median: many short ones, so that what else the machine
-    /// does for a moment spoils a few of them and not the figure.
+    /// Loads of one figure, which is their lower quartile: many short ones, so that what else the
+    /// machine does spoils some of them and not the figure.
     loads: usize,
     /// Time of one load.
     time: Duration,
@@ -178,5 +178,5 @@ fn figure(
     let load =
         || plan::measure(lab, path, work, Load::new(work, to).duration(effort.time).cpu(cpu));
     let figures = (0..effort.loads).map(|_| load()).collect::<Result<Vec<_>>>()?;
-    stats::median(&figures).context("no loads")
+    stats::quantile(&figures, 0.25).context("no loads")
 }

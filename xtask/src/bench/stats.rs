@@ -12,8 +12,8 @@ pub(super) fn spread(values: &[f64]) -> Option<f64> {
     (median > 0.0).then(|| (high - low) / median)
 }
 
-/// Quantile with linear interpolation between neighbours.
-fn quantile(values: &[f64], at: f64) -> Option<f64> {
+/// Quantile with linear interpolation between neighbours; `None` of nothing.
+pub(super) fn quantile(values: &[f64], at: f64) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let last = sorted.len().checked_sub(1)?;

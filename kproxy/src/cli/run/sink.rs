@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
@@ -18,6 +18,9 @@ use crate::source::Event;
 
 /// Time between two sweeps of the flow table: shorter than the shortest idle time.
 const SWEEP: Duration = Duration::from_secs(5);
+/// A sweep of a very large table is followed by a pause of so many times its own length, so that
+/// it never takes more than a few percent of a CPU.
+const REST: u32 = 20;
 
 /// The data path, shared with the tasks beside the loop.
 pub(super) struct KernelSink {
@@ -116,9 +119,12 @@ async fn tell(events: &mpsc::Sender<Event>, origin: &str, problems: Vec<Problem>
 }
 
 async fn sweep_always(dataplane: Arc<Mutex<Dataplane>>) {
+    let mut pause = SWEEP;
     loop {
-        tokio::time::sleep(SWEEP).await;
+        tokio::time::sleep(pause).await;
+        let start = Instant::now();
         sweep(&dataplane);
+        pause = SWEEP.max(start.elapsed() * REST);
     }
 }
 
