@@ -19,6 +19,6 @@ pub(crate) fn programs(no_install: bool, scope: Scope) -> Result<()> {
     }
     say::heading("Building kproxy and the lab");
     let mut build = workspace::cargo();
-    build.args(["build", "--quiet", "--package", "kproxy", "--package", "kproxy-lab"]);
+    build.args(["build", "--package", "kproxy", "--package", "kproxy-lab"]);
     run::step("build", &mut build)
 }

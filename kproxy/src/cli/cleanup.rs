@@ -2,19 +2,17 @@
 
 use std::fs;
 use std::io::{self, ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Result, bail};
-use kproxy_common::abi::program;
 
 use super::args::CleanupArgs;
 use super::render::note;
 use super::{Exit, daemon};
-use crate::dataplane::pins::PinDirs;
-use crate::node::nft;
+use crate::dataplane::{self, Cleanup};
 
-/// Removes links, programs, maps, the nftables table and the files of the run folder, and prints
-/// what it removed. What fails is said and does not stop the rest.
+/// Removes links, programs, maps, filters, the nftables table and the files of the run folder, and
+/// prints what it removed. What fails is said and does not stop the rest.
 ///
 /// # Errors
 /// A running daemon (unless forced), what could not be removed, and those of the writer.
@@ -27,93 +25,72 @@ pub fn run(args: CleanupArgs, out: &mut dyn Write) -> Result<Exit> {
              stop it first, or use --force"
         );
     }
-    let mut cleaner = Cleaner { out, removed: 0, failed: 0 };
-    cleaner.pins(&PinDirs::new(&pins.bpffs_root))?;
-    cleaner.nftables()?;
-    cleaner.run_dir(&run_dir)?;
-    let Cleaner { removed, failed, .. } = cleaner;
-    match failed {
-        0 if removed == 0 => writeln!(out, "nothing to remove")?,
+    let Cleanup { mut removed, errors } = dataplane::cleanup(&pins.bpffs_root);
+    let mut errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    remove_run_dir(&run_dir, &mut removed, &mut errors);
+    for what in &removed {
+        writeln!(out, "removed {what}")?;
+    }
+    for error in &errors {
+        note(format_args!("kproxy: {error}"));
+    }
+    match errors.len() {
+        0 if removed.is_empty() => writeln!(out, "nothing to remove")?,
         0 => {}
-        1 => bail!("1 thing could not be removed, see above; it needs root"),
-        _ => bail!("{failed} things could not be removed, see above; it needs root"),
+        1 => bail!("1 thing could not be removed, see above; cleaning up needs root"),
+        count => bail!("{count} things could not be removed, see above; cleaning up needs root"),
     }
     Ok(Exit::Fine)
 }
 
-/// Removes things one by one. Its errors are those of the writer.
-struct Cleaner<'a> {
-    out: &'a mut dyn Write,
-    removed: usize,
-    failed: usize,
-}
-
-impl Cleaner<'_> {
-    /// Tells what became of the removal of `what`. Its absence is success.
-    fn tell(&mut self, what: impl std::fmt::Display, result: io::Result<()>) -> io::Result<()> {
-        match result {
-            Ok(()) => {
-                self.removed += 1;
-                writeln!(self.out, "removed {what}")
-            }
-            Err(error) if is_absent(&error) => Ok(()),
-            Err(error) => {
-                self.failed += 1;
-                note(format_args!("kproxy: remove {what}: {error}"));
-                Ok(())
-            }
-        }
+/// The files that the daemon keeps, and the folder if nothing else is in it.
+fn remove_run_dir(run_dir: &Path, removed: &mut Vec<String>, errors: &mut Vec<String>) {
+    let mut note = |path: &Path, result: io::Result<()>| match result {
+        Ok(()) => removed.push(path.display().to_string()),
+        Err(error) if is_absent(&error) => {}
+        Err(error) => errors.push(format!("remove {}: {error}", path.display())),
+    };
+    for file in [daemon::pid_file(run_dir), daemon::problems_file(run_dir)] {
+        note(&file, fs::remove_file(&file));
     }
-
-    /// The pins of every version. A program is detached when the pin of its link is gone.
-    fn pins(&mut self, dirs: &PinDirs) -> io::Result<()> {
-        // The way there before the way back, so that no socket is left translated one way only.
-        for program in program::CGROUP.iter().rev() {
-            let link = dirs.cgroup_link(program);
-            self.tell(link.display(), fs::remove_file(&link))?;
-        }
-        self.tree(&dirs.base)
-    }
-
-    /// A folder and all that is in it; links come first, as their folder sorts before the others.
-    fn tree(&mut self, folder: &Path) -> io::Result<()> {
-        let mut entries: Vec<PathBuf> = match fs::read_dir(folder) {
-            Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
-            Err(error) => return self.tell(folder.display(), Err(error)),
-        };
-        entries.sort();
-        for path in entries {
-            if path.is_dir() {
-                self.tree(&path)?;
-            } else {
-                self.tell(path.display(), fs::remove_file(&path))?;
-            }
-        }
-        self.tell(folder.display(), fs::remove_dir(folder))
-    }
-
-    fn nftables(&mut self) -> io::Result<()> {
-        const TABLE: &str = "nftables table inet kproxy";
-        match nft::is_present() {
-            // Without nft there is no table of its making either.
-            Ok(false) | Err(nft::Error::NoNft(_)) => Ok(()),
-            Ok(true) => self.tell(TABLE, nft::remove().map_err(io::Error::other)),
-            Err(error) => self.tell(TABLE, Err(io::Error::other(error))),
-        }
-    }
-
-    /// The files that the daemon keeps, and the folder if nothing else is in it.
-    fn run_dir(&mut self, run_dir: &Path) -> io::Result<()> {
-        for file in [daemon::pid_file(run_dir), daemon::problems_file(run_dir)] {
-            self.tell(file.display(), fs::remove_file(&file))?;
-        }
-        match fs::remove_dir(run_dir) {
-            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Ok(()),
-            result => self.tell(run_dir.display(), result),
-        }
+    match fs::remove_dir(run_dir) {
+        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {}
+        result => note(run_dir, result),
     }
 }
 
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_files_of_others_stay_in_the_run_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let run_dir = dir.path().join("run");
+        let (mut removed, mut errors) = (Vec::new(), Vec::new());
+        remove_run_dir(&run_dir, &mut removed, &mut errors);
+        assert_eq!((removed.len(), errors.len()), (0, 0), "there is none");
+        fs::create_dir(&run_dir).unwrap();
+        fs::write(daemon::pid_file(&run_dir), "1").unwrap();
+        fs::write(run_dir.join("notes"), "").unwrap();
+        remove_run_dir(&run_dir, &mut removed, &mut errors);
+        assert_eq!(removed, [daemon::pid_file(&run_dir).display().to_string()]);
+        assert!(errors.is_empty() && run_dir.join("notes").exists(), "{errors:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_removed_is_named_and_the_rest_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(daemon::pid_file(dir.path())).unwrap();
+        fs::write(daemon::problems_file(dir.path()), "[]").unwrap();
+        let (mut removed, mut errors) = (Vec::new(), Vec::new());
+        remove_run_dir(dir.path(), &mut removed, &mut errors);
+        assert_eq!(removed, [daemon::problems_file(dir.path()).display().to_string()]);
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].contains("kproxy.pid"), "{errors:?}");
+    }
 }

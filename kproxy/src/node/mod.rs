@@ -8,7 +8,10 @@ pub mod cgroup;
 pub mod netns;
 pub mod nft;
 pub mod roles;
+mod rtnl;
 pub mod watch;
+
+use crate::model::Problem;
 
 /// A device that gets the tc programs.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -28,4 +31,6 @@ pub struct NodeState {
     pub devices: Vec<Device>,
     /// Every unicast address of the node, loopback included, IPv6 link-local left out.
     pub addresses: BTreeSet<IpAddr>,
+    /// Devices that should get the programs and cannot.
+    pub problems: Vec<Problem>,
 }

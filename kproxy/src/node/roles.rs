@@ -4,18 +4,24 @@
 //! - a device that carries a default route is an uplink, whatever its kind;
 //! - a physical device, bond, VLAN or macvlan that holds a global address is one;
 //! - a tunnel or overlay device (VXLAN, Geneve, WireGuard, IPIP, …) that holds an address is one;
-//! - a bridge is one only when a device that is no pod's is among its ports;
+//! - a bridge that holds a global address is one when a wire or an overlay is among its ports: one
+//!   with none but veths and taps serves pods or virtual machines;
 //! - a veth is one only when it holds a global address with room for neighbours (CNIs that route
-//!   veths give the host end no address or a /32).
+//!   veths give the host end no address or a /32) and its other end is in another namespace.
 //!
-//! Never: devices that are down, loopback, and ports of a bridge, bond or VRF (their master sees
-//! the packets). `--devices` replaces the rule by names.
+//! Never: devices that are down, loopback, and ports of a bridge, bond, team or Open vSwitch (their
+//! master sees the packets). Ports of a VRF are judged as themselves: what enters a VRF enters at
+//! the port first. `--devices` replaces the rule by names.
+//!
+//! Packets of a device must begin with an Ethernet or an IP header: others (IP over InfiniBand)
+//! become a problem instead of an uplink.
 
 use std::net::IpAddr;
 
 use wildmatch::WildMatch;
 
 use super::Device;
+use crate::model::Problem;
 
 /// What a device is, as far as the rule needs to know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,11 +30,15 @@ pub enum Kind {
     Wire,
     /// VXLAN, Geneve, WireGuard, IPIP, SIT, GRE, tun.
     Overlay,
+    /// tap: as a port a virtual machine's, by itself an overlay.
+    Tap,
     /// Bridge.
     Bridge,
     /// veth or netkit: usually a pod's.
     Veth,
-    /// dummy, ifb, nlmon, VRF: leads nowhere.
+    /// VRF: leads nowhere itself, and its ports keep their roles.
+    Vrf,
+    /// dummy, ifb, nlmon: leads nowhere.
     Nowhere,
 }
 
@@ -39,20 +49,33 @@ pub struct Link {
     pub device: Device,
     /// Kind.
     pub kind: Kind,
+    /// Name of its link layer when packets begin with neither an Ethernet nor an IP header.
+    pub other_header: Option<String>,
     /// Administratively up.
     pub up: bool,
     /// The loopback device.
     pub loopback: bool,
     /// Index of the bridge, bond or VRF that it is a port of.
     pub master: Option<u32>,
+    /// The other end of the pair is in this network namespace too (veth, netkit).
+    pub peer_here: bool,
     /// Addresses with their prefix lengths.
     pub addresses: Vec<(IpAddr, u8)>,
     /// A default route leads out of it.
     pub default_route: bool,
 }
 
-/// The uplinks among `links`, sorted by name. `names` replaces the rule when it is not empty.
-pub fn uplinks(links: &[Link], names: &[WildMatch]) -> Vec<Device> {
+/// The devices that the rule chooses.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Uplinks {
+    /// Sorted by name.
+    pub devices: Vec<Device>,
+    /// Those that the programs cannot read.
+    pub problems: Vec<Problem>,
+}
+
+/// The uplinks among `links`. `names` replaces the rule when it is not empty.
+pub fn uplinks(links: &[Link], names: &[WildMatch]) -> Uplinks {
     let chosen = |link: &&Link| {
         if names.is_empty() {
             is_uplink(link, links)
@@ -60,38 +83,59 @@ pub fn uplinks(links: &[Link], names: &[WildMatch]) -> Vec<Device> {
             link.up && names.iter().any(|name| name.matches(&link.device.name))
         }
     };
-    let mut devices: Vec<_> = links.iter().filter(chosen).map(|link| link.device.clone()).collect();
-    devices.sort();
-    devices
+    let mut uplinks = Uplinks::default();
+    for link in links.iter().filter(chosen) {
+        match &link.other_header {
+            None => uplinks.devices.push(link.device.clone()),
+            Some(header) => uplinks.problems.push(Problem::new(
+                format!("device {}", link.device.name),
+                format!("its packets begin with the header of {header}, which kproxy cannot read"),
+                "NodePorts do not answer on it: let traffic to Services come in by another device",
+            )),
+        }
+    }
+    uplinks.devices.sort();
+    uplinks
 }
 
 fn is_uplink(link: &Link, all: &[Link]) -> bool {
-    if !link.up || link.loopback || link.master.is_some() {
+    if !link.up || link.loopback || is_left_to_master(link, all) {
         return false;
     }
     if link.default_route {
         return true;
     }
+    let holds_global = || link.addresses.iter().any(|(ip, _)| is_global(ip));
     match link.kind {
-        Kind::Wire => link.addresses.iter().any(|(ip, _)| is_global(ip)),
-        Kind::Overlay => !link.addresses.is_empty(),
+        Kind::Wire => holds_global(),
+        Kind::Overlay | Kind::Tap => !link.addresses.is_empty(),
         Kind::Bridge => {
-            all.iter().any(|port| port.master == Some(link.device.index) && port.kind != Kind::Veth)
+            let mut ports = all.iter().filter(|port| port.master == Some(link.device.index));
+            holds_global() && ports.any(|port| matches!(port.kind, Kind::Wire | Kind::Overlay))
         }
-        Kind::Veth => link.addresses.iter().any(|(ip, len)| {
-            let host = if ip.is_ipv4() { 32 } else { 128 };
-            is_global(ip) && *len < host
-        }),
-        Kind::Nowhere => false,
+        Kind::Veth => {
+            let has_neighbours = |(ip, len): &(IpAddr, u8)| {
+                is_global(ip) && *len < if ip.is_ipv4() { 32 } else { 128 }
+            };
+            !link.peer_here && link.addresses.iter().any(has_neighbours)
+        }
+        Kind::Vrf | Kind::Nowhere => false,
     }
+}
+
+/// Whether the packets of a port are seen at its master.
+fn is_left_to_master(link: &Link, all: &[Link]) -> bool {
+    let Some(master) = link.master else { return false };
+    !all.iter().any(|other| other.device.index == master && other.kind == Kind::Vrf)
 }
 
 /// Whether an address can be dialled from other machines.
 pub fn is_global(ip: &IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
-        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
-    }
+    !ip.is_multicast()
+        && match ip {
+            IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+            IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+        }
 }
 
 #[cfg(test)]
@@ -102,17 +146,23 @@ mod tests {
         Link {
             device: Device { name: name.into(), index, ethernet: true },
             kind,
+            other_header: None,
             up: true,
             loopback: name == "lo",
             master: None,
+            peer_here: false,
             addresses: addresses.iter().map(|(ip, len)| (ip.parse().unwrap(), *len)).collect(),
             default_route: false,
         }
     }
 
+    fn port(index: u32, name: &str, kind: Kind, master: u32) -> Link {
+        Link { master: Some(master), ..link(index, name, kind, &[]) }
+    }
+
     fn names(links: &[Link], globs: &[&str]) -> Vec<String> {
         let globs: Vec<_> = globs.iter().map(|glob| WildMatch::new(glob)).collect();
-        uplinks(links, &globs).into_iter().map(|device| device.name).collect()
+        uplinks(links, &globs).devices.into_iter().map(|device| device.name).collect()
     }
 
     /// A Flannel node: eth0, cni0 with pod veths, flannel.1.
@@ -152,17 +202,55 @@ mod tests {
     }
 
     #[test]
-    fn a_wire_below_a_bridge_or_bond_leaves_it_to_its_master() {
-        let mut wire = link(2, "eth0", Kind::Wire, &[]);
-        wire.master = Some(3);
-        let bridge = link(3, "br0", Kind::Bridge, &[("192.0.2.1", 24)]);
-        assert_eq!(names(&[wire, bridge], &[]), ["br0"]);
+    fn a_bridge_is_what_its_ports_make_it() {
+        let bridge = |addresses| link(3, "br0", Kind::Bridge, addresses);
+        let global: &[(&str, u8)] = &[("192.0.2.1", 24)];
+        for (what, ports, addresses, wanted) in [
+            ("a wire", &[Kind::Wire][..], global, true),
+            ("a wire beside pods", &[Kind::Veth, Kind::Wire], global, true),
+            ("an overlay", &[Kind::Overlay], global, true),
+            ("pods", &[Kind::Veth, Kind::Veth], global, false),
+            ("virtual machines", &[Kind::Tap], global, false),
+            ("virtual machines and pods", &[Kind::Tap, Kind::Veth], global, false),
+            ("a dummy that keeps it up", &[Kind::Nowhere], global, false),
+            ("nothing yet", &[], global, false),
+            ("a wire, no address", &[Kind::Wire], &[("fe80::1", 64)], false),
+        ] {
+            let mut links = vec![bridge(addresses)];
+            for (index, kind) in (4..).zip(ports) {
+                links.push(port(index, &format!("port{index}"), *kind, 3));
+            }
+            let expected: &[&str] = if wanted { &["br0"] } else { &[] };
+            assert_eq!(names(&links, &[]), expected, "{what}");
+            links[0].default_route = true;
+            assert_eq!(names(&links, &[]), ["br0"], "{what}, with the default route");
+        }
+    }
+
+    #[test]
+    fn ports_are_left_to_their_master_unless_that_is_a_vrf() {
+        for (master, wanted) in [
+            (Kind::Bridge, "master"),
+            (Kind::Wire, "master"), // bond, team, Open vSwitch
+            (Kind::Vrf, "eth0"),
+        ] {
+            let mut wire = link(2, "eth0", Kind::Wire, &[("198.51.100.1", 24)]);
+            wire.master = Some(3);
+            let master = link(3, "master", master, &[("192.0.2.1", 24)]);
+            assert_eq!(names(&[wire.clone(), master], &[]), [wanted]);
+            wire.default_route = true;
+            assert_eq!(names(&[wire], &[]), Vec::<String>::new(), "a master of another kind");
+        }
     }
 
     #[test]
     fn a_veth_with_a_network_is_the_uplink_of_a_nested_node() {
         let mut veth = link(2, "eth0", Kind::Veth, &[("172.18.0.2", 24)]);
         assert_eq!(names(std::slice::from_ref(&veth), &[]), ["eth0"]);
+        veth.peer_here = true;
+        assert_eq!(names(std::slice::from_ref(&veth), &[]), Vec::<String>::new(), "a pair here");
+        veth.default_route = true;
+        assert_eq!(names(std::slice::from_ref(&veth), &[]), ["eth0"], "a pair that leads out");
         veth.up = false;
         assert_eq!(names(&[veth], &[]), Vec::<String>::new());
     }
@@ -171,5 +259,22 @@ mod tests {
     fn a_wire_without_a_global_address_leads_nowhere() {
         let links = [link(2, "eth1", Kind::Wire, &[("fe80::1", 64), ("169.254.0.1", 16)])];
         assert_eq!(names(&links, &[]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_header_that_cannot_be_read_is_a_problem_of_uplinks_only() {
+        let mut ib0 = link(2, "ib0", Kind::Wire, &[("192.0.2.1", 24)]);
+        ib0.other_header = Some("INFINIBAND".into());
+        let mut idle = ib0.clone();
+        (idle.device.name, idle.addresses) = ("ib1".into(), Vec::new());
+        let links = [ib0, idle, link(3, "eth0", Kind::Wire, &[("198.51.100.1", 24)])];
+        for (globs, problems) in [(&[][..], 1), (&["ib*"], 2), (&["eth0"], 0)] {
+            let globs: Vec<_> = globs.iter().map(|glob| WildMatch::new(glob)).collect();
+            let uplinks = uplinks(&links, &globs);
+            assert_eq!(uplinks.problems.len(), problems, "{uplinks:?}");
+            assert!(uplinks.devices.iter().all(|device| device.name == "eth0"), "{uplinks:?}");
+        }
+        let problem = &uplinks(&links, &[]).problems[0];
+        assert!(problem.object.contains("ib0") && problem.what.contains("INFINIBAND"));
     }
 }

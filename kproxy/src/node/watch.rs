@@ -1,29 +1,28 @@
 //! Follows links, addresses and default routes through rtnetlink.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::{StreamExt as _, channel::mpsc::UnboundedReceiver};
 use rtnetlink::{
-    Handle, MulticastGroup, RouteMessageBuilder, new_multicast_connection,
-    packet_route::{
-        AddressFamily,
-        address::AddressAttribute,
-        link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
-        route::{RouteAttribute, RouteMessage, RouteType},
-    },
+    Handle, MulticastGroup, new_multicast_connection, packet_core::NetlinkMessage,
+    packet_route::RouteNetlinkMessage, sys::SocketAddr,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, task::AbortHandle};
 use wildmatch::WildMatch;
 
 use super::{
-    Device, NodeState,
-    roles::{self, Kind, Link},
+    NodeState,
+    roles::{self, Uplinks},
+    rtnl::{self, News},
 };
 
 /// How long to wait for further messages before looking: one `ip link add` makes several.
 const SETTLE: Duration = Duration::from_millis(50);
-/// Time between two looks when nothing is heard: a lost message must not be lost for ever.
-const RECHECK: Duration = Duration::from_secs(60);
+/// Time between two looks at everything when nothing is heard. The kernel says when it has lost
+/// messages, so this is for the unforeseen.
+const RECHECK: Duration = Duration::from_secs(300);
+/// Shortest and longest wait before connecting again.
+const WAIT: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(30)];
 
 /// What went wrong with rtnetlink.
 #[derive(Debug, thiserror::Error)]
@@ -34,181 +33,150 @@ pub enum Error {
     /// A dump failed.
     #[error("read {0} through netlink: {1}")]
     Dump(&'static str, #[source] rtnetlink::Error),
+    /// The connection is gone.
+    #[error("the netlink connection has ended")]
+    Ended,
 }
 
 /// Starts following. The first state is complete when this returns; later ones arrive on the
 /// channel, only when something has changed. The task ends when the receiver is dropped.
+///
+/// # Errors
+/// Netlink cannot be used. What fails later is logged and tried again.
 pub async fn follow(names: Vec<WildMatch>) -> Result<watch::Receiver<NodeState>, Error> {
-    let (connection, handle, mut messages) = new_multicast_connection(&[
-        MulticastGroup::Link,
-        MulticastGroup::Ipv4Ifaddr,
-        MulticastGroup::Ipv6Ifaddr,
-        MulticastGroup::Ipv4Route,
-        MulticastGroup::Ipv6Route,
-    ])
-    .map_err(Error::Open)?;
-    tokio::spawn(connection);
-    let (sender, receiver) = watch::channel(look(&handle, &names).await?);
-    tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                heard = messages.next() => if heard.is_none() {
-                    tracing::error!("the netlink connection has ended; restart kproxy to follow devices again");
-                    return;
-                },
-                () = tokio::time::sleep(RECHECK) => {}
-                () = sender.closed() => return,
-            }
-            tokio::time::sleep(SETTLE).await;
-            // Whatever has been announced by now is part of the look that follows.
-            while let Ok(Some(_)) = tokio::time::timeout(Duration::ZERO, messages.next()).await {}
-            match look(&handle, &names).await {
-                Ok(state) => {
-                    sender.send_if_modified(|old| {
-                        let changed = *old != state;
-                        *old = state;
-                        changed
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot look at devices; keeping what is known")
-                }
-            }
-        }
-    });
+    let (session, state) = Session::open(&names).await?;
+    let (sender, receiver) = watch::channel(state);
+    tokio::spawn(follow_always(session, names, sender));
     Ok(receiver)
 }
 
-/// Reads devices, addresses and routes once.
-async fn look(handle: &Handle, names: &[WildMatch]) -> Result<NodeState, Error> {
-    let defaults = default_route_devices(handle).await?;
-    let mut links = Vec::new();
-    let mut messages = handle.link().get().execute();
-    while let Some(message) =
-        messages.try_next().await.map_err(|error| Error::Dump("devices", error))?
-    {
-        links.extend(link(&message, &defaults));
-    }
-    let mut addresses = BTreeSet::new();
-    let mut messages = handle.address().get().execute();
-    while let Some(message) =
-        messages.try_next().await.map_err(|error| Error::Dump("addresses", error))?
-    {
-        let Some(ip) = own_address(&message.attributes) else { continue };
-        let index = message.header.index;
-        if let Some(link) = links.iter_mut().find(|link| link.device.index == index) {
-            link.addresses.push((ip, message.header.prefix_len));
-        }
-        if ip.is_loopback() || roles::is_global(&ip) {
-            addresses.insert(ip);
-        }
-    }
-    Ok(NodeState { devices: roles::uplinks(&links, names), addresses })
-}
-
-/// On point-to-point links IFA_ADDRESS is the other end and IFA_LOCAL our own
-/// (include/uapi/linux/if_addr.h); IPv6 has only IFA_ADDRESS otherwise.
-fn own_address(attributes: &[AddressAttribute]) -> Option<IpAddr> {
-    let mut address = None;
-    for attribute in attributes {
-        match attribute {
-            AddressAttribute::Local(ip) => return Some(*ip),
-            AddressAttribute::Address(ip) => address = Some(*ip),
-            _ => {}
-        }
-    }
-    address
-}
-
-fn link(message: &LinkMessage, defaults: &BTreeSet<u32>) -> Option<Link> {
-    let index = message.header.index;
-    let mut name = None;
-    let mut kind = Kind::Wire;
-    let mut master = None;
-    for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::IfName(text) => name = Some(text.clone()),
-            LinkAttribute::Controller(index) => master = Some(*index).filter(|index| *index != 0),
-            LinkAttribute::LinkInfo(infos) => {
-                for info in infos {
-                    if let LinkInfo::Kind(info) = info {
-                        kind = kind_of(info);
-                    }
+/// Follows with one session after the other.
+async fn follow_always(
+    mut session: Session,
+    names: Vec<WildMatch>,
+    sender: watch::Sender<NodeState>,
+) {
+    let [shortest, longest] = WAIT;
+    loop {
+        let Err(mut error) = session.follow(&names, &sender).await else { return };
+        let mut wait = shortest;
+        loop {
+            tracing::warn!(%error, "cannot follow devices and addresses; connecting again");
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = sender.closed() => return,
+            }
+            match Session::open(&names).await {
+                Ok((fresh, state)) => {
+                    session = fresh;
+                    publish(&sender, state);
+                    break;
                 }
+                Err(again) => error = again,
             }
-            _ => {}
+            wait = (wait * 2).min(longest);
         }
-    }
-    let flags = message.header.flags;
-    Some(Link {
-        device: Device {
-            name: name?,
-            index,
-            ethernet: matches!(
-                message.header.link_layer_type,
-                LinkLayerType::Ether | LinkLayerType::Loopback
-            ),
-        },
-        kind,
-        up: flags.contains(LinkFlags::Up),
-        loopback: flags.contains(LinkFlags::Loopback),
-        master,
-        addresses: Vec::new(),
-        default_route: defaults.contains(&index),
-    })
-}
-
-fn kind_of(info: &InfoKind) -> Kind {
-    match info {
-        InfoKind::Bridge => Kind::Bridge,
-        InfoKind::Veth | InfoKind::Netkit | InfoKind::Vxcan => Kind::Veth,
-        InfoKind::Dummy | InfoKind::Ifb | InfoKind::Nlmon | InfoKind::Vrf | InfoKind::Can => {
-            Kind::Nowhere
-        }
-        InfoKind::Vxlan
-        | InfoKind::Geneve
-        | InfoKind::Wireguard
-        | InfoKind::IpIp
-        | InfoKind::Ip6Tnl
-        | InfoKind::SitTun
-        | InfoKind::GreTun
-        | InfoKind::GreTun6
-        | InfoKind::GreTap
-        | InfoKind::GreTap6
-        | InfoKind::Vti
-        | InfoKind::Vti6
-        | InfoKind::Xfrm
-        | InfoKind::Tun => Kind::Overlay,
-        _ => Kind::Wire,
     }
 }
 
-/// Devices that a default route of either family leads out of.
-async fn default_route_devices(handle: &Handle) -> Result<BTreeSet<u32>, Error> {
-    let mut devices = BTreeSet::new();
-    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        let mut query: RouteMessage = RouteMessageBuilder::<IpAddr>::new().build();
-        query.header.address_family = family;
-        let mut messages = handle.route().get(query).execute();
-        while let Some(message) =
-            messages.try_next().await.map_err(|error| Error::Dump("routes", error))?
-        {
-            let header = &message.header;
-            if header.destination_prefix_length != 0 || header.kind != RouteType::Unicast {
-                continue;
+fn publish(sender: &watch::Sender<NodeState>, state: NodeState) {
+    sender.send_if_modified(|old| {
+        let changed = *old != state;
+        *old = state;
+        changed
+    });
+}
+
+/// A netlink connection that listens.
+struct Session {
+    handle: Handle,
+    messages: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
+    connection: AbortHandle,
+    /// Devices with a default route, as last read.
+    defaults: BTreeSet<u32>,
+}
+
+impl Session {
+    /// Listens first and looks then, so that no change is lost in between.
+    async fn open(names: &[WildMatch]) -> Result<(Self, NodeState), Error> {
+        let (connection, handle, messages) = new_multicast_connection(&[
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Route,
+        ])
+        .map_err(Error::Open)?;
+        let connection = tokio::spawn(connection).abort_handle();
+        let mut session = Self { handle, messages, connection, defaults: BTreeSet::new() };
+        let state = session.look(names, News::Routes).await?;
+        Ok((session, state))
+    }
+
+    /// Ends well only when nobody listens any more.
+    async fn follow(
+        &mut self,
+        names: &[WildMatch],
+        sender: &watch::Sender<NodeState>,
+    ) -> Result<(), Error> {
+        loop {
+            let mut news = tokio::select! {
+                news = self.news() => news?,
+                () = tokio::time::sleep(RECHECK) => News::Routes,
+                () = sender.closed() => return Ok(()),
+            };
+            tokio::time::sleep(SETTLE).await;
+            // Whatever has been announced by now is part of the look that follows.
+            while let Ok(further) = tokio::time::timeout(Duration::ZERO, self.news()).await {
+                news = news.max(further?);
             }
-            for attribute in &message.attributes {
-                match attribute {
-                    RouteAttribute::Oif(index) => {
-                        devices.insert(*index);
-                    }
-                    RouteAttribute::MultiPath(hops) => {
-                        devices.extend(hops.iter().map(|hop| hop.interface_index));
-                    }
-                    _ => {}
-                }
+            publish(sender, self.look(names, news).await?);
+        }
+    }
+
+    /// Waits for an announcement that matters.
+    async fn news(&mut self) -> Result<News, Error> {
+        loop {
+            let (message, _) = self.messages.next().await.ok_or(Error::Ended)?;
+            match rtnl::news(&message, &self.defaults) {
+                News::Nothing => {}
+                news => return Ok(news),
             }
         }
     }
-    Ok(devices)
+
+    /// Reads what the node looks like now.
+    async fn look(&mut self, names: &[WildMatch], news: News) -> Result<NodeState, Error> {
+        if news == News::Routes {
+            self.defaults = rtnl::default_route_devices(&self.handle).await?;
+        }
+        let (links, mut addresses) = rtnl::devices(&self.handle, &self.defaults).await?;
+        addresses.retain(|ip| ip.is_loopback() || roles::is_global(ip));
+        let Uplinks { devices, problems } = roles::uplinks(&links, names);
+        Ok(NodeState { devices, addresses, problems })
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // It would wait for messages that nobody reads.
+        self.connection.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_ends_is_replaced() {
+        let (session, state) = Session::open(&[]).await.unwrap();
+        let connection = session.connection.clone();
+        // Not what the node looks like: only a fresh look can tell.
+        let (sender, mut receiver) = watch::channel(NodeState::default());
+        tokio::spawn(follow_always(session, Vec::new(), sender));
+        connection.abort();
+        let seen = receiver.wait_for(|seen| seen.addresses == state.addresses);
+        tokio::time::timeout(Duration::from_secs(20), seen).await.unwrap().unwrap();
+    }
 }

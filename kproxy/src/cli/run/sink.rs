@@ -11,6 +11,7 @@ use tracing::{debug, warn};
 
 use crate::control::DataplaneSink;
 use crate::dataplane::{Dataplane, Report};
+use crate::model::Problem;
 use crate::node::NodeState;
 use crate::plan::{Change, Protocol, ServicePortPlan};
 use crate::source::Event;
@@ -76,14 +77,15 @@ impl DataplaneSink for KernelSink {
             self.events.clone(),
         ));
         tokio::spawn(sweep_always(Arc::clone(&self.dataplane)));
-        let devices = self.node.borrow().devices.clone();
-        let report = self.dataplane().sync_devices(&devices);
-        if report.problems.is_empty() {
+        let node = self.node.borrow().clone();
+        let mut problems = self.dataplane().sync_devices(&node.devices).problems;
+        problems.extend(node.problems);
+        if problems.is_empty() {
             return Ok(());
         }
         // One device that refuses the programs must not stop the others, nor the daemon.
         let events = self.events.clone();
-        tokio::spawn(async move { tell(&events, report).await });
+        tokio::spawn(async move { tell(&events, "devices", problems).await });
         Ok(())
     }
 }
@@ -94,20 +96,24 @@ async fn follow_devices(
     mut node: watch::Receiver<NodeState>,
     events: mpsc::Sender<Event>,
 ) {
-    let mut known = node.borrow_and_update().devices.clone();
+    let seen = |state: &NodeState| (state.devices.clone(), state.problems.clone());
+    let mut known = seen(&node.borrow_and_update());
     while node.changed().await.is_ok() {
-        let devices = node.borrow_and_update().devices.clone();
-        if devices == known {
+        let now = seen(&node.borrow_and_update());
+        if now == known {
             continue;
         }
-        let report = lock(&dataplane).sync_devices(&devices);
-        tell(&events, report).await;
-        known = devices;
+        known = now;
+        let (devices, unusable) = &known;
+        let mut problems = lock(&dataplane).sync_devices(devices).problems;
+        problems.extend(unusable.iter().cloned());
+        tell(&events, "devices", problems).await;
     }
 }
 
-async fn tell(events: &mpsc::Sender<Event>, report: Report) {
-    let standing = Event::Standing { origin: "devices".into(), problems: report.problems };
+/// Tells the control loop all problems of `origin`.
+async fn tell(events: &mpsc::Sender<Event>, origin: &str, problems: Vec<Problem>) {
+    let standing = Event::Standing { origin: origin.into(), problems };
     // The loop has ended: so will this task.
     let _ended = events.send(standing).await;
 }
