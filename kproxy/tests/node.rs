@@ -5,7 +5,11 @@ use std::{
     time::Duration,
 };
 
-use kproxy::node::{NodeState, nft, watch};
+use kproxy::node::{
+    NodeState,
+    nft::{self, Repair},
+    watch,
+};
 use nix::sched::{CloneFlags, unshare};
 use tokio::sync::watch::Receiver;
 
@@ -169,5 +173,30 @@ fn the_nftables_table_is_written_found_and_removed() {
         nft::remove().unwrap();
         nft::remove().unwrap();
         assert!(!nft::is_present().unwrap());
+    });
+}
+
+#[test]
+fn a_changed_nftables_table_is_written_again() {
+    in_new_netns(|| {
+        let Repair::Written(written) = nft::repair(None).unwrap() else {
+            panic!("it was not there")
+        };
+        assert!(written.contains("masquerade"), "{written}");
+        assert_eq!(nft::repair(Some(&written)).unwrap(), Repair::Intact);
+        let nft = |arguments: &str| {
+            let status = Command::new("nft").args(arguments.split(' ')).status().unwrap();
+            assert!(status.success(), "nft {arguments}");
+        };
+        for harm in [
+            "flush ruleset",
+            "flush chain inet kproxy postrouting",
+            "insert rule inet kproxy forward accept",
+        ] {
+            nft(harm);
+            let repair = nft::repair(Some(&written)).unwrap();
+            assert_eq!(repair, Repair::Written(written.clone()), "{harm}");
+            assert_eq!(nft::repair(Some(&written)).unwrap(), Repair::Intact);
+        }
     });
 }

@@ -105,6 +105,15 @@ impl Cluster {
         }
     }
 
+    /// Waits until a condition holds.
+    pub(crate) fn wait(&self, what: &str, condition: impl Fn() -> bool) {
+        let start = Instant::now();
+        while !condition() {
+            assert!(start.elapsed() < PATIENCE, "{what}: waited in vain\n{}", self.logs());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     /// Runs a kproxy command on a node's pins and returns its standard output.
     pub(crate) fn kproxy(&self, node: &str, words: &[&str]) -> String {
         let output = self.try_kproxy(node, words);

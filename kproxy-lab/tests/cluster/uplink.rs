@@ -110,9 +110,17 @@ fn node_05_new_addresses_and_devices_are_served_at_once() {
         .unwrap();
     host.run("ip", &["address", "add", "10.99.0.1/24", "dev", "late0"]).unwrap();
     host.run("ip", &["link", "set", "late0", "up"]).unwrap();
-    wait_until(|| cluster.kproxy("n1", &["status", "-o", "json"]).contains("late0"));
+    // Its exit code says that something is amiss as long as one direction is not attached yet.
+    let status = || {
+        let output = cluster.try_kproxy("n1", &["status", "-o", "json"]);
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let is_served = || status()["devices"].to_string().contains("late0");
+    wait_until(is_served);
+    wait_until(|| status()["in_order"] == true);
     host.run("ip", &["link", "delete", "late0"]).unwrap();
-    wait_until(|| !cluster.kproxy("n1", &["status", "-o", "json"]).contains("late0"));
+    wait_until(|| !is_served());
+    wait_until(|| status()["in_order"] == true);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! kproxy's own nftables table: masquerade and reject what the packet path has marked.
 //!
 //! The rules are written with the `nft` command, as kube-proxy does: it is the one stable interface
-//! of nftables, and the table is written once a start, never for a Service.
+//! of nftables, and the table is written once a start, never for a Service. Written again it is when
+//! another program has changed it ([`repair`]): `nft flush ruleset` takes the tables of all.
 
 use std::{
     io::Write as _,
@@ -9,6 +10,8 @@ use std::{
 };
 
 use kproxy_common::abi::{MARK_MASQUERADE, MARK_REJECT};
+
+use crate::model::Problem;
 
 const TABLE: &str = "inet kproxy";
 
@@ -26,6 +29,28 @@ pub enum Error {
         /// What nft printed.
         message: String,
     },
+}
+
+impl Error {
+    /// The error as a problem that does not stop the rest.
+    pub fn to_problem(&self) -> Problem {
+        let (what, remedy) = match self {
+            Self::NoNft(error) => (format!("run nft: {error}"), "install the package nftables"),
+            Self::Refused { action, message } => (
+                format!("{action}: nft says: {message}"),
+                "check that the kernel has nf_tables with NAT (modprobe nft_chain_nat nft_masq \
+                 nft_fib_inet nft_reject_inet) and that kproxy has CAP_NET_ADMIN",
+            ),
+        };
+        Problem::new(
+            format!("nftables table {TABLE}"),
+            what,
+            format!(
+                "{remedy}; until then traffic from outside to backends on other nodes stays \
+                 without answer"
+            ),
+        )
+    }
 }
 
 /// The rules.
@@ -73,6 +98,37 @@ pub fn ensure() -> Result<(), Error> {
     run("write", &["-f", "-"], &rules())
 }
 
+/// What [`repair`] found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Repair {
+    /// The table is as it was written.
+    Intact,
+    /// It was missing or changed, and has been written again. Holds what it looks like now.
+    Written(String),
+}
+
+/// Writes the table unless it looks as it did when it was `written` ([`Repair::Written`]).
+///
+/// # Errors
+/// nft is missing or refuses.
+pub fn repair(written: Option<&str>) -> Result<Repair, Error> {
+    if written.is_some() && list()?.as_deref() == written {
+        return Ok(Repair::Intact);
+    }
+    ensure()?;
+    Ok(Repair::Written(list()?.unwrap_or_default()))
+}
+
+/// The table as nft prints it, without counters; `None`: it is not there.
+fn list() -> Result<Option<String>, Error> {
+    if !is_present()? {
+        return Ok(None);
+    }
+    let mut arguments = vec!["--stateless", "list", "table"];
+    arguments.extend(TABLE.split(' '));
+    query(&arguments).map(Some)
+}
+
 /// Removes the table. Not being there is success.
 pub fn remove() -> Result<(), Error> {
     run("remove", &["-f", "-"], &format!("table {TABLE} {{}}\ndelete table {TABLE}\n"))
@@ -80,17 +136,18 @@ pub fn remove() -> Result<(), Error> {
 
 /// Whether the table is there.
 pub fn is_present() -> Result<bool, Error> {
-    let output = Command::new("nft")
-        .args(["list", "tables"])
-        .stdin(Stdio::null())
-        .output()
-        .map_err(Error::NoNft)?;
+    let want = format!("table {TABLE}");
+    Ok(query(&["list", "tables"])?.lines().any(|line| line.trim() == want))
+}
+
+fn query(arguments: &[&str]) -> Result<String, Error> {
+    let output =
+        Command::new("nft").args(arguments).stdin(Stdio::null()).output().map_err(Error::NoNft)?;
     if !output.status.success() {
         let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(Error::Refused { action: "look for", message });
     }
-    let want = format!("table {TABLE}");
-    Ok(String::from_utf8_lossy(&output.stdout).lines().any(|line| line.trim() == want))
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn run(action: &'static str, args: &[&str], input: &str) -> Result<(), Error> {

@@ -1,5 +1,6 @@
 //! `kproxy run`: the daemon. Puts the pieces together; each of them is elsewhere.
 
+mod netfilter;
 mod sink;
 
 use std::collections::BTreeSet;
@@ -15,13 +16,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use wildmatch::WildMatch;
 
+use self::netfilter::Table;
 use self::sink::KernelSink;
 use super::args::RunArgs;
 use super::values::ClusterCidrs;
 use super::{Exit, daemon};
 use crate::control;
 use crate::dataplane;
-use crate::node::{netns, nft, watch as node_watch};
+use crate::node::{netns, watch as node_watch};
 use crate::source::{self, Event};
 
 /// Events on their way from the source: a burst fits, a flood waits.
@@ -70,7 +72,8 @@ async fn serve(args: RunArgs) -> Result<Exit> {
         max_flows: max_flows.0,
     };
     let mut dataplane = dataplane::Dataplane::open(&settings)?;
-    nft::ensure()?;
+    let (sender, events) = mpsc::channel(EVENTS);
+    tokio::spawn(Table::write(&sender).keep(sender.clone()));
     let host_netns = netns::cookie().context("ask for the identity of the network namespace")?;
     dataplane.set_config(Config { host_netns, cluster: ranges(&cluster_cidr) });
 
@@ -80,7 +83,6 @@ async fn serve(args: RunArgs) -> Result<Exit> {
         warn!("no device leads out of this node yet; NodePorts answer once there is one");
     }
     let addresses = addresses_of(state.clone());
-    let (sender, events) = mpsc::channel(EVENTS);
     let sink = KernelSink::new(dataplane, state, sender.clone());
     let feeding = feed(manifests, kubeconfig, node_name.clone(), sender, shutdown.clone());
     let settings = control::Settings::new(node_name, &run_dir);
