@@ -1,11 +1,12 @@
 //! The lab's part of the cgroup v2 tree: it groups the sockets of a node for kproxy's programs,
 //! and the processes of a lab for cleaning.
 
-use std::io::{self, ErrorKind};
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
+use std::process;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use std::{fs, process};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
@@ -69,7 +70,9 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
 /// Kills every process of a cgroup and of those below it; does not wait for their end.
 pub(crate) fn kill(path: &Path) -> Result<()> {
     // cgroup.kill came with Linux 5.14; before that each process is killed on its own.
-    match fs::write(path.join("cgroup.kill"), "1") {
+    // Opened without O_CREAT, which the file system answers with EACCES instead of ENOENT.
+    let file = OpenOptions::new().write(true).open(path.join("cgroup.kill"));
+    match file.and_then(|mut file| file.write_all(b"1")) {
         Ok(()) => return Ok(()),
         Err(e) if e.kind() == ErrorKind::NotFound => {}
         // Another cleaner removed it between opening and writing.

@@ -39,6 +39,19 @@ pub enum Error {
         /// The whole chain of causes.
         why: String,
     },
+    /// Before Linux 5.11: the limit of locked memory is too low for the maps.
+    #[error(
+        "load the BPF object: {why}; before Linux 5.11 maps count against the limit of locked \
+         memory, which is {limit} bytes here and may not be raised: give kproxy CAP_SYS_RESOURCE, \
+         or lift the limit for it (systemd: LimitMEMLOCK=infinity; containers: the ulimit memlock \
+         of the runtime)"
+    )]
+    Memlock {
+        /// The whole chain of causes.
+        why: String,
+        /// The limit in bytes.
+        limit: u64,
+    },
     /// The kernel's verifier refused a program.
     #[error(
         "the kernel refused the BPF program {program}: {why}; please report this with your kernel \

@@ -82,7 +82,7 @@ fn layouts(settings: &Settings) -> [Layout; 10] {
 /// # Errors
 /// A pinned map of another layout, a program that the verifier refuses, missing rights.
 pub(super) fn load(bytes: &[u8], settings: &Settings, dirs: &PinDirs) -> Result<Loaded, Error> {
-    raise_memlock_limit();
+    let memlock = raise_memlock_limit();
     for dir in [&dirs.maps, &dirs.programs, &dirs.links] {
         make_dir(dir)?;
     }
@@ -106,19 +106,39 @@ pub(super) fn load(bytes: &[u8], settings: &Settings, dirs: &PinDirs) -> Result<
             loader.map_max_entries(layout.name, capacity);
         }
     }
-    let mut object = loader.load(bytes).map_err(|error| Error::Load { why: chain(&error) })?;
-    load_programs(&mut object, dirs)?;
+    let mut object = loader.load(bytes).map_err(|error| match memlock {
+        Some(limit) if is_eperm(&error) => Error::Memlock { why: chain(&error), limit },
+        _ => Error::Load { why: chain(&error) },
+    })?;
+    load_programs(&mut object, dirs, memlock)?;
     let (maps, flows) = take_maps(&mut object, is_new)?;
     Ok(Loaded { object, maps, flows, notices })
 }
 
-/// Before kernel 5.11 maps count against RLIMIT_MEMLOCK (commit d5299b67dd59 and its series moved
-/// them to the memory cgroup).
-fn raise_memlock_limit() {
-    use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
-    if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
+/// Before kernel 5.11 maps and programs count against RLIMIT_MEMLOCK (commit d5299b67dd59 and its
+/// series moved them to the memory cgroup). Returns the limit in bytes if there is one that counts
+/// and cannot be lifted, which takes CAP_SYS_RESOURCE.
+fn raise_memlock_limit() -> Option<u64> {
+    use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
+    let locked = Resource::RLIMIT_MEMLOCK;
+    if setrlimit(locked, RLIM_INFINITY, RLIM_INFINITY).is_ok()
+        || KernelVersion::current().is_ok_and(|now| now >= KernelVersion::new(5, 11, 0))
+    {
+        return None;
+    }
+    let (_, most) = getrlimit(locked).ok()?;
+    if let Err(error) = setrlimit(locked, most, most) {
         tracing::debug!(%error, "could not raise the limit of locked memory");
     }
+    (most != RLIM_INFINITY).then_some(most)
+}
+
+/// Whether the kernel said EPERM, which is what it says when the limit is reached
+/// (bpf_charge_memlock, kernel/bpf/syscall.c of 5.10).
+fn is_eperm(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| error.raw_os_error() == Some(libc::EPERM))
 }
 
 pub(super) fn make_dir(dir: &Path) -> Result<(), Error> {
@@ -169,7 +189,7 @@ fn size_notice(layout: &Layout, info: &MapInfo) -> Option<Problem> {
     })
 }
 
-fn load_programs(object: &mut Ebpf, dirs: &PinDirs) -> Result<(), Error> {
+fn load_programs(object: &mut Ebpf, dirs: &PinDirs, memlock: Option<u64>) -> Result<(), Error> {
     let uplink = [program::INGRESS, program::EGRESS, program::INGRESS_L3, program::EGRESS_L3];
     for name in program::CGROUP.into_iter().chain(uplink) {
         let program = object
@@ -180,17 +200,20 @@ fn load_programs(object: &mut Ebpf, dirs: &PinDirs) -> Result<(), Error> {
             Program::SchedClassifier(program) => program.load(),
             _ => Err(ProgramError::UnexpectedProgramType),
         };
-        loaded.map_err(|error| load_error(name, error))?;
+        loaded.map_err(|error| load_error(name, error, memlock))?;
         pin_program(program, name, dirs)?;
     }
     Ok(())
 }
 
-fn load_error(name: &str, error: ProgramError) -> Error {
+fn load_error(name: &str, error: ProgramError, memlock: Option<u64>) -> Error {
     /// Lines of the verifier's log worth showing: the refused instruction and what led to it.
     const LINES: usize = 25;
-    match error {
-        ProgramError::LoadError { io_error, verifier_log } => {
+    match (error, memlock) {
+        (ProgramError::LoadError { io_error, .. }, Some(limit)) if is_eperm(&io_error) => {
+            Error::Memlock { why: format!("program {name}: {io_error}"), limit }
+        }
+        (ProgramError::LoadError { io_error, verifier_log }, _) => {
             let log = verifier_log.to_string();
             let lines: Vec<_> = log.lines().collect();
             Error::Verifier {
@@ -199,7 +222,7 @@ fn load_error(name: &str, error: ProgramError) -> Error {
                 log: lines[lines.len().saturating_sub(LINES)..].join("\n"),
             }
         }
-        other => Error::Load { why: format!("program {name}: {}", chain(&other)) },
+        (other, _) => Error::Load { why: format!("program {name}: {}", chain(&other)) },
     }
 }
 
