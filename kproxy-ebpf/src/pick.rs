@@ -43,7 +43,8 @@ pub(crate) fn backend(service: u32, word: Word, path: Path) -> Result<Slot, Drop
     if let Some(reason) = refusal(word) {
         return Err(reason);
     }
-    let slot = select::round_robin(word, stats::next_turn(service, path)).and_then(|n| SLOTS.get(n));
+    let slot =
+        select::round_robin(word, stats::next_turn(service, path)).and_then(|n| SLOTS.get(n));
     slot.copied().ok_or(DropReason::BadMap)
 }
 

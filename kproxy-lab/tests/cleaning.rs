@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use kproxy_lab::{Family, Found, Lab, POD_PORT, Probe, list};
+use kproxy_lab::{Family, Found, Lab, POD_PORT, Probe, clean_dead, list};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -45,8 +45,12 @@ fn traces(id: &str) -> Vec<String> {
 }
 
 fn wait_until_gone(id: &str) {
+    wait_until(|| traces(id).is_empty(), id);
+}
+
+fn wait_until(condition: impl Fn() -> bool, id: &str) {
     let start = Instant::now();
-    while !traces(id).is_empty() {
+    while !condition() {
         assert!(start.elapsed() < Duration::from_secs(60), "{:?}", traces(id));
         sleep(Duration::from_millis(10));
     }
@@ -128,6 +132,11 @@ fn a_lab_that_is_interrupted_while_it_is_made_leaves_nothing() {
         let status = child.wait().unwrap();
         if signal == Signal::SIGINT {
             assert_eq!(status.code(), Some(130), "after {milliseconds} ms");
+        } else {
+            // Killed before its watcher was there: the folder with its name on it is all that was
+            // made, and the next lab removes it.
+            wait_until(|| traces(&id).iter().all(|trace| trace == "its folder"), &id);
+            clean_dead().unwrap();
         }
         wait_until_gone(&id);
     }

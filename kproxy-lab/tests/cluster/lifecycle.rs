@@ -68,6 +68,24 @@ fn changes_made_while_the_daemon_was_dead_are_the_only_ones_applied() {
 }
 
 #[test]
+fn a_manifest_that_is_broken_at_start_loses_nothing() {
+    let cluster = Cluster::new(&["n1/a"]);
+    let (pod, proxy) = (cluster.lab.pod("n1", "b"), &cluster.proxies[0]);
+    proxy.kill().unwrap();
+    cluster.lab.write_manifest("web.yaml", "kind: [broken").unwrap();
+    proxy.start().unwrap();
+    assert!(pod.probe(Probe::tcp(vips()[0])).unwrap().all_answered(), "{}", proxy.log());
+    // The others go on.
+    cluster.other("api", "10.96.0.11", "fd00:10:96::b", &["n2/a"]);
+    let api = at("10.96.0.11".parse::<std::net::IpAddr>().unwrap(), PORT);
+    cluster.eventually("api", &pod, &Probe::tcp(api), kproxy_lab::Outcome::all_answered);
+    // Gone on purpose is gone.
+    cluster.lab.remove_manifest("web.yaml").unwrap();
+    let silent = Probe::tcp(vips()[0]).timeout(SILENCE);
+    cluster.eventually("removed", &pod, &silent, |o| o.answered() == 0);
+}
+
+#[test]
 fn cleanup_removes_every_trace() {
     let cluster = Cluster::new(&["n1/a"]);
     let proxy = &cluster.proxies[0];

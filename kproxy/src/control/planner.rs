@@ -21,6 +21,8 @@ pub struct Planner {
     problems: Problems,
     dirty: Touched,
     lists: Lists,
+    /// What has not been readable since the start.
+    unread: BTreeSet<String>,
 }
 
 /// Which lists are complete.
@@ -42,6 +44,7 @@ impl Planner {
             problems: Problems::default(),
             dirty: Touched::new(),
             lists: Lists::default(),
+            unread: BTreeSet::new(),
         }
     }
 
@@ -61,6 +64,7 @@ impl Planner {
                 let touched = self.model.set_node(node.unwrap_or_default());
                 self.dirty.extend(touched);
             }
+            Event::Unread { origin, unread } => self.set_unread(origin, unread),
             Event::Standing { origin, problems } => {
                 self.problems.set(Origin::Standing(origin), problems);
             }
@@ -83,6 +87,20 @@ impl Planner {
     /// The own Node was read, or is known not to exist. Without it the plan has no zone.
     pub const fn knows_node(&self) -> bool {
         self.lists.node
+    }
+
+    /// Whether something has not been readable since the start: the plans may lack what a run
+    /// before this one has served.
+    pub fn has_unread(&self) -> bool {
+        !self.unread.is_empty()
+    }
+
+    fn set_unread(&mut self, origin: String, unread: bool) {
+        if unread {
+            self.unread.insert(origin);
+        } else {
+            self.unread.remove(&origin);
+        }
     }
 
     /// Plans what was touched and answers what changes. Planning everything anew would give the
@@ -143,6 +161,10 @@ impl Planner {
             Update::Reset(list) => {
                 let names = list.iter().map(|parsed| parsed.key.to_string()).collect();
                 self.problems.retain_objects(T::KIND, &names);
+                self.unread.retain(|origin| match origin.split_once(' ') {
+                    Some((kind, key)) if kind == T::KIND => names.contains(key),
+                    _ => true,
+                });
                 let objects = list.into_iter().filter_map(|p| self.usable(p)).collect();
                 T::reset(&mut self.model, objects)
             }
@@ -154,6 +176,7 @@ impl Planner {
                 }
             }
             Update::Delete(key) => {
+                self.set_unread(format!("{} {key}", T::KIND), false);
                 self.problems.set(Origin::Object(T::KIND, key.to_string()), Vec::new());
                 T::delete(&mut self.model, &key)
             }
@@ -165,11 +188,17 @@ impl Planner {
     fn usable<T: Stored>(&mut self, parsed: Parsed<T>) -> Option<T> {
         let origin = Origin::Object(T::KIND, parsed.key.to_string());
         self.problems.set(origin, parsed.problems);
-        match parsed.verdict {
+        let object = match parsed.verdict {
             Verdict::Use(object) => Some(object),
             Verdict::Ignore => None,
-            Verdict::Unreadable => T::get(&self.model, &parsed.key).cloned(),
-        }
+            Verdict::Unreadable => {
+                let before = T::get(&self.model, &parsed.key).cloned();
+                self.set_unread(format!("{} {}", T::KIND, parsed.key), before.is_none());
+                return before;
+            }
+        };
+        self.set_unread(format!("{} {}", T::KIND, parsed.key), false);
+        object
     }
 }
 

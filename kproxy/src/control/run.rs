@@ -84,6 +84,7 @@ pub async fn run(
         planner,
         sink,
         in_sync: false,
+        exact: false,
         listed: false,
         flush_at: None,
         retry_at: None,
@@ -158,6 +159,8 @@ struct Loop<S> {
     sink: S,
     /// The first plan is in the data path.
     in_sync: bool,
+    /// The data path holds nothing but the plan: what an earlier run left has been removed.
+    exact: bool,
     /// Both lists were complete while the Node was not known, so the wait for it has begun.
     listed: bool,
     flush_at: Option<Instant>,
@@ -189,6 +192,8 @@ impl<S: DataplaneSink> Loop<S> {
         let changes = self.planner.take_changes();
         if !self.in_sync {
             self.first_sync()?;
+        } else if !self.exact && !self.planner.has_unread() {
+            self.retry();
         } else if !changes.is_empty() {
             let objects = changes.iter().map(service_text).collect();
             let count = changes.len();
@@ -205,7 +210,7 @@ impl<S: DataplaneSink> Loop<S> {
         let mut total = self.sink.set_node_addresses(self.planner.local_addresses());
         let plans = self.planner.plans();
         let (services, backends) = size(&plans);
-        let report = self.sink.reconcile(plans);
+        let report = self.sync(plans);
         total.writes += report.writes;
         total.problems.extend(report.problems);
         self.planner.problems().set_sink(None, total.problems);
@@ -213,6 +218,16 @@ impl<S: DataplaneSink> Loop<S> {
         self.in_sync = true;
         info!(services, backends, writes = total.writes, "in sync");
         Ok(())
+    }
+
+    /// Everything that is planned. As long as something has never been readable, what an earlier
+    /// run has left stays: it may be just that.
+    fn sync(&mut self, plans: Vec<ServicePortPlan>) -> Report {
+        if !self.exact && self.planner.has_unread() {
+            return self.sink.apply(plans.into_iter().map(Change::Set).collect());
+        }
+        self.exact = true;
+        self.sink.reconcile(plans)
     }
 
     fn sync_addresses(&mut self) {
@@ -227,7 +242,8 @@ impl<S: DataplaneSink> Loop<S> {
     fn retry(&mut self) {
         self.retry_at = None;
         let mut problems = self.sink.set_node_addresses(self.planner.local_addresses()).problems;
-        let report = self.sink.reconcile(self.planner.plans());
+        let plans = self.planner.plans();
+        let report = self.sync(plans);
         problems.extend(report.problems);
         debug!(writes = report.writes, problems = problems.len(), "tried everything again");
         self.planner.problems().set_sink(None, problems);

@@ -23,6 +23,14 @@ pub enum Event {
     Slices(Update<Slice>),
     /// The own Node; `None` when there is no such object.
     Node(Option<Node>),
+    /// Whether something of an origin has never been readable since the start: nobody knows which
+    /// objects it holds, so none that a run before this one has left may be taken for gone.
+    Unread {
+        /// Any name that is the same each time.
+        origin: String,
+        /// It cannot be read.
+        unread: bool,
+    },
     /// The problems of one origin that belong to no single object (a manifest file, the API
     /// server). Replaces what this origin said before; an empty list takes it back.
     Standing {

@@ -101,6 +101,23 @@ async fn the_first_plan_waits_a_little_for_the_node() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_an_earlier_run_left_stays_while_something_is_unread() {
+    let running = start();
+    let earlier = Running::in_sync().await;
+    let left = earlier.fake.held(|held| held.plans.clone());
+    running.fake.held(|held| held.plans = left);
+    let unread = |unread| Event::Unread { origin: "manifest a.yaml".into(), unread };
+    running.send([Event::Node(None), unread(true)]).await;
+    running.send([all_services([service("api", &["10.96.0.2"])]), all_slices([])]).await;
+    assert_eq!(running.calls(), ["addresses", "apply", "attach"]);
+    assert_eq!(running.services(), ["api", "web"]);
+    // Read at last: it did not hold the Service.
+    running.send([unread(false)]).await;
+    assert_eq!(running.calls(), ["addresses", "reconcile"]);
+    assert_eq!(running.services(), ["api"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_burst_is_one_batch() {
     let running = Running::in_sync().await;
     running.calls();

@@ -24,6 +24,8 @@ pub(super) struct Folder {
     sent: BTreeMap<Key, Arc<Item>>,
     /// The origins of problems that were sent and not taken back.
     complained: BTreeSet<String>,
+    /// Files that have had a broken part ever since they were first read.
+    unread: BTreeSet<String>,
     complete: bool,
 }
 
@@ -50,6 +52,7 @@ impl Folder {
             files: BTreeMap::new(),
             sent: BTreeMap::new(),
             complained: BTreeSet::new(),
+            unread: BTreeSet::new(),
             complete: false,
         }
     }
@@ -76,6 +79,7 @@ impl Folder {
             self.files.keys().filter(|name| !names.contains(*name)).cloned().collect();
         for name in gone {
             self.files.remove(&name);
+            self.set_unread(&name, false, &mut scan);
             self.complain(format!("manifest {name}"), Vec::new(), &mut scan);
         }
         for name in names {
@@ -120,6 +124,8 @@ impl Folder {
     /// any more may be in that part: they stay.
     fn keep(&mut self, name: String, hash: Option<u64>, mut contents: Contents, scan: &mut Scan) {
         let before = self.files.remove(&name);
+        let unread = contents.broken && (before.is_none() || self.unread.contains(&name));
+        self.set_unread(&name, unread, scan);
         if let Some(before) = before.filter(|_| contents.broken) {
             for (key, item) in before.contents.items {
                 contents.items.entry(key).or_insert(item);
@@ -168,6 +174,14 @@ impl Folder {
             scan.events.extend(reset(now.values().map(|item| &***item)));
         }
         self.sent = now.into_iter().map(|(key, item)| (key.clone(), Arc::clone(item))).collect();
+    }
+
+    fn set_unread(&mut self, name: &str, unread: bool, scan: &mut Scan) {
+        let changed =
+            if unread { self.unread.insert(name.to_owned()) } else { self.unread.remove(name) };
+        if changed {
+            scan.events.push(Event::Unread { origin: format!("manifest {name}"), unread });
+        }
     }
 
     /// Replaces the problems of an origin.

@@ -205,10 +205,30 @@ fn words(events: Vec<Event>) -> Vec<String> {
             let at = problems.first().map_or_else(|| origin.clone(), |p| p.object.clone());
             Some(format!("!{at} {}", problems.len()))
         }
+        Event::Unread { origin, unread } => Some(format!("?{origin} {unread}")),
         Event::Node(node) => node.map(|node| format!("zone {:?}", node.zone)),
         Event::Slices(_) => None,
     };
     events.into_iter().filter_map(word).collect()
+}
+
+#[test]
+fn a_file_that_was_broken_from_the_start_is_told_as_such() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "a.yaml", "kind: [broken");
+    write(dir.path(), "b.yaml", &web("b", "10.96.0.2"));
+    let mut folder = Folder::new(dir.path().to_owned(), "this-node".to_owned());
+    let first = words(folder.scan().events);
+    let told = first.iter().position(|word| word == "?manifest a.yaml true").unwrap();
+    let list = first.iter().position(|word| word == "=[\"b\"]").unwrap();
+    assert!(told < list, "{first:?}");
+    write(dir.path(), "a.yaml", &web("a", "10.96.0.1"));
+    let mended = words(folder.scan().events);
+    assert!(mended.contains(&"?manifest a.yaml false".to_owned()), "{mended:?}");
+    // Once read, a broken version leaves the last good one: nothing is unread.
+    write(dir.path(), "a.yaml", "kind: [broken");
+    let broken = words(folder.scan().events);
+    assert!(!broken.iter().any(|word| word.starts_with('?')), "{broken:?}");
 }
 
 #[test]
