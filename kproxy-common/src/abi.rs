@@ -19,6 +19,8 @@ pub mod map {
     pub const NAMES: &str = "KP_NAMES";
     /// Hash: [`crate::flow::FlowKey`] → [`crate::flow::FlowValue`].
     pub const FLOWS: &str = "KP_FLOWS";
+    /// Array: the flow filter (see [`crate::filter::flow_position`]).
+    pub const FLOW_FILTER: &str = "KP_FLOW_FILTER";
     /// Per-CPU array: service index → [`crate::counters::ServiceCounters`].
     pub const COUNTERS: &str = "KP_COUNTERS";
     /// Per-CPU hash: [`crate::counters::DropKey`] → packets or calls (u64).
@@ -27,8 +29,19 @@ pub mod map {
     pub const SOCKETS: &str = "KP_SOCKETS";
 
     /// Every map that is pinned.
-    pub const PINNED: [&str; 10] =
-        [FRONTENDS, SERVICES, SLOTS, FILTER, CONFIG, NAMES, FLOWS, COUNTERS, DROPS, SOCKETS];
+    pub const PINNED: [&str; 11] = [
+        FRONTENDS,
+        SERVICES,
+        SLOTS,
+        FILTER,
+        CONFIG,
+        NAMES,
+        FLOWS,
+        FLOW_FILTER,
+        COUNTERS,
+        DROPS,
+        SOCKETS,
+    ];
 }
 
 /// Program names; also the names of their pins.

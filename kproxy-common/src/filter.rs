@@ -25,6 +25,21 @@ pub const fn bit(addr: &Addr) -> u32 {
     mixed >> (32 - BITS.trailing_zeros())
 }
 
+/// Size of the flow filter in elements of eight bytes: one byte for each of 65,536 hashes.
+pub const FLOW_ELEMENTS: u32 = 8192;
+
+/// Element and byte of the flow filter for an address that packets of a flow are sent to: the
+/// frontend's address on the way there, the client's on the way back. A zero byte proves that no
+/// flow sends there, so traffic that is no Service's is spared the look at the flow table.
+///
+/// The programs set bytes with plain stores (bits would need an atomic "or", which 5.10 lacks).
+/// Nobody clears them: with very many clients the filter fills and every packet is looked up.
+#[inline(always)]
+pub const fn flow_position(addr: &Addr) -> (u32, usize) {
+    let hash = bit(addr) >> 4;
+    (hash / 8, (hash % 8) as usize)
+}
+
 /// Index of the 64-bit word that holds `bit`, and the mask of the bit in it.
 #[inline(always)]
 pub const fn position(bit: u32) -> (u32, u64) {

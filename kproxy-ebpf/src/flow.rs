@@ -6,11 +6,18 @@ use aya_ebpf::{
 };
 use kproxy_common::{
     drop_reason::DropReason,
+    filter,
     flow::{FlowKey, FlowState, FlowValue, flow_flags},
+    net::Addr,
     service::{Slot, Word, slot_flags},
 };
 
-use crate::{maps::FLOWS, packet::Packet, pick, stats::Path};
+use crate::{
+    maps::{FLOW_FILTER, FLOWS},
+    packet::Packet,
+    pick,
+    stats::Path,
+};
 
 /// Backends tried before a collision of answers is given up on.
 const COLLISION_TRIES: u32 = 4;
@@ -27,6 +34,28 @@ pub(crate) fn now() -> u32 {
 pub(crate) fn find(key: &FlowKey) -> Option<&'static mut FlowValue> {
     // SAFETY: a live element; fields are words, and a lost update costs at most a later time-out.
     FLOWS.get_ptr_mut(key).map(|value| unsafe { &mut *value })
+}
+
+/// As [`find`] for any packet: most are spared the hash by the flow filter.
+#[inline(always)]
+pub(crate) fn find_for(packet: &Packet) -> Option<&'static mut FlowValue> {
+    if has_flows_to(&packet.key.dst) { find(&packet.key) } else { None }
+}
+
+#[inline(always)]
+fn has_flows_to(addr: &Addr) -> bool {
+    let (element, byte) = filter::flow_position(addr);
+    FLOW_FILTER.get(element).is_none_or(|bytes| bytes[byte & 7] != 0)
+}
+
+/// Puts an address into the flow filter, before the first entry whose packets go there.
+#[inline(always)]
+fn note_flows_to(addr: &Addr) {
+    let (element, byte) = filter::flow_position(addr);
+    if let Some(bytes) = FLOW_FILTER.get_ptr_mut(element) {
+        // SAFETY: a live element; every writer stores the same value.
+        unsafe { (*bytes)[byte & 7] = 1 };
+    }
 }
 
 /// Records that a packet of this direction has passed.
@@ -75,6 +104,8 @@ fn is_over(forward: &FlowValue, reverse_key: &FlowKey) -> bool {
 /// Opens a flow: picks a backend and inserts both entries.
 #[inline(always)]
 pub(crate) fn open(packet: &Packet, service: u32, word: Word) -> Result<FlowValue, DropReason> {
+    note_flows_to(&packet.key.src);
+    note_flows_to(&packet.key.dst);
     let mut tries = 0;
     while tries < COLLISION_TRIES {
         let slot = pick::backend(service, word, Path::Packet)?;
@@ -156,6 +187,9 @@ fn insert_forward(
 /// opens (same client port, straight to the backend).
 #[inline(never)]
 pub(crate) fn end_stale(direct: &FlowKey) {
+    if !has_flows_to(&direct.src) {
+        return;
+    }
     let reverse_key = direct.reverse_for(direct.dst, direct.dst_port);
     let Some(reverse) = find(&reverse_key) else { return };
     if reverse.flags & flow_flags::REVERSE == 0 {

@@ -49,6 +49,10 @@ static NAMES: HashMap<u32, Name> =
 pub(crate) static FLOWS: HashMap<FlowKey, FlowValue> =
     HashMap::with_max_entries(abi::DEFAULT_FLOWS, BPF_F_NO_PREALLOC);
 
+/// The flow filter. The tc programs set bytes; nobody clears them.
+#[map(name = "KP_FLOW_FILTER")]
+pub(crate) static FLOW_FILTER: Array<[u8; 8]> = Array::with_max_entries(filter::FLOW_ELEMENTS, 0);
+
 /// Counters of each service. Written by the programs, read by user space.
 #[map(name = "KP_COUNTERS")]
 pub(crate) static COUNTERS: PerCpuArray<ServiceCounters> =

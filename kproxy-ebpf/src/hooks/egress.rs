@@ -44,7 +44,7 @@ fn untranslated(packet: &Packet) -> Result<Verdict, (u32, DropReason)> {
 #[inline(always)]
 fn try_egress<const L3: usize>(ctx: &TcContext) -> Result<Verdict, (u32, DropReason)> {
     let Some(packet) = Packet::parse::<L3>(ctx) else { return Ok(Verdict::Pass) };
-    let Some(value) = flow::find(&packet.key) else { return untranslated(&packet) };
+    let Some(value) = flow::find_for(&packet) else { return untranslated(&packet) };
     if value.flags & flow_flags::REVERSE == 0 {
         return Ok(Verdict::Pass);
     }

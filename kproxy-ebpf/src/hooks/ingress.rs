@@ -66,7 +66,7 @@ fn open(
 /// The flow that the packet belongs to, opened if need be.
 #[inline(always)]
 fn flow_of(ctx: &TcContext, packet: &Packet) -> Result<Option<FlowValue>, (u32, DropReason)> {
-    if let Some(value) = flow::find(&packet.key) {
+    if let Some(value) = flow::find_for(packet) {
         if value.flags & flow_flags::REVERSE != 0 {
             return Ok(None);
         }

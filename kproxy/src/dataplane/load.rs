@@ -49,7 +49,7 @@ struct Layout {
     capacity: Option<(u32, &'static str)>,
 }
 
-fn layouts(settings: &Settings) -> [Layout; 10] {
+fn layouts(settings: &Settings) -> [Layout; 11] {
     let map = |name, kind, key, value, capacity| Layout { name, kind, key, value, capacity };
     let services = Some((settings.max_services, "--max-services"));
     let names = Some((settings.max_services.div_ceil(2), "--max-services"));
@@ -71,6 +71,7 @@ fn layouts(settings: &Settings) -> [Layout; 10] {
         map(map::CONFIG, MapType::Array, index, size_of::<Config>(), None),
         map(map::NAMES, MapType::Hash, index, size_of::<Name>(), names),
         map(map::FLOWS, MapType::Hash, size_of::<FlowKey>(), size_of::<FlowValue>(), flows),
+        map(map::FLOW_FILTER, MapType::Array, index, size_of::<[u8; 8]>(), None),
         map(map::COUNTERS, MapType::PerCpuArray, index, size_of::<ServiceCounters>(), services),
         map(map::DROPS, MapType::PerCpuHash, size_of::<DropKey>(), size_of::<u64>(), None),
         map(map::SOCKETS, MapType::SkStorage, index, size_of::<SocketState>(), None),

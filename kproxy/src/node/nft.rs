@@ -75,12 +75,8 @@ table {TABLE} {{
 fib saddr type != local meta mark set meta mark & {keep:#x} \
 counter masquerade to :32768-65535 fully-random
   }}
-  chain input {{
-    type filter hook input priority filter; policy accept;
-    meta mark & {reject:#x} == {reject:#x} counter jump refuse
-  }}
-  chain forward {{
-    type filter hook forward priority filter; policy accept;
+  chain prerouting {{
+    type nat hook prerouting priority dstnat; policy accept;
     meta mark & {reject:#x} == {reject:#x} counter jump refuse
   }}
   chain refuse {{
