@@ -176,6 +176,6 @@ mod tests {
         let rules = rules();
         assert!(rules.contains("fib saddr type != local meta mark set"));
         assert!(rules.contains("meta mark set meta mark & 0xffffbfff counter masquerade"));
-        assert_eq!(rules.matches("jump refuse").count(), 2);
+        assert_eq!(rules.matches("jump refuse").count(), 1);
     }
 }
