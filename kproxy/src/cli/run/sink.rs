@@ -71,13 +71,15 @@ impl DataplaneSink for KernelSink {
 
     fn attach(&mut self) -> anyhow::Result<()> {
         self.dataplane().attach_cgroup()?;
+        // What is attached to below is what the follower begins with: a change in between is news.
+        let node = self.node.borrow_and_update().clone();
         tokio::spawn(follow_devices(
             Arc::clone(&self.dataplane),
             self.node.clone(),
+            node.clone(),
             self.events.clone(),
         ));
         tokio::spawn(sweep_always(Arc::clone(&self.dataplane)));
-        let node = self.node.borrow().clone();
         let mut problems = self.dataplane().sync_devices(&node.devices).problems;
         problems.extend(node.problems);
         if problems.is_empty() {
@@ -94,10 +96,11 @@ impl DataplaneSink for KernelSink {
 async fn follow_devices(
     dataplane: Arc<Mutex<Dataplane>>,
     mut node: watch::Receiver<NodeState>,
+    attached: NodeState,
     events: mpsc::Sender<Event>,
 ) {
     let seen = |state: &NodeState| (state.devices.clone(), state.problems.clone());
-    let mut known = seen(&node.borrow_and_update());
+    let mut known = seen(&attached);
     while node.changed().await.is_ok() {
         let now = seen(&node.borrow_and_update());
         if now == known {
