@@ -18,7 +18,7 @@ use anyhow::{Context as _, Result, bail};
 use kproxy_lab::{Lab, Load, Mode, Probe, ProxyKind, ProxySpec, Source, Work};
 
 use crate::{prepare, say, setup::Scope};
-use plan::{PATHS, Path, Variant, WORKS};
+use plan::{PATHS, Path, Turn, Variant, WORKS};
 use report::Row;
 
 /// Options of `cargo xtask bench`.
@@ -68,8 +68,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     lab.start_control_plane()?;
     for backend in plan::BACKENDS {
         let place = lab.place(backend)?;
-        for variant in Variant::ALL {
-            place.serve_at(&place.addresses().both(), variant.port(), Some(cpu))?;
+        for (round, variant) in
+            (0..effort.rounds).flat_map(|round| Variant::ALL.map(|variant| (round, variant)))
+        {
+            let port = Turn { variant, round }.port();
+            place.serve_at(&place.addresses().both(), port, Some(cpu))?;
         }
     }
     let rows = measure(&lab, effort, cpu)?;
@@ -100,8 +103,9 @@ fn measure(lab: &Lab, effort: Effort, cpu: usize) -> Result<Vec<Row>> {
         for turn in 0..Variant::ALL.len() {
             // Each round begins with another variant: none is always the first.
             let variant = Variant::ALL[(turn + round) % Variant::ALL.len()];
+            let turn = Turn { variant, round };
             let started = Instant::now();
-            let figures = with_variant(lab, variant, || figures(lab, variant, effort, cpu))
+            let figures = with_proxy(lab, turn, || figures(lab, turn, effort, cpu))
                 .with_context(|| format!("measure {variant}"))?;
             for (row, figure) in rows.iter_mut().zip(figures) {
                 row.figures.entry(variant).or_default().push(figure);
@@ -113,18 +117,18 @@ fn measure(lab: &Lab, effort: Effort, cpu: usize) -> Result<Vec<Row>> {
 }
 
 /// Runs a variant's proxies during `work`.
-fn with_variant<T>(lab: &Lab, variant: Variant, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let spec: ProxySpec = match variant {
+fn with_proxy<T>(lab: &Lab, turn: Turn, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let spec: ProxySpec = match turn.variant {
         Variant::Direct => return work(),
         Variant::Nftables => ProxyKind::KubeProxy(Mode::Nftables).into(),
         Variant::Iptables => ProxyKind::KubeProxy(Mode::Iptables).into(),
         Variant::Kproxy => ProxyKind::Kproxy(Source::Api).into(),
     };
-    for object in plan::objects(lab, variant)? {
+    for object in plan::objects(lab, turn)? {
         lab.control()?.api().apply_object(object)?;
     }
     let proxies = lab.start_proxies(spec)?;
-    let result = wait_for_paths(lab, variant).and_then(|()| work());
+    let result = wait_for_paths(lab, turn).and_then(|()| work());
     for proxy in proxies {
         proxy.remove()?;
     }
@@ -132,10 +136,10 @@ fn with_variant<T>(lab: &Lab, variant: Variant, work: impl FnOnce() -> Result<T>
 }
 
 /// Waits until every path leads to its backend.
-fn wait_for_paths(lab: &Lab, variant: Variant) -> Result<()> {
+fn wait_for_paths(lab: &Lab, turn: Turn) -> Result<()> {
     let start = Instant::now();
     for path in &PATHS {
-        let address = path.address(lab, variant)?;
+        let address = path.address(lab, turn)?;
         let place = lab.place(path.from)?;
         for probe in [Probe::tcp(address), Probe::udp(address)] {
             let probe = probe.timeout(Duration::from_millis(500));
@@ -155,10 +159,10 @@ fn wait_for_paths(lab: &Lab, variant: Variant) -> Result<()> {
 }
 
 /// One figure a row.
-fn figures(lab: &Lab, variant: Variant, effort: Effort, cpu: usize) -> Result<Vec<f64>> {
+fn figures(lab: &Lab, turn: Turn, effort: Effort, cpu: usize) -> Result<Vec<f64>> {
     let mut figures = Vec::new();
     for path in &PATHS {
-        let to = path.address(lab, variant)?;
+        let to = path.address(lab, turn)?;
         for (work, name, _) in WORKS {
             let context = || format!("{name}, {}", path.name);
             figures.push(figure(lab, path, work, to, effort, cpu).with_context(context)?);

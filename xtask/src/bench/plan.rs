@@ -25,12 +25,22 @@ pub(super) enum Variant {
 impl Variant {
     /// All of them, in the order of the columns.
     pub(super) const ALL: [Self; 4] = [Self::Direct, Self::Nftables, Self::Iptables, Self::Kproxy];
+}
 
-    /// Port of the servers that this variant reaches. Each has its own: a server's socket in
+/// A variant in a round.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Turn {
+    pub(super) variant: Variant,
+    pub(super) round: usize,
+}
+
+impl Turn {
+    /// Port of the servers that are reached in this turn. Each has its own: a server's socket in
     /// TIME_WAIT refuses the same client port for a second when sequence numbers and timestamps
-    /// were made for another destination address, as they are with and without a proxy.
-    pub(super) const fn port(self) -> u16 {
-        8090 + self as u16
+    /// were made for another connection, as they are with and without a proxy, and after a proxy
+    /// has been cleaned away together with what it knew of ports in use.
+    pub(super) fn port(self) -> u16 {
+        8090 + (self.round * Variant::ALL.len()) as u16 + self.variant as u16
     }
 }
 
@@ -79,9 +89,9 @@ const fn path(name: &'static str, from: &'static str, target: &Target) -> Path {
 
 impl Path {
     /// What is dialled.
-    pub(super) fn address(&self, lab: &Lab, variant: Variant) -> Result<SocketAddr> {
-        if variant == Variant::Direct {
-            return Ok(lab.place(self.backend)?.at(Family::V4, variant.port()));
+    pub(super) fn address(&self, lab: &Lab, turn: Turn) -> Result<SocketAddr> {
+        if turn.variant == Variant::Direct {
+            return Ok(lab.place(self.backend)?.at(Family::V4, turn.port()));
         }
         if self.node_port {
             return Ok(lab.node("n1").at(Family::V4, self.numbers.1));
@@ -93,10 +103,10 @@ impl Path {
 /// Places that answer.
 pub(super) const BACKENDS: [&str; 2] = [NEAR.2, FAR.2];
 
-/// The Services of all paths, with the slices of a variant.
-pub(super) fn objects(lab: &Lab, variant: Variant) -> Result<Vec<Value>> {
+/// The Services of all paths, with the slices of a turn.
+pub(super) fn objects(lab: &Lab, turn: Turn) -> Result<Vec<Value>> {
     let mut objects = Vec::new();
-    let port = variant.port();
+    let port = turn.port();
     for (name, (host, node_port), backend) in [NEAR, FAR] {
         let service = Service::new(name)
             .cluster_ips(&format!("10.96.0.{host}"), &format!("fd00:10:96::{host}"))
