@@ -15,6 +15,8 @@ pub mod map {
     pub const FILTER: &str = "KP_FILTER";
     /// Mmapable array with one [`crate::config::Config`].
     pub const CONFIG: &str = "KP_CONFIG";
+    /// Hash: device index (u32) → [`crate::config::Uplink`].
+    pub const UPLINKS: &str = "KP_UPLINKS";
     /// Hash: service port id → [`crate::service::Name`].
     pub const NAMES: &str = "KP_NAMES";
     /// Hash: [`crate::flow::FlowKey`] → [`crate::flow::FlowValue`].
@@ -29,12 +31,13 @@ pub mod map {
     pub const SOCKETS: &str = "KP_SOCKETS";
 
     /// Every map that is pinned.
-    pub const PINNED: [&str; 11] = [
+    pub const PINNED: [&str; 12] = [
         FRONTENDS,
         SERVICES,
         SLOTS,
         FILTER,
         CONFIG,
+        UPLINKS,
         NAMES,
         FLOWS,
         FLOW_FILTER,
@@ -68,14 +71,25 @@ pub mod program {
     pub const EGRESS_L3: &str = "kp_egress_l3";
 }
 
-/// Name of the read-only global (u8) that says whether `bpf_set_retval` exists: kernel 5.18,
-/// commit b44123b4a3dc ("bpf: Add cgroup helpers bpf_{get,set}_retval").
-pub const GLOBAL_HAS_SET_RETVAL: &str = "HAS_SET_RETVAL";
+/// Name of the read-only global (u32, bits of [`kernel_feature`]) that says what the kernel has.
+pub const GLOBAL_KERNEL_FEATURES: &str = "KERNEL_FEATURES";
+
+/// What newer kernels have. The verifier never sees a call that its kernel lacks.
+pub mod kernel_feature {
+    /// `bpf_ktime_get_coarse_ns`: kernel 5.11, commit d05512618056.
+    pub const COARSE_CLOCK: u32 = 1;
+    /// `bpf_set_retval`: kernel 5.18, commit b44123b4a3dc.
+    pub const SET_RETVAL: u32 = 1 << 1;
+    /// `BPF_FIB_LOOKUP_SKIP_NEIGH`: kernel 6.3, commit 31de4105f00d.
+    pub const SKIP_NEIGH: u32 = 1 << 2;
+
+    /// Each feature with the first kernel that has it: major and minor version.
+    pub const SINCE: [(u32, u8, u8); 3] =
+        [(COARSE_CLOCK, 5, 11), (SET_RETVAL, 5, 18), (SKIP_NEIGH, 6, 3)];
+}
 
 /// Mark bit for "masquerade this connection" (the bit kube-proxy uses by default, MSQ-07).
 pub const MARK_MASQUERADE: u32 = 0x4000;
-/// Mark bit for "reject this packet with port unreachable" (the bit old kubelets used for drop).
-pub const MARK_REJECT: u32 = 0x8000;
 
 /// Default capacity of [`map::SERVICES`] and [`map::COUNTERS`] in entries (two a service port).
 pub const DEFAULT_SERVICES: u32 = 65_536;

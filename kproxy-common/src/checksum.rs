@@ -18,6 +18,20 @@ pub const fn apply(old: u16, delta: u32) -> u16 {
     !fold((!old) as u32 + delta)
 }
 
+/// The sum of two sums.
+#[inline(always)]
+pub const fn add(a: u32, b: u32) -> u32 {
+    let (sum, carry) = a.overflowing_add(b);
+    sum + carry as u32
+}
+
+/// The delta of an IPv4 header whose time to live (the first byte of its word) goes down by `hops`.
+#[inline(always)]
+pub const fn less_life(hops: u8) -> u32 {
+    let word = u16::from_ne_bytes([hops, 0]);
+    if hops == 0 { 0 } else { (!word) as u32 }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -42,12 +56,15 @@ mod tests {
         fn a_delta_gives_the_sum_of_the_changed_header(
             mut header in prop::collection::vec(any::<u8>(), 20),
             addr in any::<[u8; 4]>(),
+            hops in 0u8..=1,
         ) {
             // A real header never sums to zero: the version field is not zero.
             header[0] = 0x45;
+            header[8] = header[8].max(1);
             let old = sum(&header);
-            let delta = diff(&header[16..20], &addr);
+            let delta = add(diff(&header[16..20], &addr), less_life(hops));
             header[16..20].copy_from_slice(&addr);
+            header[8] -= hops;
             prop_assert_eq!(apply(old, delta), sum(&header));
         }
     }

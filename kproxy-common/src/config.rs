@@ -61,9 +61,33 @@ pub struct Config {
     /// Pod ranges (`--cluster-cidr`, one a family): senders in them count as pods on the packet
     /// path (MSQ-08).
     pub cluster: [Range; 2],
+    /// First source port that the programs give out, host byte order.
+    pub snat_first: u16,
+    /// Number of source ports that the programs give out; 0: they change no source, netfilter does.
+    pub snat_count: u16,
+    /// [`config_flags`].
+    pub flags: u32,
 }
 
-shared_layout!(Range: 32, Config: 72);
+/// Bits of [`Config::flags`].
+pub mod config_flags {
+    /// kproxy's nftables table is there to masquerade what carries the mark.
+    pub const NETFILTER: u32 = 1;
+}
+
+/// The source addresses that this node uses on one uplink (map [`crate::abi::map::UPLINKS`]).
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Uplink {
+    /// IPv4 address; unspecified (`::`): none.
+    pub v4: Addr,
+    /// IPv6 address; unspecified: none.
+    pub v6: Addr,
+}
+
+shared_layout!(Range: 32, Config: 80, Uplink: 32);
 
 #[cfg(test)]
 mod tests {

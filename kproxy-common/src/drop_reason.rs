@@ -19,11 +19,20 @@ pub enum DropReason {
     RewriteFailed = 6,
     /// Dropped: the maps contradict each other (a run of slots that does not exist).
     BadMap = 7,
+    /// Dropped: every source port tried towards the backend belongs to a live connection.
+    NoSourcePort = 8,
+    /// Dropped: no route to the backend, or to the client of an answer.
+    NoRoute = 9,
+    /// Dropped: more than [`REFUSALS_A_SECOND`] refusals; the client hears nothing.
+    RefusalLimit = 10,
 }
+
+/// Resets and ICMP errors that each CPU sends in a second, so that a flood is not answered in kind.
+pub const REFUSALS_A_SECOND: u32 = 1000;
 
 impl DropReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::NoBackend,
         Self::NoLocalBackend,
         Self::UnknownPort,
@@ -31,6 +40,9 @@ impl DropReason {
         Self::FlowCollision,
         Self::RewriteFailed,
         Self::BadMap,
+        Self::NoSourcePort,
+        Self::NoRoute,
+        Self::RefusalLimit,
     ];
 
     /// From the stored number; `None` for one that this version does not know.
@@ -48,6 +60,9 @@ impl DropReason {
             Self::FlowCollision => "flow-collision",
             Self::RewriteFailed => "rewrite-failed",
             Self::BadMap => "bad-map",
+            Self::NoSourcePort => "no-source-port",
+            Self::NoRoute => "no-route",
+            Self::RefusalLimit => "refusal-limit",
         }
     }
 
@@ -70,6 +85,17 @@ impl DropReason {
             }
             Self::RewriteFailed => "dropped: the kernel refused to rewrite a header; report a bug",
             Self::BadMap => "dropped: the maps contradict each other; restart kproxy, report a bug",
+            Self::NoSourcePort => {
+                "dropped: this node has no source port left for connections to the backend; widen \
+                 --snat-ports or spread the clients over more nodes and backends"
+            }
+            Self::NoRoute => {
+                "dropped: no route to the backend or back to the client (`ip route get ADDRESS`), \
+                 or forwarding is off (net.ipv4.ip_forward, net.ipv6.conf.all.forwarding)"
+            }
+            Self::RefusalLimit => {
+                "dropped: refused, but the client was not told: more than 1000 refusals a second"
+            }
         }
     }
 }

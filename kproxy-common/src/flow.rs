@@ -30,7 +30,7 @@ pub struct FlowKey {
     pub pad: [u8; 3],
 }
 
-/// One direction of a connection.
+/// One direction of a connection: what its packets become.
 #[derive(
     Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
@@ -38,19 +38,22 @@ pub struct FlowKey {
 pub struct FlowValue {
     /// Forward: the backend's address. Reverse: the frontend's address.
     pub addr: Addr,
-    /// Forward: the backend's port. Reverse: the frontend's port.
+    /// Forward: the source that the backend sees, the client's own or this node's
+    /// ([`flow_flags::SNAT`]). Reverse: the client's address.
+    pub peer: Addr,
+    /// Port that belongs to [`Self::addr`].
     pub port: Port,
+    /// Port that belongs to [`Self::peer`].
+    pub peer_port: Port,
     /// [`flow_flags`].
     pub flags: u16,
+    /// Generation of the service's word when the backend was chosen.
+    pub generation: u16,
     /// Service index.
     pub service: u32,
     /// Time of the last packet of this direction, at first that of the connection's opening:
     /// seconds of CLOCK_MONOTONIC.
     pub last_seen: u32,
-    /// Generation of the service's word when the backend was chosen.
-    pub generation: u16,
-    /// Always 0.
-    pub pad: u16,
 }
 
 /// Bits of [`FlowValue::flags`].
@@ -66,6 +69,11 @@ pub mod flow_flags {
     pub const FIN: u16 = 1 << 3;
     /// A RST has passed in this direction.
     pub const RST: u16 = 1 << 4;
+    /// The backend is elsewhere and sees this node as its client: the programs rewrite both ends
+    /// and pass the packets on themselves, in both directions (both entries).
+    pub const SNAT: u16 = 1 << 5;
+    /// The connection is over: a RST has passed, or a FIN in each direction (both entries).
+    pub const OVER: u16 = 1 << 6;
 }
 
 /// Idle times after which the sweeper removes a flow. Sources: the defaults of nf_conntrack
@@ -140,12 +148,6 @@ impl FlowState {
         }
     }
 
-    /// Whether a new SYN on the same addresses and ports starts a new connection.
-    #[inline(always)]
-    pub const fn is_over(self) -> bool {
-        matches!(self, Self::Closed | Self::Reset)
-    }
-
     /// The word shown by `kproxy dump flows`.
     pub const fn name(self) -> &'static str {
         match self {
@@ -159,13 +161,20 @@ impl FlowState {
 }
 
 impl FlowKey {
-    /// Key of the reverse entry that belongs to this forward key and the chosen backend.
+    /// Sets everything but the addresses.
     #[inline(always)]
-    pub const fn reverse_for(&self, backend: Addr, backend_port: Port) -> Self {
+    pub const fn set_rest(&mut self, src_port: Port, dst_port: Port, proto: u8) {
+        (self.src_port, self.dst_port, self.proto) = (src_port, dst_port, proto);
+        self.pad = [0; 3];
+    }
+
+    /// The same connection seen from its other end.
+    #[inline(always)]
+    pub const fn reversed(&self) -> Self {
         Self {
-            src: backend,
+            src: self.dst,
             dst: self.src,
-            src_port: backend_port,
+            src_port: self.dst_port,
             dst_port: self.src_port,
             proto: self.proto,
             pad: [0; 3],
@@ -173,7 +182,23 @@ impl FlowKey {
     }
 }
 
-shared_layout!(FlowKey: 40, FlowValue: 32);
+impl FlowValue {
+    /// What a packet of this direction becomes. Reversed, it is the key of the other entry.
+    #[inline(always)]
+    pub const fn translated(&self, proto: u8) -> FlowKey {
+        let forward = FlowKey {
+            src: self.peer,
+            dst: self.addr,
+            src_port: self.peer_port,
+            dst_port: self.port,
+            proto,
+            pad: [0; 3],
+        };
+        if self.flags & flow_flags::REVERSE == 0 { forward } else { forward.reversed() }
+    }
+}
+
+shared_layout!(FlowKey: 40, FlowValue: 48);
 
 #[cfg(test)]
 mod tests {
@@ -195,6 +220,40 @@ mod tests {
         ] {
             assert_eq!(FlowState::of(&forward, &reverse), want);
         }
+    }
+
+    #[test]
+    fn each_entry_leads_to_the_other() {
+        let addr = |text: &str| Addr::from(text.parse::<core::net::IpAddr>().unwrap());
+        let (client, frontend) = (addr("203.0.113.9"), addr("192.0.2.1"));
+        let (node, backend) = (addr("10.0.0.1"), addr("10.244.2.5"));
+        let key = |src, dst, src_port, dst_port| FlowKey {
+            src,
+            dst,
+            src_port: Port::new(src_port),
+            dst_port: Port::new(dst_port),
+            proto: proto::TCP,
+            pad: [0; 3],
+        };
+        let there = FlowValue {
+            addr: backend,
+            port: Port::new(8080),
+            peer: node,
+            peer_port: Port::new(20_000),
+            ..FlowValue::default()
+        };
+        let back = FlowValue {
+            addr: frontend,
+            port: Port::new(30_080),
+            peer: client,
+            peer_port: Port::new(40_000),
+            flags: flow_flags::REVERSE,
+            ..FlowValue::default()
+        };
+        assert_eq!(there.translated(proto::TCP), key(node, backend, 20_000, 8080));
+        assert_eq!(back.translated(proto::TCP), key(frontend, client, 30_080, 40_000));
+        assert_eq!(there.translated(proto::TCP).reversed(), key(backend, node, 8080, 20_000));
+        assert_eq!(back.translated(proto::TCP).reversed(), key(client, frontend, 40_000, 30_080));
     }
 
     #[test]

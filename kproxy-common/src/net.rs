@@ -138,6 +138,10 @@ impl core::fmt::Debug for Port {
 
 /// IP protocol numbers (IANA "Protocol Numbers").
 pub mod proto {
+    /// Internet Control Message Protocol.
+    pub const ICMP: u8 = 1;
+    /// ICMP for IPv6.
+    pub const ICMPV6: u8 = 58;
     /// Transmission Control Protocol.
     pub const TCP: u8 = 6;
     /// User Datagram Protocol.

@@ -1,21 +1,26 @@
 //! Connection entries: opening, finding a backend whose answers can be told apart, touching.
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_NOEXIST},
-    helpers::bpf_ktime_get_ns,
+    bindings::{__sk_buff, BPF_ANY, BPF_NOEXIST},
+    helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
+    programs::TcContext,
 };
 use kproxy_common::{
+    abi::kernel_feature,
+    config::{Config, config_flags},
     drop_reason::DropReason,
     filter,
     flow::{FlowKey, FlowState, FlowValue, flow_flags},
-    net::Addr,
-    service::{Slot, Word, slot_flags},
+    net::{Addr, Port},
+    service::{Word, slot_flags},
 };
 
 use crate::{
-    maps::{FLOW_FILTER, FLOWS},
+    maps::{CONFIG, FLOW_FILTER, FLOWS, UPLINKS, has, scratch},
     packet::Packet,
     pick,
+    route::{self, Route},
+    snat,
     stats::Path,
 };
 
@@ -26,7 +31,14 @@ const COLLISION_TRIES: u32 = 4;
 #[inline(always)]
 pub(crate) fn now() -> u32 {
     // SAFETY: no arguments.
-    (unsafe { bpf_ktime_get_ns() } / 1_000_000_000) as u32
+    let nanoseconds = unsafe {
+        if has(kernel_feature::COARSE_CLOCK) {
+            bpf_ktime_get_coarse_ns()
+        } else {
+            bpf_ktime_get_ns()
+        }
+    };
+    (nanoseconds / 1_000_000_000) as u32
 }
 
 /// The live entry of this packet, if there is one.
@@ -67,17 +79,29 @@ pub(crate) fn touch(value: &mut FlowValue, packet: &Packet) {
     }
     if packet.is_rst() {
         value.flags |= flow_flags::RST;
+        end(value, packet.key.proto);
     } else if packet.is_fin() {
         value.flags |= flow_flags::FIN;
+        end(value, packet.key.proto);
+    }
+}
+
+/// Marks both entries of a connection that is over. Only its last packets get here.
+#[inline(never)]
+fn end(value: &mut FlowValue, proto: u8) {
+    let Some(other) = find(&value.translated(proto).reversed()) else { return };
+    if value.flags & flow_flags::RST != 0 || other.flags & flow_flags::FIN != 0 {
+        value.flags |= flow_flags::OVER;
+        other.flags |= flow_flags::OVER;
     }
 }
 
 /// Ends the connection of a forward entry when an opening packet starts a new one on the same
 /// addresses and ports: the old one is over, or it was never answered and the backends have changed
 /// since (the retry goes to a live backend).
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn end_if_over(key: &FlowKey, forward: &FlowValue) -> bool {
-    let reverse_key = key.reverse_for(forward.addr, forward.port);
+    let reverse_key = forward.translated(key.proto).reversed();
     let over = is_over(forward, &reverse_key);
     if over {
         let _ = FLOWS.remove(&reverse_key);
@@ -87,12 +111,11 @@ pub(crate) fn end_if_over(key: &FlowKey, forward: &FlowValue) -> bool {
 
 #[inline(always)]
 fn is_over(forward: &FlowValue, reverse_key: &FlowKey) -> bool {
-    let Some(reverse) = find(reverse_key) else { return true };
-    let state = FlowState::of(forward, reverse);
-    if state.is_over() {
+    if forward.flags & flow_flags::OVER != 0 {
         return true;
     }
-    if state != FlowState::Opening {
+    let Some(reverse) = find(reverse_key) else { return true };
+    if FlowState::of(forward, reverse) != FlowState::Opening {
         return false;
     }
     match pick::word(forward.service) {
@@ -103,28 +126,96 @@ fn is_over(forward: &FlowValue, reverse_key: &FlowKey) -> bool {
 
 /// Opens a flow: picks a backend and inserts both entries.
 #[inline(always)]
-pub(crate) fn open(packet: &Packet, service: u32, word: Word) -> Result<FlowValue, DropReason> {
-    note_flows_to(&packet.key.src);
-    note_flows_to(&packet.key.dst);
+pub(crate) fn open<const L3: usize>(
+    ctx: &TcContext,
+    packet: &Packet,
+    service: u32,
+    word: Word,
+) -> Result<(), DropReason> {
+    let key = &packet.key;
+    let config = CONFIG.get(0).ok_or(DropReason::BadMap)?;
+    let Opening { forward, reverse, reverse_key, routed } =
+        // SAFETY: a field of a live element.
+        scratch(|scratch| unsafe { &raw mut (*scratch).opening }).ok_or(DropReason::BadMap)?;
+    note_flows_to(&key.dst);
+    // Field by field: whole values would be made on the stack first.
+    let now = now();
+    for value in [&mut *forward, &mut *reverse] {
+        (value.peer, value.peer_port) = (key.src, key.src_port);
+        (value.generation, value.service, value.last_seen) = (word.generation, service, now);
+        value.flags = 0;
+    }
+    (reverse.addr, reverse.port, reverse.flags) = (key.dst, key.dst_port, flow_flags::REVERSE);
     let mut tries = 0;
-    while tries < COLLISION_TRIES {
+    loop {
         let slot = pick::backend(service, word, Path::Packet)?;
-        let reverse = FlowValue {
-            addr: packet.key.dst,
-            port: packet.key.dst_port,
-            flags: flow_flags::REVERSE,
-            service,
-            last_seen: now(),
-            generation: word.generation,
-            pad: 0,
-        };
-        let key = packet.key.reverse_for(slot.addr, slot.port);
-        if claim_reverse(packet, &key, &reverse)? {
-            return insert_forward(packet, service, word, &slot);
+        (forward.addr, forward.port) = (slot.addr, slot.port);
+        if slot.flags & slot_flags::LOCAL == 0 {
+            *routed = *key;
+            choose_source(ctx.skb.skb, config, L3 != 0, forward, routed);
+        }
+        (reverse_key.src, reverse_key.dst) = (forward.addr, forward.peer);
+        reverse_key.set_rest(forward.port, forward.peer_port, key.proto);
+        if forward.flags & flow_flags::SNAT != 0 || claim_reverse(reverse_key, reverse)? {
+            break;
         }
         tries += 1;
+        if tries == COLLISION_TRIES {
+            return Err(DropReason::FlowCollision);
+        }
+        forward.flags = 0;
     }
-    Err(DropReason::FlowCollision)
+    // Outside the loop, so that the verifier need not walk one in the other.
+    if forward.flags & flow_flags::SNAT != 0 {
+        reverse.flags |= flow_flags::SNAT;
+        snat::claim(config, reverse_key, reverse)?;
+        forward.peer_port = reverse_key.dst_port;
+    }
+    note_flows_to(&reverse_key.dst);
+    if FLOWS.insert(key, &*forward, u64::from(BPF_ANY)).is_err() {
+        let _ = FLOWS.remove(&*reverse_key);
+        return Err(DropReason::FlowTableFull);
+    }
+    Ok(())
+}
+
+/// What [`open`] works on: too much for the stack.
+pub(crate) struct Opening {
+    forward: FlowValue,
+    reverse: FlowValue,
+    reverse_key: FlowKey,
+    routed: FlowKey,
+}
+
+/// Decides which source a backend elsewhere sees. Answers must come back to this node, so it is an
+/// address of this node where the route leads out of an uplink. A route to any other device leads
+/// to pods of this node, whatever the endpoint says of itself: the client's address stays.
+/// `routed`: the packet's key, whose destination is replaced.
+#[inline(always)]
+fn choose_source(
+    skb: *mut __sk_buff,
+    config: &Config,
+    ethernet: bool,
+    value: &mut FlowValue,
+    routed: &mut FlowKey,
+) {
+    if config.snat_count != 0 && ethernet {
+        let mut route = Route::none();
+        (routed.dst, routed.dst_port) = (value.addr, value.port);
+        route::find(skb, routed, 0, &mut route);
+        // SAFETY: copied at once; user space only ever replaces whole elements.
+        if let Some(uplink) = unsafe { UPLINKS.get(&route.device) } {
+            let source = if value.addr.is_v4() { uplink.v4 } else { uplink.v6 };
+            if source != Addr::default() {
+                value.peer = source;
+                value.flags |= flow_flags::SNAT;
+                return;
+            }
+        }
+    }
+    if config.flags & config_flags::NETFILTER != 0 {
+        value.flags |= flow_flags::MASQUERADE;
+    }
 }
 
 /// Inserts the reverse entry. `false`: another live connection owns it.
@@ -132,7 +223,7 @@ pub(crate) fn open(packet: &Packet, service: u32, word: Word) -> Result<FlowValu
 /// Everything comes by pointers that go on to helpers: LLVM would pass the fields of other
 /// structs in registers, of which a BPF function has five.
 #[inline(never)]
-fn claim_reverse(packet: &Packet, key: &FlowKey, value: &FlowValue) -> Result<bool, DropReason> {
+fn claim_reverse(key: &FlowKey, value: &FlowValue) -> Result<bool, DropReason> {
     if FLOWS.insert(key, value, u64::from(BPF_NOEXIST)).is_ok() {
         return Ok(true);
     }
@@ -141,46 +232,21 @@ fn claim_reverse(packet: &Packet, key: &FlowKey, value: &FlowValue) -> Result<bo
     if !same {
         // Another frontend led this client port to this backend. Its answers could not be told
         // from ours while it lives.
-        let forward_key = FlowKey { dst: other.addr, dst_port: other.port, ..packet.key };
-        if let Some(forward) = find(&forward_key) {
-            let elsewhere = forward.addr != key.src || forward.port != key.src_port;
-            if !elsewhere && !FlowState::of(forward, other).is_over() {
+        let forward_key = other.translated(key.proto).reversed();
+        if let Some(forward) = find(&forward_key)
+            && forward.addr == key.src
+            && forward.port == key.src_port
+        {
+            if forward.flags & flow_flags::OVER == 0 {
                 return Ok(false);
             }
-            if !elsewhere {
-                let _ = FLOWS.remove(&forward_key);
-            }
+            let _ = FLOWS.remove(&forward_key);
         }
     }
     match FLOWS.insert(key, value, u64::from(BPF_ANY)) {
         Ok(()) => Ok(true),
         Err(_) => Err(DropReason::FlowTableFull),
     }
-}
-
-/// Inserts the forward entry; without room for it the reverse entry goes again.
-#[inline(always)]
-fn insert_forward(
-    packet: &Packet,
-    service: u32,
-    word: Word,
-    slot: &Slot,
-) -> Result<FlowValue, DropReason> {
-    let masquerade = if slot.flags & slot_flags::LOCAL == 0 { flow_flags::MASQUERADE } else { 0 };
-    let value = FlowValue {
-        addr: slot.addr,
-        port: slot.port,
-        flags: masquerade,
-        service,
-        last_seen: now(),
-        generation: word.generation,
-        pad: 0,
-    };
-    if FLOWS.insert(&packet.key, &value, u64::from(BPF_ANY)).is_err() {
-        let _ = FLOWS.remove(&packet.key.reverse_for(slot.addr, slot.port));
-        return Err(DropReason::FlowTableFull);
-    }
-    Ok(value)
 }
 
 /// Ends a flow whose answers would be mistaken for those of the direct connection that this SYN
@@ -190,12 +256,12 @@ pub(crate) fn end_stale(direct: &FlowKey) {
     if !has_flows_to(&direct.src) {
         return;
     }
-    let reverse_key = direct.reverse_for(direct.dst, direct.dst_port);
+    let reverse_key = direct.reversed();
     let Some(reverse) = find(&reverse_key) else { return };
     if reverse.flags & flow_flags::REVERSE == 0 {
         return;
     }
-    let forward_key = FlowKey { dst: reverse.addr, dst_port: reverse.port, ..*direct };
+    let forward_key = reverse.translated(direct.proto).reversed();
     let _ = FLOWS.remove(&forward_key);
     let _ = FLOWS.remove(&reverse_key);
 }

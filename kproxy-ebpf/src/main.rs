@@ -5,40 +5,41 @@
 //! hooks/ingress.rs  uplink ingress: frontend → backend
 //! hooks/egress.rs   uplink egress: backend's answer → frontend's answer
 //! packet.rs parse · lookup.rs frontend → service · pick.rs service → backend ·
-//! flow.rs connection entries · rewrite.rs headers and checksums · stats.rs counters
+//! flow.rs connection entries · snat.rs source ports · rewrite.rs headers and checksums ·
+//! route.rs, forward.rs past the stack · refuse.rs resets, ICMP errors · icmp.rs errors about flows ·
+//! stats.rs counters
 //! ```
 //! No tail calls and no loops without a small bound: the programs load on 5.10 and later.
 #![no_std]
 #![no_main]
 
 mod flow;
+mod forward;
 mod hooks;
+mod icmp;
 mod lookup;
 mod maps;
 mod packet;
 mod pick;
+mod refuse;
 mod rewrite;
+mod route;
+mod snat;
 mod stats;
 
-/// What a tc program does with a packet. Passing is always "next": other programs still run.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Go on, translated or untouched.
-    Pass,
-    /// Discard; the reason has been counted.
-    Drop,
-}
+use kproxy_common::drop_reason::DropReason;
 
-impl Verdict {
-    /// TCX_NEXT = TC_ACT_UNSPEC (-1): the next program or the stack decides; also right for clsact.
-    const NEXT: i32 = -1;
+/// Passes the packet on, translated or untouched: TCX_NEXT = TC_ACT_UNSPEC, so that other programs
+/// and the stack decide; also right for clsact.
+pub(crate) const NEXT: i32 = -1;
 
-    fn action(self) -> i32 {
-        match self {
-            Self::Pass => Self::NEXT,
-            Self::Drop => aya_ebpf::bindings::TC_ACT_SHOT as i32,
-        }
-    }
+/// The action of a program: a drop is counted here.
+#[inline(always)]
+pub(crate) fn action(service: u32, result: Result<i32, DropReason>) -> i32 {
+    result.unwrap_or_else(|reason| {
+        stats::count_drop(service, reason);
+        aya_ebpf::bindings::TC_ACT_SHOT as i32
+    })
 }
 
 #[panic_handler]

@@ -8,13 +8,21 @@ use aya_ebpf::{
 };
 use kproxy_common::{
     abi,
-    config::Config,
+    config::{Config, Uplink},
     counters::{DropKey, ServiceCounters},
     filter,
     flow::{FlowKey, FlowValue},
     service::{FrontendKey, FrontendValue, Name, Service, Slot},
     socket::SocketState,
 };
+
+use crate::{flow::Opening, icmp::IcmpError};
+
+/// See [`scratch`].
+pub(crate) struct Scratch {
+    pub(crate) opening: Opening,
+    pub(crate) error: IcmpError,
+}
 
 /// Frontends and address entries. Written by user space, read by every program.
 #[map(name = "KP_FRONTENDS")]
@@ -37,6 +45,11 @@ pub(crate) static FILTER: Array<u64> = Array::with_max_entries(filter::WORDS, BP
 /// Settings, one entry. Written by user space through mmap.
 #[map(name = "KP_CONFIG")]
 pub(crate) static CONFIG: Array<Config> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Source addresses by uplink. Written by user space, read when a flow is opened.
+#[map(name = "KP_UPLINKS")]
+pub(crate) static UPLINKS: HashMap<u32, Uplink> =
+    HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
 
 /// Names of service ports. No program reads it: it is here to be made and pinned with the rest.
 #[map(name = "KP_NAMES")]
@@ -63,18 +76,35 @@ pub(crate) static COUNTERS: PerCpuArray<ServiceCounters> =
 pub(crate) static DROPS: PerCpuHashMap<DropKey, u64> =
     PerCpuHashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
+/// Refusals sent in the current second: {second, count}. Of each CPU.
+#[map(name = "KP_REFUSALS")]
+pub(crate) static REFUSALS: PerCpuArray<[u32; 2]> = PerCpuArray::with_max_entries(1, 0);
+
+/// Room for what is too large for the stack of 512 bytes. Of each CPU: the tc programs run with
+/// bottom halves off, one at a time.
+#[map(name = "KP_SCRATCH")]
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// This CPU's part of [`SCRATCH`] that `part` names.
+#[inline(always)]
+pub(crate) fn scratch<T>(part: impl FnOnce(*mut Scratch) -> *mut T) -> Option<&'static mut T> {
+    // SAFETY: this CPU's own copy, of which nobody else uses any part while this program runs, and
+    // the program no part twice; plain integers, of which any bytes are valid.
+    SCRATCH.get_ptr_mut(0).map(|scratch| unsafe { &mut *part(scratch) })
+}
+
 /// What each socket was told. Freed with the socket.
 #[btf_map(name = "KP_SOCKETS")]
 pub(crate) static SOCKETS: SkStorage<SocketState> = SkStorage::new();
 
-/// Whether the kernel has `bpf_set_retval`; the loader sets it before the program is verified, so
-/// that older kernels never see the call.
+/// What the kernel has (bits of `abi::kernel_feature`); the loader sets it before the programs are
+/// verified, so that older kernels never see calls that they lack.
 #[unsafe(no_mangle)]
-static HAS_SET_RETVAL: u8 = 0;
+static KERNEL_FEATURES: u32 = 0;
 
-/// See [`HAS_SET_RETVAL`].
+/// Whether the kernel has this feature.
 #[inline(always)]
-pub(crate) fn has_set_retval() -> bool {
+pub(crate) fn has(feature: u32) -> bool {
     // SAFETY: a plain read of a live static; volatile, because the loader changes it.
-    unsafe { core::ptr::read_volatile(&raw const HAS_SET_RETVAL) != 0 }
+    unsafe { core::ptr::read_volatile(&raw const KERNEL_FEATURES) & feature != 0 }
 }

@@ -6,16 +6,18 @@ use kproxy_common::{
     net::{Addr, Port, proto},
 };
 
-const ETH_P_IP: u16 = 0x0800u16.to_be();
-const ETH_P_IPV6: u16 = 0x86ddu16.to_be();
-/// IPv4 "more fragments" and fragment offset (RFC 791 section 3.1).
-const FRAGMENT: u16 = 0x3fffu16.to_be();
+use crate::rewrite::{TCP_CHECKSUM, UDP_CHECKSUM};
 
-const IPV4_LEN: usize = 20;
-const IPV6_LEN: usize = 40;
+pub(crate) const ETH_P_IP: u16 = 0x0800u16.to_be();
+pub(crate) const ETH_P_IPV6: u16 = 0x86ddu16.to_be();
+/// IPv4 "more fragments" and fragment offset (RFC 791 section 3.1).
+pub(crate) const FRAGMENT: u16 = 0x3fffu16.to_be();
+
+pub(crate) const IPV4_LEN: usize = 20;
+pub(crate) const IPV6_LEN: usize = 40;
 /// TCP up to its flags, which is all that is read; a whole UDP header is shorter.
-const TCP_LEN: usize = 20;
-const UDP_LEN: usize = 8;
+pub(crate) const TCP_LEN: usize = 20;
+pub(crate) const UDP_LEN: usize = 8;
 
 const TCP_FIN: u8 = 0x01;
 const TCP_SYN: u8 = 0x02;
@@ -33,6 +35,8 @@ pub(crate) struct Packet {
     pub(crate) key: FlowKey,
     /// TCP flags, 0 for UDP.
     tcp_flags: u8,
+    /// Time to live or hop limit.
+    pub(crate) life: u8,
     /// IPv6, not IPv4.
     pub(crate) v6: bool,
 }
@@ -56,6 +60,12 @@ impl Packet {
         }
     }
 
+    /// Sets where the headers are; the rest is the caller's.
+    #[inline(always)]
+    pub(crate) fn place(&mut self, l3: usize, l4: usize, v6: bool) {
+        (self.l3, self.l4, self.v6, self.tcp_flags) = (l3, l4, v6, 0);
+    }
+
     #[inline(always)]
     fn parse_v4<const L3: usize>(ctx: &TcContext) -> Option<Self> {
         ensure(ctx, L3 + IPV4_LEN + UDP_LEN)?;
@@ -66,7 +76,8 @@ impl Packet {
         let proto = *at::<u8>(ctx, L3 + 9)?;
         let src = Addr::from_v4_word(*at::<u32>(ctx, L3 + 12)?);
         let dst = Addr::from_v4_word(*at::<u32>(ctx, L3 + 16)?);
-        Self::parse_l4(ctx, L3, L3 + ihl, proto, src, dst, false)
+        let life = *at::<u8>(ctx, L3 + 8)?;
+        Self::parse_l4(ctx, L3, L3 + ihl, proto, (src, dst), life, false)
     }
 
     #[inline(always)]
@@ -75,7 +86,8 @@ impl Packet {
         let proto = *at::<u8>(ctx, L3 + 6)?;
         let src = Addr(*at::<[u32; 4]>(ctx, L3 + 8)?);
         let dst = Addr(*at::<[u32; 4]>(ctx, L3 + 24)?);
-        Self::parse_l4(ctx, L3, L3 + IPV6_LEN, proto, src, dst, true)
+        let life = *at::<u8>(ctx, L3 + 7)?;
+        Self::parse_l4(ctx, L3, L3 + IPV6_LEN, proto, (src, dst), life, true)
     }
 
     #[inline(always)]
@@ -84,8 +96,8 @@ impl Packet {
         l3: usize,
         l4: usize,
         proto: u8,
-        src: Addr,
-        dst: Addr,
+        (src, dst): (Addr, Addr),
+        life: u8,
         v6: bool,
     ) -> Option<Self> {
         let tcp_flags = match proto {
@@ -102,7 +114,13 @@ impl Packet {
         let src_port = Port(*at::<u16>(ctx, l4)?);
         let dst_port = Port(*at::<u16>(ctx, l4 + 2)?);
         let key = FlowKey { src, dst, src_port, dst_port, proto, pad: [0; 3] };
-        Some(Self { l3, l4, key, tcp_flags, v6 })
+        Some(Self { l3, l4, key, tcp_flags, life, v6 })
+    }
+
+    /// Offset of the TCP or UDP checksum.
+    #[inline(always)]
+    pub(crate) fn l4_checksum(&self) -> usize {
+        self.l4 + if self.is_udp() { UDP_CHECKSUM } else { TCP_CHECKSUM }
     }
 
     /// Whether this packet may open a connection: a SYN, or any UDP datagram.
@@ -135,7 +153,7 @@ impl Packet {
 
 /// Makes the first `len` bytes linear when they are not. `None`: the packet is shorter.
 #[inline(always)]
-fn ensure(ctx: &TcContext, len: usize) -> Option<()> {
+pub(crate) fn ensure(ctx: &TcContext, len: usize) -> Option<()> {
     if ctx.data() + len <= ctx.data_end() {
         return Some(());
     }
@@ -158,14 +176,21 @@ pub(crate) fn at<'a, T: Copy>(ctx: &'a TcContext, offset: usize) -> Option<&'a T
     Some(unsafe { &*(start as *const T) })
 }
 
-/// As [`at`], for writing.
+/// As [`at`], for several changes.
 #[inline(always)]
-pub(crate) fn write<T: Copy>(ctx: &TcContext, offset: usize, value: T) -> Option<()> {
+pub(crate) fn at_mut<'a, T: Copy>(ctx: &'a TcContext, offset: usize) -> Option<&'a mut T> {
     let start = ctx.data() + offset;
     if start + core::mem::size_of::<T>() > ctx.data_end() {
         return None;
     }
-    // SAFETY: in bounds as just checked; the verifier's prologue has unshared the packet.
-    unsafe { *(start as *mut T) = value };
+    // SAFETY: in bounds as just checked; the verifier's prologue has unshared the packet, and
+    // callers hold one view at a time.
+    Some(unsafe { &mut *(start as *mut T) })
+}
+
+/// As [`at`], for writing.
+#[inline(always)]
+pub(crate) fn write<T: Copy>(ctx: &TcContext, offset: usize, value: T) -> Option<()> {
+    *at_mut(ctx, offset)? = value;
     Some(())
 }

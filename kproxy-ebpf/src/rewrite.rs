@@ -1,4 +1,4 @@
-//! Rewrites one end (address and port) of a packet and its checksums.
+//! Rewrites the addresses and ports of a packet, and its checksums.
 
 use aya_ebpf::{
     bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
@@ -7,53 +7,38 @@ use aya_ebpf::{
 };
 use kproxy_common::{
     checksum,
-    net::{Addr, Port},
+    flow::{FlowKey, FlowValue},
 };
 
 use crate::packet::{Packet, at, write};
 
-/// Which end of the packet is rewritten.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
-    Source,
-    Destination,
-}
+/// Offsets of checksums in their headers.
+pub(crate) const IPV4_CHECKSUM: usize = 10;
+pub(crate) const TCP_CHECKSUM: usize = 16;
+pub(crate) const UDP_CHECKSUM: usize = 6;
 
-const IPV4_CHECKSUM: usize = 10;
-const TCP_CHECKSUM: usize = 16;
-const UDP_CHECKSUM: usize = 6;
-
-/// Replaces one end. `None`: the kernel refused (the packet may be half written: drop it).
-#[inline(always)]
-pub(crate) fn rewrite(
-    ctx: &TcContext,
-    packet: &Packet,
-    end: End,
-    addr: &Addr,
-    port: Port,
-) -> Option<()> {
-    let (old_addr, old_port) = match end {
-        End::Source => (&packet.key.src, packet.key.src_port),
-        End::Destination => (&packet.key.dst, packet.key.dst_port),
-    };
+/// Gives the packet the addresses and ports that its flow says, and takes `hops` (0 or 1) off its
+/// time to live, which must not be at its end. `None`: the kernel refused (the packet may be half
+/// written: drop it).
+#[inline(never)]
+pub(crate) fn rewrite(ctx: &TcContext, packet: &Packet, value: &FlowValue, hops: u8) -> Option<()> {
+    let from = &packet.key;
+    let to = &value.translated(from.proto);
     // A UDP checksum of zero means "none" and stays zero (RFC 768, RFC 6935).
-    let (l4_checksum, udp) = if packet.is_udp() {
-        (packet.l4 + UDP_CHECKSUM, u64::from(BPF_F_MARK_MANGLED_0))
-    } else {
-        (packet.l4 + TCP_CHECKSUM, 0)
-    };
+    let udp = if packet.is_udp() { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
+    let l4_checksum = packet.l4_checksum() as u32;
     let skb = ctx.skb.skb;
-    let delta = address_delta(packet.v6, old_addr, addr);
-    let port_at = packet.l4 + if end == End::Source { 0 } else { 2 };
+    let delta = address_delta(packet.v6, from, to);
+    let (old_ports, ports) = (port_word(from), port_word(to));
     // SAFETY: the helpers check offsets and sizes; packet pointers are re-read after them.
     unsafe {
         let flags = u64::from(BPF_F_PSEUDO_HDR) | udp;
-        if bpf_l4_csum_replace(skb, l4_checksum as u32, 0, delta as u64, flags) != 0 {
+        if bpf_l4_csum_replace(skb, l4_checksum, 0, delta as u64, flags) != 0 {
             return None;
         }
-        if old_port != port {
-            let (from, to) = (u64::from(old_port.0), u64::from(port.0));
-            if bpf_l4_csum_replace(skb, l4_checksum as u32, from, to, udp | 2) != 0 {
+        if old_ports != ports {
+            let (old, new) = (u64::from(old_ports), u64::from(ports));
+            if bpf_l4_csum_replace(skb, l4_checksum, old, new, udp | 4) != 0 {
                 return None;
             }
         }
@@ -62,44 +47,60 @@ pub(crate) fn rewrite(
         // IPv6 has no header checksum to balance the new address, so skb->csum (CHECKSUM_COMPLETE)
         // must follow it: the helper above has taken the delta off, RECOMPUTE_CSUM puts it back
         // (kernel commit ead7f9b8de65 tells the story).
-        let offset = packet.l3 + if end == End::Source { 8 } else { 24 };
-        let words = addr.0;
-        // SAFETY: sixteen live bytes.
-        let stored = unsafe {
-            bpf_skb_store_bytes(
-                skb,
-                offset as u32,
-                words.as_ptr().cast(),
-                16,
-                u64::from(BPF_F_RECOMPUTE_CSUM),
-            )
-        };
-        if stored != 0 {
-            return None;
-        }
+        let word = at::<u32>(ctx, packet.l3 + 4)?.to_be() - u32::from(hops);
+        let (s, d) = (&to.src.0, &to.dst.0);
+        let words = [word.to_be(), s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3]];
+        store(ctx, packet.l3 + 4, &words)?;
     } else {
         let old_sum = *at::<u16>(ctx, packet.l3 + IPV4_CHECKSUM)?;
-        write(ctx, packet.l3 + IPV4_CHECKSUM, checksum::apply(old_sum, delta as u32))?;
-        let offset = packet.l3 + if end == End::Source { 12 } else { 16 };
-        write(ctx, offset, addr.v4_word())?;
+        let life = *at::<u8>(ctx, packet.l3 + 8)?;
+        let delta = checksum::add(delta as u32, checksum::less_life(hops));
+        write(ctx, packet.l3 + 8, life - hops)?;
+        write(ctx, packet.l3 + IPV4_CHECKSUM, checksum::apply(old_sum, delta))?;
+        write(ctx, packet.l3 + 12, [to.src.v4_word(), to.dst.v4_word()])?;
     }
-    if old_port != port {
-        write(ctx, port_at, port.0)?;
+    if old_ports != ports {
+        write(ctx, packet.l4, ports)?;
     }
     Some(())
 }
 
-/// Checksum difference between two addresses of the packet's family.
+/// Writes words at `offset`; skb->csum follows.
 #[inline(always)]
-fn address_delta(v6: bool, from: &Addr, to: &Addr) -> i64 {
-    let mut from = from.0;
-    let mut to = to.0;
-    // SAFETY: four or sixteen live bytes each.
+pub(crate) fn store<const N: usize>(
+    ctx: &TcContext,
+    offset: usize,
+    words: &[u32; N],
+) -> Option<()> {
+    let flags = u64::from(BPF_F_RECOMPUTE_CSUM);
+    // SAFETY: live bytes; the helper checks the offset.
+    let stored = unsafe {
+        bpf_skb_store_bytes(ctx.skb.skb, offset as u32, words.as_ptr().cast(), N as u32 * 4, flags)
+    };
+    (stored == 0).then_some(())
+}
+
+/// Both ports, as they lie in the packet.
+#[inline(always)]
+fn port_word(key: &FlowKey) -> u32 {
+    let [a, b] = key.src_port.0.to_ne_bytes();
+    let [c, d] = key.dst_port.0.to_ne_bytes();
+    u32::from_ne_bytes([a, b, c, d])
+}
+
+/// Checksum difference between the addresses of two packets of one family.
+#[inline(always)]
+pub(crate) fn address_delta(v6: bool, from: &FlowKey, to: &FlowKey) -> i64 {
+    // SAFETY: eight or thirty-two live bytes each: a key begins with source and destination.
     unsafe {
         if v6 {
-            bpf_csum_diff(from.as_mut_ptr(), 16, to.as_mut_ptr(), 16, 0)
+            // The helper only reads.
+            let (from, to) = (&raw const *from, &raw const *to);
+            bpf_csum_diff(from.cast_mut().cast(), 32, to.cast_mut().cast(), 32, 0)
         } else {
-            bpf_csum_diff(from.as_mut_ptr().add(3), 4, to.as_mut_ptr().add(3), 4, 0)
+            let mut from = [from.src.v4_word(), from.dst.v4_word()];
+            let mut to = [to.src.v4_word(), to.dst.v4_word()];
+            bpf_csum_diff(from.as_mut_ptr(), 8, to.as_mut_ptr(), 8, 0)
         }
     }
 }

@@ -191,7 +191,7 @@ fn a_changed_nftables_table_is_written_again() {
         for harm in [
             "flush ruleset",
             "flush chain inet kproxy postrouting",
-            "insert rule inet kproxy prerouting accept",
+            "insert rule inet kproxy postrouting accept",
         ] {
             nft(harm);
             let repair = nft::repair(Some(&written)).unwrap();

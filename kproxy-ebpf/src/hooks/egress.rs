@@ -9,11 +9,12 @@ use kproxy_common::{
 };
 
 use crate::{
-    Verdict, flow,
+    NEXT, action, flow,
+    icmp::IcmpError,
     lookup::{self, Lookup},
     packet::Packet,
     pick,
-    rewrite::{End, rewrite},
+    rewrite::rewrite,
     stats,
 };
 
@@ -21,48 +22,52 @@ use crate::{
 /// path left it alone because it must be dropped (VER-04) or could not be refused. It must not
 /// reach the network, where it would loop.
 #[inline(always)]
-fn untranslated(packet: &Packet) -> Result<Verdict, (u32, DropReason)> {
+fn untranslated(packet: &Packet) -> i32 {
     if !packet.opens() {
-        return Ok(Verdict::Pass);
+        return NEXT;
     }
     let key = &packet.key;
     match lookup::frontend(&key.dst, key.dst_port, key.proto) {
         Lookup::Frontend(frontend) if frontend.flags & frontend_flags::CLUSTER_IP != 0 => {
             let service = frontend.internal;
-            let word = pick::word(service).ok_or((service, DropReason::BadMap))?;
-            match pick::refusal(Word::unpack(word)) {
-                Some(reason) => Err((service, reason)),
-                // Backends exist: a sender that no hook of ours sees, and none of our business here.
-                None => Ok(Verdict::Pass),
-            }
+            let Some(word) = pick::word(service) else {
+                return action(service, Err(DropReason::BadMap));
+            };
+            // Where backends exist the sender is one that no hook of ours sees, and none of our
+            // business here.
+            let refusal = pick::refusal(Word::unpack(word));
+            action(service, refusal.map_or(Ok(NEXT), Err))
         }
-        Lookup::UnknownPort => Err((NO_SERVICE, DropReason::UnknownPort)),
-        Lookup::Frontend(_) | Lookup::NotOurs => Ok(Verdict::Pass),
+        Lookup::UnknownPort => action(NO_SERVICE, Err(DropReason::UnknownPort)),
+        Lookup::Frontend(_) | Lookup::NotOurs => NEXT,
     }
 }
 
-#[inline(always)]
-fn try_egress<const L3: usize>(ctx: &TcContext) -> Result<Verdict, (u32, DropReason)> {
-    let Some(packet) = Packet::parse::<L3>(ctx) else { return Ok(Verdict::Pass) };
-    let Some(value) = flow::find_for(&packet) else { return untranslated(&packet) };
-    if value.flags & flow_flags::REVERSE == 0 {
-        return Ok(Verdict::Pass);
+/// An ICMP error of the backend, or of this node's stack, about a request.
+#[inline(never)]
+fn error<const L3: usize>(ctx: &TcContext) -> i32 {
+    let Some(error) = IcmpError::parse::<L3>(ctx) else { return NEXT };
+    let Some(value) = error.flow() else { return NEXT };
+    if value.flags & (flow_flags::REVERSE | flow_flags::SNAT) != flow_flags::REVERSE {
+        return NEXT;
     }
-    value.flags |= flow_flags::REPLIED;
-    flow::touch(value, &packet);
-    let (addr, port, service) = (value.addr, value.port, value.service);
-    stats::count_packet(service, ctx.len());
-    rewrite(ctx, &packet, End::Source, &addr, port).ok_or((service, DropReason::RewriteFailed))?;
-    Ok(Verdict::Pass)
+    stats::count_packet(value.service, ctx.len());
+    let done = error.rewrite::<L3>(ctx, 0);
+    action(value.service, done.map(|()| NEXT).ok_or(DropReason::RewriteFailed))
 }
 
 #[inline(always)]
 fn egress<const L3: usize>(ctx: &TcContext) -> i32 {
-    let verdict = try_egress::<L3>(ctx).unwrap_or_else(|(service, reason)| {
-        stats::count_drop(service, reason);
-        Verdict::Drop
-    });
-    verdict.action()
+    let Some(packet) = Packet::parse::<L3>(ctx) else { return error::<L3>(ctx) };
+    let Some(value) = flow::find_for(&packet) else { return untranslated(&packet) };
+    if value.flags & (flow_flags::REVERSE | flow_flags::SNAT) != flow_flags::REVERSE {
+        return NEXT;
+    }
+    value.flags |= flow_flags::REPLIED;
+    flow::touch(value, &packet);
+    stats::count_packet(value.service, ctx.len());
+    let done = rewrite(ctx, &packet, value, 0);
+    action(value.service, done.map(|()| NEXT).ok_or(DropReason::RewriteFailed))
 }
 
 #[classifier]

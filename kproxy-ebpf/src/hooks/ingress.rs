@@ -1,34 +1,36 @@
-//! Uplink ingress: packets for frontends that come from outside this node.
+//! Uplink ingress: packets for frontends that come from outside this node, and the answers of
+//! backends elsewhere.
 //!
-//! Only addresses and ports of the destination change; then the kernel routes, so netfilter,
-//! NetworkPolicy engines and rp_filter see what they saw with kube-proxy. A backend elsewhere
-//! needs the node as source: netfilter masquerades what carries the mark.
+//! For a backend on this node only the destination changes; then the kernel routes, so netfilter,
+//! NetworkPolicy engines and rp_filter see what they saw with kube-proxy. A backend elsewhere needs
+//! the node as source: the programs change both ends and pass the packet on themselves, or netfilter
+//! masquerades what carries the mark.
 
-use aya_ebpf::{macros::classifier, programs::TcContext};
+use aya_ebpf::{bindings::TC_ACT_SHOT, macros::classifier, programs::TcContext};
 use kproxy_common::{
-    abi::{MARK_MASQUERADE, MARK_REJECT},
+    abi::MARK_MASQUERADE,
     counters::NO_SERVICE,
     drop_reason::DropReason,
     flow::{FlowValue, flow_flags},
     net::Addr,
-    service::{FrontendValue, Word},
+    service::Word,
 };
 
 use crate::{
-    Verdict, flow,
+    NEXT, action, flow,
+    forward::{forward, forward_error},
+    icmp::IcmpError,
     lookup::{self, Lookup},
     maps::CONFIG,
     packet::Packet,
-    pick,
-    rewrite::{End, rewrite},
+    pick, refuse,
+    rewrite::rewrite,
     stats,
 };
 
-#[inline(always)]
-fn set_mark(ctx: &TcContext, bit: u32) {
-    // SAFETY: a field of a live context that tc programs may write.
-    unsafe { (*ctx.skb.skb).mark |= bit };
-}
+/// skb->pkt_type of packets that are for this node (include/uapi/linux/if_packet.h). A device in
+/// promiscuous mode shows those of others too.
+const PACKET_HOST: u32 = 0;
 
 /// Whether the sender counts as a pod (MSQ-08): pods of other nodes are "inside".
 #[inline(always)]
@@ -39,96 +41,153 @@ fn is_pod(addr: &Addr) -> bool {
     }
 }
 
-/// A new connection to a frontend. `None`: the packet passes untouched.
-#[inline(always)]
-fn open(
-    ctx: &TcContext,
-    packet: &Packet,
-    frontend: &FrontendValue,
-) -> Result<Option<FlowValue>, (u32, DropReason)> {
-    let service = if is_pod(&packet.key.src) { frontend.internal } else { frontend.external };
-    let word = pick::word(service).ok_or((service, DropReason::BadMap))?;
-    match flow::open(packet, service, Word::unpack(word)) {
-        Ok(value) => {
-            stats::count_connection(service);
-            Ok(Some(value))
-        }
-        Err(DropReason::NoBackend) => {
-            // The stack sends the ICMP error: a rule of ours rejects what carries the mark.
-            stats::count_drop(service, DropReason::NoBackend);
-            set_mark(ctx, MARK_REJECT);
-            Ok(None)
-        }
-        Err(reason) => Err((service, reason)),
-    }
+/// What [`begin`] has done, with the service in the lower half: a number, because the kernel refuses
+/// the type information of a function that returns more.
+mod begun {
+    pub(super) const NOTHING: u64 = 0;
+    pub(super) const FLOW: u64 = 1 << 32;
+    pub(super) const REFUSED: u64 = 2 << 32;
+    pub(super) const DROPPED: u64 = 3 << 32;
 }
 
-/// The flow that the packet belongs to, opened if need be.
-#[inline(always)]
-fn flow_of(ctx: &TcContext, packet: &Packet) -> Result<Option<FlowValue>, (u32, DropReason)> {
-    if let Some(value) = flow::find_for(packet) {
-        if value.flags & flow_flags::REVERSE != 0 {
-            return Ok(None);
-        }
-        if !packet.is_syn() || !flow::end_if_over(&packet.key, value) {
-            flow::touch(value, packet);
-            if value.flags & (flow_flags::MASQUERADE | flow_flags::REPLIED)
-                == flow_flags::MASQUERADE
-                && packet.is_udp()
-            {
-                let answered = flow::find(&packet.key.reverse_for(value.addr, value.port))
-                    .is_some_and(|reverse| reverse.flags & flow_flags::REPLIED != 0);
-                if answered {
-                    value.flags |= flow_flags::REPLIED;
+/// An opening packet without a flow. In a call of its own, so that packets of flows that are open
+/// need little of the stack.
+#[inline(never)]
+fn begin<const L3: usize>(ctx: &TcContext, packet: &Packet) -> u64 {
+    let (service, result) =
+        match lookup::frontend(&packet.key.dst, packet.key.dst_port, packet.key.proto) {
+            Lookup::Frontend(frontend) => {
+                let service =
+                    if is_pod(&packet.key.src) { frontend.internal } else { frontend.external };
+                (service, open::<L3>(ctx, packet, service))
+            }
+            Lookup::UnknownPort => (NO_SERVICE, Err(DropReason::UnknownPort)),
+            Lookup::NotOurs => {
+                if packet.is_syn() {
+                    flow::end_stale(&packet.key);
                 }
+                return begun::NOTHING;
             }
-            return Ok(Some(*value));
+        };
+    let done = match result {
+        Ok(()) => {
+            stats::count_connection(service);
+            begun::FLOW
         }
-    }
-    // Without a flow only an opening packet is ours: connections that kube-proxy opened live on.
-    if !packet.opens() {
-        return Ok(None);
-    }
-    match lookup::frontend(&packet.key.dst, packet.key.dst_port, packet.key.proto) {
-        Lookup::Frontend(frontend) => open(ctx, packet, &frontend),
-        Lookup::UnknownPort => {
-            stats::count_drop(NO_SERVICE, DropReason::UnknownPort);
-            set_mark(ctx, MARK_REJECT);
-            Ok(None)
-        }
-        Lookup::NotOurs => {
-            if packet.is_syn() {
-                flow::end_stale(&packet.key);
+        Err(reason) => {
+            stats::count_drop(service, reason);
+            match reason {
+                DropReason::NoBackend | DropReason::UnknownPort => begun::REFUSED,
+                _ => begun::DROPPED,
             }
-            Ok(None)
         }
-    }
+    };
+    done | u64::from(service)
 }
 
 #[inline(always)]
-fn try_ingress<const L3: usize>(ctx: &TcContext) -> Result<Verdict, (u32, DropReason)> {
-    let Some(packet) = Packet::parse::<L3>(ctx) else { return Ok(Verdict::Pass) };
-    let Some(flow) = flow_of(ctx, &packet)? else { return Ok(Verdict::Pass) };
-    stats::count_packet(flow.service, ctx.len());
-    // Netfilter only asks its NAT rules about the first packet of a connection; a mark on later
-    // ones would leak to the outer packet of an overlay.
-    let first =
-        if packet.is_udp() { flow.flags & flow_flags::REPLIED == 0 } else { packet.is_syn() };
-    if flow.flags & flow_flags::MASQUERADE != 0 && first {
-        set_mark(ctx, MARK_MASQUERADE);
+fn open<const L3: usize>(ctx: &TcContext, packet: &Packet, service: u32) -> Result<(), DropReason> {
+    let word = pick::word(service).ok_or(DropReason::BadMap)?;
+    flow::open::<L3>(ctx, packet, service, Word::unpack(word))
+}
+
+/// Notes a packet of a flow that is open already.
+#[inline(always)]
+fn note(packet: &Packet, value: &mut FlowValue) {
+    flow::touch(value, packet);
+    if value.flags & flow_flags::REVERSE != 0 {
+        value.flags |= flow_flags::REPLIED;
+    } else if value.flags & (flow_flags::MASQUERADE | flow_flags::REPLIED) == flow_flags::MASQUERADE
+        && packet.is_udp()
+    {
+        note_answer(value, packet.key.proto);
     }
-    rewrite(ctx, &packet, End::Destination, &flow.addr, flow.port)
-        .ok_or((flow.service, DropReason::RewriteFailed))?;
-    Ok(Verdict::Pass)
+}
+
+#[inline(never)]
+fn note_answer(value: &mut FlowValue, proto: u8) {
+    let reverse = flow::find(&value.translated(proto).reversed());
+    if reverse.is_some_and(|reverse| reverse.flags & flow_flags::REPLIED != 0) {
+        value.flags |= flow_flags::REPLIED;
+    }
+}
+
+/// The flow that the packet belongs to, if it is open and goes on. `None` also for answers that the
+/// egress of this node translates.
+#[inline(always)]
+fn current(packet: &Packet) -> Option<&'static mut FlowValue> {
+    let value = flow::find_for(packet)?;
+    let reverse = value.flags & flow_flags::REVERSE != 0;
+    if reverse && value.flags & flow_flags::SNAT == 0 {
+        return None;
+    }
+    if packet.is_syn() && !reverse && flow::end_if_over(&packet.key, value) {
+        return None;
+    }
+    note(packet, value);
+    Some(value)
+}
+
+/// An ICMP error about a request that this node passed on, or about an answer.
+#[inline(never)]
+fn error<const L3: usize>(ctx: &TcContext) -> i32 {
+    let Some(error) = IcmpError::parse::<L3>(ctx) else { return NEXT };
+    let Some(value) = error.flow() else { return NEXT };
+    let flags = value.flags & (flow_flags::REVERSE | flow_flags::SNAT);
+    if flags == flow_flags::REVERSE {
+        return NEXT;
+    }
+    stats::count_packet(value.service, ctx.len());
+    let result = if flags & flow_flags::SNAT != 0 {
+        forward_error::<L3>(ctx, error)
+    } else {
+        error.rewrite::<L3>(ctx, 0).map(|()| NEXT).ok_or(DropReason::RewriteFailed)
+    };
+    action(value.service, result)
 }
 
 #[inline(always)]
 fn ingress<const L3: usize>(ctx: &TcContext) -> i32 {
-    let verdict = try_ingress::<L3>(ctx).unwrap_or_else(|(service, reason)| {
-        stats::count_drop(service, reason);
-        Verdict::Drop
-    });
-    verdict.action()
+    // SAFETY: a plain read of a live context.
+    if L3 != 0 && unsafe { (*ctx.skb.skb).pkt_type } != PACKET_HOST {
+        return NEXT;
+    }
+    let Some(packet) = Packet::parse::<L3>(ctx) else { return error::<L3>(ctx) };
+    let value = if let Some(value) = current(&packet) {
+        value
+    } else {
+        // Without a flow only an opening packet is ours: connections that kube-proxy opened live on.
+        if !packet.opens() {
+            return NEXT;
+        }
+        let begun = begin::<L3>(ctx, &packet);
+        let service = begun as u32;
+        match begun & !u64::from(u32::MAX) {
+            begun::FLOW => {}
+            begun::REFUSED => return refuse::refuse::<L3>(ctx, &packet, service),
+            begun::DROPPED => return TC_ACT_SHOT as i32,
+            _ => return NEXT,
+        }
+        let Some(value) = flow::find(&packet.key) else {
+            return action(service, Err(DropReason::BadMap));
+        };
+        value
+    };
+    let service = value.service;
+    stats::count_packet(service, ctx.len());
+    if value.flags & flow_flags::SNAT != 0 {
+        return forward::<L3>(ctx, &packet, value);
+    }
+    // Netfilter only asks its NAT rules about the first packet of a connection; a mark on later
+    // ones would leak to the outer packet of an overlay.
+    let first =
+        if packet.is_udp() { value.flags & flow_flags::REPLIED == 0 } else { packet.is_syn() };
+    if value.flags & flow_flags::MASQUERADE != 0 && first {
+        // SAFETY: a field of a live context that tc programs may write.
+        unsafe { (*ctx.skb.skb).mark |= MARK_MASQUERADE };
+    }
+    let done = rewrite(ctx, &packet, value, 0);
+    action(service, done.map(|()| NEXT).ok_or(DropReason::RewriteFailed))
 }
 
 #[classifier]

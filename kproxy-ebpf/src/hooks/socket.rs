@@ -7,6 +7,7 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use kproxy_common::{
+    abi::kernel_feature,
     counters::NO_SERVICE,
     drop_reason::DropReason,
     net::{Addr, Port, proto},
@@ -16,7 +17,7 @@ use kproxy_common::{
 
 use crate::{
     lookup::{self, Lookup},
-    maps::{CONFIG, SOCKETS, has_set_retval},
+    maps::{CONFIG, SOCKETS, has},
     pick,
     stats::{self, Path},
 };
@@ -257,7 +258,7 @@ fn try_restore<const V6: bool>(ctx: &SockAddrContext) {
 #[inline(always)]
 fn translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> i32 {
     match try_translate::<V6>(ctx, call) {
-        Err(DropReason::NoBackend | DropReason::UnknownPort) if has_set_retval() => {
+        Err(DropReason::NoBackend | DropReason::UnknownPort) if has(kernel_feature::SET_RETVAL) => {
             // SAFETY: only sets the value that the call returns.
             unsafe { bpf_set_retval(-ECONNREFUSED) };
             DENY

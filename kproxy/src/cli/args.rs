@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kproxy_common::abi;
 
-use super::values::{AddressFilter, ClusterCidrs, DeviceGlob, MapSize, PortFilter, ServiceFilter};
+use super::values::{
+    AddressFilter, ClusterCidrs, DeviceGlob, MapSize, PortFilter, PortRange, ServiceFilter,
+};
 
 /// An eBPF data path for Kubernetes Services that replaces kube-proxy beside any CNI.
 #[derive(Parser, Debug)]
@@ -73,6 +75,16 @@ pub struct RunArgs {
     #[arg(long, value_name = "GLOB[,GLOB]", value_delimiter = ',')]
     pub devices: Vec<DeviceGlob>,
 
+    /// Who changes the source of connections to backends on other nodes: the BPF programs, or
+    /// netfilter where they cannot; or netfilter always
+    #[arg(long, value_enum, value_name = "WHO", default_value_t = Snat::Bpf)]
+    pub snat: Snat,
+
+    /// Source ports for connections to backends on other nodes: ports that nothing else on the node
+    /// uses [default: the largest range outside ip_local_port_range and 30000-32767]
+    #[arg(long, value_name = "LOW-HIGH")]
+    pub snat_ports: Option<PortRange>,
+
     /// Capacity of the service map: two entries a service port and family
     #[arg(long, value_name = "N", default_value_t = MapSize(abi::DEFAULT_SERVICES))]
     pub max_services: MapSize,
@@ -96,6 +108,15 @@ pub struct RunArgs {
     /// Where the daemon keeps its pid and its list of problems.
     #[command(flatten)]
     pub run_dir: RunDirArgs,
+}
+
+/// Who changes the source of connections to backends on other nodes.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Snat {
+    /// The BPF programs; netfilter only for devices without an Ethernet header
+    Bpf,
+    /// Netfilter, by a masquerade rule
+    Netfilter,
 }
 
 /// Where the maps are pinned.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -60,6 +61,24 @@ impl FromStr for DeviceGlob {
             Some(bad) => Err(format!("no device name holds {bad:?}")),
             None => Ok(Self(text.to_owned())),
         }
+    }
+}
+
+/// Source ports: `LOW-HIGH`, from 1024 on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PortRange(pub RangeInclusive<u16>);
+
+impl FromStr for PortRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let ports = text.split_once('-').and_then(|(low, high)| {
+            let (low, high): (u16, u16) = (low.trim().parse().ok()?, high.trim().parse().ok()?);
+            (low >= 1024 && low <= high).then_some(low..=high)
+        });
+        ports.map(Self).ok_or_else(|| {
+            format!("`{text}` is no range of ports from 1024 on; write it like 20000-29999")
+        })
     }
 }
 
@@ -218,6 +237,15 @@ mod tests {
         assert_eq!("64Mi".parse(), Ok(MapSize(MapSize::MAX)));
         for bad in ["", "0", "1", "-5", "65Mi", "4294967296", "10k", "Ki", "4194304Ki"] {
             assert!(bad.parse::<MapSize>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn source_ports_are_a_range_above_the_privileged_ones() {
+        assert_eq!("20000-29999".parse(), Ok(PortRange(20_000..=29_999)));
+        assert_eq!("1024-1024".parse(), Ok(PortRange(1024..=1024)));
+        for bad in ["", "20000", "1023-2000", "3000-2000", "1024-65536", "a-b"] {
+            assert!(bad.parse::<PortRange>().is_err(), "{bad}");
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 use kproxy_common::abi::program;
 
 use super::{attach, error::Error, pins::PinDirs};
-use crate::node;
+use crate::node::{self, nft::Repair};
 
 /// What [`cleanup`] did.
 #[derive(Debug, Default)]
@@ -37,13 +37,9 @@ pub fn cleanup(bpffs_root: &Path) -> Cleanup {
         }
     }
     remove_filters(&mut done);
-    match node::nft::is_present() {
-        Ok(true) => match node::nft::remove() {
-            Ok(()) => done.removed.push("nftables table inet kproxy".to_owned()),
-            Err(error) => done.errors.push(error.into()),
-        },
-        // Without nft no kproxy has made a table.
-        Ok(false) | Err(node::nft::Error::NoNft(_)) => {}
+    match node::nft::remove_if_present() {
+        Ok(Repair::Removed) => done.removed.push("nftables table inet kproxy".to_owned()),
+        Ok(Repair::Intact | Repair::Written(_)) => {}
         Err(error) => done.errors.push(error.into()),
     }
     done

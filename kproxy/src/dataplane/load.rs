@@ -9,8 +9,8 @@ use aya::{
     util::KernelVersion,
 };
 use kproxy_common::{
-    abi::{GLOBAL_HAS_SET_RETVAL, map, program},
-    config::Config,
+    abi::{GLOBAL_KERNEL_FEATURES, kernel_feature, map, program},
+    config::{Config, Uplink},
     counters::{DropKey, ServiceCounters},
     filter,
     flow::{FlowKey, FlowValue},
@@ -34,7 +34,9 @@ pub(super) struct Loaded {
     /// The maps that the writer owns.
     pub(super) maps: KernelMaps,
     /// The flow table.
-    pub(super) flows: HashMap<MapData, FlowKey, FlowValue>,
+    pub(super) flows: Flows,
+    /// Source addresses by device.
+    pub(super) uplinks: Uplinks,
     /// Pinned maps whose size is not the one asked for.
     pub(super) notices: Vec<Problem>,
 }
@@ -49,7 +51,7 @@ struct Layout {
     capacity: Option<(u32, &'static str)>,
 }
 
-fn layouts(settings: &Settings) -> [Layout; 11] {
+fn layouts(settings: &Settings) -> [Layout; 12] {
     let map = |name, kind, key, value, capacity| Layout { name, kind, key, value, capacity };
     let services = Some((settings.max_services, "--max-services"));
     let names = Some((settings.max_services.div_ceil(2), "--max-services"));
@@ -69,6 +71,7 @@ fn layouts(settings: &Settings) -> [Layout; 11] {
         map(map::SLOTS, MapType::Array, index, size_of::<Slot>(), slots),
         map(map::FILTER, MapType::Array, index, size_of::<u64>(), None),
         map(map::CONFIG, MapType::Array, index, size_of::<Config>(), None),
+        map(map::UPLINKS, MapType::Hash, index, size_of::<Uplink>(), None),
         map(map::NAMES, MapType::Hash, index, size_of::<Name>(), names),
         map(map::FLOWS, MapType::Hash, size_of::<FlowKey>(), size_of::<FlowValue>(), flows),
         map(map::FLOW_FILTER, MapType::Array, index, size_of::<[u8; 8]>(), None),
@@ -97,10 +100,9 @@ pub(super) fn load(bytes: &[u8], settings: &Settings, dirs: &PinDirs) -> Result<
         }
     }
 
-    let has_set_retval =
-        u8::from(KernelVersion::current().is_ok_and(|now| now >= KernelVersion::new(5, 18, 0)));
+    let features = kernel_features();
     let mut loader = EbpfLoader::new();
-    loader.override_global(GLOBAL_HAS_SET_RETVAL, &has_set_retval, true);
+    loader.override_global(GLOBAL_KERNEL_FEATURES, &features, true);
     for layout in &layouts {
         loader.map_pin_path(layout.name, dirs.map(layout.name));
         if let Some((capacity, _)) = layout.capacity {
@@ -112,8 +114,17 @@ pub(super) fn load(bytes: &[u8], settings: &Settings, dirs: &PinDirs) -> Result<
         _ => Error::Load { why: chain(&error) },
     })?;
     load_programs(&mut object, dirs, memlock)?;
-    let (maps, flows) = take_maps(&mut object, is_new)?;
-    Ok(Loaded { object, maps, flows, notices })
+    let (maps, flows, uplinks) = take_maps(&mut object, is_new)?;
+    Ok(Loaded { object, maps, flows, uplinks, notices })
+}
+
+/// Bits of [`kernel_feature`] that this kernel has; none when its version cannot be told.
+fn kernel_features() -> u32 {
+    let Ok(now) = KernelVersion::current() else { return 0 };
+    kernel_feature::SINCE
+        .into_iter()
+        .filter(|(_, major, minor)| now >= KernelVersion::new(*major, *minor, 0))
+        .fold(0, |features, (feature, ..)| features | feature)
 }
 
 /// Before kernel 5.11 maps and programs count against RLIMIT_MEMLOCK (commit d5299b67dd59 and its
@@ -237,9 +248,10 @@ fn pin_program(program: &mut Program, name: &str, dirs: &PinDirs) -> Result<(), 
     fs::rename(&fresh, &path).map_err(failed)
 }
 
-type Flows = HashMap<MapData, FlowKey, FlowValue>;
+pub(super) type Flows = HashMap<MapData, FlowKey, FlowValue>;
+pub(super) type Uplinks = HashMap<MapData, u32, Uplink>;
 
-fn take_maps(object: &mut Ebpf, is_new: bool) -> Result<(KernelMaps, Flows), Error> {
+fn take_maps(object: &mut Ebpf, is_new: bool) -> Result<(KernelMaps, Flows, Uplinks), Error> {
     fn typed<T: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &str) -> Result<T, Error> {
         let map = object
             .take_map(name)
@@ -269,5 +281,5 @@ fn take_maps(object: &mut Ebpf, is_new: bool) -> Result<(KernelMaps, Flows), Err
         return Err(Error::Load { why: format!("map {} has {why}", map::FILTER) });
     }
     let maps = KernelMaps::new(parts).map_err(Error::Maps)?;
-    Ok((maps, typed(object, map::FLOWS)?))
+    Ok((maps, typed(object, map::FLOWS)?, typed(object, map::UPLINKS)?))
 }

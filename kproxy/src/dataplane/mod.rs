@@ -22,18 +22,21 @@ mod sweep;
 mod sys;
 #[cfg(test)]
 mod tests;
+mod uplinks;
 mod writer;
 
-use std::{collections::BTreeSet, fs::File, net::IpAddr, path::PathBuf, time::Duration};
-
-use aya::{
-    Ebpf,
-    maps::{HashMap, IterableMap as _, MapData},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    net::IpAddr,
+    path::PathBuf,
+    time::Duration,
 };
+
+use aya::{Ebpf, maps::IterableMap as _};
 use kproxy_common::{
     abi,
-    config::Config,
-    flow::{FlowKey, FlowValue},
+    config::{Config, Uplink, config_flags},
 };
 use nix::{
     fcntl::{Flock, FlockArg},
@@ -110,9 +113,12 @@ pub struct Dataplane {
     dirs: PinDirs,
     object: Ebpf,
     writer: Writer<KernelMaps>,
-    flows: HashMap<MapData, FlowKey, FlowValue>,
+    flows: load::Flows,
+    uplinks: load::Uplinks,
     /// Flow entries at the last sweep.
     flow_entries: usize,
+    /// Connections that netfilter masquerades, at the last sweep.
+    masqueraded: Option<usize>,
     tc: TcMode,
     /// Devices that the uplink programs are attached to.
     devices: BTreeSet<Device>,
@@ -133,14 +139,17 @@ impl Dataplane {
         node::bpffs::ensure(&settings.bpffs_root)?;
         let dirs = PinDirs::new(&settings.bpffs_root);
         let lock = lock(&dirs)?;
-        let load::Loaded { object, maps, flows, notices } = load::load(OBJECT, settings, &dirs)?;
+        let load::Loaded { object, maps, flows, uplinks, notices } =
+            load::load(OBJECT, settings, &dirs)?;
         Ok(Self {
             settings: settings.clone(),
             dirs,
             object,
             writer: Writer::open(maps).map_err(Error::Maps)?,
             flows,
+            uplinks,
             flow_entries: 0,
+            masqueraded: None,
             tc: TcMode::of_kernel(),
             devices: BTreeSet::new(),
             notices,
@@ -172,10 +181,28 @@ impl Dataplane {
         self.writer.set_node_addresses(addresses)
     }
 
-    /// Sets what the programs read at run time. Whether it differs from before. To be called
-    /// before [`Self::attach_cgroup`].
-    pub fn set_config(&mut self, config: Config) -> bool {
+    /// Changes what the programs read at run time. Whether it differs from before. The namespace of
+    /// the node must be known before [`Self::attach_cgroup`].
+    pub fn change_config(&mut self, change: impl FnOnce(&mut Config)) -> bool {
+        let mut config = self.writer.config();
+        change(&mut config);
         self.writer.set_config(&config)
+    }
+
+    /// Whether kproxy's nftables table is needed: the programs mark connections for it, or have
+    /// done so and the connections live on. `None` before the first sweep, when that is not known.
+    pub fn needs_netfilter(&mut self) -> Option<bool> {
+        if self.writer.config().flags & config_flags::NETFILTER != 0 {
+            return Some(true);
+        }
+        self.masqueraded.map(|connections| connections > 0)
+    }
+
+    /// Sets the source addresses of connections to backends elsewhere, by device index. Writes
+    /// only what differs.
+    pub fn set_uplinks(&mut self, wanted: &BTreeMap<u32, Uplink>) -> Report {
+        let problems = uplinks::set(&mut self.uplinks, wanted);
+        Report { problems, ..Report::default() }
     }
 
     /// Attaches the socket programs, or gives the links that are there the new programs.
@@ -188,7 +215,7 @@ impl Dataplane {
     }
 
     /// Attaches the uplink programs to these devices and takes them off all others. Every device
-    /// is tried, whatever fails. Needs kproxy's nftables table ([`node::nft::ensure`]).
+    /// is tried, whatever fails.
     pub fn sync_devices(&mut self, devices: &[Device]) -> Report {
         let wanted: BTreeSet<Device> = devices.iter().cloned().collect();
         let gone: Vec<Device> = self.devices.difference(&wanted).cloned().collect();
@@ -207,6 +234,7 @@ impl Dataplane {
         let sets = sweep::Sets { services: self.writer.services(), slots: self.writer.slots() };
         let report = sweep::sweep(&mut self.flows, &sets, now()).map_err(Error::Maps)?;
         self.flow_entries = report.entries - report.removed;
+        self.masqueraded = Some(report.masqueraded);
         Ok(report)
     }
 

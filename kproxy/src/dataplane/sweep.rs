@@ -27,6 +27,8 @@ pub struct SweepReport {
     pub entries: usize,
     /// Entries removed.
     pub removed: usize,
+    /// Connections that netfilter masqueraded when the sweep began.
+    pub masqueraded: usize,
 }
 
 /// The backend sets in force, as the programs see them.
@@ -59,11 +61,14 @@ pub(crate) fn sweep(
     let entries = sys::read_hash(flows)?;
     let now = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
     let dead = forget(&entries, now, |index, addr, port| sets.holds(index, addr, port));
+    let is_masqueraded =
+        |(_, value): &&(FlowKey, FlowValue)| value.flags & flow_flags::MASQUERADE != 0;
+    let masqueraded = entries.iter().filter(is_masqueraded).count();
     for key in &dead {
         // The programs may have removed it meanwhile.
         let _gone_already = flows.remove(key);
     }
-    Ok(SweepReport { entries: entries.len(), removed: dead.len() })
+    Ok(SweepReport { entries: entries.len(), removed: dead.len(), masqueraded })
 }
 
 /// Which entries are to be forgotten. Pure: all facts come from the arguments.
@@ -79,10 +84,10 @@ fn forget(
         .collect();
     let mut dead = Vec::new();
     for (key, value) in entries.iter().filter(|(_, value)| !is_reverse(value)) {
-        let reverse_key = key.reverse_for(value.addr, value.port);
+        let reverse_key = value.translated(key.proto).reversed();
         let other = reverse.get_mut(&reverse_key);
         // A reverse entry that names another frontend belongs to another connection.
-        let own = other.filter(|(other, _)| other.addr == key.dst && other.port == key.dst_port);
+        let own = other.filter(|(other, _)| other.translated(key.proto).reversed() == *key);
         let Some((other, has_forward)) = own else {
             if age(value.last_seen, now) >= HALF_AGE {
                 dead.push(*key);
@@ -142,6 +147,8 @@ mod tests {
         let forward = FlowValue {
             addr: addr("10.244.1.5"),
             port: Port::new(8080),
+            peer: key.src,
+            peer_port: key.src_port,
             flags: there.0,
             service: 2,
             last_seen: NOW - there.1,
@@ -150,12 +157,14 @@ mod tests {
         let reverse = FlowValue {
             addr: key.dst,
             port: key.dst_port,
+            peer: key.src,
+            peer_port: key.src_port,
             flags: flow_flags::REVERSE | back.0,
             service: 2,
             last_seen: NOW - back.1,
             ..FlowValue::default()
         };
-        [(key, forward), (key.reverse_for(forward.addr, forward.port), reverse)]
+        [(key, forward), (forward.translated(proto).reversed(), reverse)]
     }
 
     fn dead(entries: &[(FlowKey, FlowValue)], holds: bool) -> usize {

@@ -168,7 +168,7 @@ fn a_restart_writes_nothing_and_keeps_every_link() {
             [plan("a", "10.96.0.1", 30_001, &[8001, 8002]), plan("b", "10.96.0.2", 30_002, &[])];
         let nodes = [ip("127.0.0.1"), ip("192.0.2.1")].into();
         let mut first = sandbox.open();
-        assert!(first.set_config(Config { host_netns: 7, ..Config::default() }));
+        assert!(first.change_config(|config| config.host_netns = 7));
         assert!(first.set_node_addresses(&nodes).problems.is_empty());
         let report = first.reconcile(plans.clone());
         assert_eq!((report.words, report.problems.as_slice()), (2, &[][..]));
@@ -183,7 +183,7 @@ fn a_restart_writes_nothing_and_keeps_every_link() {
         drop(first);
         let Change::Set(b) = change else { unreachable!() };
         let mut second = sandbox.open();
-        assert!(!second.set_config(Config { host_netns: 7, ..Config::default() }));
+        assert!(!second.change_config(|config| config.host_netns = 7));
         assert!(second.set_node_addresses(&nodes).is_empty());
         assert!(second.reconcile([plans[0].clone(), b]).is_empty());
         second.attach_cgroup().unwrap();
@@ -234,7 +234,7 @@ fn a_socket_reaches_a_backend_also_after_the_daemon_is_gone() {
         let port = listener.local_addr().unwrap().port();
         let mut dataplane = sandbox.open();
         let host_netns = node::netns::cookie().unwrap();
-        dataplane.set_config(Config { host_netns, ..Config::default() });
+        dataplane.change_config(|config| config.host_netns = host_netns);
         dataplane.set_node_addresses(&[ip("127.0.0.1")].into());
         dataplane.reconcile([plan("web", "10.96.0.1", 30_001, &[port])]);
         let connect = |to: &str| sandbox.shell(&format!("exec 3<>/dev/tcp/{to}")).status.success();
@@ -424,18 +424,23 @@ fn flows_are_read_and_swept() {
             let forward = FlowValue {
                 addr: backend.0,
                 port: backend.1,
+                peer: key.src,
+                peer_port: key.src_port,
                 last_seen: seconds,
                 ..FlowValue::default()
             };
             let reverse = FlowValue {
                 addr: key.dst,
                 port: key.dst_port,
+                peer: key.src,
+                peer_port: key.src_port,
                 flags: kproxy_common::flow::flow_flags::REVERSE,
                 last_seen: seconds,
                 ..FlowValue::default()
             };
             dataplane.flows.insert(key, forward, 0).unwrap();
-            dataplane.flows.insert(key.reverse_for(backend.0, backend.1), reverse, 0).unwrap();
+            let reverse_key = forward.translated(key.proto).reversed();
+            dataplane.flows.insert(reverse_key, reverse, 0).unwrap();
         };
         (1..=20).for_each(&mut open);
         let rows = sandbox.pins().flows().unwrap();

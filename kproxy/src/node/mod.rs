@@ -1,7 +1,10 @@
 //! What kproxy knows of and changes on the node itself: devices, addresses, cgroups, bpffs and one
 //! nftables table. Nothing here touches BPF maps or links.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 pub mod bpffs;
 pub mod cgroup;
@@ -9,8 +12,11 @@ pub mod netns;
 pub mod nft;
 pub mod roles;
 mod rtnl;
+pub mod source_ports;
+pub mod sources;
 pub mod watch;
 
+pub use self::sources::Sources;
 use crate::model::Problem;
 
 /// A device that gets the tc programs.
@@ -29,6 +35,11 @@ pub struct Device {
 pub struct NodeState {
     /// Devices that lead to other nodes and to clients.
     pub devices: Vec<Device>,
+    /// Source addresses for connections to backends elsewhere, by index of the uplink: of those on
+    /// which the programs can change the source.
+    pub sources: BTreeMap<u32, Sources>,
+    /// Connections may go where the programs cannot change the source: netfilter must do it.
+    pub needs_masquerade: bool,
     /// Every unicast address of the node, loopback included, IPv6 link-local left out.
     pub addresses: BTreeSet<IpAddr>,
     /// Devices that should get the programs and cannot.

@@ -1,4 +1,5 @@
-//! kproxy's own nftables table: masquerade and reject what the packet path has marked.
+//! kproxy's own nftables table: masquerades what the packet path has marked, where the programs
+//! cannot change the source themselves. On most nodes there is none.
 //!
 //! The rules are written with the `nft` command, as kube-proxy does: it is the one stable interface
 //! of nftables, and the table is written once a start, never for a Service. Written again it is when
@@ -9,7 +10,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use kproxy_common::abi::{MARK_MASQUERADE, MARK_REJECT};
+use kproxy_common::abi::MARK_MASQUERADE;
 
 use crate::model::Problem;
 
@@ -39,7 +40,7 @@ impl Error {
             Self::Refused { action, message } => (
                 format!("{action}: nft says: {message}"),
                 "check that the kernel has nf_tables with NAT (modprobe nft_chain_nat nft_masq \
-                 nft_fib_inet nft_reject_inet) and that kproxy has CAP_NET_ADMIN",
+                 nft_fib_inet) and that kproxy has CAP_NET_ADMIN",
             ),
         };
         Problem::new(
@@ -60,32 +61,22 @@ impl Error {
 ///   costs retransmissions of a minute (kubernetes/kubernetes#88986).
 /// - The port is drawn at random from above the default NodePort range, so that the answer to a UDP
 ///   datagram never looks like a request to a NodePort.
-/// - TCP is refused with a reset: ICMP errors to one client are limited to one a second after the
-///   first six (icmp_ratelimit), and the seventh connection would time out.
 fn rules() -> String {
-    let (masquerade, reject) = (MARK_MASQUERADE, MARK_REJECT);
     format!(
         "table {TABLE} {{}}
 delete table {TABLE}
 table {TABLE} {{
-  comment \"kproxy: what the packet path has marked; see docs/decisions/0004\"
+  comment \"kproxy: what the packet path has marked; see docs/decisions/0010\"
   chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept;
     meta mark & {masquerade:#x} == {masquerade:#x} meta l4proto {{ tcp, udp }} \
 fib saddr type != local meta mark set meta mark & {keep:#x} \
 counter masquerade to :32768-65535 fully-random
   }}
-  chain prerouting {{
-    type nat hook prerouting priority dstnat; policy accept;
-    meta mark & {reject:#x} == {reject:#x} counter jump refuse
-  }}
-  chain refuse {{
-    meta l4proto tcp reject with tcp reset
-    reject with icmpx type port-unreachable
-  }}
 }}
 ",
-        keep = !masquerade,
+        masquerade = MARK_MASQUERADE,
+        keep = !MARK_MASQUERADE,
     )
 }
 
@@ -101,6 +92,8 @@ pub enum Repair {
     Intact,
     /// It was missing or changed, and has been written again. Holds what it looks like now.
     Written(String),
+    /// It was there and has been removed ([`remove_if_present`]).
+    Removed,
 }
 
 /// Writes the table unless it looks as it did when it was `written` ([`Repair::Written`]).
@@ -128,6 +121,18 @@ fn list() -> Result<Option<String>, Error> {
 /// Removes the table. Not being there is success.
 pub fn remove() -> Result<(), Error> {
     run("remove", &["-f", "-"], &format!("table {TABLE} {{}}\ndelete table {TABLE}\n"))
+}
+
+/// Removes the table if it is there. Without `nft` there is none.
+///
+/// # Errors
+/// nft refuses.
+pub fn remove_if_present() -> Result<Repair, Error> {
+    match is_present() {
+        Ok(true) => remove().map(|()| Repair::Removed),
+        Ok(false) | Err(Error::NoNft(_)) => Ok(Repair::Intact),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether the table is there.
@@ -176,6 +181,5 @@ mod tests {
         let rules = rules();
         assert!(rules.contains("fib saddr type != local meta mark set"));
         assert!(rules.contains("meta mark set meta mark & 0xffffbfff counter masquerade"));
-        assert_eq!(rules.matches("jump refuse").count(), 1);
     }
 }

@@ -72,6 +72,8 @@ pub struct Uplinks {
     pub devices: Vec<Device>,
     /// Those that the programs cannot read.
     pub problems: Vec<Problem>,
+    /// Names were given, and they leave out a device that the rule chooses.
+    pub left_out: bool,
 }
 
 /// The uplinks among `links`. `names` replaces the rule when it is not empty.
@@ -95,6 +97,8 @@ pub fn uplinks(links: &[Link], names: &[WildMatch]) -> Uplinks {
         }
     }
     uplinks.devices.sort();
+    uplinks.left_out =
+        links.iter().any(|link| is_uplink(link, links) && !uplinks.devices.contains(&link.device));
     uplinks
 }
 
@@ -189,6 +193,9 @@ mod tests {
     #[test]
     fn names_replace_the_rule() {
         assert_eq!(names(&flannel(), &["eth*", "cni0"]), ["cni0", "eth0"]);
+        let left_out = |glob| uplinks(&flannel(), &[WildMatch::new(glob)]).left_out;
+        assert!(left_out("eth*") && !left_out("*"));
+        assert!(!uplinks(&flannel(), &[]).left_out);
     }
 
     #[test]

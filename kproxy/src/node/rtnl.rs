@@ -79,20 +79,27 @@ pub(super) async fn devices(
         links.extend(link(&message, defaults));
     }
     let mut addresses = BTreeSet::new();
+    // Last: the first address is what backends elsewhere see as their client.
+    let mut fleeting = Vec::new();
     let mut messages = handle.address().get().execute();
     while let Some(message) =
         messages.try_next().await.map_err(|error| Error::Dump("addresses", error))?
     {
-        let Some(ip) = usable_address(&message) else { continue };
+        let Some((ip, lasting)) = usable_address(&message) else { continue };
         let index = message.header.index;
         let link = links.iter_mut().find(|link| link.device.index == index);
         if link.as_ref().is_some_and(|link| link.device.name == KUBE_IPVS) {
             continue;
         }
         if let Some(link) = link {
-            link.addresses.push((ip, message.header.prefix_len));
+            let address = (ip, message.header.prefix_len);
+            if lasting { link.addresses.push(address) } else { fleeting.push((index, address)) }
         }
         addresses.insert(ip);
+    }
+    for (index, address) in fleeting {
+        let link = links.iter_mut().find(|link| link.device.index == index);
+        link.into_iter().for_each(|link| link.addresses.push(address));
     }
     Ok((links, addresses))
 }
@@ -131,8 +138,9 @@ fn is_default(route: &RouteMessage) -> bool {
 }
 
 /// The address, if packets to it reach this node: duplicate address detection (IPv6) may be at
-/// work on it still, or have found another owner. A deprecated address answers as before.
-fn usable_address(message: &AddressMessage) -> Option<IpAddr> {
+/// work on it still, or have found another owner. And whether it is one to begin connections with:
+/// a deprecated address only answers, a temporary one (RFC 8981) is replaced every day.
+fn usable_address(message: &AddressMessage) -> Option<(IpAddr, bool)> {
     let mut flags = AddressFlags::from_bits_retain(message.header.flags.bits().into());
     let (mut local, mut address) = (None, None);
     for attribute in &message.attributes {
@@ -150,7 +158,9 @@ fn usable_address(message: &AddressMessage) -> Option<IpAddr> {
     if pending || flags.contains(AddressFlags::Dadfailed) {
         return None;
     }
-    local.or(address)
+    // IFA_F_TEMPORARY is the number of IFA_F_SECONDARY, which IPv4 means by it.
+    let is_fleeting = flags.intersects(AddressFlags::Deprecated | AddressFlags::Secondary);
+    Some((local.or(address)?, !is_fleeting))
 }
 
 fn link(message: &LinkMessage, defaults: &BTreeSet<u32>) -> Option<Link> {
@@ -287,20 +297,22 @@ mod tests {
     fn addresses_count_once_they_are_usable() {
         let ip: IpAddr = "2001:db8::1".parse().unwrap();
         for (flags, usable) in [
-            (AddressFlags::Permanent, true),
-            (AddressFlags::Tentative, false),
-            (AddressFlags::Tentative | AddressFlags::Optimistic, true),
-            (AddressFlags::Dadfailed | AddressFlags::Tentative, false),
-            (AddressFlags::Dadfailed, false),
-            (AddressFlags::Deprecated, true),
+            (AddressFlags::Permanent, Some(true)),
+            (AddressFlags::Tentative, None),
+            (AddressFlags::Tentative | AddressFlags::Optimistic, Some(true)),
+            (AddressFlags::Dadfailed | AddressFlags::Tentative, None),
+            (AddressFlags::Dadfailed, None),
+            (AddressFlags::Deprecated, Some(false)),
+            (AddressFlags::Secondary, Some(false)),
         ] {
+            let wanted = usable.map(|lasting| (ip, lasting));
             let mut message = AddressMessage::default();
             message.attributes.push(AddressAttribute::Address(ip));
             message.header.flags = AddressHeaderFlags::from_bits_retain(flags.bits() as u8);
-            assert_eq!(usable_address(&message), usable.then_some(ip), "header {flags:?}");
+            assert_eq!(usable_address(&message), wanted, "header {flags:?}");
             message.header.flags = AddressHeaderFlags::empty();
             message.attributes.push(AddressAttribute::Flags(flags));
-            assert_eq!(usable_address(&message), usable.then_some(ip), "attribute {flags:?}");
+            assert_eq!(usable_address(&message), wanted, "attribute {flags:?}");
         }
     }
 
@@ -309,7 +321,7 @@ mod tests {
         let [near, far] = ["192.0.2.1", "192.0.2.2"].map(|ip| ip.parse::<IpAddr>().unwrap());
         let mut message = AddressMessage::default();
         message.attributes = vec![AddressAttribute::Local(near), AddressAttribute::Address(far)];
-        assert_eq!(usable_address(&message), Some(near));
+        assert_eq!(usable_address(&message), Some((near, true)));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::{
     NodeState,
     roles::{self, Uplinks},
     rtnl::{self, News},
+    sources,
 };
 
 /// How long to wait for further messages before looking: one `ip link add` makes several.
@@ -152,8 +153,10 @@ impl Session {
         }
         let (links, mut addresses) = rtnl::devices(&self.handle, &self.defaults).await?;
         addresses.retain(|ip| ip.is_loopback() || roles::is_global(ip));
-        let Uplinks { devices, problems } = roles::uplinks(&links, names);
-        Ok(NodeState { devices, addresses, problems })
+        let Uplinks { devices, problems, left_out } = roles::uplinks(&links, names);
+        let sources = sources::sources(&links, &devices);
+        let needs_masquerade = left_out || devices.iter().any(|device| !device.ethernet);
+        Ok(NodeState { devices, sources, needs_masquerade, addresses, problems })
     }
 }
 

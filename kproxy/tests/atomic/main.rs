@@ -97,7 +97,8 @@ fn plan(number: u32) -> ServicePortPlan {
 /// Which change the backend belongs to that a new connection gets.
 fn lookup(program: &SchedClassifier, client: Ipv4Addr, port: u16) -> u32 {
     let mut packet = Vec::new();
-    PacketBuilder::ethernet2([2; 6], [2; 6])
+    // To the address of the loopback device, which is where the kernel says the packet came in.
+    PacketBuilder::ethernet2([2; 6], [0; 6])
         .ipv4(client.octets(), VIP.octets(), 64)
         .udp(port, 80)
         .write(&mut packet, b"x")

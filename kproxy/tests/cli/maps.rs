@@ -121,14 +121,17 @@ fn fill(bpffs: &Path) {
     let value = |text, port, flags| FlowValue {
         addr: addr(text),
         port: Port::new(port),
+        peer: there.src,
+        peer_port: there.src_port,
         flags,
         service: 7,
         last_seen: 1,
         ..FlowValue::default()
     };
-    let back = there.reverse_for(addr("10.244.1.5"), Port::new(8080));
+    let forward = value("10.244.1.5", 8080, 0);
+    let back = forward.translated(proto::TCP).reversed();
     let flows = [
-        (there, value("10.244.1.5", 8080, 0)),
+        (there, forward),
         (back, value("192.0.2.1", 30_080, flow_flags::REVERSE | flow_flags::REPLIED)),
     ];
     hash(&mut ebpf, map::FLOWS, &flows);

@@ -10,10 +10,13 @@ use aya::{
     maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap},
     programs::{SchedClassifier, TestRunOptions},
 };
-use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
+use etherparse::{
+    Icmpv4Type, Icmpv6Type, Ipv4Header, NetSlice, PacketBuilder, SlicedPacket, TransportSlice,
+    icmpv4, icmpv6,
+};
 use kproxy_common::{
     abi::map,
-    config::{Config, Range},
+    config::{Config, Range, Uplink, config_flags},
     counters::{DropKey, ServiceCounters},
     drop_reason::DropReason,
     filter,
@@ -27,6 +30,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/kp
 /// TCX_NEXT and TC_ACT_SHOT.
 pub(crate) const NEXT: i32 = -1;
 pub(crate) const SHOT: i32 = 2;
+
+/// MAC address of the device of [`Programs::on_device`]; the loopback device has none.
+pub(crate) const DEVICE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
 /// What a program did with a packet.
 #[derive(Debug)]
@@ -54,6 +60,8 @@ impl Ran {
 /// All programs, with maps of their own.
 pub(crate) struct Programs {
     ebpf: Ebpf,
+    /// Index of the device that packets come in by, 0: the loopback device.
+    device: u32,
 }
 
 impl Programs {
@@ -74,7 +82,21 @@ impl Programs {
             let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
             program.load().unwrap_or_else(|error| panic!("{name}: {error:?}"));
         }
-        Self { ebpf }
+        let mut programs = Self { ebpf, device: 0 };
+        // Backends elsewhere are marked for netfilter, unless a test says otherwise.
+        let config = Config { flags: config_flags::NETFILTER, ..Config::default() };
+        programs.configure(|_| config);
+        programs
+    }
+
+    /// Instructions that the verifier walked, by program.
+    pub(crate) fn verified(&self) -> Vec<(String, u32)> {
+        let count =
+            |program: &aya::programs::Program| program.info().ok()?.verified_instruction_count();
+        self.ebpf
+            .programs()
+            .filter_map(|(name, program)| Some((name.to_owned(), count(program)?)))
+            .collect()
     }
 
     fn hash<K: aya::Pod, V: aya::Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
@@ -151,22 +173,46 @@ impl Programs {
         array.set(index, entry, 0).unwrap();
     }
 
+    /// Packets come in by this device of the current network namespace.
+    pub(crate) fn on_device(self, device: u32) -> Self {
+        Self { device, ..self }
+    }
+
+    pub(crate) fn uplink(&mut self, device: u32, uplink: Uplink) {
+        self.hash(map::UPLINKS).insert(device, uplink, 0).unwrap();
+    }
+
+    pub(crate) fn forget_uplink(&mut self, device: u32) {
+        self.hash::<u32, Uplink>(map::UPLINKS).remove(&device).unwrap();
+    }
+
+    pub(crate) fn configure(&mut self, change: impl FnOnce(Config) -> Config) {
+        let mut array = self.array::<Config>(map::CONFIG);
+        let config = array.get(&0, 0).unwrap();
+        array.set(0, change(config), 0).unwrap();
+    }
+
     pub(crate) fn cluster_cidr(&mut self, base: &str, len: u8) {
         let range = Range::new(base.parse().unwrap(), len);
-        let config = Config { host_netns: 0, cluster: [range, Range::default()] };
-        self.array(map::CONFIG).set(0, config, 0).unwrap();
+        self.configure(|config| Config { cluster: [range, Range::default()], ..config });
     }
 
     /// Runs one program on one packet.
     pub(crate) fn run(&mut self, program: &str, packet: &[u8]) -> Ran {
-        // struct __sk_buff; `mark` is its third word (include/uapi/linux/bpf.h).
-        let (ctx_in, mut ctx_out) = ([0u8; 192], [0u8; 192]);
+        // struct __sk_buff; `mark` is its third word, `ifindex` its eleventh
+        // (include/uapi/linux/bpf.h).
+        let (mut ctx_in, mut ctx_out) = ([0u8; 192], [0u8; 192]);
+        ctx_in[40..44].copy_from_slice(&self.device.to_ne_bytes());
+        let mut packet = packet.to_vec();
+        if self.device != 0 {
+            packet[..6].copy_from_slice(&DEVICE_MAC);
+        }
         let mut out = vec![0u8; packet.len() + 64];
         let program: &mut SchedClassifier =
             self.ebpf.program_mut(program).unwrap().try_into().unwrap();
         let result = program
             .test_run(TestRunOptions {
-                data_in: Some(packet),
+                data_in: Some(&packet),
                 data_out: Some(&mut out),
                 ctx_in: Some(&ctx_in),
                 ctx_out: Some(&mut ctx_out),
@@ -236,10 +282,10 @@ pub(crate) enum Tcp {
     Rst,
 }
 
-const PAYLOAD: &[u8] = b"odd payload";
+pub(crate) const PAYLOAD: &[u8] = b"odd payload";
 
 fn ethernet(from: IpAddr, to: IpAddr) -> etherparse::PacketBuilderStep<etherparse::IpHeaders> {
-    let link = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+    let link = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [0; 6]);
     match (from, to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => link.ipv4(from.octets(), to.octets(), 64),
         (IpAddr::V6(from), IpAddr::V6(to)) => link.ipv6(from.octets(), to.octets(), 64),
@@ -260,6 +306,51 @@ pub(crate) fn tcp(from: &str, to: &str, flags: Tcp) -> Vec<u8> {
     };
     let mut packet = Vec::new();
     step.write(&mut packet, PAYLOAD).unwrap();
+    packet
+}
+
+/// A TCP packet with so many bytes of data that must not be fragmented.
+pub(crate) fn tcp_of(from: &str, to: &str, bytes: usize) -> Vec<u8> {
+    let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
+    let mut packet = Vec::new();
+    let step = ethernet(from.ip(), to.ip()).tcp(from.port(), to.port(), 1000, 64_000).ack(1);
+    step.write(&mut packet, &vec![7; bytes]).unwrap();
+    packet
+}
+
+/// An ICMP error of `from` about `packet`: the network is unreachable, or there is no route.
+pub(crate) fn icmp_about(from: &str, to: &str, packet: &[u8]) -> Vec<u8> {
+    let step = ethernet(from.parse().unwrap(), to.parse().unwrap());
+    let mut error = Vec::new();
+    let inside = &packet[14..];
+    match from.parse().unwrap() {
+        IpAddr::V4(_) => step
+            .icmpv4(Icmpv4Type::DestinationUnreachable(icmpv4::DestUnreachableHeader::Network))
+            .write(&mut error, inside),
+        IpAddr::V6(_) => step
+            .icmpv6(Icmpv6Type::DestinationUnreachable(icmpv6::DestUnreachableCode::NoRoute))
+            .write(&mut error, inside),
+    }
+    .unwrap();
+    error
+}
+
+/// Time to live or hop limit.
+pub(crate) fn lives(packet: &[u8]) -> u8 {
+    packet[if packet[14] >> 4 == 4 { 22 } else { 21 }]
+}
+
+/// The packet with another time to live or hop limit.
+pub(crate) fn with_life(packet: &[u8], life: u8) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    if packet[14] >> 4 == 4 {
+        let (mut header, _) = Ipv4Header::from_slice(&packet[14..]).unwrap();
+        header.time_to_live = life;
+        header.header_checksum = header.calc_header_checksum();
+        packet[14..34].copy_from_slice(&header.to_bytes());
+    } else {
+        packet[21] = life;
+    }
     packet
 }
 

@@ -1,5 +1,6 @@
 //! Packet programs on single packets: packet in, verdict and packet out, counters moved.
-//! Needs root (BPF_PROG_TEST_RUN); touches no network.
+//! Needs root (BPF_PROG_TEST_RUN); sends nothing, the routes are those of own namespaces.
 
 mod harness;
 mod rows;
+mod snat;

@@ -6,17 +6,21 @@ use super::source::Source;
 const LONGEST_FILE: usize = 600;
 
 /// Files that may hold `unsafe` code.
-const UNSAFE: [&str; 15] = [
+const UNSAFE: [&str; 19] = [
     // Helper calls, packet and context access of the programs.
     "kproxy-ebpf/src/flow.rs",
+    "kproxy-ebpf/src/forward.rs",
     "kproxy-ebpf/src/hooks/ingress.rs",
     "kproxy-ebpf/src/hooks/socket.rs",
+    "kproxy-ebpf/src/icmp.rs",
     "kproxy-ebpf/src/lookup.rs",
     "kproxy-ebpf/src/main.rs",
     "kproxy-ebpf/src/maps.rs",
     "kproxy-ebpf/src/packet.rs",
     "kproxy-ebpf/src/pick.rs",
+    "kproxy-ebpf/src/refuse.rs",
     "kproxy-ebpf/src/rewrite.rs",
+    "kproxy-ebpf/src/route.rs",
     "kproxy-ebpf/src/stats.rs",
     // Marks the shared layouts as plain data.
     "kproxy-common/src/pod.rs",

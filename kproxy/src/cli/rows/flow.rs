@@ -24,6 +24,14 @@ fn halves(row: &FlowRow) -> Cell {
     }
 }
 
+fn source(row: &FlowRow) -> Cell {
+    match row.source {
+        Some(source) if source == row.client => Cell::new("client"),
+        Some(source) => Cell::new(source),
+        None => Cell::new("masqueraded"),
+    }
+}
+
 impl Row for FlowRow {
     const TITLE: &'static str = "Flows";
     const COLUMNS: &'static [Column<Self>] = &[
@@ -41,10 +49,7 @@ impl Row for FlowRow {
             .number()
             .wide(),
         Column::new("PROTOCOL", |row: &Self| Cell::new(protocol(row.protocol))).wide(),
-        Column::new("MASQUERADE", |row: &Self| {
-            Cell::new(if row.masquerade { "yes" } else { "no" })
-        })
-        .wide(),
+        Column::new("SOURCE", source).wide(),
         Column::new("SET", |row: &Self| Cell::new(scope_name(row.set))).wide(),
         Column::new("ENTRIES", halves).wide(),
     ];

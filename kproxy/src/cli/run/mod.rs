@@ -2,6 +2,7 @@
 
 mod netfilter;
 mod sink;
+mod snat;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +10,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use kproxy_common::config::{Config, Range};
+use kproxy_common::config::Range;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,7 @@ use wildmatch::WildMatch;
 
 use self::netfilter::Table;
 use self::sink::KernelSink;
+use self::snat::SourceNat;
 use super::args::RunArgs;
 use super::values::ClusterCidrs;
 use super::{Exit, daemon};
@@ -50,6 +52,8 @@ async fn serve(args: RunArgs) -> Result<Exit> {
         cluster_cidr,
         cgroup_root,
         devices,
+        snat,
+        snat_ports,
         max_services,
         max_slots,
         max_frontends,
@@ -73,9 +77,11 @@ async fn serve(args: RunArgs) -> Result<Exit> {
     };
     let mut dataplane = dataplane::Dataplane::open(&settings)?;
     let (sender, events) = mpsc::channel(EVENTS);
-    tokio::spawn(Table::write(&sender).keep(sender.clone()));
     let host_netns = netns::cookie().context("ask for the identity of the network namespace")?;
-    dataplane.set_config(Config { host_netns, cluster: ranges(&cluster_cidr) });
+    dataplane.change_config(|config| {
+        config.host_netns = host_netns;
+        config.cluster = ranges(&cluster_cidr);
+    });
 
     let names = devices.iter().map(|glob| WildMatch::new(glob.as_str())).collect();
     let state = node_watch::follow(names).await?;
@@ -83,7 +89,12 @@ async fn serve(args: RunArgs) -> Result<Exit> {
         warn!("no device leads out of this node yet; NodePorts answer once there is one");
     }
     let addresses = addresses_of(state.clone());
-    let sink = KernelSink::new(dataplane, state, sender.clone());
+    let snat = SourceNat::choose(snat, snat_ports)?;
+    // Before anything is attached; what this reports is reported again when the devices are.
+    let _told_later = snat.apply(&mut dataplane, &state.borrow());
+    let (table, table_needed) = watch::channel(dataplane.needs_netfilter());
+    tokio::spawn(Table::start(table_needed, &sender).keep(sender.clone()));
+    let sink = KernelSink::new(dataplane, state, snat, table, sender.clone());
     let feeding = feed(manifests, kubeconfig, node_name.clone(), sender, shutdown.clone());
     let settings = control::Settings::new(node_name, &run_dir);
     let result = tokio::select! {

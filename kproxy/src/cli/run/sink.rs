@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
+use super::snat::SourceNat;
 use crate::control::DataplaneSink;
 use crate::dataplane::{Dataplane, Report};
 use crate::model::Problem;
@@ -26,17 +27,23 @@ const REST: u32 = 20;
 pub(super) struct KernelSink {
     dataplane: Arc<Mutex<Dataplane>>,
     node: watch::Receiver<NodeState>,
+    snat: SourceNat,
+    table: Arc<watch::Sender<Option<bool>>>,
     events: mpsc::Sender<Event>,
 }
 
 impl KernelSink {
-    /// `events` takes the problems of devices to the control loop.
+    /// `table` is told whether the nftables table is needed; `events` takes the problems of devices
+    /// to the control loop.
     pub(super) fn new(
         dataplane: Dataplane,
         node: watch::Receiver<NodeState>,
+        snat: SourceNat,
+        table: watch::Sender<Option<bool>>,
         events: mpsc::Sender<Event>,
     ) -> Self {
-        Self { dataplane: Arc::new(Mutex::new(dataplane)), node, events }
+        let dataplane = Arc::new(Mutex::new(dataplane));
+        Self { dataplane, node, snat, table: Arc::new(table), events }
     }
 
     fn dataplane(&self) -> MutexGuard<'_, Dataplane> {
@@ -52,7 +59,7 @@ fn lock(dataplane: &Mutex<Dataplane>) -> MutexGuard<'_, Dataplane> {
 impl DataplaneSink for KernelSink {
     fn reconcile(&mut self, desired: Vec<ServicePortPlan>) -> Report {
         let report = self.dataplane().reconcile(desired);
-        sweep(&self.dataplane);
+        sweep(&self.dataplane, &self.table);
         report
     }
 
@@ -60,7 +67,7 @@ impl DataplaneSink for KernelSink {
         let udp = changes.iter().any(|change| change.id().protocol == Protocol::Udp);
         let report = self.dataplane().apply(changes);
         if udp {
-            sweep(&self.dataplane);
+            sweep(&self.dataplane, &self.table);
         }
         report
     }
@@ -77,11 +84,12 @@ impl DataplaneSink for KernelSink {
             Arc::clone(&self.dataplane),
             self.node.clone(),
             node.clone(),
+            self.snat.clone(),
+            Arc::clone(&self.table),
             self.events.clone(),
         ));
-        tokio::spawn(sweep_always(Arc::clone(&self.dataplane)));
-        let mut problems = self.dataplane().sync_devices(&node.devices).problems;
-        problems.extend(node.problems);
+        tokio::spawn(sweep_always(Arc::clone(&self.dataplane), Arc::clone(&self.table)));
+        let problems = serve(&mut self.dataplane(), &self.snat, &self.table, &node);
         if problems.is_empty() {
             return Ok(());
         }
@@ -97,21 +105,45 @@ async fn follow_devices(
     dataplane: Arc<Mutex<Dataplane>>,
     mut node: watch::Receiver<NodeState>,
     attached: NodeState,
+    snat: SourceNat,
+    table: Arc<watch::Sender<Option<bool>>>,
     events: mpsc::Sender<Event>,
 ) {
-    let seen = |state: &NodeState| (state.devices.clone(), state.problems.clone());
-    let mut known = seen(&attached);
+    // Addresses go to the control loop.
+    let without_addresses = |mut state: NodeState| {
+        state.addresses.clear();
+        state
+    };
+    let mut known = without_addresses(attached);
     while node.changed().await.is_ok() {
-        let now = seen(&node.borrow_and_update());
+        let now = without_addresses(node.borrow_and_update().clone());
         if now == known {
             continue;
         }
         known = now;
-        let (devices, unusable) = &known;
-        let mut problems = lock(&dataplane).sync_devices(devices).problems;
-        problems.extend(unusable.iter().cloned());
+        let problems = serve(&mut lock(&dataplane), &snat, &table, &known);
         tell(&events, "devices", problems).await;
     }
+}
+
+/// Serves the devices of the node as it is now; everything that is wrong with them.
+fn serve(
+    dataplane: &mut Dataplane,
+    snat: &SourceNat,
+    table: &watch::Sender<Option<bool>>,
+    node: &NodeState,
+) -> Vec<Problem> {
+    // A connection that comes in by a new device must find its source.
+    let mut problems = snat.apply(dataplane, node).problems;
+    problems.extend(dataplane.sync_devices(&node.devices).problems);
+    problems.extend(node.problems.iter().cloned());
+    tell_need(dataplane, table);
+    problems
+}
+
+fn tell_need(dataplane: &mut Dataplane, table: &watch::Sender<Option<bool>>) {
+    let needed = dataplane.needs_netfilter();
+    table.send_if_modified(|old| std::mem::replace(old, needed) != needed);
 }
 
 /// Tells the control loop all problems of `origin`.
@@ -121,18 +153,21 @@ async fn tell(events: &mpsc::Sender<Event>, origin: &str, problems: Vec<Problem>
     let _ended = events.send(standing).await;
 }
 
-async fn sweep_always(dataplane: Arc<Mutex<Dataplane>>) {
+async fn sweep_always(dataplane: Arc<Mutex<Dataplane>>, table: Arc<watch::Sender<Option<bool>>>) {
     let mut pause = SWEEP;
     loop {
         tokio::time::sleep(pause).await;
         let start = Instant::now();
-        sweep(&dataplane);
+        sweep(&dataplane, &table);
         pause = SWEEP.max(start.elapsed() * REST);
     }
 }
 
-fn sweep(dataplane: &Mutex<Dataplane>) {
-    match lock(dataplane).sweep() {
+fn sweep(dataplane: &Mutex<Dataplane>, table: &watch::Sender<Option<bool>>) {
+    let mut dataplane = lock(dataplane);
+    let swept = dataplane.sweep();
+    tell_need(&mut dataplane, table);
+    match swept {
         Ok(report) if report.removed > 0 => {
             debug!(entries = report.entries, removed = report.removed, "swept flows");
         }

@@ -2,6 +2,7 @@
 
 mod attached;
 mod print;
+mod source_nat;
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -14,6 +15,7 @@ use serde::Serialize;
 
 pub use attached::{Cgroup, Device};
 pub use print::print;
+pub use source_nat::SourceNat;
 
 use super::args::{Format, StatusArgs};
 use super::render::{Look, json, yaml};
@@ -21,7 +23,6 @@ use super::version::Version;
 use super::{Exit, daemon};
 use crate::dataplane::read::{DropRow, Pins, UsageRow};
 use crate::model::Problem;
-use crate::node::nft;
 
 /// From this fill on a map is a reason for concern, in percent.
 const NEARLY_FULL: f64 = 90.0;
@@ -44,9 +45,8 @@ pub struct Status {
     pub cgroup: Cgroup,
     /// Programs of the packet path, by device.
     pub devices: Vec<Device>,
-    /// Whether kproxy's nftables table is there, which masquerades and rejects for the packet path;
-    /// `None` if `nft` could not tell.
-    pub nftables_table: Option<bool>,
+    /// Who changes the source of connections to backends elsewhere.
+    pub source_nat: SourceNat,
     /// Addresses of this node, on which NodePorts answer.
     pub node_addresses: Vec<IpAddr>,
     /// How much is served.
@@ -159,7 +159,7 @@ fn collect(pins: &Pins, run_dir: &Path) -> Result<Status> {
         daemon: Daemon { running: pid.is_some(), pid },
         cgroup,
         devices,
-        nftables_table: nft::is_present().ok(),
+        source_nat: SourceNat::of(&pins.config()),
         node_addresses: pins.node_addresses()?.into_iter().collect(),
         totals: Totals {
             service_ports: services.len(),
@@ -200,7 +200,7 @@ impl Status {
                 device.missing.join(", ")
             ));
         }
-        if self.nftables_table == Some(false) && !self.devices.is_empty() {
+        if self.source_nat.is_broken() && !self.devices.is_empty() {
             reasons.push(
                 "the nftables table `inet kproxy` is missing: traffic from outside to backends on \
                  other nodes gets no answer; restart kproxy"

@@ -68,12 +68,7 @@ fn facts(out: &mut dyn Write, look: &Look, status: &Status) -> io::Result<()> {
     {
         fact(out, look, title, &device_text(device))?;
     }
-    let table = match status.nftables_table {
-        Some(true) => "table inet kproxy present",
-        Some(false) => "table inet kproxy missing",
-        None => "not known: `nft list tables` failed",
-    };
-    fact(out, look, "Netfilter", table)?;
+    fact(out, look, "Source NAT", &status.source_nat.text())?;
     if !status.node_addresses.is_empty() {
         let all: Vec<_> = status.node_addresses.iter().map(ToString::to_string).collect();
         fact(out, look, "Addresses", &all.join(", "))?;

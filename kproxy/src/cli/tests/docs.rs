@@ -9,7 +9,7 @@ use kproxy_common::abi;
 use super::{EACH, TERMINAL, dump, sample, typed};
 use crate::cli::args::{DumpTable, FilterArgs, Format};
 use crate::cli::render::json;
-use crate::cli::status::{Cgroup, Daemon, Device, Drops, Fill, Status, Totals, print};
+use crate::cli::status::{Cgroup, Daemon, Device, Drops, Fill, SourceNat, Status, Totals, print};
 use crate::cli::version::Version;
 use crate::dataplane::read::UsageRow;
 use crate::model::Problem;
@@ -45,7 +45,11 @@ fn status() -> Status {
                 missing: vec![abi::program::EGRESS_L3.into()],
             },
         ],
-        nftables_table: Some(true),
+        source_nat: SourceNat {
+            ports: Some("1024-29999".to_owned()),
+            netfilter: true,
+            nftables_table: Some(true),
+        },
         node_addresses: tables.addresses.iter().filter(|a| a.node).map(|a| a.addr).collect(),
         totals: Totals {
             service_ports: tables.services.len(),
@@ -139,7 +143,7 @@ fn status_in_order_says_so() {
 fn status_names_every_reason() {
     let mut status = status();
     status.cgroup.missing = vec![status.cgroup.attached.remove(0)];
-    status.nftables_table = Some(false);
+    status.source_nat.nftables_table = Some(false);
     status.judge();
     for part in [
         "`inet kproxy` is missing",

@@ -140,7 +140,11 @@ impl Builder {
             frontend: end(frontend),
             backend: end(backend),
             state,
-            masquerade: backend.contains("10.244.2."),
+            source: Some(if backend.contains("10.244.2.") {
+                end("192.0.2.11:17203")
+            } else {
+                end(client)
+            }),
             halves: FlowHalves::Both,
             idle_seconds: Some(idle),
             expires_in_seconds: state.timeout(number).saturating_sub(idle),

@@ -48,18 +48,6 @@ impl Pins {
     }
 }
 
-/// Key of the forward entry that a reverse entry belongs to.
-pub(crate) const fn forward_for(reverse: &FlowKey, value: &FlowValue) -> FlowKey {
-    FlowKey {
-        src: reverse.dst,
-        dst: value.addr,
-        src_port: reverse.dst_port,
-        dst_port: value.port,
-        proto: reverse.proto,
-        pad: [0; 3],
-    }
-}
-
 /// CLOCK_MONOTONIC in seconds: the clock of [`FlowValue::last_seen`].
 pub(crate) fn monotonic_seconds() -> io::Result<u32> {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?;
@@ -71,11 +59,11 @@ fn pair(entries: &HashMap<FlowKey, FlowValue>, now: u32) -> Vec<FlowRow> {
     for (key, value) in entries {
         if value.flags & flow_flags::REVERSE == 0 {
             let reverse = entries
-                .get(&key.reverse_for(value.addr, value.port))
+                .get(&value.translated(key.proto).reversed())
                 .filter(|reverse| reverse.flags & flow_flags::REVERSE != 0);
             rows.push(row(key, value, reverse, now));
         } else if entries
-            .get(&forward_for(key, value))
+            .get(&value.translated(key.proto).reversed())
             .is_none_or(|forward| forward.flags & flow_flags::REVERSE != 0)
         {
             rows.push(lone_reverse(key, value, now));
@@ -97,7 +85,7 @@ fn row(key: &FlowKey, forward: &FlowValue, reverse: Option<&FlowValue>, now: u32
         frontend: socket(key.dst, key.dst_port),
         backend: socket(forward.addr, forward.port),
         state,
-        masquerade: forward.flags & flow_flags::MASQUERADE != 0,
+        source: source_of(forward),
         halves,
         idle_seconds: idle,
         expires_in_seconds: state.timeout(key.proto).saturating_sub(idle.unwrap_or(0)),
@@ -111,13 +99,22 @@ fn lone_reverse(key: &FlowKey, value: &FlowValue, now: u32) -> FlowRow {
     let forward = FlowValue {
         addr: key.src,
         port: key.src_port,
+        peer: key.dst,
+        peer_port: key.dst_port,
+        flags: value.flags & flow_flags::SNAT,
         service: value.service,
         ..FlowValue::default()
     };
-    let mut row = row(&forward_for(key, value), &forward, Some(value), now);
+    let mut row = row(&value.translated(key.proto).reversed(), &forward, Some(value), now);
     row.halves = FlowHalves::ReverseOnly;
     row.expires_in_seconds = 0;
     row
+}
+
+/// What the backend sees as its client, if it is not netfilter that chooses.
+fn source_of(forward: &FlowValue) -> Option<SocketAddr> {
+    let known = forward.flags & flow_flags::MASQUERADE == 0;
+    known.then(|| socket(forward.peer, forward.peer_port))
 }
 
 fn socket(addr: Addr, port: Port) -> SocketAddr {
@@ -136,21 +133,26 @@ mod tests {
         text.parse::<IpAddr>().unwrap().into()
     }
 
-    #[test]
-    fn the_two_entries_of_a_connection_become_one_row() {
-        let key = FlowKey {
+    fn key() -> FlowKey {
+        FlowKey {
             src: addr("203.0.113.9"),
             dst: addr("192.0.2.1"),
             src_port: Port::new(40_000),
             dst_port: Port::new(30_080),
             proto: proto::TCP,
             pad: [0; 3],
-        };
-        let backend = (addr("10.244.1.5"), Port::new(8080));
+        }
+    }
+
+    /// Both values of a connection whose backend sees this source.
+    fn values(source: (&str, u16), flags: u16) -> (FlowValue, FlowValue) {
+        let key = key();
         let forward = FlowValue {
-            addr: backend.0,
-            port: backend.1,
-            flags: flow_flags::MASQUERADE,
+            addr: addr("10.244.1.5"),
+            port: Port::new(8080),
+            peer: addr(source.0),
+            peer_port: Port::new(source.1),
+            flags,
             service: 7,
             last_seen: 90,
             ..FlowValue::default()
@@ -158,27 +160,40 @@ mod tests {
         let reverse = FlowValue {
             addr: key.dst,
             port: key.dst_port,
-            flags: flow_flags::REVERSE | flow_flags::REPLIED,
-            service: 7,
+            peer: key.src,
+            peer_port: key.src_port,
+            flags: flow_flags::REVERSE | flow_flags::REPLIED | flags & flow_flags::SNAT,
             last_seen: 95,
-            ..FlowValue::default()
+            ..forward
         };
-        let reverse_key = key.reverse_for(backend.0, backend.1);
-        assert_eq!(forward_for(&reverse_key, &reverse), key);
+        (forward, reverse)
+    }
 
-        let rows = pair(&HashMap::from([(key, forward), (reverse_key, reverse)]), 100);
-        let [row] = rows.as_slice() else { panic!("{rows:?}") };
-        assert_eq!(row.client, "203.0.113.9:40000".parse().unwrap());
-        assert_eq!(row.frontend, "192.0.2.1:30080".parse().unwrap());
-        assert_eq!(row.backend, "10.244.1.5:8080".parse().unwrap());
-        assert_eq!((row.state, row.halves), (FlowState::Established, FlowHalves::Both));
-        assert_eq!((row.idle_seconds, row.id), (Some(5), 3));
-        assert_eq!(row.expires_in_seconds, 86_395);
+    #[test]
+    fn the_two_entries_of_a_connection_become_one_row() {
+        for (source, flags, shown) in [
+            (("203.0.113.9", 40_000), 0, Some("203.0.113.9:40000")),
+            (("203.0.113.9", 40_000), flow_flags::MASQUERADE, None),
+            (("192.0.2.1", 20_000), flow_flags::SNAT, Some("192.0.2.1:20000")),
+        ] {
+            let shown = shown.map(|text| text.parse().unwrap());
+            let (forward, reverse) = values(source, flags);
+            let reverse_key = forward.translated(proto::TCP).reversed();
+            let rows = pair(&HashMap::from([(key(), forward), (reverse_key, reverse)]), 100);
+            let [row] = rows.as_slice() else { panic!("{rows:?}") };
+            assert_eq!(row.client, "203.0.113.9:40000".parse().unwrap());
+            assert_eq!(row.frontend, "192.0.2.1:30080".parse().unwrap());
+            assert_eq!(row.backend, "10.244.1.5:8080".parse().unwrap());
+            assert_eq!((row.source, row.state), (shown, FlowState::Established));
+            assert_eq!((row.idle_seconds, row.id), (Some(5), 3));
+            assert_eq!((row.halves, row.expires_in_seconds), (FlowHalves::Both, 86_395));
 
-        let lone = pair(&HashMap::from([(reverse_key, reverse)]), 100);
-        assert_eq!(lone[0].halves, FlowHalves::ReverseOnly);
-        assert_eq!((lone[0].client, lone[0].backend), (row.client, row.backend));
-        let lone = pair(&HashMap::from([(key, forward)]), 100);
-        assert_eq!((lone[0].halves, lone[0].state), (FlowHalves::ForwardOnly, FlowState::Opening));
+            let lone = pair(&HashMap::from([(reverse_key, reverse)]), 100);
+            assert_eq!(lone[0].halves, FlowHalves::ReverseOnly);
+            assert_eq!((lone[0].client, lone[0].backend), (row.client, row.backend));
+            let lone = pair(&HashMap::from([(key(), forward)]), 100);
+            assert_eq!(lone[0].halves, FlowHalves::ForwardOnly);
+            assert_eq!(lone[0].state, FlowState::Opening);
+        }
     }
 }

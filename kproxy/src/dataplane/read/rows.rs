@@ -116,8 +116,9 @@ pub struct FlowRow {
     /// State of the connection.
     #[serde(serialize_with = "words::flow_state")]
     pub state: FlowState,
-    /// The backend is on another node and netfilter masquerades the connection.
-    pub masquerade: bool,
+    /// What the backend sees as its client: the client itself, or this node for a backend
+    /// elsewhere. `None`: netfilter masquerades the connection and knows.
+    pub source: Option<SocketAddr>,
     /// Which of the two entries exist. One alone is left over and soon swept.
     pub halves: FlowHalves,
     /// Seconds since the last packet of either direction; `None` before the first.

@@ -144,9 +144,14 @@ impl<M: Maps> Writer<M> {
         self.finish(report)
     }
 
-    /// The settings that the programs read. Whether they changed.
+    /// The settings that the programs read.
+    pub(crate) fn config(&mut self) -> Config {
+        self.maps.config().get(0).unwrap_or_default()
+    }
+
+    /// Changes the settings that the programs read. Whether they changed.
     pub(crate) fn set_config(&mut self, config: &Config) -> bool {
-        self.maps.config().get(0) != Some(*config) && self.maps.config().write(0, config)
+        self.config() != *config && self.maps.config().write(0, config)
     }
 
     /// Everything that is not in force now, as last reported.

@@ -1,0 +1,109 @@
+//! Packets of connections to backends elsewhere: both ends are rewritten and the packet goes on at
+//! once, past the stack. So do the ICMP errors about them.
+
+use aya_ebpf::programs::TcContext;
+use kproxy_common::{drop_reason::DropReason, flow::FlowValue};
+
+use crate::{
+    action,
+    icmp::IcmpError,
+    packet::{Packet, UDP_LEN, at},
+    refuse::{self, Error},
+    rewrite::rewrite,
+    route::{self, Route},
+};
+
+/// IPv4 "do not fragment" (RFC 791 section 3.1).
+const DO_NOT_FRAGMENT: u16 = 0x4000u16.to_be();
+
+/// What [`pass_on`] returns for a packet whose time is over. Actions are small numbers, and MTUs
+/// larger ones.
+const TIME_IS_OVER: i32 = -2;
+const LARGEST_ACTION: i32 = 64;
+
+/// Translates the packet and sends it on: the action of the program.
+#[inline(always)]
+pub(crate) fn forward<const L3: usize>(ctx: &TcContext, packet: &Packet, value: &FlowValue) -> i32 {
+    // The stack has room for one of the two calls only, not for one in the other.
+    let error = match pass_on::<L3>(ctx, packet, value) {
+        TIME_IS_OVER => Error::TIME_EXCEEDED,
+        mtu if mtu > LARGEST_ACTION => Error::too_big(mtu as u32),
+        action => return action,
+    };
+    refuse::error::<L3>(ctx, packet, &error, value.service)
+}
+
+/// The action, or why there is none: [`TIME_IS_OVER`], or the MTU that the packet exceeds.
+#[inline(never)]
+fn pass_on<const L3: usize>(ctx: &TcContext, packet: &Packet, value: &FlowValue) -> i32 {
+    action(value.service, try_pass_on::<L3>(ctx, packet, value))
+}
+
+#[inline(always)]
+fn try_pass_on<const L3: usize>(
+    ctx: &TcContext,
+    packet: &Packet,
+    value: &FlowValue,
+) -> Result<i32, DropReason> {
+    // Without an Ethernet header the kernel cannot redirect to a neighbour. Such devices get no
+    // connections of this kind, but their answers may come in there.
+    if L3 == 0 {
+        return Err(DropReason::NoRoute);
+    }
+    let skb = ctx.skb.skb;
+    let mut routed = value.translated(packet.key.proto);
+    // The kernel routes before it changes the source.
+    (routed.src, routed.src_port) = (packet.key.src, packet.key.src_port);
+    let mut route = Route::none();
+    route::find(skb, &routed, size(ctx, packet).ok_or(DropReason::RewriteFailed)?, &mut route);
+    if route.mtu != 0 {
+        if packet.v6 || *at::<u16>(ctx, packet.l3 + 6).unwrap_or(&0) & DO_NOT_FRAGMENT != 0 {
+            return Ok(route.mtu as i32);
+        }
+        // May be fragmented, which is left to the device: overlays do it.
+        route::find(skb, &routed, 0, &mut route);
+    }
+    if route.device == 0 {
+        return Err(DropReason::NoRoute);
+    }
+    if packet.life <= 1 {
+        return Ok(TIME_IS_OVER);
+    }
+    rewrite(ctx, packet, value, 1).ok_or(DropReason::RewriteFailed)?;
+    Ok(route::redirect(&mut route))
+}
+
+/// Translates an ICMP error and sends it on. Errors are not told of errors (RFC 1122 section 3.2.2).
+#[inline(always)]
+pub(crate) fn forward_error<const L3: usize>(
+    ctx: &TcContext,
+    error: &IcmpError,
+) -> Result<i32, DropReason> {
+    if L3 == 0 {
+        return Err(DropReason::NoRoute);
+    }
+    let mut route = Route::none();
+    route::find(ctx.skb.skb, &error.to, 0, &mut route);
+    if route.device == 0 || error.outer.life <= 1 {
+        return Err(DropReason::NoRoute);
+    }
+    error.rewrite::<L3>(ctx, 1).ok_or(DropReason::RewriteFailed)?;
+    Ok(route::redirect(&mut route))
+}
+
+/// Bytes of the largest IP packet that leaves for this one: of a segment, where the hardware or the
+/// kernel cuts it up.
+#[inline(always)]
+fn size(ctx: &TcContext, packet: &Packet) -> Option<u32> {
+    // SAFETY: a plain read of a live context.
+    let segment = unsafe { (*ctx.skb.skb).gso_size };
+    if segment == 0 {
+        return Some(ctx.len() - packet.l3 as u32);
+    }
+    let header = if packet.is_udp() {
+        UDP_LEN as u32
+    } else {
+        u32::from(*at::<u8>(ctx, packet.l4 + 12)? >> 4) * 4
+    };
+    Some((packet.l4 - packet.l3) as u32 + header + segment)
+}

@@ -1,0 +1,278 @@
+//! Answers that the programs make themselves: a reset or an ICMP error, out of the packet that it is
+//! about, back to where it came from. Netfilter could do it, but its hooks would put connection
+//! tracking into the way of every packet.
+
+use aya_ebpf::{
+    bindings::{__sk_buff, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
+    helpers::{
+        bpf_csum_diff, bpf_l4_csum_replace, bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail,
+    },
+    programs::TcContext,
+};
+use kproxy_common::{
+    checksum,
+    drop_reason::{DropReason, REFUSALS_A_SECOND},
+    flow::FlowKey,
+    net::{Addr, proto},
+};
+
+use crate::{
+    action,
+    flow::now,
+    maps::REFUSALS,
+    packet::{IPV4_LEN, IPV6_LEN, Packet, TCP_LEN, UDP_LEN, at, write},
+    rewrite::{IPV4_CHECKSUM, store},
+};
+
+/// Time to live of what starts here (net.ipv4.ip_default_ttl).
+const LIFE: u8 = 64;
+const ICMP_LEN: usize = 8;
+/// TCP flags RST and ACK, alone.
+const RST_ACK: u8 = 0x14;
+
+/// An ICMP error: its types and codes in IPv4 (RFC 792, RFC 1191) and IPv6 (RFC 4443), and the MTU.
+#[derive(Clone, Copy)]
+pub(crate) struct Error {
+    v4: [u8; 2],
+    v6: [u8; 2],
+    mtu: u32,
+}
+
+impl Error {
+    const PORT_UNREACHABLE: Self = Self { v4: [3, 3], v6: [1, 4], mtu: 0 };
+    pub(crate) const TIME_EXCEEDED: Self = Self { v4: [11, 0], v6: [3, 0], mtu: 0 };
+
+    /// The packet is larger than `mtu`.
+    #[inline(always)]
+    pub(crate) fn too_big(mtu: u32) -> Self {
+        Self { v4: [3, 4], v6: [2, 0], mtu }
+    }
+}
+
+/// Refuses a connection as the stack does for a closed port.
+#[inline(never)]
+pub(crate) fn refuse<const L3: usize>(ctx: &TcContext, packet: &Packet, service: u32) -> i32 {
+    if packet.is_udp() {
+        return error::<L3>(ctx, packet, &Error::PORT_UNREACHABLE, service);
+    }
+    action(service, try_reset::<L3>(ctx, packet))
+}
+
+#[inline(always)]
+fn try_reset<const L3: usize>(ctx: &TcContext, packet: &Packet) -> Result<i32, DropReason> {
+    check(&packet.key)?;
+    reset(ctx, packet).ok_or(DropReason::RewriteFailed)?;
+    send_back::<L3>(ctx).ok_or(DropReason::RewriteFailed)
+}
+
+/// Whether an answer may be sent: not to a group or nobody (RFC 1122 section 3.2.2), and not too
+/// many.
+#[inline(always)]
+fn check(key: &FlowKey) -> Result<(), DropReason> {
+    let first = if key.src.is_v4() { key.src.0[3] } else { key.src.0[0] }.to_ne_bytes()[0];
+    let nobody = if key.src.is_v4() { first == 0 || first >= 224 } else { first == 0xff };
+    if nobody || key.src == Addr::default() {
+        return Err(DropReason::RefusalLimit);
+    }
+    let Some(sent) = REFUSALS.get_ptr_mut(0) else { return Err(DropReason::RefusalLimit) };
+    // SAFETY: a live element of this CPU's copy.
+    let [second, count] = unsafe { &mut *sent };
+    let now = now();
+    if *second != now {
+        (*second, *count) = (now, 0);
+    }
+    *count += 1;
+    if *count > REFUSALS_A_SECOND { Err(DropReason::RefusalLimit) } else { Ok(()) }
+}
+
+/// Makes a reset out of a SYN (RFC 9293 section 3.5.2). Length and options stay: they say nothing in
+/// a reset, and a packet whose checksum the hardware is still to write keeps its layout.
+#[inline(always)]
+fn reset(ctx: &TcContext, packet: &Packet) -> Option<()> {
+    let l4 = packet.l4;
+    let [sequence, _, flags] = *at::<[u32; 3]>(ctx, l4 + 4)?;
+    let [offset, bits, ..] = flags.to_ne_bytes();
+    let header = u32::from(offset >> 4) * 4;
+    let total = ip_len(ctx, packet)? - (l4 - packet.l3) as u32;
+    // A SYN counts one, and so does each byte that comes with it (RFC 7413).
+    let length = total.saturating_sub(header) + u32::from(bits & 0x02 != 0);
+    let acknowledged = u32::from_be(sequence).wrapping_add(length).to_be();
+    let mut old = *at::<[u32; 3]>(ctx, l4 + 4)?;
+    let mut new = [0, acknowledged, u32::from_ne_bytes([offset, RST_ACK, 0, 0])];
+    // SAFETY: twelve live bytes each; the helper checks the offset.
+    unsafe {
+        let delta = bpf_csum_diff(old.as_mut_ptr(), 12, new.as_mut_ptr(), 12, 0);
+        let sum = packet.l4_checksum() as u32;
+        if bpf_l4_csum_replace(ctx.skb.skb, sum, 0, delta as u64, 0) != 0 {
+            return None;
+        }
+    }
+    write(ctx, l4 + 4, new)?;
+    // Swapping ports and addresses changes no sum.
+    write(ctx, l4, [packet.key.dst_port.0, packet.key.src_port.0])?;
+    answer_header(ctx, packet)
+}
+
+/// Bytes of the IP packet as its header says.
+#[inline(always)]
+fn ip_len(ctx: &TcContext, packet: &Packet) -> Option<u32> {
+    Some(if packet.v6 {
+        u32::from(u16::from_be(*at::<u16>(ctx, packet.l3 + 4)?)) + IPV6_LEN as u32
+    } else {
+        u32::from(u16::from_be(*at::<u16>(ctx, packet.l3 + 2)?))
+    })
+}
+
+/// Swaps the addresses of the IP header and renews its time to live.
+#[inline(always)]
+fn answer_header(ctx: &TcContext, packet: &Packet) -> Option<()> {
+    let key = &packet.key;
+    if packet.v6 {
+        let [a, b, c, _] = *at::<[u8; 4]>(ctx, packet.l3 + 4)?;
+        let (s, d) = (&key.dst.0, &key.src.0);
+        let first = u32::from_ne_bytes([a, b, c, LIFE]);
+        let words = [first, s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3]];
+        return store(ctx, packet.l3 + 4, &words);
+    }
+    let [life, protocol] = *at::<[u8; 2]>(ctx, packet.l3 + 8)?;
+    let (old, new) = ([life, protocol], [LIFE, protocol]);
+    let delta = u32::from(!u16::from_ne_bytes(old)) + u32::from(u16::from_ne_bytes(new));
+    let sum = *at::<u16>(ctx, packet.l3 + IPV4_CHECKSUM)?;
+    write(ctx, packet.l3 + 8, new)?;
+    write(ctx, packet.l3 + IPV4_CHECKSUM, checksum::apply(sum, delta))?;
+    write(ctx, packet.l3 + 12, [key.dst.v4_word(), key.src.v4_word()])
+}
+
+/// Answers with an ICMP error that holds the IP header and the first bytes of what follows.
+#[inline(never)]
+pub(crate) fn error<const L3: usize>(
+    ctx: &TcContext,
+    packet: &Packet,
+    error: &Error,
+    service: u32,
+) -> i32 {
+    action(service, try_error::<L3>(ctx, packet, error))
+}
+
+#[inline(always)]
+fn try_error<const L3: usize>(
+    ctx: &TcContext,
+    packet: &Packet,
+    error: &Error,
+) -> Result<i32, DropReason> {
+    check(&packet.key)?;
+    let made = if packet.v6 { make_v6(ctx, packet, error) } else { make_v4(ctx, packet, error) };
+    made.and_then(|()| send_back::<L3>(ctx)).ok_or(DropReason::RewriteFailed)
+}
+
+/// Cuts the packet after the first bytes of its TCP or UDP header. The sum of these bytes as they
+/// will be on the wire.
+#[inline(always)]
+fn cut(ctx: &TcContext, packet: &Packet) -> Option<(usize, u32)> {
+    let at_sum = packet.l4_checksum();
+    let skb = ctx.skb.skb;
+    let before = *at::<u16>(ctx, at_sum)?;
+    // A checksum that is still to be written (CHECKSUM_PARTIAL) is the one that this call leaves
+    // alone. What gets written makes the rest sum up to the inverse of what is there now.
+    // SAFETY: the helper checks the offset.
+    if unsafe { bpf_l4_csum_replace(skb, at_sum as u32, 0, 1, 0) } != 0 {
+        return None;
+    }
+    let pending = *at::<u16>(ctx, at_sum)? == before;
+    write(ctx, at_sum, before)?;
+    let kept = if packet.is_udp() { UDP_LEN } else { TCP_LEN };
+    let end = packet.l4 + kept;
+    // SAFETY: the helper checks the length.
+    if ctx.len() as usize > end && unsafe { bpf_skb_change_tail(skb, end as u32, 0) } != 0 {
+        return None;
+    }
+    if pending {
+        return Some((end, u32::from(!before)));
+    }
+    let sum = if packet.is_udp() {
+        sum_of(at::<[u32; 2]>(ctx, packet.l4)?)
+    } else {
+        sum_of(at::<[u32; 5]>(ctx, packet.l4)?)
+    };
+    Some((end, sum))
+}
+
+/// The folded sum of these words.
+#[inline(always)]
+fn sum_of<const N: usize>(words: &[u32; N]) -> u32 {
+    let words = words.as_ptr().cast_mut();
+    // SAFETY: live bytes, a multiple of four, which the helper only reads.
+    let sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, words, N as u32 * 4, 0) };
+    u32::from(checksum::fold(sum as u32))
+}
+
+#[inline(always)]
+fn make_room(skb: *mut __sk_buff, bytes: usize) -> Option<()> {
+    // SAFETY: the helper checks everything.
+    let made = unsafe { bpf_skb_adjust_room(skb, bytes as i32, BPF_ADJ_ROOM_MAC, 0) };
+    (made == 0).then_some(())
+}
+
+#[inline(always)]
+fn make_v4(ctx: &TcContext, packet: &Packet, error: &Error) -> Option<()> {
+    let (end, sum) = cut(ctx, packet)?;
+    make_room(ctx.skb.skb, IPV4_LEN + ICMP_LEN)?;
+    let (l3, key) = (packet.l3, &packet.key);
+    let length = (IPV4_LEN + ICMP_LEN + end - l3) as u16;
+    let [high, low] = length.to_be_bytes();
+    let mut header = [
+        // Version and length, type of service "internetwork control" (RFC 1812 section 4.3.2.5).
+        u32::from_ne_bytes([0x45, 0xc0, high, low]),
+        // Do not fragment.
+        u32::from_ne_bytes([0, 0, 0x40, 0]),
+        u32::from_ne_bytes([LIFE, proto::ICMP, 0, 0]),
+        key.dst.v4_word(),
+        key.src.v4_word(),
+    ];
+    let [lower, upper] = (!(sum_of(&header) as u16)).to_ne_bytes();
+    header[2] = u32::from_ne_bytes([LIFE, proto::ICMP, lower, upper]);
+    let mtu = (error.mtu as u16).to_be_bytes();
+    let mut icmp = [
+        u32::from_ne_bytes([error.v4[0], error.v4[1], 0, 0]),
+        u32::from_ne_bytes([0, 0, mtu[0], mtu[1]]),
+    ];
+    // The IP header inside sums up to nothing: it has a checksum of its own.
+    let [lower, upper] = (!checksum::fold(sum_of(&icmp) + sum)).to_ne_bytes();
+    icmp[0] = u32::from_ne_bytes([error.v4[0], error.v4[1], lower, upper]);
+    write(ctx, l3, header)?;
+    write(ctx, l3 + IPV4_LEN, icmp)
+}
+
+#[inline(always)]
+fn make_v6(ctx: &TcContext, packet: &Packet, error: &Error) -> Option<()> {
+    let (end, sum) = cut(ctx, packet)?;
+    let (l3, key) = (packet.l3, &packet.key);
+    let inner = sum_of(at::<[u32; 10]>(ctx, l3)?);
+    make_room(ctx.skb.skb, IPV6_LEN + ICMP_LEN)?;
+    let length = (ICMP_LEN + end - l3) as u16;
+    let [high, low] = length.to_be_bytes();
+    let header =
+        [u32::from_ne_bytes([0x60, 0, 0, 0]), u32::from_ne_bytes([high, low, proto::ICMPV6, LIFE])];
+    // The pseudo header (RFC 8200 section 8.1).
+    let rest = [u32::from(length).to_be(), u32::from(proto::ICMPV6).to_be()];
+    let pseudo = sum_of(&key.dst.0) + sum_of(&key.src.0) + sum_of(&rest);
+    let mut icmp = [u32::from_ne_bytes([error.v6[0], error.v6[1], 0, 0]), error.mtu.to_be()];
+    let total = sum_of(&icmp) + pseudo + inner + sum;
+    let [lower, upper] = (!checksum::fold(total)).to_ne_bytes();
+    icmp[0] = u32::from_ne_bytes([error.v6[0], error.v6[1], lower, upper]);
+    write(ctx, l3, header)?;
+    write(ctx, l3 + 8, key.dst.0)?;
+    write(ctx, l3 + 24, key.src.0)?;
+    write(ctx, l3 + IPV6_LEN, icmp)
+}
+
+/// Sends the packet out of the device that it came in by, to the neighbour that sent it.
+#[inline(always)]
+fn send_back<const L3: usize>(ctx: &TcContext) -> Option<i32> {
+    if L3 != 0 {
+        let [a, b, c, d, e, f] = *at::<[u16; 6]>(ctx, 0)?;
+        write(ctx, 0, [d, e, f, a, b, c])?;
+    }
+    // SAFETY: the device of a live context.
+    Some(unsafe { bpf_redirect((*ctx.skb.skb).ifindex, 0) as i32 })
+}

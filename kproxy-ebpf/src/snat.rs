@@ -1,0 +1,75 @@
+//! Source ports for connections to backends on other nodes.
+//!
+//! The reverse entry of a flow is the claim: its key is {backend, this node's address and port}, and
+//! it is inserted only where none is. So a port is free for every backend on its own, and the owner
+//! of a port is the connection that answers on it.
+
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use kproxy_common::{
+    config::Config,
+    drop_reason::DropReason,
+    flow::{FlowKey, FlowValue, flow_flags},
+    net::Port,
+    select,
+};
+
+use crate::{flow, maps::FLOWS};
+
+/// Ports tried. At nine ports in ten taken, one connection in thirty would still find none.
+const TRIES: u32 = 32;
+/// What the map says when the key is there (include/uapi/asm-generic/errno-base.h).
+const EEXIST: i32 = -17;
+
+/// Claims a source port: completes `key`'s destination port and inserts `value` under it.
+#[inline(never)]
+pub(crate) fn claim(
+    config: &Config,
+    key: &mut FlowKey,
+    value: &FlowValue,
+) -> Result<(), DropReason> {
+    let (first, count) = (config.snat_first, config.snat_count);
+    let seed = select::hash(&value.peer, value.peer_port, value.port);
+    // A port whose last connection is over comes last, and the one that rested longest first: the
+    // backend may hold it in TIME_WAIT.
+    let (mut rested, mut since) = (Port(0), u32::MAX);
+    let mut attempt = 0;
+    while attempt < TRIES {
+        key.dst_port = select::source_port(first, count, seed, attempt);
+        let Some(owner) = flow::find(key) else { return insert_new(config, seed, key, value) };
+        if owner.flags & flow_flags::OVER != 0 && owner.last_seen < since {
+            (rested, since) = (key.dst_port, owner.last_seen);
+        }
+        attempt += 1;
+    }
+    if rested.0 == 0 {
+        return Err(DropReason::NoSourcePort);
+    }
+    key.dst_port = rested;
+    take_over(key, value)
+}
+
+/// Inserts under a key that was free a moment ago.
+#[inline(always)]
+fn insert_new(
+    config: &Config,
+    seed: u32,
+    key: &mut FlowKey,
+    value: &FlowValue,
+) -> Result<(), DropReason> {
+    match FLOWS.insert(&*key, value, u64::from(BPF_NOEXIST)) {
+        Ok(()) => return Ok(()),
+        Err(EEXIST) => {}
+        Err(_) => return Err(DropReason::FlowTableFull),
+    }
+    // Another CPU was faster: once more, with a port that was not looked at.
+    key.dst_port = select::source_port(config.snat_first, config.snat_count, seed, TRIES);
+    FLOWS.insert(&*key, value, u64::from(BPF_NOEXIST)).map_err(|_| DropReason::NoSourcePort)
+}
+
+#[inline(always)]
+fn take_over(key: &FlowKey, value: &FlowValue) -> Result<(), DropReason> {
+    if let Some(old) = flow::find(key) {
+        let _ = FLOWS.remove(&old.translated(key.proto).reversed());
+    }
+    FLOWS.insert(key, value, u64::from(BPF_ANY)).map_err(|_| DropReason::FlowTableFull)
+}

@@ -1,0 +1,113 @@
+//! Who changes the source of connections to backends elsewhere, and to what.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use anyhow::{Context as _, Result};
+use kproxy_common::config::{Config, Uplink, config_flags};
+use kproxy_common::net::Addr;
+use tracing::{info, warn};
+
+use crate::cli::args::Snat;
+use crate::cli::values::PortRange;
+use crate::dataplane::{Dataplane, Report};
+use crate::node::{NodeState, Sources, source_ports};
+
+/// The choice, made once a start.
+#[derive(Clone, Debug)]
+pub(super) struct SourceNat {
+    /// Ports that the programs give out; `None`: netfilter does everything.
+    ports: Option<RangeInclusive<u16>>,
+}
+
+impl SourceNat {
+    /// By the options, and where they leave it open by what the node has.
+    pub(super) fn choose(snat: Snat, ports: Option<PortRange>) -> Result<Self> {
+        let ports = match (snat, ports) {
+            (Snat::Netfilter, _) => None,
+            (Snat::Bpf, Some(PortRange(ports))) => Some(ports),
+            (Snat::Bpf, None) => {
+                let free = source_ports::free().context("find free source ports")?;
+                if free.is_none() {
+                    warn!(
+                        "net.ipv4.ip_local_port_range leaves no 1024 source ports in a row free; \
+                         netfilter masquerades instead; make the range smaller or name ports that \
+                         nothing else uses with --snat-ports"
+                    );
+                }
+                free
+            }
+        };
+        match &ports {
+            Some(ports) => info!(
+                "connections to backends elsewhere leave from ports {}-{}",
+                ports.start(),
+                ports.end()
+            ),
+            None => info!("netfilter masquerades connections to backends elsewhere"),
+        }
+        Ok(Self { ports })
+    }
+
+    /// Tells the programs, for the node as it is now.
+    pub(super) fn apply(&self, dataplane: &mut Dataplane, node: &NodeState) -> Report {
+        let report = match self.ports {
+            Some(_) => dataplane.set_uplinks(&uplinks(node)),
+            None => dataplane.set_uplinks(&BTreeMap::new()),
+        };
+        dataplane.change_config(|config| self.fill(config, node));
+        report
+    }
+
+    fn fill(&self, config: &mut Config, node: &NodeState) {
+        (config.snat_first, config.snat_count) = match &self.ports {
+            // From 1024 on there are fewer than 65,536.
+            Some(ports) => (*ports.start(), ports.end() - ports.start() + 1),
+            None => (0, 0),
+        };
+        if self.ports.is_none() || node.needs_masquerade {
+            config.flags |= config_flags::NETFILTER;
+        } else {
+            config.flags &= !config_flags::NETFILTER;
+        }
+    }
+}
+
+fn uplinks(node: &NodeState) -> BTreeMap<u32, Uplink> {
+    let uplink = |sources: &Sources| Uplink {
+        v4: sources.v4.map_or_else(Addr::default, |ip| std::net::IpAddr::from(ip).into()),
+        v6: sources.v6.map_or_else(Addr::default, |ip| std::net::IpAddr::from(ip).into()),
+    };
+    node.sources.iter().map(|(device, sources)| (*device, uplink(sources))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn netfilter_is_asked_where_the_programs_cannot_do_it() {
+        let programs = SourceNat { ports: Some(1024..=29_999) };
+        let netfilter = SourceNat { ports: None };
+        for (choice, needs_masquerade, count, flags) in [
+            (&programs, false, 28_976, 0),
+            (&programs, true, 28_976, config_flags::NETFILTER),
+            (&netfilter, false, 0, config_flags::NETFILTER),
+        ] {
+            let node = NodeState { needs_masquerade, ..NodeState::default() };
+            for before in [0, config_flags::NETFILTER] {
+                let mut config = Config { flags: before, ..Config::default() };
+                choice.fill(&mut config, &node);
+                assert_eq!((config.snat_count, config.flags), (count, flags));
+            }
+        }
+    }
+
+    #[test]
+    fn every_port_from_1024_on_can_be_given_out() {
+        let all = SourceNat { ports: Some(1024..=u16::MAX) };
+        let mut config = Config::default();
+        all.fill(&mut config, &NodeState::default());
+        assert_eq!((config.snat_first, config.snat_count), (1024, 64_512));
+    }
+}
