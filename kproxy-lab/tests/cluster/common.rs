@@ -40,10 +40,19 @@ impl Cluster {
 
     /// With further fields in the Service's `spec`.
     pub(crate) fn with(pods: &[&str], spec: Value) -> Self {
+        Self::started(pods, spec, ProxySpec::kproxy(Source::Manifests))
+    }
+
+    /// With further arguments of kproxy.
+    pub(crate) fn with_arguments(pods: &[&str], arguments: &[&str]) -> Self {
+        Self::started(pods, json!({}), ProxySpec::kproxy(Source::Manifests).args(arguments))
+    }
+
+    fn started(pods: &[&str], spec: Value, proxy: ProxySpec) -> Self {
         let lab = Lab::builder().nodes(2).build().unwrap();
         let cluster = Self { lab, proxies: Vec::new() };
         cluster.web(pods, spec);
-        let proxies = cluster.lab.start_proxies(ProxySpec::kproxy(Source::Manifests)).unwrap();
+        let proxies = cluster.lab.start_proxies(proxy).unwrap();
         Self { proxies, ..cluster }
     }
 

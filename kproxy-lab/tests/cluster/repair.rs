@@ -10,7 +10,7 @@ use kproxy_lab::{Family, Outcome, Probe, ProxySpec, Source};
 #[test]
 fn a_flushed_nftables_ruleset_is_repaired() {
     // The far backend needs the masquerade of the table.
-    let cluster = Cluster::new(&["n2/a"]);
+    let cluster = Cluster::with_arguments(&["n2/a"], &["--snat", "netfilter"]);
     let (node, client) = (cluster.lab.node("n1"), cluster.lab.client());
     let probe = Probe::tcp(at(node.ip(Family::V4), NODE_PORT)).timeout(PATIENCE / 10);
     assert!(client.probe(probe.clone()).unwrap().all_answered());
@@ -32,7 +32,7 @@ fn without_nft_the_rest_works_and_the_lack_is_reported_until_it_is_mended() {
         format!("#!/bin/sh\nPATH='{}'\nexec '{}' \"$@\"\n", bin.display(), kproxy.display());
     fs::write(&wrapper, script).unwrap();
     fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
-    let spec = ProxySpec::kproxy(Source::Manifests).binary(&wrapper);
+    let spec = ProxySpec::kproxy(Source::Manifests).binary(&wrapper).args(["--snat", "netfilter"]);
     cluster.proxies[0] = cluster.lab.start_proxy("n1", spec).unwrap();
 
     let (pod, client) = (cluster.lab.pod("n1", "b"), cluster.lab.client());

@@ -6,16 +6,23 @@ use crate::common::{Cluster, NODE_PORT, PATIENCE, SILENCE, TRANSPORTS, at, vips}
 use kproxy_lab::{Family, Hold, Probe, Transport};
 use serde_json::json;
 
+/// Who changes the source towards backends elsewhere.
+const SNAT: [&str; 2] = ["bpf", "netfilter"];
+
 #[test]
 fn ver_05_nodeport_from_outside_near_and_far_backends() {
-    let cluster = Cluster::new(&["n1/a", "n2/a"]);
+    SNAT.into_iter().for_each(near_and_far_backends);
+}
+
+fn near_and_far_backends(snat: &str) {
+    let cluster = Cluster::with_arguments(&["n1/a", "n2/a"], &["--snat", snat]);
     let client = cluster.lab.client();
     for node in cluster.lab.nodes() {
         for ip in cluster.lab.node(&node).addresses().both() {
             for transport in TRANSPORTS {
                 let to = at(ip, NODE_PORT);
                 let outcome = client.probe(Probe::new(transport, to).count(8)).unwrap();
-                let what = format!("{transport:?} {to}: {outcome}");
+                let what = format!("{snat} {transport:?} {to}: {outcome}");
                 assert!(outcome.all_answered(), "{what}\n{}", cluster.logs());
                 assert_eq!(outcome.server_set(), ["n1/a", "n2/a"].into(), "{what}");
                 for answer in outcome.answers() {
@@ -27,6 +34,8 @@ fn ver_05_nodeport_from_outside_near_and_far_backends() {
             }
         }
     }
+    let table = cluster.lab.node("n1").run("nft", &["list", "tables"]).unwrap();
+    assert_eq!(table.contains("inet kproxy"), snat == "netfilter", "{table}");
 }
 
 #[test]
@@ -44,7 +53,11 @@ fn pkt_12_a_clusterip_routed_to_a_node_from_outside() {
 
 #[test]
 fn large_transfers_survive_segmentation_offload_and_checksums() {
-    let cluster = Cluster::new(&["n1/a", "n2/a"]);
+    SNAT.into_iter().for_each(large_transfers);
+}
+
+fn large_transfers(snat: &str) {
+    let cluster = Cluster::with_arguments(&["n1/a", "n2/a"], &["--snat", snat]);
     let client = cluster.lab.client();
     for ip in cluster.lab.node("n1").addresses().both() {
         let to = at(ip, NODE_PORT);
