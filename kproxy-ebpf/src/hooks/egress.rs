@@ -37,6 +37,9 @@ fn untranslated(packet: &Packet) -> Result<Verdict, (u32, DropReason)> {
             }
         }
         Lookup::UnknownPort => Err((NO_SERVICE, DropReason::UnknownPort)),
+        Lookup::NotOurs if lookup::is_free_service_address(&key.dst) => {
+            Err((NO_SERVICE, DropReason::FreeServiceAddress))
+        }
         Lookup::Frontend(_) | Lookup::NotOurs => Ok(Verdict::Pass),
     }
 }

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kproxy_common::abi;
 
-use super::values::{AddressFilter, ClusterCidrs, DeviceGlob, MapSize, PortFilter, ServiceFilter};
+use super::values::{
+    AddressFilter, ClusterCidrs, DeviceGlob, MapSize, NodePortRanges, PortFilter, ServiceFilter,
+};
 
 /// An eBPF data path for Kubernetes Services that replaces kube-proxy beside any CNI.
 #[derive(Parser, Debug)]
@@ -64,6 +66,16 @@ pub struct RunArgs {
     /// would do it
     #[arg(long, value_name = "CIDR[,CIDR]", default_value = "", hide_default_value = true)]
     pub cluster_cidr: ClusterCidrs,
+
+    /// Addresses on which NodePorts and health checks answer: ranges, or the word `primary` for the
+    /// addresses of the Node object; a family without a range has all of its addresses
+    /// [default: every address]
+    #[arg(long, value_name = "CIDR[,CIDR]", default_value = "", hide_default_value = true)]
+    pub nodeport_addresses: NodePortRanges,
+
+    /// The node's primary address, if it is not the one of its Node object
+    #[arg(long, value_name = "IP", default_value = "0.0.0.0", hide_default_value = true)]
+    pub bind_address: std::net::IpAddr,
 
     /// Root of the cgroup v2 tree whose sockets are served [default: found in /proc/mounts]
     #[arg(long, value_name = "DIR")]

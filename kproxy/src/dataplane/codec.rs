@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use kproxy_common::{
+    config::{Range, SERVICE_RANGES},
     net::{Addr, Port},
     service::{
         FrontendKey, FrontendValue, NAME_LEN, Name, Service, Slot, Word, cluster_index,
@@ -12,6 +14,7 @@ use kproxy_common::{
 
 use crate::plan::{
     Backend, EmptyVerdict, Family, Frontend, FrontendKind, Protocol, Scope, ServicePortId,
+    ServicePortPlan,
 };
 
 /// Name of a service port; `None` when it does not fit (no valid Kubernetes name is that long).
@@ -46,6 +49,18 @@ pub(crate) fn decode_name(name: &Name) -> Option<ServicePortId> {
     })
 }
 
+/// Ranges of ClusterIPs, as many of each family as fit.
+pub(crate) fn encode_service_ranges(ranges: &[IpNet]) -> [[Range; SERVICE_RANGES]; 2] {
+    [Family::V4, Family::V6].map(|family| {
+        let mut encoded = [Range::default(); SERVICE_RANGES];
+        let of_family = ranges.iter().filter(|range| Family::of(&range.addr()) == family);
+        for (place, range) in encoded.iter_mut().zip(of_family) {
+            *place = Range::new(range.network(), range.prefix_len());
+        }
+        encoded
+    })
+}
+
 /// A backend as a slot.
 pub(crate) fn encode_slot(backend: &Backend) -> Slot {
     Slot {
@@ -54,6 +69,11 @@ pub(crate) fn encode_slot(backend: &Backend) -> Slot {
         flags: if backend.local { slot_flags::LOCAL } else { 0 },
         pad: 0,
     }
+}
+
+/// Backends in no set that keep their UDP flows.
+pub(crate) fn encode_serving(plan: &ServicePortPlan) -> Box<[(Addr, Port)]> {
+    plan.serving.iter().map(|(addr, port)| (Addr::from(*addr), Port::new(*port))).collect()
 }
 
 /// A slot as a backend.

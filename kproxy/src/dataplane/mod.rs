@@ -30,6 +30,8 @@ use aya::{
     Ebpf,
     maps::{HashMap, IterableMap as _, MapData},
 };
+use ipnet::IpNet;
+pub use kproxy_common::config::SERVICE_RANGES;
 use kproxy_common::{
     abi,
     config::Config,
@@ -178,6 +180,13 @@ impl Dataplane {
         self.writer.set_config(&config)
     }
 
+    /// Sets the ranges that ClusterIPs come from, as many of each family as the programs know
+    /// ([`SERVICE_RANGES`]). Until the first call those of an earlier run stay.
+    pub fn set_service_ranges(&mut self, ranges: &[IpNet]) -> Report {
+        let writes = usize::from(self.writer.set_service_ranges(ranges));
+        Report { writes, ..Report::default() }
+    }
+
     /// Attaches the socket programs, or gives the links that are there the new programs.
     ///
     /// # Errors
@@ -198,14 +207,14 @@ impl Dataplane {
         Report { problems, ..Report::default() }
     }
 
-    /// Forgets flows that are over and UDP flows of backends that are gone. To be called every few
+    /// Forgets flows that are over and UDP flows of backends that serve no more. To be called every few
     /// seconds, and after a UDP endpoint was removed.
     ///
     /// # Errors
     /// The flow table could not be read.
     pub fn sweep(&mut self) -> Result<SweepReport, Error> {
-        let sets = sweep::Sets { services: self.writer.services(), slots: self.writer.slots() };
-        let report = sweep::sweep(&mut self.flows, &sets, now()).map_err(Error::Maps)?;
+        let serves = |index, addr, port| self.writer.serves(index, addr, port);
+        let report = sweep::sweep(&mut self.flows, serves, now()).map_err(Error::Maps)?;
         self.flow_entries = report.entries - report.removed;
         Ok(report)
     }

@@ -1,9 +1,10 @@
 //! Forgets flows: those that are over, those whose other half is missing, and UDP flows of a
-//! backend that has left its set.
+//! backend that serves no more.
 //!
 //! TCP flows keep their backend until they end (VER-10). A UDP flow has no end of its own, so it
 //! is cut when its backend is gone, also when no backend is left (CT-06, and CT-07 done right);
-//! the next datagram opens a new one.
+//! the next datagram opens a new one. A backend that only takes no new flows, because it
+//! terminates or a policy leaves it out, keeps those that it has (CT-05).
 
 use std::{collections::HashMap as Pairs, io, time::Duration};
 
@@ -11,10 +12,9 @@ use aya::maps::{HashMap, MapData};
 use kproxy_common::{
     flow::{FlowKey, FlowState, FlowValue, flow_flags},
     net::{Addr, Port, proto},
-    service::{Service, Slot, Word},
 };
 
-use super::{memory::View, sys};
+use super::sys;
 
 /// Entries younger than this are not taken for half a flow: the program inserts the halves one
 /// after the other.
@@ -29,36 +29,19 @@ pub struct SweepReport {
     pub removed: usize,
 }
 
-/// The backend sets in force, as the programs see them.
-pub(crate) struct Sets<'a> {
-    pub(crate) services: &'a View<Service>,
-    pub(crate) slots: &'a View<Slot>,
-}
-
-impl Sets<'_> {
-    /// Whether the set of service `index` holds this backend.
-    fn holds(&self, index: u32, addr: Addr, port: Port) -> bool {
-        let Some(service) = self.services.get(index) else { return false };
-        let word = Word::unpack(service.word);
-        (0..u32::from(word.count)).any(|i| {
-            let slot = self.slots.get(word.first.wrapping_add(i));
-            slot.is_some_and(|slot| slot.addr == addr && slot.port == port)
-        })
-    }
-}
-
-/// Removes what is to be forgotten. `now`: CLOCK_MONOTONIC, the programs' clock.
+/// Removes what is to be forgotten. `serves`: whether a backend of a service may keep its UDP
+/// flows. `now`: CLOCK_MONOTONIC, the programs' clock.
 ///
 /// # Errors
 /// The flows cannot be read. An entry that is gone already is no error.
 pub(crate) fn sweep(
     flows: &mut HashMap<MapData, FlowKey, FlowValue>,
-    sets: &Sets<'_>,
+    serves: impl Fn(u32, Addr, Port) -> bool,
     now: Duration,
 ) -> io::Result<SweepReport> {
     let entries = sys::read_hash(flows)?;
     let now = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
-    let dead = forget(&entries, now, |index, addr, port| sets.holds(index, addr, port));
+    let dead = forget(&entries, now, serves);
     for key in &dead {
         // The programs may have removed it meanwhile.
         let _gone_already = flows.remove(key);
@@ -70,7 +53,7 @@ pub(crate) fn sweep(
 fn forget(
     entries: &[(FlowKey, FlowValue)],
     now: u32,
-    holds: impl Fn(u32, Addr, Port) -> bool,
+    serves: impl Fn(u32, Addr, Port) -> bool,
 ) -> Vec<FlowKey> {
     let mut reverse: Pairs<FlowKey, (FlowValue, bool)> = entries
         .iter()
@@ -92,7 +75,7 @@ fn forget(
         *has_forward = true;
         let idle = age(value.last_seen.max(other.last_seen), now);
         let is_old = idle >= FlowState::of(value, other).timeout(key.proto);
-        let has_left = key.proto == proto::UDP && !holds(value.service, value.addr, value.port);
+        let has_left = key.proto == proto::UDP && !serves(value.service, value.addr, value.port);
         if is_old || has_left {
             dead.extend([*key, reverse_key]);
         }
@@ -158,8 +141,8 @@ mod tests {
         [(key, forward), (key.reverse_for(forward.addr, forward.port), reverse)]
     }
 
-    fn dead(entries: &[(FlowKey, FlowValue)], holds: bool) -> usize {
-        forget(entries, NOW, |_, _, _| holds).len()
+    fn dead(entries: &[(FlowKey, FlowValue)], serves: bool) -> usize {
+        forget(entries, NOW, |_, _, _| serves).len()
     }
 
     #[test]

@@ -150,6 +150,8 @@ fn plan(name: &str, cluster_ip: &str, node_port: u16, backends: &[u16]) -> Servi
             when_empty: EmptyVerdict::Reject,
         },
         local: None,
+        serving: Vec::new(),
+        created: None,
         affinity_seconds: None,
     }
 }

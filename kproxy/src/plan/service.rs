@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::model::{Family, Service, ServicePort, Slice, TrafficPolicy};
+use crate::model::{Family, Protocol, Service, ServicePort, Slice, TrafficPolicy};
 
-use super::topology::{Candidate, Uses, categorize};
+use super::topology::{Candidate, Categorized, Uses, categorize};
 use super::{Backend, Frontend, FrontendKind, Scope, ServicePortId, ServicePortPlan};
 
 /// What the plan knows of this node.
@@ -62,13 +62,32 @@ pub fn plan_service<'s>(
                     family,
                 },
                 frontends,
+                serving: serving(port, &candidates, &sets),
                 cluster: sets.cluster,
                 local: sets.local,
+                created: service.created,
                 affinity_seconds: service.affinity_seconds,
             });
         }
     }
     plans
+}
+
+/// Endpoints that keep the UDP flows they have: ready, terminating, hints and policies do not
+/// matter for those, only whether they serve (CT-05). Those in a set are known already.
+fn serving(
+    port: &ServicePort,
+    candidates: &[Candidate<'_>],
+    sets: &Categorized,
+) -> Vec<(IpAddr, u16)> {
+    if port.protocol != Protocol::Udp {
+        return Vec::new();
+    }
+    let local = sets.local.iter().flat_map(|set| &set.backends);
+    let used: BTreeSet<_> = sets.cluster.backends.iter().chain(local).collect();
+    let others = candidates.iter().filter(|c| c.endpoint.serving && !used.contains(&c.backend));
+    // Sorted: the candidates are.
+    others.map(|c| (c.backend.addr, c.backend.port)).collect()
 }
 
 /// SVC-20 and SVC-21, of what this node serves.

@@ -114,6 +114,11 @@ pub struct ServicePortPlan {
     pub cluster: BackendSet,
     /// The local set; `None` when no frontend uses it.
     pub local: Option<BackendSet>,
+    /// UDP: endpoints in neither set that still serve (terminating, or left out by a policy or by
+    /// hints). What flows to them already stays with them (CT-05). Sorted.
+    pub serving: Vec<(IpAddr, u16)>,
+    /// When the Service was made, in seconds since 1970; decides over frontends that two want.
+    pub created: Option<i64>,
     /// Session affinity timeout in seconds (`sessionAffinity: ClientIP`).
     pub affinity_seconds: Option<u32>,
 }

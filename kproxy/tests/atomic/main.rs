@@ -90,6 +90,8 @@ fn plan(number: u32) -> ServicePortPlan {
         }],
         cluster: BackendSet { backends, when_empty: EmptyVerdict::Reject },
         local: None,
+        serving: Vec::new(),
+        created: None,
         affinity_seconds: None,
     }
 }

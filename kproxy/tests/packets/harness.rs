@@ -153,7 +153,7 @@ impl Programs {
 
     pub(crate) fn cluster_cidr(&mut self, base: &str, len: u8) {
         let range = Range::new(base.parse().unwrap(), len);
-        let config = Config { host_netns: 0, cluster: [range, Range::default()] };
+        let config = Config { cluster: [range, Range::default()], ..Config::default() };
         self.array(map::CONFIG).set(0, config, 0).unwrap();
     }
 

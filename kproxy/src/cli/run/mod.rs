@@ -24,6 +24,7 @@ use super::{Exit, daemon};
 use crate::control;
 use crate::dataplane;
 use crate::node::{netns, watch as node_watch};
+use crate::server;
 use crate::source::{self, Event};
 
 /// Events on their way from the source: a burst fits, a flood waits.
@@ -48,6 +49,8 @@ async fn serve(args: RunArgs) -> Result<Exit> {
         kubeconfig,
         hostname_override,
         cluster_cidr,
+        nodeport_addresses,
+        bind_address,
         cgroup_root,
         devices,
         max_services,
@@ -75,7 +78,8 @@ async fn serve(args: RunArgs) -> Result<Exit> {
     let (sender, events) = mpsc::channel(EVENTS);
     tokio::spawn(Table::write(&sender).keep(sender.clone()));
     let host_netns = netns::cookie().context("ask for the identity of the network namespace")?;
-    dataplane.set_config(Config { host_netns, cluster: ranges(&cluster_cidr) });
+    let cluster = ranges(&cluster_cidr);
+    dataplane.set_config(Config { host_netns, cluster, ..Config::default() });
 
     let names = devices.iter().map(|glob| WildMatch::new(glob.as_str())).collect();
     let state = node_watch::follow(names).await?;
@@ -84,8 +88,11 @@ async fn serve(args: RunArgs) -> Result<Exit> {
     }
     let addresses = addresses_of(state.clone());
     let sink = KernelSink::new(dataplane, state, sender.clone());
-    let feeding = feed(manifests, kubeconfig, node_name.clone(), sender, shutdown.clone());
-    let settings = control::Settings::new(node_name, &run_dir);
+    let mut settings = control::Settings::new(node_name.as_str(), &run_dir);
+    settings.node_port_addresses = nodeport_addresses.0;
+    settings.bind_address = Some(bind_address).filter(|ip| !ip.is_unspecified());
+    tokio::spawn(server::health_check::serve(settings.state.subscribe(), sender.clone()));
+    let feeding = feed(manifests, kubeconfig, node_name, sender, shutdown.clone());
     let result = tokio::select! {
         result = control::run(settings, events, sink, addresses, shutdown.clone()) => result,
         result = feeding => result,

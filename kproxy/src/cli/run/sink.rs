@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
@@ -67,6 +68,10 @@ impl DataplaneSink for KernelSink {
 
     fn set_node_addresses(&mut self, addresses: &BTreeSet<IpAddr>) -> Report {
         self.dataplane().set_node_addresses(addresses)
+    }
+
+    fn set_service_ranges(&mut self, ranges: &[IpNet]) -> Report {
+        self.dataplane().set_service_ranges(ranges)
     }
 
     fn attach(&mut self) -> anyhow::Result<()> {

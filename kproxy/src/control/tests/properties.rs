@@ -50,7 +50,9 @@ impl Step {
             Self::Slice(i, None) => {
                 Event::Slices(Update::Delete(SliceName::new("default", name(i))))
             }
-            Self::Node(zone) => Event::Node(Some(Node { zone: zone.map(str::to_owned) })),
+            Self::Node(zone) => {
+                Event::Node(Some(Node { zone: zone.map(str::to_owned), ..Node::default() }))
+            }
             Self::Addresses(addresses) => return planner.set_local_addresses(addresses),
         });
     }

@@ -33,10 +33,11 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use kproxy_common::{
     config::Config,
     net::Addr,
-    service::{FrontendKey, FrontendValue, Service, Slot, frontend_flags, service_port_id},
+    service::{FrontendKey, FrontendValue, frontend_flags, service_port_id},
 };
 
 pub use self::report::{Fill, Report};
@@ -49,7 +50,7 @@ pub(crate) use self::{
     kernel::{KernelMaps, Parts},
     maps::Maps,
 };
-use super::{codec, memory::View};
+use super::codec;
 use crate::{
     model::Problem,
     plan::{Change, Protocol, Scope, ServicePortId, ServicePortPlan},
@@ -90,6 +91,9 @@ struct Port {
     runs: [Option<Run>; 2],
     /// Frontends in the map that lead here.
     frontends: Vec<FrontendKey>,
+    /// Endpoints in neither set that keep their UDP flows; `None`: an earlier run has left this
+    /// service port, and nothing has been planned for it yet.
+    serving: Option<Box<[(Addr, kproxy_common::net::Port)]>>,
 }
 
 /// A plan that is to be tried again.
@@ -144,8 +148,21 @@ impl<M: Maps> Writer<M> {
         self.finish(report)
     }
 
-    /// The settings that the programs read. Whether they changed.
+    /// The settings that the programs read. Whether they changed. The ranges of ClusterIPs stay as
+    /// they are: [`Self::set_service_ranges`] says when they are known.
     pub(crate) fn set_config(&mut self, config: &Config) -> bool {
+        let service = self.maps.config().get(0).unwrap_or_default().service;
+        self.write_config(&Config { service, ..*config })
+    }
+
+    /// The ranges of ClusterIPs, as many of each family as the programs know. Whether they changed.
+    pub(crate) fn set_service_ranges(&mut self, ranges: &[IpNet]) -> bool {
+        let mut config = self.maps.config().get(0).unwrap_or_default();
+        config.service = codec::encode_service_ranges(ranges);
+        self.write_config(&config)
+    }
+
+    fn write_config(&mut self, config: &Config) -> bool {
         self.maps.config().get(0) != Some(*config) && self.maps.config().write(0, config)
     }
 
@@ -160,14 +177,26 @@ impl<M: Maps> Writer<M> {
         !self.pending.is_empty() || self.addresses.is_unsettled() || !self.strays.is_empty()
     }
 
-    /// The SERVICES array.
-    pub(crate) fn services(&self) -> &View<Service> {
-        self.maps.services()
-    }
-
-    /// The SLOTS array.
-    pub(crate) fn slots(&self) -> &View<Slot> {
-        self.maps.slots()
+    /// Whether a backend may keep what it was given of the service port that owns service `index`:
+    /// it is in one of the sets, or serves all the same (CT-05). Unknown as long as nothing has
+    /// been planned: then it may.
+    pub(crate) fn serves(&self, index: u32, addr: Addr, port: kproxy_common::net::Port) -> bool {
+        let id = service_port_id(index);
+        let Some(owner) = self.by_id.get(&id).and_then(|name| self.ports.get(name)) else {
+            return false;
+        };
+        let Some(serving) = &owner.serving else { return true };
+        let in_set = |scope| {
+            let Some(set) = self.maps.services().get(codec::index_of(id, scope)) else {
+                return false;
+            };
+            let word = codec::word_of(&set);
+            (0..u32::from(word.count)).any(|i| {
+                let slot = self.maps.slots().get(word.first.wrapping_add(i));
+                slot.is_some_and(|slot| slot.addr == addr && slot.port == port)
+            })
+        };
+        in_set(Scope::Cluster) || in_set(Scope::Local) || serving.contains(&(addr, port))
     }
 
     /// Number of service ports in the maps.

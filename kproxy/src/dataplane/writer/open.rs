@@ -72,7 +72,7 @@ impl<M: Maps> Writer<M> {
             }
             let runs = [Scope::Cluster, Scope::Local].map(|scope| self.find_run(id, scope));
             self.by_id.insert(id, name.clone());
-            self.ports.insert(name, Port { id, runs, frontends: Vec::new() });
+            self.ports.insert(name, Port { id, runs, ..Port::default() });
         }
     }
 

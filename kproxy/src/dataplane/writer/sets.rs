@@ -36,6 +36,9 @@ impl<M: Maps> Writer<M> {
             None => self.new_id(&plan.id)?,
         };
         let published = self.publish_sets(plan, id, is_new, now, report);
+        if let (Ok(()), Some(port)) = (&published, self.ports.get_mut(&plan.id)) {
+            port.serving = Some(codec::encode_serving(plan));
+        }
         if is_new && published.is_err() {
             // Nothing was published: only the name has to go again.
             match self.maps.remove_name(id) {

@@ -58,6 +58,8 @@ fn plan(number: u8, numbers: impl IntoIterator<Item = u8>) -> ServicePortPlan {
         frontends: vec![frontend(FrontendKind::ClusterIp, IpAddr::from([10, 96, 0, number]), 80)],
         cluster: BackendSet { backends: backends(numbers), when_empty: EmptyVerdict::Reject },
         local: None,
+        serving: Vec::new(),
+        created: None,
         affinity_seconds: None,
     }
 }

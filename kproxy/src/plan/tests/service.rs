@@ -158,3 +158,28 @@ fn frontends_are_sorted() {
     assert!(plans[0].frontends.is_sorted_by_key(keys));
     assert_eq!(plans[0].frontends.len(), 5);
 }
+
+#[test]
+fn ct_05_udp_endpoints_that_serve_keep_their_flows_whatever_else_they_are() {
+    let mut dns = service("dns", &["10.96.0.1"]);
+    dns.ports = vec![port("", Protocol::Udp, 53), port("tcp", Protocol::Tcp, 53)];
+    let endpoints = [
+        endpoint("10.0.0.1", "RM"),
+        endpoint("10.0.0.2", "TL"),
+        endpoint("10.0.0.3", "XM"),
+        endpoint("10.0.0.4", "NM"),
+    ];
+    let mut udp = slice("s", "dns", 53, &endpoints);
+    udp.ports[0].protocol = Protocol::Udp;
+    let mut tcp = slice("t", "dns", 53, &endpoints);
+    tcp.ports[0].name = "tcp".to_owned();
+    let serving = |dns: &Service| {
+        let plans = plan(dns, &[udp.clone(), tcp.clone()]);
+        assert!(plans[1].serving.is_empty(), "TCP flows are never cut");
+        plans[0].serving.iter().map(|(ip, port)| format!("{ip}:{port}")).collect::<Vec<_>>()
+    };
+    assert_eq!(serving(&dns), ["10.0.0.2:53"]);
+    // A policy that leaves endpoints out: the flows to them stay.
+    dns.internal_policy = TrafficPolicy::Local;
+    assert_eq!(serving(&dns), ["10.0.0.1:53"]);
+}

@@ -1,6 +1,7 @@
 //! Services.
 
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
@@ -47,6 +48,7 @@ pub fn service(object: &core::Service) -> Parsed<Service> {
     });
     let service = Service {
         name: key.clone(),
+        created: object.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
         kind: kind(spec, &mut report),
         cluster_ips,
         external_ips: addresses(spec.external_ips.iter().flatten(), "externalIP", &mut report),
@@ -62,9 +64,17 @@ pub fn service(object: &core::Service) -> Parsed<Service> {
             "externalTrafficPolicy",
             &mut report,
         ),
+        health_check_node_port: health_check_node_port(spec, &mut report),
         affinity_seconds: affinity(spec, &mut report),
         ports,
     };
+    if service.has_health_check() && service.health_check_node_port.is_none() {
+        report.add(
+            "has externalTrafficPolicy Local and no healthCheckNodePort, so load balancers cannot \
+             ask this node whether it has endpoints",
+            "write spec.healthCheckNodePort",
+        );
+    }
     Parsed { key, verdict: Verdict::Use(service), problems: report.problems }
 }
 
@@ -203,6 +213,18 @@ fn source_ranges(spec: &core::ServiceSpec, report: &mut Report) -> Option<Vec<Ip
         }
     }
     (written.is_empty() || !ranges.is_empty()).then_some(ranges)
+}
+
+fn health_check_node_port(spec: &core::ServiceSpec, report: &mut Report) -> Option<NonZeroU16> {
+    let written = spec.health_check_node_port.filter(|port| *port != 0)?;
+    let port = port_number(written);
+    if port.is_none() {
+        report.add(
+            format!("healthCheckNodePort {written} is left out"),
+            "use a port from 1 to 65535",
+        );
+    }
+    port
 }
 
 fn affinity(spec: &core::ServiceSpec, report: &mut Report) -> Option<u32> {
