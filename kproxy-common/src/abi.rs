@@ -58,6 +58,9 @@ pub mod program {
         "kp_connect4",
         "kp_connect6",
     ];
+    /// Answers what a UDP socket was told ([`crate::socket::SocketQuery`]); run by the daemon, never
+    /// attached nor pinned.
+    pub const UDP_SOCKET: &str = "kp_udp_socket";
     /// Uplink ingress on devices with an Ethernet header.
     pub const INGRESS: &str = "kp_ingress";
     /// Uplink egress on devices with an Ethernet header.

@@ -4,6 +4,7 @@
 //! hooks/socket.rs   connect, sendmsg, recvmsg, getpeername at the cgroup root
 //! hooks/ingress.rs  uplink ingress: frontend → backend
 //! hooks/egress.rs   uplink egress: backend's answer → frontend's answer
+//! hooks/query.rs    what a UDP socket keeps; run by the daemon, never attached
 //! packet.rs parse · lookup.rs frontend → service · pick.rs service → backend ·
 //! flow.rs connection entries · rewrite.rs headers and checksums · stats.rs counters
 //! ```

@@ -4,6 +4,8 @@
 mod api;
 mod common;
 mod lifecycle;
+mod node;
 mod repair;
 mod sockets;
+mod udp;
 mod uplink;

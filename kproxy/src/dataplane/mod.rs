@@ -3,7 +3,7 @@
 //! ```text
 //! plan ─▶ Dataplane ─▶ writer ─▶ kernel maps ─▶ programs
 //!             ├─▶ load, attach: programs, pins, links
-//!             └─▶ sweep: flows
+//!             └─▶ sweep: flows; sockets: connected UDP sockets
 //! read: kernel maps ─▶ rows of the debug CLI
 //! ```
 //!
@@ -18,6 +18,7 @@ mod load;
 mod memory;
 pub mod pins;
 pub mod read;
+mod sockets;
 mod sweep;
 mod sys;
 #[cfg(test)]
@@ -50,6 +51,7 @@ use self::{
 pub use self::{
     cleanup::{Cleanup, cleanup},
     error::Error,
+    sockets::{Closed, SocketCloser, Translated},
     sweep::SweepReport,
     writer::{Fill, Report},
 };

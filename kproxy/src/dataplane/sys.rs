@@ -117,6 +117,21 @@ pub(crate) fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(info.id)
 }
 
+/// Runs a program once on `data`, which it may change (`BPF_PROG_TEST_RUN`).
+///
+/// # Errors
+/// Those of the call.
+pub(crate) fn run_on<T: MapBytes>(program: BorrowedFd<'_>, data: &mut T) -> io::Result<()> {
+    let input = *data;
+    let mut attr = empty_attr();
+    attr.test.prog_fd = program.as_raw_fd() as u32;
+    attr.test.data_in = &raw const input as u64;
+    attr.test.data_size_in = size_of::<T>() as u32;
+    attr.test.data_out = &raw mut *data as u64;
+    attr.test.data_size_out = size_of::<T>() as u32;
+    bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr).map(drop)
+}
+
 /// Types whose bytes may come from and go to a map.
 pub(crate) trait MapBytes: FromBytes + IntoBytes + Immutable + Copy {}
 impl<T: FromBytes + IntoBytes + Immutable + Copy> MapBytes for T {}

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 pub mod bpffs;
 pub mod cgroup;
+pub mod namespaces;
 pub mod netns;
 pub mod nft;
 pub mod roles;

@@ -6,10 +6,11 @@ use super::source::Source;
 const LONGEST_FILE: usize = 600;
 
 /// Files that may hold `unsafe` code.
-const UNSAFE: [&str; 15] = [
+const UNSAFE: [&str; 16] = [
     // Helper calls, packet and context access of the programs.
     "kproxy-ebpf/src/flow.rs",
     "kproxy-ebpf/src/hooks/ingress.rs",
+    "kproxy-ebpf/src/hooks/query.rs",
     "kproxy-ebpf/src/hooks/socket.rs",
     "kproxy-ebpf/src/lookup.rs",
     "kproxy-ebpf/src/main.rs",

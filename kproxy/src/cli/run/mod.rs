@@ -2,6 +2,7 @@
 
 mod netfilter;
 mod sink;
+mod sockets;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,5 +1,5 @@
 //! The kernel's data path as the control loop's sink, and what must be done beside the loop:
-//! following devices and sweeping flows.
+//! following devices, sweeping flows and closing sockets.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tracing::{debug, warn};
 
+use super::sockets;
 use crate::control::DataplaneSink;
 use crate::dataplane::{Dataplane, Report};
 use crate::model::Problem;
@@ -28,6 +29,8 @@ pub(super) struct KernelSink {
     dataplane: Arc<Mutex<Dataplane>>,
     node: watch::Receiver<NodeState>,
     events: mpsc::Sender<Event>,
+    /// Wakes the task that closes sockets of backends that are gone.
+    stale: Arc<Notify>,
 }
 
 impl KernelSink {
@@ -37,7 +40,8 @@ impl KernelSink {
         node: watch::Receiver<NodeState>,
         events: mpsc::Sender<Event>,
     ) -> Self {
-        Self { dataplane: Arc::new(Mutex::new(dataplane)), node, events }
+        let stale = Arc::new(Notify::new());
+        Self { dataplane: Arc::new(Mutex::new(dataplane)), node, events, stale }
     }
 
     fn dataplane(&self) -> MutexGuard<'_, Dataplane> {
@@ -46,7 +50,7 @@ impl KernelSink {
 }
 
 /// A panic elsewhere leaves the maps as they are, which is how a restart finds them too.
-fn lock(dataplane: &Mutex<Dataplane>) -> MutexGuard<'_, Dataplane> {
+pub(super) fn lock(dataplane: &Mutex<Dataplane>) -> MutexGuard<'_, Dataplane> {
     dataplane.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -54,6 +58,7 @@ impl DataplaneSink for KernelSink {
     fn reconcile(&mut self, desired: Vec<ServicePortPlan>) -> Report {
         let report = self.dataplane().reconcile(desired);
         sweep(&self.dataplane);
+        self.stale.notify_one();
         report
     }
 
@@ -62,6 +67,7 @@ impl DataplaneSink for KernelSink {
         let report = self.dataplane().apply(changes);
         if udp {
             sweep(&self.dataplane);
+            self.stale.notify_one();
         }
         report
     }
@@ -85,6 +91,11 @@ impl DataplaneSink for KernelSink {
             self.events.clone(),
         ));
         tokio::spawn(sweep_always(Arc::clone(&self.dataplane)));
+        tokio::spawn(sockets::close_stale(
+            Arc::clone(&self.dataplane),
+            Arc::clone(&self.stale),
+            self.events.clone(),
+        ));
         let mut problems = self.dataplane().sync_devices(&node.devices).problems;
         problems.extend(node.problems);
         if problems.is_empty() {
@@ -120,7 +131,7 @@ async fn follow_devices(
 }
 
 /// Tells the control loop all problems of `origin`.
-async fn tell(events: &mpsc::Sender<Event>, origin: &str, problems: Vec<Problem>) {
+pub(super) async fn tell(events: &mpsc::Sender<Event>, origin: &str, problems: Vec<Problem>) {
     let standing = Event::Standing { origin: origin.into(), problems };
     // The loop has ended: so will this task.
     let _ended = events.send(standing).await;

@@ -36,7 +36,7 @@ use std::{
 use ipnet::IpNet;
 use kproxy_common::{
     config::Config,
-    net::Addr,
+    net::{Addr, proto},
     service::{FrontendKey, FrontendValue, frontend_flags, service_port_id},
 };
 
@@ -175,6 +175,14 @@ impl<M: Maps> Writer<M> {
     /// Whether something waits to be tried again.
     pub(crate) fn has_pending(&self) -> bool {
         !self.pending.is_empty() || self.addresses.is_unsettled() || !self.strays.is_empty()
+    }
+
+    /// The service that a UDP frontend leads to: an address and port as a socket dialled it, so the
+    /// address may be one of the node's own.
+    pub(crate) fn udp_service(&self, addr: Addr, port: kproxy_common::net::Port) -> Option<u32> {
+        let lookup = |addr| self.frontends.get(&FrontendKey::new(addr, port, proto::UDP));
+        let found = lookup(addr).or_else(|| lookup(addr.unspecified_of_family()));
+        found.map(|value| value.internal)
     }
 
     /// Whether a backend may keep what it was given of the service port that owns service `index`:
