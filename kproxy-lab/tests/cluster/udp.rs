@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::common::{Cluster, NODE_PORT, TARGET, at, vips};
-use kproxy_lab::{Family, Held, Hold, HoldReport, Probe, Transport};
+use kproxy_lab::{Family, Held, Hold, HoldReport, Lab, Probe, ProxySpec, Source, Transport};
 use serde_json::json;
 
 fn servers(held: &Held) -> Vec<String> {
@@ -111,4 +111,13 @@ fn ct_07_sockets_are_closed_also_when_no_endpoint_is_left() {
     cluster.wait("refused", || refused(&unconnected));
     cluster.web(&["n1/a"], json!({}));
     cluster.wait("re-aimed", || servers(&unconnected).contains(&"n1/a".to_owned()));
+}
+
+#[test]
+fn without_the_right_to_enter_pods_that_is_a_problem_and_the_rest_works() {
+    let lab = Lab::builder().nodes(1).build().unwrap();
+    let spec = ProxySpec::kproxy(Source::Manifests).capabilities(&["bpf", "net_admin", "perfmon"]);
+    let proxy = lab.start_proxy("n1", spec).unwrap();
+    proxy.wait_for_log("the network namespaces of pods cannot be entered").unwrap();
+    assert_eq!(proxy.log().matches("cannot be entered").count(), 1, "{}", proxy.log());
 }
