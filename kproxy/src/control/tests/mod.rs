@@ -1,3 +1,4 @@
+mod objects;
 mod properties;
 mod running;
 
