@@ -170,9 +170,13 @@ pub struct Slot {
     pub port: Port,
     /// [`slot_flags`].
     pub flags: u16,
-    /// Always 0; keeps the size a multiple of the eight bytes that array elements are rounded to.
-    pub pad: u32,
+    /// In the first slot of a run: so many slots after the run's [`Word::count`] belong to it too.
+    /// They hold UDP endpoints that take nothing new and keep what they have. Elsewhere 0.
+    pub extra: u32,
 }
+
+/// Most [`Slot::extra`] slots of a run.
+pub const MAX_EXTRA: usize = 32;
 
 /// Bits of [`Slot::flags`].
 pub mod slot_flags {

@@ -48,10 +48,15 @@ pub(crate) fn backend(service: u32, word: Word, path: Path) -> Result<Slot, Drop
     slot.copied().ok_or(DropReason::BadMap)
 }
 
-/// Whether the run still holds `slot`'s address and port.
+/// Whether the run still holds `slot`'s address and port: as a backend, or as an endpoint that
+/// only keeps what it has.
 #[inline(always)]
 pub(crate) fn is_member(word: Word, slot: &Slot) -> bool {
-    let count = u32::from(word.count);
+    if word.count == 0 {
+        return false;
+    }
+    let Some(first) = SLOTS.get(word.first) else { return false };
+    let count = u32::from(word.count).wrapping_add(first.extra);
     let mut i = 0;
     while i < MEMBER_SEARCH {
         if i >= count {

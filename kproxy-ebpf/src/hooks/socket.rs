@@ -10,7 +10,7 @@ use kproxy_common::{
     counters::NO_SERVICE,
     drop_reason::DropReason,
     net::{Addr, Port, proto},
-    service::{Slot, Word},
+    service::{Slot, Word, service_port_id},
     socket::{PEERS, Peer, SocketState},
 };
 
@@ -148,8 +148,10 @@ fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<()
         && call == Call::Send
     {
         let slot = Slot { addr: peer.backend, port: peer.backend_port, ..Slot::default() };
-        if peer.word == packed || pick::is_member(Word::unpack(packed), &slot) {
+        let unchanged = peer.word == packed && peer.service == service;
+        if unchanged || pick::is_member(Word::unpack(packed), &slot) {
             peer.word = packed;
+            peer.service = service;
             write_peer::<V6>(ctx, &slot.addr, slot.port);
             return Ok(());
         }
@@ -197,7 +199,8 @@ fn new_backend(service: u32, word: Word) -> Result<Slot, DropReason> {
     }
 }
 
-/// The peer that the socket remembers for this frontend of this service.
+/// The peer that the socket remembers for this frontend of this service port, whichever of its two
+/// sets it came from: a policy may have changed since.
 #[inline(always)]
 fn remembered<'a>(
     state: &'a mut SocketState,
@@ -208,7 +211,8 @@ fn remembered<'a>(
     let mut i = 0;
     while i < PEERS {
         let peer = &state.peers[i];
-        if peer.frontend_port == port && peer.service == service && peer.frontend == *frontend {
+        let same_owner = service_port_id(peer.service) == service_port_id(service);
+        if peer.frontend_port == port && same_owner && peer.frontend == *frontend {
             return Some(&mut state.peers[i]);
         }
         i += 1;

@@ -50,6 +50,39 @@ fn ct_01_ct_05_flows_stay_with_endpoints_that_serve_on() {
     cluster.wait("the flow moves", || servers(&held).len() == 2);
 }
 
+#[test]
+fn ct_05_unconnected_sockets_of_pods_stay_with_an_endpoint_that_serves_on() {
+    let cluster = Cluster::new(&["n2/a"]);
+    let pod = cluster.lab.pod("n1", "b");
+    let hold = |vip| pod.hold(quick(Hold::new(Transport::UdpUnconnected, vip))).unwrap();
+    let held = vips().map(hold);
+    let probe = Probe::udp(vips()[0]).count(4);
+    let new_ones = |what: &str, wanted: &[&str]| {
+        let wanted = wanted.iter().copied().collect();
+        cluster.eventually(what, &pod, &probe, |o| o.server_set() == wanted);
+    };
+    cluster.web(&["~n2/a", "n1/a"], json!({}));
+    new_ones("terminating", &["n1/a"]);
+    cluster.web(&["n2/a", "n1/a"], json!({}));
+    new_ones("ready again", &["n1/a", "n2/a"]);
+    // A policy that leaves it out, and a daemon that starts anew.
+    cluster.web(&["n2/a", "n1/a"], json!({"internalTrafficPolicy": "Local"}));
+    new_ones("policy Local", &["n1/a"]);
+    cluster.proxies[0].kill().unwrap();
+    cluster.proxies[0].launch().unwrap();
+    cluster.proxies[0].wait_ready().unwrap();
+    for held in &held {
+        goes_on(&cluster, "serving", held);
+        assert_eq!(servers(held), ["n2/a"]);
+    }
+    assert!(cluster.proxies[0].log().contains("writes=0"), "{}", cluster.logs());
+    cluster.web(&["n1/a"], json!({}));
+    for held in &held {
+        cluster.wait("re-aimed", || servers(held).contains(&"n1/a".to_owned()));
+        assert_eq!(held.report().unwrap().lost, 0);
+    }
+}
+
 /// What closed sockets see: ECONNABORTED while they wait for an answer, EDESTADDRREQ when they send.
 fn aborted(report: &HoldReport) -> bool {
     ["ECONNABORTED", "EDESTADDRREQ"].iter().any(|name| report.errors.contains_key(*name))

@@ -7,14 +7,14 @@ use kproxy_common::{
     config::{Range, SERVICE_RANGES},
     net::{Addr, Port},
     service::{
-        FrontendKey, FrontendValue, NAME_LEN, Name, Service, Slot, Word, cluster_index,
+        FrontendKey, FrontendValue, MAX_EXTRA, NAME_LEN, Name, Service, Slot, Word, cluster_index,
         empty_verdict, frontend_flags, local_index, slot_flags,
     },
 };
 
 use crate::plan::{
-    Backend, EmptyVerdict, Family, Frontend, FrontendKind, Protocol, Scope, ServicePortId,
-    ServicePortPlan,
+    Backend, BackendSet, EmptyVerdict, Family, Frontend, FrontendKind, Protocol, Scope,
+    ServicePortId, ServicePortPlan,
 };
 
 /// Name of a service port; `None` when it does not fit (no valid Kubernetes name is that long).
@@ -67,8 +67,32 @@ pub(crate) fn encode_slot(backend: &Backend) -> Slot {
         addr: Addr::from(backend.addr),
         port: Port::new(backend.port),
         flags: if backend.local { slot_flags::LOCAL } else { 0 },
-        pad: 0,
+        extra: 0,
     }
+}
+
+/// The run of a set: its backends, then UDP endpoints that it leaves out and that serve all the
+/// same, for sockets that are there already (CT-05). Beyond [`MAX_EXTRA`] they are left out here;
+/// an empty set has no run and so none of them.
+pub(crate) fn encode_run(plan: &ServicePortPlan, scope: Scope, set: &BackendSet) -> Vec<Slot> {
+    let mut run: Vec<Slot> = set.backends.iter().map(encode_slot).collect();
+    let Some(first) = run.first().copied() else { return run };
+    if plan.id.protocol == Protocol::Udp {
+        let serving = plan.serving.iter().map(|(addr, port)| Backend {
+            addr: *addr,
+            port: *port,
+            local: false,
+        });
+        let other = match scope {
+            Scope::Cluster => plan.local.as_ref(),
+            Scope::Local => Some(&plan.cluster),
+        };
+        let other = other.into_iter().flat_map(|set| set.backends.iter().copied());
+        let extra = serving.chain(other.filter(|backend| !set.backends.contains(backend)));
+        run.extend(extra.take(MAX_EXTRA).map(|backend| encode_slot(&backend)));
+        run[0] = Slot { extra: (run.len() - set.backends.len()) as u32, ..first };
+    }
+    run
 }
 
 /// Backends in no set that keep their UDP flows.

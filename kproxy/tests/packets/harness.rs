@@ -223,7 +223,7 @@ fn slot(text: &str) -> Slot {
         None => (0, text),
     };
     let at: SocketAddr = at.parse().unwrap();
-    Slot { addr: at.ip().into(), port: Port::new(at.port()), flags: local, pad: 0 }
+    Slot { addr: at.ip().into(), port: Port::new(at.port()), flags: local, extra: 0 }
 }
 
 /// TCP flags of a test packet.

@@ -121,8 +121,11 @@ impl FakeMaps {
                 let entry = self.arrays.services.get(codec::index_of(*id, scope)).unwrap();
                 let set = self.meant_set(&entry)?;
                 let word = codec::word_of(&entry);
-                for slot in word.first..word.first + u32::from(word.count) {
-                    assert!(word.count == 0 || slots.insert(slot), "slot {slot} is used twice");
+                if word.count > 0 {
+                    let extra = self.arrays.slots.get(word.first).unwrap().extra;
+                    for slot in word.first..word.first + u32::from(word.count) + extra {
+                        assert!(slots.insert(slot), "slot {slot} is used twice");
+                    }
                 }
                 Some(set)
             });

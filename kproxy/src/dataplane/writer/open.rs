@@ -7,7 +7,7 @@ use std::{
     io,
 };
 
-use kproxy_common::service::{service_flags, service_port_id};
+use kproxy_common::service::{MAX_EXTRA, service_flags, service_port_id};
 
 use super::{Addresses, Counted, Maps, Port, Report, Run, Runs, Writer, problems};
 use crate::{dataplane::codec, model::Problem, plan::Scope};
@@ -83,7 +83,11 @@ impl<M: Maps> Writer<M> {
             return None;
         }
         let word = codec::word_of(&self.maps.services().get(codec::index_of(id, scope))?);
-        let run = Run { first: word.first, len: word.count.into() };
+        let extra = match word.count {
+            0 => 0,
+            _ => self.maps.slots().get(word.first)?.extra.min(MAX_EXTRA as u32),
+        };
+        let run = Run { first: word.first, len: u32::from(word.count) + extra };
         self.slots.claim(run).then_some(run)
     }
 
