@@ -25,6 +25,7 @@ use super::{Exit, daemon};
 use crate::control;
 use crate::dataplane;
 use crate::node::{netns, watch as node_watch};
+use crate::plan::{Family, NodePortAddresses};
 use crate::server;
 use crate::source::{self, Event};
 
@@ -90,6 +91,7 @@ async fn serve(args: RunArgs) -> Result<Exit> {
     let addresses = addresses_of(state.clone());
     let sink = KernelSink::new(dataplane, state, sender.clone());
     let mut settings = control::Settings::new(node_name.as_str(), &run_dir);
+    warn_of_open_family(&nodeport_addresses.0);
     settings.node_port_addresses = nodeport_addresses.0;
     settings.bind_address = Some(bind_address).filter(|ip| !ip.is_unspecified());
     tokio::spawn(server::health_check::serve(settings.state.subscribe(), sender.clone()));
@@ -132,6 +134,19 @@ fn ranges(cidrs: &ClusterCidrs) -> [Range; 2] {
     let v4 = cidrs.v4.map(|net| Range::new(IpAddr::V4(net.network()), net.prefix_len()));
     let v6 = cidrs.v6.map(|net| Range::new(IpAddr::V6(net.network()), net.prefix_len()));
     [v4.unwrap_or_default(), v6.unwrap_or_default()]
+}
+
+/// Ranges of one family only are taken for a mistake more often than not (NP-02).
+fn warn_of_open_family(addresses: &NodePortAddresses) {
+    let NodePortAddresses::Ranges(_) = addresses else { return };
+    for family in [Family::V4, Family::V6] {
+        if addresses.takes_all(family) {
+            warn!(
+                "--nodeport-addresses leaves NodePorts open on every IPv{} address",
+                family.number()
+            );
+        }
+    }
 }
 
 /// The node's addresses on a channel of their own.

@@ -339,3 +339,17 @@ async fn np_05_node_05_addresses_of_nodeports_are_followed_at_once() {
     assert_eq!(held(&running), [].into());
     assert_eq!(running.problems()[0].object, "--nodeport-addresses");
 }
+
+#[tokio::test(start_paused = true)]
+async fn node_02_a_bind_address_is_the_primary_one_of_its_family() {
+    let running = start_with(|settings| {
+        settings.node_port_addresses = crate::plan::NodePortAddresses::Primary;
+        settings.bind_address = Some(ip("192.0.2.10"));
+    });
+    let addresses = vec![ip("192.0.2.11"), ip("2001:db8::1")];
+    let node = Event::Node(Some(Node { addresses, ..Node::default() }));
+    running.addresses.send(["192.0.2.10", "192.0.2.11", "2001:db8::1"].map(ip).into()).unwrap();
+    running.send([node, all_services([]), all_slices([])]).await;
+    let held = running.fake.held(|held| held.addresses.clone());
+    assert_eq!(held, ["192.0.2.10", "2001:db8::1"].map(ip).into());
+}

@@ -37,9 +37,15 @@ fn port_id(number: u8) -> ServicePortId {
         namespace: "default".into(),
         name: format!("svc{number}"),
         port: String::new(),
-        protocol: Protocol::Tcp,
+        // UDP sets have further slots behind their backends.
+        protocol: if number % 4 == 3 { Protocol::Udp } else { Protocol::Tcp },
         family: Family::V4,
     }
+}
+
+/// Endpoints that only keep what they have.
+fn serving(numbers: impl IntoIterator<Item = u8>) -> Vec<(IpAddr, u16)> {
+    backends(numbers).iter().map(|backend| (backend.addr, backend.port)).collect()
 }
 
 fn backends(numbers: impl IntoIterator<Item = u8>) -> Vec<Backend> {
@@ -120,6 +126,40 @@ fn a_restart_on_a_correct_node_writes_nothing() {
     assert!(third.reconcile(plans, T0).is_empty());
     assert!(third.set_node_addresses(&node()).is_empty());
     assert_eq!(maps.calls(), calls);
+}
+
+#[test]
+fn ct_05_udp_endpoints_that_serve_on_stand_behind_the_run_and_need_no_call() {
+    let maps = FakeMaps::new(16, 64, 64);
+    let mut first = writer(&maps);
+    let mut udp = plan(3, [1, 2]);
+    first.reconcile([udp.clone(), plan(2, [5])], T0);
+    udp.serving = serving([8, 9]);
+    let report = first.apply(vec![Change::Set(udp.clone())], T0);
+    assert_eq!((report.writes, report.words), (0, 1));
+    assert!(first.apply(vec![Change::Set(udp.clone())], T0).is_empty());
+    assert_eq!(maps.meaning().ports[&port_id(3)][0].as_ref().unwrap().backends, backends([1, 2]));
+
+    // A restart knows them, and until it has planned nobody is told to leave.
+    let mut second = writer(&maps.reopened());
+    let index = codec::index_of(maps.id_of(&port_id(3)).unwrap(), Scope::Cluster);
+    let serves = |writer: &Writer<FakeMaps>, numbers: [u8; 3]| {
+        let serves = |n: u8| {
+            let backend = codec::encode_slot(&backends([n])[0]);
+            writer.serves(index, backend.addr, backend.port)
+        };
+        numbers.map(serves)
+    };
+    assert_eq!(serves(&second, [1, 9, 20]), [true; 3], "not planned yet");
+    assert!(second.reconcile([udp.clone(), plan(2, [5])], T0).is_empty());
+    assert_eq!(serves(&second, [1, 9, 20]), [true, true, false]);
+    assert_eq!(second.fills()[2].used, 5, "two backends, two others, and one of the other port");
+    udp.serving.clear();
+    second.apply(vec![Change::Set(udp)], T0);
+    assert_eq!(serves(&second, [1, 9, 20]), [true, false, false]);
+    // A service port that is gone keeps nothing.
+    second.apply(vec![Change::Remove(port_id(3))], T0);
+    assert_eq!(serves(&second, [1, 9, 20]), [false; 3]);
 }
 
 #[test]
@@ -340,9 +380,11 @@ fn any_plan() -> impl Strategy<Value = ServicePortPlan> {
         0u8..8,
         prop::option::of(1u32..3),
         any::<bool>(),
+        prop::collection::btree_set(8u8..12, 0..3),
     )
-        .prop_map(|(number, cluster, local, kinds, affinity, drop)| {
+        .prop_map(|(number, cluster, local, kinds, affinity, drop, others)| {
             let mut plan = plan(number, cluster);
+            plan.serving = serving(others);
             if kinds & 1 != 0 {
                 plan = with_node_port(plan, 30_000 + u16::from(number));
             }
