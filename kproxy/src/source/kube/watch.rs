@@ -287,3 +287,6 @@ fn own_node(node: &DeserializeGuard<core::Node>) -> Option<Node> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
