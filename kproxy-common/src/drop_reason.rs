@@ -19,11 +19,13 @@ pub enum DropReason {
     RewriteFailed = 6,
     /// Dropped: the maps contradict each other (a run of slots that does not exist).
     BadMap = 7,
+    /// Dropped: a load-balancer address that is not open to this source (LBR-02).
+    SourceNotAllowed = 8,
 }
 
 impl DropReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::NoBackend,
         Self::NoLocalBackend,
         Self::UnknownPort,
@@ -31,6 +33,7 @@ impl DropReason {
         Self::FlowCollision,
         Self::RewriteFailed,
         Self::BadMap,
+        Self::SourceNotAllowed,
     ];
 
     /// From the stored number; `None` for one that this version does not know.
@@ -48,6 +51,7 @@ impl DropReason {
             Self::FlowCollision => "flow-collision",
             Self::RewriteFailed => "rewrite-failed",
             Self::BadMap => "bad-map",
+            Self::SourceNotAllowed => "source-not-allowed",
         }
     }
 
@@ -70,6 +74,10 @@ impl DropReason {
             }
             Self::RewriteFailed => "dropped: the kernel refused to rewrite a header; report a bug",
             Self::BadMap => "dropped: the maps contradict each other; restart kproxy, report a bug",
+            Self::SourceNotAllowed => {
+                "dropped: loadBalancerSourceRanges do not hold the client, or hold only some of \
+                 the pods and the client is a pod"
+            }
         }
     }
 }

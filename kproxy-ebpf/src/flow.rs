@@ -5,6 +5,7 @@ use aya_ebpf::{
     helpers::bpf_ktime_get_ns,
 };
 use kproxy_common::{
+    affinity::AffinityKey,
     drop_reason::DropReason,
     filter,
     flow::{FlowKey, FlowState, FlowValue, flow_flags},
@@ -13,6 +14,7 @@ use kproxy_common::{
 };
 
 use crate::{
+    affinity,
     maps::{FLOW_FILTER, FLOWS},
     packet::Packet,
     pick,
@@ -106,9 +108,19 @@ fn is_over(forward: &FlowValue, reverse_key: &FlowKey) -> bool {
 pub(crate) fn open(packet: &Packet, service: u32, word: Word) -> Result<FlowValue, DropReason> {
     note_flows_to(&packet.key.src);
     note_flows_to(&packet.key.dst);
+    let affinity = affinity::timeout(service);
+    let client = AffinityKey::of_address(packet.key.src, service);
     let mut tries = 0;
     while tries < COLLISION_TRIES {
-        let slot = pick::backend(service, word, Path::Packet)?;
+        let recalled = if affinity != 0 && tries == 0 {
+            affinity::recall(&client, word, affinity)
+        } else {
+            None
+        };
+        let slot = match recalled {
+            Some(slot) => slot,
+            None => pick::backend(service, word, Path::Packet)?,
+        };
         let reverse = FlowValue {
             addr: packet.key.dst,
             port: packet.key.dst_port,
@@ -120,6 +132,9 @@ pub(crate) fn open(packet: &Packet, service: u32, word: Word) -> Result<FlowValu
         };
         let key = packet.key.reverse_for(slot.addr, slot.port);
         if claim_reverse(packet, &key, &reverse)? {
+            if affinity != 0 {
+                affinity::remember(&client, &slot);
+            }
             return insert_forward(packet, service, word, &slot);
         }
         tries += 1;

@@ -4,13 +4,15 @@
 //! hooks/socket.rs   connect, sendmsg, recvmsg, getpeername at the cgroup root
 //! hooks/ingress.rs  uplink ingress: frontend → backend
 //! hooks/egress.rs   uplink egress: backend's answer → frontend's answer
-//! packet.rs parse · lookup.rs frontend → service · pick.rs service → backend ·
+//! packet.rs parse · lookup.rs frontend → service · sources.rs who may · pick.rs service → backend ·
+//! affinity.rs the backend of last time ·
 //! flow.rs connection entries · rewrite.rs headers and checksums · stats.rs counters
 //! ```
 //! No tail calls and no loops without a small bound: the programs load on 5.10 and later.
 #![no_std]
 #![no_main]
 
+mod affinity;
 mod flow;
 mod hooks;
 mod lookup;
@@ -18,6 +20,7 @@ mod maps;
 mod packet;
 mod pick;
 mod rewrite;
+mod sources;
 mod stats;
 
 /// What a tc program does with a packet. Passing is always "next": other programs still run.

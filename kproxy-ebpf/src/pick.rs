@@ -11,10 +11,6 @@ use crate::{
     stats::{self, Path},
 };
 
-/// Slots searched for a backend that a socket already uses. A larger set counts as "not found",
-/// and the socket gets a new backend at the change.
-const MEMBER_SEARCH: u32 = 256;
-
 /// The published word of a service: one load, so that first slot, count and generation belong
 /// together.
 #[inline(always)]
@@ -48,20 +44,8 @@ pub(crate) fn backend(service: u32, word: Word, path: Path) -> Result<Slot, Drop
     slot.copied().ok_or(DropReason::BadMap)
 }
 
-/// Whether the run still holds `slot`'s address and port.
-#[inline(always)]
-pub(crate) fn is_member(word: Word, slot: &Slot) -> bool {
-    let count = u32::from(word.count);
-    let mut i = 0;
-    while i < MEMBER_SEARCH {
-        if i >= count {
-            return false;
-        }
-        let Some(other) = SLOTS.get(word.first.wrapping_add(i)) else { return false };
-        if other.addr == slot.addr && other.port == slot.port {
-            return true;
-        }
-        i += 1;
-    }
-    false
+/// Number of the slot of the run that holds `slot`'s address and port.
+#[inline(never)]
+pub(crate) fn member(word: Word, slot: &Slot) -> Option<u32> {
+    select::find(word, slot, |number| SLOTS.get(number))
 }

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::plan::{
     Backend, BackendSet, EmptyVerdict, Family, Frontend, FrontendKind, Protocol, Scope,
-    ServicePortId,
+    ServicePortId, Sources,
 };
 
 /// A node of the test's own.
@@ -41,6 +41,7 @@ impl Sandbox {
             max_slots: 256,
             max_frontends: 64,
             max_flows: 128,
+            max_affinity: 64,
             ..Settings::new(&self.bpffs)
         }
     }
@@ -135,6 +136,7 @@ fn plan(name: &str, cluster_ip: &str, node_port: u16, backends: &[u16]) -> Servi
         port,
         internal: Scope::Cluster,
         external: Scope::Cluster,
+        sources: Sources::All,
     };
     ServicePortPlan {
         id: service(name, Protocol::Tcp),
@@ -151,6 +153,7 @@ fn plan(name: &str, cluster_ip: &str, node_port: u16, backends: &[u16]) -> Servi
         },
         local: None,
         affinity_seconds: None,
+        source_ranges: Vec::new(),
     }
 }
 

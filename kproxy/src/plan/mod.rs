@@ -6,6 +6,7 @@
 
 mod check;
 mod claims;
+mod ranges;
 mod service;
 mod topology;
 mod types;

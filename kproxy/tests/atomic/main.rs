@@ -21,7 +21,7 @@ use kproxy::{
     dataplane::{Dataplane, Settings},
     plan::{
         Backend, BackendSet, Change, EmptyVerdict, Family, Frontend, FrontendKind, Protocol, Scope,
-        ServicePortId, ServicePortPlan,
+        ServicePortId, ServicePortPlan, Sources,
     },
 };
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -87,10 +87,12 @@ fn plan(number: u32) -> ServicePortPlan {
             port: 80,
             internal: Scope::Cluster,
             external: Scope::Cluster,
+            sources: Sources::All,
         }],
         cluster: BackendSet { backends, when_empty: EmptyVerdict::Reject },
         local: None,
         affinity_seconds: None,
+        source_ranges: Vec::new(),
     }
 }
 

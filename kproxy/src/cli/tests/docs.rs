@@ -88,6 +88,7 @@ fn samples() -> Vec<(String, String)> {
             DumpTable::Services => "-n shop",
             DumpTable::Backends => "--address 192.0.2.10",
             DumpTable::Flows => "--service web --port 40112",
+            DumpTable::Affinity => "--address 203.0.113.9",
             DumpTable::Counters => "-n legacy",
             DumpTable::Addresses | DumpTable::All => "--address 192.0.2.11",
         };

@@ -50,7 +50,10 @@ impl Step {
             Self::Slice(i, None) => {
                 Event::Slices(Update::Delete(SliceName::new("default", name(i))))
             }
-            Self::Node(zone) => Event::Node(Some(Node { zone: zone.map(str::to_owned) })),
+            Self::Node(zone) => Event::Node(Some(Node {
+                zone: zone.map(str::to_owned),
+                addresses: zone.map(|_| ip("192.0.2.1")).into_iter().collect(),
+            })),
             Self::Addresses(addresses) => return planner.set_local_addresses(addresses),
         });
     }

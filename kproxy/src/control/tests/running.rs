@@ -89,7 +89,7 @@ async fn the_first_plan_waits_a_little_for_the_node() {
     let running = start();
     running.send(lists()).await;
     assert_eq!(running.calls(), [""; 0]);
-    running.send([Event::Node(Some(Node { zone: None }))]).await;
+    running.send([Event::Node(Some(Node::default()))]).await;
     assert_eq!(running.calls(), ["addresses", "reconcile", "attach"]);
 
     let forbidden = start();

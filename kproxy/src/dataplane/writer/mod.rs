@@ -3,9 +3,10 @@
 //! It compares what is wanted with what the maps hold and writes the difference, in this order:
 //!
 //! 1. backend sets: a new run of slots, then one store of the set's word (no system call);
-//! 2. new and changed frontends, then address entries and filter bits of their addresses;
+//! 2. new source ranges, new and changed frontends, then address entries and filter bits of their
+//!    addresses;
 //! 3. frontends that go, then their address entries and filter bits;
-//! 4. sets that nobody leads to any more, names, and the release of slots and ids.
+//! 4. sets and source ranges that nobody asks for any more, names, and the release of slots and ids.
 //!
 //! So no frontend ever leads to a set that is not there, and a frontend that passes from one
 //! service port to another is replaced in one step. A service port that does not fit is refused as
@@ -21,6 +22,7 @@ mod kernel;
 mod maps;
 mod open;
 mod problems;
+mod ranges;
 mod report;
 mod runs;
 mod sets;
@@ -33,6 +35,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use kproxy_common::{
     config::Config,
     net::Addr,
@@ -77,6 +80,8 @@ pub(crate) struct Writer<M> {
     strays: HashSet<FrontendKey>,
     /// Ids whose name or sets a crash has left behind.
     stray_ids: BTreeSet<u32>,
+    /// Source ranges of ids that are no service port: left by a crash.
+    stray_ranges: Vec<(u32, IpNet)>,
     /// Ids from here on have never been used: their counters are zero.
     untouched_from: u32,
 }
@@ -90,6 +95,8 @@ struct Port {
     runs: [Option<Run>; 2],
     /// Frontends in the map that lead here.
     frontends: Vec<FrontendKey>,
+    /// Source ranges in the map.
+    ranges: BTreeSet<IpNet>,
 }
 
 /// A plan that is to be tried again.
@@ -157,7 +164,10 @@ impl<M: Maps> Writer<M> {
 
     /// Whether something waits to be tried again.
     pub(crate) fn has_pending(&self) -> bool {
-        !self.pending.is_empty() || self.addresses.is_unsettled() || !self.strays.is_empty()
+        !self.pending.is_empty()
+            || self.addresses.is_unsettled()
+            || !self.strays.is_empty()
+            || !self.stray_ranges.is_empty()
     }
 
     /// The SERVICES array.
@@ -215,6 +225,7 @@ impl<M: Maps> Writer<M> {
         }
 
         let mut report = Report::default();
+        self.clear_stray_ranges(&mut report);
         let mut accepted: Vec<(ServicePortPlan, Wanted)> = Vec::new();
         let mut removed = Vec::new();
         for (id, plan) in work {
@@ -232,7 +243,8 @@ impl<M: Maps> Writer<M> {
 
         let mut leaving = self.leaving(&accepted, &removed);
         for (plan, wanted) in &accepted {
-            let problems = self.add_frontends(&plan.id, wanted, &mut leaving);
+            let mut problems = self.add_ranges(plan);
+            problems.extend(self.add_frontends(&plan.id, wanted, &mut leaving));
             if !problems.is_empty() {
                 self.postpone(plan.clone(), problems, &mut report);
             }
@@ -244,6 +256,7 @@ impl<M: Maps> Writer<M> {
         self.settle(&mut report);
         for (plan, _) in &accepted {
             self.retire_local(plan, now);
+            self.retire_ranges(plan, &mut report);
         }
         for id in removed {
             self.remove_port(&id, now, &mut report);
@@ -362,7 +375,10 @@ impl<M: Maps> Writer<M> {
 
     /// Removes a service port whose frontends are gone.
     fn remove_port(&mut self, id: &ServicePortId, now: Duration, report: &mut Report) {
+        let ranges_left = self.remove_ranges(id, &[]);
         let Some(port) = self.ports.remove(id) else { return };
+        self.stray_ranges.extend(port.ranges.iter().map(|net| (port.id, *net)));
+        report.problems.extend(ranges_left);
         self.by_id.remove(&port.id);
         for scope in [Scope::Cluster, Scope::Local] {
             self.clear_set(port.id, scope);
@@ -377,7 +393,7 @@ impl<M: Maps> Writer<M> {
             report.problems.push(problems::refused(id, refusal, map, option, effect));
         }
         // An id that something still refers to is not given out again.
-        if port.frontends.is_empty() && name_left.is_none() {
+        if port.frontends.is_empty() && port.ranges.is_empty() && name_left.is_none() {
             self.ids.give_back(Run { first: port.id, len: 1 }, now);
         } else {
             self.stray_ids.insert(port.id);

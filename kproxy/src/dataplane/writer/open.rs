@@ -20,7 +20,7 @@ impl<M: Maps> Writer<M> {
     pub(crate) fn open(maps: M) -> io::Result<Self> {
         let ids = maps.services().len() / 2;
         let untouched_from = if maps.is_new() { 0 } else { ids };
-        let (names, frontends) = (maps.names()?, maps.frontends()?);
+        let (names, frontends, ranges) = (maps.names()?, maps.frontends()?, maps.ranges()?);
         let mut writer = Self {
             slots: Runs::new(maps.slots().len()),
             ids: Runs::new(ids),
@@ -34,6 +34,7 @@ impl<M: Maps> Writer<M> {
             has_room: false,
             strays: HashSet::new(),
             stray_ids: BTreeSet::new(),
+            stray_ranges: Vec::new(),
             untouched_from,
         };
         writer.find_ports(names);
@@ -53,6 +54,13 @@ impl<M: Maps> Writer<M> {
             writer.addresses.add(&key, value.flags);
         }
         writer.addresses.count_found();
+        for (id, net) in ranges {
+            let owner = writer.by_id.get(&id).and_then(|name| writer.ports.get_mut(name));
+            match owner {
+                Some(port) => drop(port.ranges.insert(net)),
+                None => writer.stray_ranges.push((id, net)),
+            }
+        }
         Ok(writer)
     }
 
@@ -72,7 +80,7 @@ impl<M: Maps> Writer<M> {
             }
             let runs = [Scope::Cluster, Scope::Local].map(|scope| self.find_run(id, scope));
             self.by_id.insert(id, name.clone());
-            self.ports.insert(name, Port { id, runs, frontends: Vec::new() });
+            self.ports.insert(name, Port { id, runs, ..Port::default() });
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod claims;
 mod flows;
+mod ranges;
 mod service;
 mod topology;
 
@@ -84,6 +85,6 @@ pub(crate) fn plan_with(
     slices: &[Slice],
     local_addresses: &BTreeSet<IpAddr>,
 ) -> Vec<ServicePortPlan> {
-    let context = PlanContext { node_name: NODE, zone: None, local_addresses };
+    let context = PlanContext { node_name: NODE, zone: None, local_addresses, node_addresses: &[] };
     plan_service(service, slices.iter(), &context)
 }

@@ -21,7 +21,7 @@ pub use service::service;
 pub(crate) use slice::HEADLESS_LABEL;
 pub use slice::slice;
 
-use crate::model::{Node, Problem, Protocol, ServiceName, SliceName};
+use crate::model::{Family, Node, Problem, Protocol, ServiceName, SliceName};
 
 /// Zone label of a Node (`k8s.io/api/core/v1/well_known_labels.go`).
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
@@ -29,7 +29,22 @@ const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 /// What the plan wants of a Node.
 pub fn node(node: &core::Node) -> Node {
     let zone = node.metadata.labels.as_ref().and_then(|labels| labels.get(ZONE_LABEL));
-    Node { zone: zone.filter(|zone| !zone.is_empty()).cloned() }
+    Node { zone: zone.filter(|zone| !zone.is_empty()).cloned(), addresses: node_addresses(node) }
+}
+
+/// The first address of each family, internal ones before external ones (NODE-02).
+fn node_addresses(node: &core::Node) -> Vec<IpAddr> {
+    let listed = node.status.as_ref().and_then(|status| status.addresses.as_deref());
+    let listed = listed.unwrap_or_default();
+    let of_type = |kind: &'static str| listed.iter().filter(move |a| a.type_ == kind);
+    let all = of_type("InternalIP").chain(of_type("ExternalIP"));
+    let mut first: Vec<IpAddr> = Vec::new();
+    for ip in all.filter_map(|address| parse_ip(&address.address)) {
+        if !first.iter().any(|other| Family::of(other) == Family::of(&ip)) {
+            first.push(ip);
+        }
+    }
+    first
 }
 
 /// Namespace and name of a Service.
