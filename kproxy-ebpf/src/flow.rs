@@ -110,16 +110,12 @@ pub(crate) fn open(packet: &Packet, service: u32, word: Word) -> Result<FlowValu
     note_flows_to(&packet.key.dst);
     let affinity = affinity::timeout(service);
     let client = AffinityKey::of_address(packet.key.src, service);
+    let recalled = if affinity != 0 { affinity::recall(&client, word, affinity) } else { None };
     let mut tries = 0;
     while tries < COLLISION_TRIES {
-        let recalled = if affinity != 0 && tries == 0 {
-            affinity::recall(&client, word, affinity)
-        } else {
-            None
-        };
         let slot = match recalled {
-            Some(slot) => slot,
-            None => pick::backend(service, word, Path::Packet)?,
+            Some(slot) if tries == 0 => slot,
+            _ => pick::backend(service, word, Path::Packet)?,
         };
         let reverse = FlowValue {
             addr: packet.key.dst,
@@ -133,7 +129,8 @@ pub(crate) fn open(packet: &Packet, service: u32, word: Word) -> Result<FlowValu
         let key = packet.key.reverse_for(slot.addr, slot.port);
         if claim_reverse(packet, &key, &reverse)? {
             if affinity != 0 {
-                affinity::remember(&client, &slot);
+                // A collision sends one connection elsewhere, the client keeps its backend.
+                affinity::remember(&client, &recalled.unwrap_or(slot));
             }
             return insert_forward(packet, service, word, &slot);
         }
