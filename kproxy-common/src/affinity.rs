@@ -35,18 +35,17 @@ pub mod client_kind {
     pub const NETNS: u32 = 1;
 }
 
-impl AffinityKey {
-    /// Of a packet's source address, for the service port of a service index.
-    #[inline(always)]
-    pub const fn of_address(client: Addr, service: u32) -> Self {
-        Self { client, service_port: service_port_id(service), kind: client_kind::ADDRESS }
-    }
+/// A network namespace as a client.
+#[inline(always)]
+pub const fn netns_client(cookie: u64) -> Addr {
+    Addr([cookie as u32, (cookie >> 32) as u32, 0, 0])
+}
 
-    /// Of the sockets of a network namespace.
+impl AffinityKey {
+    /// Key of a client for the service port of a service index.
     #[inline(always)]
-    pub const fn of_netns(cookie: u64, service: u32) -> Self {
-        let client = Addr([cookie as u32, (cookie >> 32) as u32, 0, 0]);
-        Self { client, service_port: service_port_id(service), kind: client_kind::NETNS }
+    pub const fn new(client: Addr, kind: u32, service: u32) -> Self {
+        Self { client, service_port: service_port_id(service), kind }
     }
 
     /// The cookie, when the client is a network namespace.
@@ -97,7 +96,7 @@ mod tests {
     #[test]
     fn aff_01_both_sets_share_an_entry_and_service_ports_do_not() {
         let client = Addr::from("192.0.2.7".parse::<IpAddr>().unwrap());
-        let of = |service| AffinityKey::of_address(client, service);
+        let of = |service| AffinityKey::new(client, client_kind::ADDRESS, service);
         assert_eq!(of(cluster_index(7)), of(local_index(7)));
         assert_ne!(of(cluster_index(7)), of(cluster_index(8)));
     }
@@ -105,9 +104,10 @@ mod tests {
     #[test]
     fn a_namespace_is_never_an_address() {
         for cookie in [0, 1, 0xffff_0000_0000, u64::MAX] {
-            let netns = AffinityKey::of_netns(cookie, 4);
+            let client = netns_client(cookie);
+            let netns = AffinityKey::new(client, client_kind::NETNS, 4);
             assert_eq!(netns.netns(), Some(cookie));
-            let address = AffinityKey::of_address(netns.client, 4);
+            let address = AffinityKey::new(client, client_kind::ADDRESS, 4);
             assert_ne!(netns, address);
             assert_eq!(address.netns(), None);
         }

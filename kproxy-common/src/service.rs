@@ -182,8 +182,14 @@ impl Slot {
     /// What a run is sorted by: address, then port, as numbers.
     #[inline(always)]
     pub const fn order(&self) -> [u64; 3] {
-        let (high, low) = self.addr.number();
-        [high, low, self.port.get() as u64]
+        Self::order_of(&self.addr, self.port)
+    }
+
+    /// [`Self::order`] of the slot with this backend.
+    #[inline(always)]
+    pub const fn order_of(addr: &Addr, port: Port) -> [u64; 3] {
+        let (high, low) = addr.number();
+        [high, low, port.get() as u64]
     }
 }
 

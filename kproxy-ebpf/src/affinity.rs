@@ -3,12 +3,14 @@
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use kproxy_common::{
     affinity::{AffinityKey, AffinityValue},
-    service::{Slot, Word},
+    net::Addr,
+    select,
+    service::{Slot, Word, cluster_index},
 };
 
 use crate::{
     maps::{AFFINITY, SERVICES, SLOTS},
-    pick,
+    stats::{self, Path},
 };
 
 /// Session affinity timeout of a service in seconds; 0: it has none. In the cache line of the word,
@@ -18,28 +20,41 @@ pub(crate) fn timeout(service: u32) -> u32 {
     SERVICES.get(service).map_or(0, |entry| entry.affinity_seconds)
 }
 
-/// The backend that the client was given last, if the set still holds it and the time is not up.
-/// The connection that gets it is to be [`remember`]ed, too.
-#[inline(always)]
-pub(crate) fn recall(client: &AffinityKey, word: Word, timeout: u32) -> Option<Slot> {
-    // SAFETY: an evicted element may be in use for another client while it is read: what is read
-    // counts only if the set holds it.
-    let value = unsafe { AFFINITY.get(client) }?;
-    let (addr, port) = (value.addr, value.port);
-    // SAFETY: no arguments.
-    if value.left(unsafe { bpf_ktime_get_ns() }, timeout) == 0 {
-        return None;
+/// Number of the slot for a new connection of `client`: that of the backend which it was given last,
+/// if the set still holds it and the time is not up, else the next by round robin. It is remembered.
+///
+/// `kind`: [`kproxy_common::affinity::client_kind`]; `word`: packed, with at least one slot. What
+/// goes in and out fits into registers: the callers have little stack left.
+#[inline(never)]
+pub(crate) fn slot_for(client: &Addr, kind: u32, service: u32, word: u64, timeout: u32) -> u32 {
+    let key = AffinityKey::new(*client, kind, service);
+    let word = Word::unpack(word);
+    if let Some(value) = AFFINITY.get_ptr_mut(&key) {
+        // SAFETY: a live element. An evicted one may be in use for another client by now: what is
+        // read counts only if the set holds it, and that client's time would be prolonged at worst.
+        let value = unsafe { &mut *value };
+        if value.left(now(), timeout) != 0 {
+            let wanted = Slot::order_of(&value.addr, value.port);
+            if let Some(number) = select::find(word, wanted, |number| SLOTS.get(number)) {
+                value.last = now();
+                return number;
+            }
+        }
     }
-    let slot = Slot { addr, port, ..Slot::default() };
-    SLOTS.get(pick::member(word, &slot)?).copied()
+    // Taken from the key: what lives through the search above costs stack.
+    let path = Path::of_client(key.kind);
+    let turn = stats::next_turn(cluster_index(key.service_port), path);
+    let number = select::round_robin(word, turn).unwrap_or(word.first);
+    if let Some(slot) = SLOTS.get(number) {
+        let value = AffinityValue { addr: slot.addr, last: now(), port: slot.port, pad: [0; 3] };
+        // Without memory for it the client is a new one next time.
+        let _ = AFFINITY.insert(&key, &value, 0);
+    }
+    number
 }
 
-/// Notes that the client has opened a connection to this backend.
-#[inline(never)]
-pub(crate) fn remember(client: &AffinityKey, slot: &Slot) {
+#[inline(always)]
+fn now() -> u64 {
     // SAFETY: no arguments.
-    let last = unsafe { bpf_ktime_get_ns() };
-    let value = AffinityValue { addr: slot.addr, last, port: slot.port, pad: [0; 3] };
-    // Without memory for it the client is a new one next time.
-    let _ = AFFINITY.insert(client, &value, 0);
+    unsafe { bpf_ktime_get_ns() }
 }

@@ -5,7 +5,7 @@ use aya_ebpf::{
     helpers::bpf_ktime_get_ns,
 };
 use kproxy_common::{
-    affinity::AffinityKey,
+    affinity::client_kind,
     drop_reason::DropReason,
     filter,
     flow::{FlowKey, FlowState, FlowValue, flow_flags},
@@ -18,7 +18,6 @@ use crate::{
     maps::{FLOW_FILTER, FLOWS},
     packet::Packet,
     pick,
-    stats::Path,
 };
 
 /// Backends tried before a collision of answers is given up on.
@@ -108,15 +107,12 @@ fn is_over(forward: &FlowValue, reverse_key: &FlowKey) -> bool {
 pub(crate) fn open(packet: &Packet, service: u32, word: Word) -> Result<FlowValue, DropReason> {
     note_flows_to(&packet.key.src);
     note_flows_to(&packet.key.dst);
-    let affinity = affinity::timeout(service);
-    let client = AffinityKey::of_address(packet.key.src, service);
-    let recalled = if affinity != 0 { affinity::recall(&client, word, affinity) } else { None };
+    let mut affinity = affinity::timeout(service);
     let mut tries = 0;
     while tries < COLLISION_TRIES {
-        let slot = match recalled {
-            Some(slot) if tries == 0 => slot,
-            _ => pick::backend(service, word, Path::Packet)?,
-        };
+        let slot = pick::backend(&packet.key.src, client_kind::ADDRESS, service, word, affinity)?;
+        // A collision sends one connection elsewhere, the client keeps its backend.
+        affinity = 0;
         let reverse = FlowValue {
             addr: packet.key.dst,
             port: packet.key.dst_port,
@@ -128,10 +124,6 @@ pub(crate) fn open(packet: &Packet, service: u32, word: Word) -> Result<FlowValu
         };
         let key = packet.key.reverse_for(slot.addr, slot.port);
         if claim_reverse(packet, &key, &reverse)? {
-            if affinity != 0 {
-                // A collision sends one connection elsewhere, the client keeps its backend.
-                affinity::remember(&client, &recalled.unwrap_or(slot));
-            }
             return insert_forward(packet, service, word, &slot);
         }
         tries += 1;

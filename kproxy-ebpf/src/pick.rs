@@ -2,11 +2,13 @@
 
 use kproxy_common::{
     drop_reason::DropReason,
+    net::{Addr, Port},
     select,
     service::{Slot, Word, empty_verdict},
 };
 
 use crate::{
+    affinity,
     maps::{SERVICES, SLOTS},
     stats::{self, Path},
 };
@@ -33,19 +35,31 @@ pub(crate) fn refusal(word: Word) -> Option<DropReason> {
     })
 }
 
-/// The next backend of the service by round robin.
+/// The backend of a service for a new connection: by round robin or, with a session affinity timeout
+/// in seconds, for the client of this [`kproxy_common::affinity::client_kind`].
 #[inline(always)]
-pub(crate) fn backend(service: u32, word: Word, path: Path) -> Result<Slot, DropReason> {
+pub(crate) fn backend(
+    client: &Addr,
+    kind: u32,
+    service: u32,
+    word: Word,
+    affinity: u32,
+) -> Result<Slot, DropReason> {
     if let Some(reason) = refusal(word) {
         return Err(reason);
     }
-    let slot =
-        select::round_robin(word, stats::next_turn(service, path)).and_then(|n| SLOTS.get(n));
-    slot.copied().ok_or(DropReason::BadMap)
+    let number = if affinity == 0 {
+        let turn = stats::next_turn(service, Path::of_client(kind));
+        select::round_robin(word, turn).ok_or(DropReason::BadMap)?
+    } else {
+        affinity::slot_for(client, kind, service, word.pack(), affinity)
+    };
+    SLOTS.get(number).copied().ok_or(DropReason::BadMap)
 }
 
-/// Number of the slot of the run that holds `slot`'s address and port.
+/// Whether the run still holds this backend.
 #[inline(never)]
-pub(crate) fn member(word: Word, slot: &Slot) -> Option<u32> {
-    select::find(word, slot, |number| SLOTS.get(number))
+pub(crate) fn is_member(word: u64, addr: &Addr, port: Port) -> bool {
+    let wanted = Slot::order_of(addr, port);
+    select::find(Word::unpack(word), wanted, |number| SLOTS.get(number)).is_some()
 }

@@ -7,7 +7,7 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use kproxy_common::{
-    affinity::AffinityKey,
+    affinity::{client_kind, netns_client},
     counters::NO_SERVICE,
     drop_reason::DropReason,
     net::{Addr, Port, proto},
@@ -19,8 +19,7 @@ use crate::{
     affinity,
     lookup::{self, Lookup},
     maps::{CONFIG, SOCKETS, has_set_retval},
-    pick, sources,
-    stats::{self, Path},
+    pick, sources, stats,
 };
 
 /// The hook lets the call go on.
@@ -150,43 +149,40 @@ fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<()
     let service = frontend.internal;
     let Some(packed) = pick::word(service) else { return Ok(()) };
     // SAFETY: the helper returns null or this socket's live storage.
-    let state = unsafe { SOCKETS.get_or_insert_ptr_mut(ctx, None).as_mut() };
-    let Some(state) = state else {
-        // No memory for the storage: translate all the same, only the way back shows the backend.
-        let slot = new_backend::<V6>(ctx, call, &frontend, &dialled, packed)?;
-        write_peer::<V6>(ctx, &slot.addr, slot.port);
-        return Ok(());
-    };
-    let peer = remembered(state, &dialled, port, service);
-    if let Some(peer) = peer
-        && call == Call::Send
+    let mut state = unsafe { SOCKETS.get_or_insert_ptr_mut(ctx, None).as_mut() };
+    if call == Call::Send
+        && let Some(state) = state.as_deref_mut()
+        && let Some(peer) = remembered(state, &dialled, port, service)
+        && (peer.word == packed || pick::is_member(packed, &peer.backend, peer.backend_port))
     {
-        let slot = Slot { addr: peer.backend, port: peer.backend_port, ..Slot::default() };
-        if peer.word == packed || pick::member(Word::unpack(packed), &slot).is_some() {
-            peer.word = packed;
-            write_peer::<V6>(ctx, &slot.addr, slot.port);
-            return Ok(());
-        }
+        peer.word = packed;
+        write_peer::<V6>(ctx, &peer.backend, peer.backend_port);
+        return Ok(());
     }
     let slot = new_backend::<V6>(ctx, call, &frontend, &dialled, packed)?;
-    if call == Call::Connect {
-        // A connected socket has one peer; what it dialled before is over.
-        state.peers[1].frontend_port = Port(0);
-        state.peers[2].frontend_port = Port(0);
-        state.peers[3].frontend_port = Port(0);
-    }
-    let fresh = Peer {
-        frontend: dialled,
-        backend: slot.addr,
-        frontend_port: port,
-        backend_port: slot.port,
-        service,
-        word: packed,
-    };
-    match (call, remembered(state, &dialled, port, service)) {
-        (Call::Connect, _) => state.peers[0] = fresh,
-        (Call::Send, Some(peer)) => *peer = fresh,
-        (Call::Send, None) => remember(state, fresh),
+    // Without memory for the storage only the way back shows the backend.
+    if let Some(state) = state {
+        let fresh = Peer {
+            frontend: dialled,
+            backend: slot.addr,
+            frontend_port: port,
+            backend_port: slot.port,
+            service,
+            word: packed,
+        };
+        match call {
+            Call::Connect => {
+                state.peers[0] = fresh;
+                // A connected socket has one peer; what it dialled before is over.
+                state.peers[1].frontend_port = Port(0);
+                state.peers[2].frontend_port = Port(0);
+                state.peers[3].frontend_port = Port(0);
+            }
+            Call::Send => match remembered(state, &dialled, port, service) {
+                Some(peer) => *peer = fresh,
+                None => remember(state, fresh),
+            },
+        }
     }
     write_peer::<V6>(ctx, &slot.addr, slot.port);
     Ok(())
@@ -205,14 +201,15 @@ fn new_backend<const V6: bool>(
         // Dropped, and counted, where the packets leave the node (hooks/egress.rs).
         return Err(DropReason::SourceNotAllowed);
     }
-    let (service, word) = (frontend.internal, Word::unpack(packed));
+    let service = frontend.internal;
     let timeout = affinity::timeout(service);
-    let picked = if timeout == 0 {
-        pick::backend(service, word, Path::Socket)
+    let client = if timeout == 0 {
+        Addr::default()
     } else {
-        sticky_backend(ctx, service, word, timeout)
+        // SAFETY: the helper takes the context.
+        netns_client(unsafe { bpf_get_netns_cookie(ctx.as_ptr()) })
     };
-    match picked {
+    match pick::backend(&client, client_kind::NETNS, service, Word::unpack(packed), timeout) {
         Ok(slot) => {
             stats::count_connection(service);
             Ok(slot)
@@ -226,25 +223,6 @@ fn new_backend<const V6: bool>(
             Err(reason)
         }
     }
-}
-
-/// As [`pick::backend`], for a service with session affinity.
-#[inline(always)]
-fn sticky_backend(
-    ctx: &SockAddrContext,
-    service: u32,
-    word: Word,
-    timeout: u32,
-) -> Result<Slot, DropReason> {
-    // SAFETY: the helper takes the context.
-    let cookie = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
-    let client = AffinityKey::of_netns(cookie, service);
-    let slot = match affinity::recall(&client, word, timeout) {
-        Some(slot) => slot,
-        None => pick::backend(service, word, Path::Socket)?,
-    };
-    affinity::remember(&client, &slot);
-    Ok(slot)
 }
 
 /// Whether this socket may connect to a frontend with source ranges. A bound socket is judged by

@@ -91,11 +91,18 @@ fn remembered(
 
 #[cfg(test)]
 mod tests {
-    use kproxy_common::net::{Addr, Port};
+    use kproxy_common::{
+        affinity::{client_kind, netns_client},
+        net::Port,
+    };
 
     use super::*;
 
     const NOW: Duration = Duration::from_secs(1000);
+
+    fn netns(cookie: u64) -> AffinityKey {
+        AffinityKey::new(netns_client(cookie), client_kind::NETNS, 4)
+    }
 
     fn value(age: u64) -> AffinityValue {
         let last = (NOW - Duration::from_secs(age)).as_nanos() as u64;
@@ -107,9 +114,9 @@ mod tests {
     fn clients_are_told_apart() {
         let ip: IpAddr = "192.0.2.7".parse().unwrap();
         for (key, client) in [
-            (AffinityKey::of_address(Addr::from(ip), 4), AffinityClient::Address(ip)),
-            (AffinityKey::of_netns(42, 4), AffinityClient::Netns(42)),
-            (AffinityKey::of_netns(77, 4), AffinityClient::Node),
+            (AffinityKey::new(ip.into(), client_kind::ADDRESS, 4), AffinityClient::Address(ip)),
+            (netns(42), AffinityClient::Netns(42)),
+            (netns(77), AffinityClient::Node),
         ] {
             let row = remembered(&key, &value(10), 60, 77, NOW).unwrap();
             assert_eq!((row.client, row.idle, row.expires), (client, 10, 50));
@@ -119,7 +126,7 @@ mod tests {
 
     #[test]
     fn what_no_longer_counts_is_left_out() {
-        let key = AffinityKey::of_netns(42, 4);
+        let key = netns(42);
         assert!(remembered(&key, &value(59), 60, 77, NOW).is_some());
         assert!(remembered(&key, &value(60), 60, 77, NOW).is_none());
         assert!(remembered(&key, &value(0), 0, 77, NOW).is_none(), "affinity was switched off");
