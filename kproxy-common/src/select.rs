@@ -33,7 +33,7 @@ pub fn find<'a>(
     while step > 0 {
         let next: u64 = before + step;
         let in_run = borrow(count, next, 0).wrapping_sub(1);
-        let other = slot(word.first.wrapping_add((next - 1 & in_run) as u32))?;
+        let other = slot(word.first.wrapping_add(((next - 1) & in_run) as u32))?;
         before += step & in_run & 0u64.wrapping_sub(comes_before(other.order(), wanted));
         step >>= 1;
     }

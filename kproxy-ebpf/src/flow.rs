@@ -14,7 +14,6 @@ use kproxy_common::{
 };
 
 use crate::{
-    affinity,
     maps::{FLOW_FILTER, FLOWS},
     packet::Packet,
     pick,
@@ -107,7 +106,7 @@ fn is_over(forward: &FlowValue, reverse_key: &FlowKey) -> bool {
 pub(crate) fn open(packet: &Packet, service: u32, word: Word) -> Result<FlowValue, DropReason> {
     note_flows_to(&packet.key.src);
     note_flows_to(&packet.key.dst);
-    let mut affinity = affinity::timeout(service);
+    let mut affinity = pick::affinity(service);
     let mut tries = 0;
     while tries < COLLISION_TRIES {
         let slot = pick::backend(&packet.key.src, client_kind::ADDRESS, service, word, affinity)?;

@@ -5,14 +5,12 @@
 //! hooks/ingress.rs  uplink ingress: frontend → backend
 //! hooks/egress.rs   uplink egress: backend's answer → frontend's answer
 //! packet.rs parse · lookup.rs frontend → service · sources.rs who may · pick.rs service → backend ·
-//! affinity.rs the backend of last time ·
 //! flow.rs connection entries · rewrite.rs headers and checksums · stats.rs counters
 //! ```
 //! No tail calls and no loops without a small bound: the programs load on 5.10 and later.
 #![no_std]
 #![no_main]
 
-mod affinity;
 mod flow;
 mod hooks;
 mod lookup;

@@ -16,7 +16,6 @@ use kproxy_common::{
 };
 
 use crate::{
-    affinity,
     lookup::{self, Lookup},
     maps::{CONFIG, SOCKETS, has_set_retval},
     pick, sources, stats,
@@ -202,7 +201,7 @@ fn new_backend<const V6: bool>(
         return Err(DropReason::SourceNotAllowed);
     }
     let service = frontend.internal;
-    let timeout = affinity::timeout(service);
+    let timeout = pick::affinity(service);
     let client = if timeout == 0 {
         Addr::default()
     } else {

@@ -53,12 +53,11 @@ impl Drop for Bpffs {
 
 fn open(bpffs: &Bpffs) -> Dataplane {
     Dataplane::open(&Settings {
-        bpffs_root: bpffs.path().to_path_buf(),
-        cgroup_root: None,
         max_services: 64,
         max_slots: 100_000,
         max_frontends: 64,
         max_flows: 1_000_000,
+        ..Settings::new(bpffs.path())
     })
     .unwrap()
 }
