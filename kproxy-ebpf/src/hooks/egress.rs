@@ -17,9 +17,9 @@ use crate::{
     sources, stats,
 };
 
-/// A packet still addressed to a ClusterIP, or to a load-balancer address with source ranges, when it leaves the node was not translated: the socket
-/// path left it alone because it must be dropped (VER-04) or could not be refused. It must not
-/// reach the network, where it would loop.
+/// A packet still addressed to a ClusterIP, or to a load-balancer address with source ranges, when
+/// it leaves the node was not translated: the socket path left it alone because it must be dropped
+/// (VER-04, LBR-02) or could not be refused. It must not reach the network, where it would loop.
 #[inline(always)]
 fn untranslated(packet: &Packet) -> Result<Verdict, (u32, DropReason)> {
     if !packet.opens() {
