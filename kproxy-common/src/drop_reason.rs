@@ -21,11 +21,13 @@ pub enum DropReason {
     BadMap = 7,
     /// Dropped: an address of a Service range that no Service has (VER-16).
     FreeServiceAddress = 20,
+    /// Dropped: a load-balancer address that is not open to this source (LBR-02).
+    SourceNotAllowed = 21,
 }
 
 impl DropReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::NoBackend,
         Self::NoLocalBackend,
         Self::UnknownPort,
@@ -34,6 +36,7 @@ impl DropReason {
         Self::RewriteFailed,
         Self::BadMap,
         Self::FreeServiceAddress,
+        Self::SourceNotAllowed,
     ];
 
     /// From the stored number; `None` for one that this version does not know.
@@ -52,6 +55,7 @@ impl DropReason {
             Self::RewriteFailed => "rewrite-failed",
             Self::BadMap => "bad-map",
             Self::FreeServiceAddress => "free-service-address",
+            Self::SourceNotAllowed => "source-not-allowed",
         }
     }
 
@@ -76,6 +80,10 @@ impl DropReason {
             Self::BadMap => "dropped: the maps contradict each other; restart kproxy, report a bug",
             Self::FreeServiceAddress => {
                 "dropped: an address of a ServiceCIDR that no Service has; look who dials it"
+            }
+            Self::SourceNotAllowed => {
+                "dropped: loadBalancerSourceRanges do not hold the client, or hold only some of \
+                 the pods and the client is a pod"
             }
         }
     }

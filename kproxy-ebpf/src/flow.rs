@@ -5,6 +5,7 @@ use aya_ebpf::{
     helpers::bpf_ktime_get_ns,
 };
 use kproxy_common::{
+    affinity::client_kind,
     drop_reason::DropReason,
     filter,
     flow::{FlowKey, FlowState, FlowValue, flow_flags},
@@ -16,7 +17,6 @@ use crate::{
     maps::{FLOW_FILTER, FLOWS},
     packet::Packet,
     pick,
-    stats::Path,
 };
 
 /// Backends tried before a collision of answers is given up on.
@@ -106,9 +106,12 @@ fn is_over(forward: &FlowValue, reverse_key: &FlowKey) -> bool {
 pub(crate) fn open(packet: &Packet, service: u32, word: Word) -> Result<FlowValue, DropReason> {
     note_flows_to(&packet.key.src);
     note_flows_to(&packet.key.dst);
+    let mut affinity = pick::affinity(service);
     let mut tries = 0;
     while tries < COLLISION_TRIES {
-        let slot = pick::backend(service, word, Path::Packet)?;
+        let slot = pick::backend(&packet.key.src, client_kind::ADDRESS, service, word, affinity)?;
+        // A collision sends one connection elsewhere, the client keeps its backend.
+        affinity = 0;
         let reverse = FlowValue {
             addr: packet.key.dst,
             port: packet.key.dst_port,

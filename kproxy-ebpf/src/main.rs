@@ -5,7 +5,7 @@
 //! hooks/ingress.rs  uplink ingress: frontend → backend
 //! hooks/egress.rs   uplink egress: backend's answer → frontend's answer
 //! hooks/query.rs    what a UDP socket keeps; run by the daemon, never attached
-//! packet.rs parse · lookup.rs frontend → service · pick.rs service → backend ·
+//! packet.rs parse · lookup.rs frontend → service · sources.rs who may · pick.rs service → backend ·
 //! flow.rs connection entries · rewrite.rs headers and checksums · stats.rs counters
 //! ```
 //! No tail calls and no loops without a small bound: the programs load on 5.10 and later.
@@ -19,6 +19,7 @@ mod maps;
 mod packet;
 mod pick;
 mod rewrite;
+mod sources;
 mod stats;
 
 /// What a tc program does with a packet. Passing is always "next": other programs still run.

@@ -14,12 +14,12 @@ use crate::{
     packet::Packet,
     pick,
     rewrite::{End, rewrite},
-    stats,
+    sources, stats,
 };
 
-/// A packet still addressed to a ClusterIP when it leaves the node was not translated: the socket
-/// path left it alone because it must be dropped (VER-04) or could not be refused. It must not
-/// reach the network, where it would loop.
+/// A packet still addressed to a ClusterIP, or to a load-balancer address with source ranges, when
+/// it leaves the node was not translated: the socket path left it alone because it must be dropped
+/// (VER-04, LBR-02) or could not be refused. It must not reach the network, where it would loop.
 #[inline(always)]
 fn untranslated(packet: &Packet) -> Result<Verdict, (u32, DropReason)> {
     if !packet.opens() {
@@ -35,6 +35,10 @@ fn untranslated(packet: &Packet) -> Result<Verdict, (u32, DropReason)> {
                 // Backends exist: a sender that no hook of ours sees, and none of our business here.
                 None => Ok(Verdict::Pass),
             }
+        }
+        // Left alone by the socket path because its sender is not, or not surely, allowed.
+        Lookup::Frontend(frontend) if sources::is_restricted(&frontend) => {
+            Err((frontend.internal, DropReason::SourceNotAllowed))
         }
         Lookup::UnknownPort => Err((NO_SERVICE, DropReason::UnknownPort)),
         Lookup::NotOurs if lookup::is_free_service_address(&key.dst) => {

@@ -21,7 +21,7 @@ use crate::{
     packet::Packet,
     pick,
     rewrite::{End, rewrite},
-    stats,
+    sources, stats,
 };
 
 #[inline(always)]
@@ -47,6 +47,9 @@ fn open(
     frontend: &FrontendValue,
 ) -> Result<Option<FlowValue>, (u32, DropReason)> {
     let service = if is_pod(&packet.key.src) { frontend.internal } else { frontend.external };
+    if !sources::allows(frontend, &packet.key.src) {
+        return Err((service, DropReason::SourceNotAllowed));
+    }
     let word = pick::word(service).ok_or((service, DropReason::BadMap))?;
     match flow::open(packet, service, Word::unpack(word)) {
         Ok(value) => {

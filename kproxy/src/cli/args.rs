@@ -101,6 +101,14 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = MapSize(abi::DEFAULT_FLOWS))]
     pub max_flows: MapSize,
 
+    /// Capacity of the affinity map: one entry a client and service port with session affinity
+    #[arg(long, value_name = "N", default_value_t = MapSize(abi::DEFAULT_AFFINITY))]
+    pub max_affinity: MapSize,
+
+    /// Capacity of the range map: one entry a source range and service port
+    #[arg(long, value_name = "N", default_value_t = MapSize(abi::DEFAULT_RANGES))]
+    pub max_ranges: MapSize,
+
     /// Where the maps are pinned.
     #[command(flatten)]
     pub pins: PinArgs,
@@ -157,6 +165,8 @@ pub enum DumpTable {
     Backends,
     /// Connections that the packet path translates now
     Flows,
+    /// Backends that clients of Services with session affinity were given last
+    Affinity,
     /// Connections, packets, bytes and refusals of each service port
     Counters,
     /// Addresses known as a whole: this node's and the ClusterIPs
@@ -173,6 +183,7 @@ impl DumpTable {
             Self::Services => "services",
             Self::Backends => "backends",
             Self::Flows => "flows",
+            Self::Affinity => "affinity",
             Self::Counters => "counters",
             Self::Addresses => "addresses",
             Self::All => "all",

@@ -106,11 +106,14 @@ impl Planner {
     }
 
     /// Takes the addresses bound to this node's devices. Services whose cluster IP came or went
-    /// among them are planned again.
+    /// among them are planned again, and those with source ranges, which may hold the node.
     pub fn set_local_addresses(&mut self, addresses: BTreeSet<IpAddr>) {
         let changed = addresses.symmetric_difference(&self.local_addresses).copied().collect();
         self.local_addresses = addresses;
         self.dirty.extend(self.model.services_at(&changed));
+        if !changed.is_empty() {
+            self.dirty.extend(self.model.services_with_ranges());
+        }
     }
 
     /// Both lists that the data path needs are complete (LC-01).
@@ -237,6 +240,7 @@ impl Planner {
             node_name: &self.node_name,
             zone: self.model.node().zone.as_deref(),
             local_addresses: &self.local_addresses,
+            node_addresses: &self.model.node().addresses,
         };
         let slices = self.model.slices(name);
         self.problems.set(Origin::Plan(name.clone()), check_service(service, slices.clone()));

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use kproxy_common::{
     config::{Range, SERVICE_RANGES},
     net::{Addr, Port},
+    ranges::{self, RangeData},
     service::{
         FrontendKey, FrontendValue, MAX_EXTRA, NAME_LEN, Name, Service, Slot, Word, cluster_index,
         empty_verdict, frontend_flags, local_index, slot_flags,
@@ -14,7 +15,7 @@ use kproxy_common::{
 
 use crate::plan::{
     Backend, BackendSet, EmptyVerdict, Family, Frontend, FrontendKind, Protocol, Scope,
-    ServicePortId, ServicePortPlan,
+    ServicePortId, ServicePortPlan, Sources,
 };
 
 /// Name of a service port; `None` when it does not fit (no valid Kubernetes name is that long).
@@ -89,7 +90,7 @@ pub(crate) fn encode_run(plan: &ServicePortPlan, scope: Scope, set: &BackendSet)
         };
         let other = other.into_iter().flat_map(|set| set.backends.iter().copied());
         let extra = serving.chain(other.filter(|backend| !set.backends.contains(backend)));
-        run.extend(extra.take(MAX_EXTRA).map(|backend| encode_slot(&backend)));
+        run.extend(extra.take(MAX_EXTRA as usize).map(|backend| encode_slot(&backend)));
         run[0] = Slot { extra: (run.len() - set.backends.len()) as u32, ..first };
     }
     run
@@ -148,6 +149,38 @@ pub(crate) const fn kind_flag(kind: FrontendKind) -> u32 {
     }
 }
 
+/// Flags that say who may dial a frontend.
+const fn source_flags(sources: Sources) -> u32 {
+    match sources {
+        Sources::All => 0,
+        Sources::Ranges { node: false } => frontend_flags::SOURCE_RANGES,
+        Sources::Ranges { node: true } => {
+            frontend_flags::SOURCE_RANGES | frontend_flags::NODE_ALLOWED
+        }
+    }
+}
+
+/// Who may dial a frontend, by its flags.
+pub(crate) const fn sources_of(flags: u32) -> Sources {
+    if flags & frontend_flags::SOURCE_RANGES == 0 {
+        return Sources::All;
+    }
+    Sources::Ranges { node: flags & frontend_flags::NODE_ALLOWED != 0 }
+}
+
+/// Prefix length and data of a source range of service port `id`.
+pub(crate) fn encode_range(id: u32, net: &IpNet) -> (u32, RangeData) {
+    let data = RangeData { service_port: id, addr: Addr::from(net.network()) };
+    (ranges::prefix_len(&net.network(), net.prefix_len()), data)
+}
+
+/// Service port and source range; `None` for what kproxy never writes.
+pub(crate) fn decode_range(prefix_len: u32, data: &RangeData) -> Option<(u32, IpNet)> {
+    let ip = IpAddr::from(data.addr);
+    let len = prefix_len.checked_sub(ranges::prefix_len(&ip, 0))?;
+    Some((data.service_port, IpNet::new(ip, u8::try_from(len).ok()?).ok()?))
+}
+
 /// Kinds among a frontend's flags.
 pub(crate) fn kinds_of(flags: u32) -> Vec<FrontendKind> {
     use FrontendKind::{ClusterIp, ExternalIp, LoadBalancer, NodePort};
@@ -169,7 +202,7 @@ pub(crate) fn encode_frontend(
         FrontendValue {
             internal: index_of(id, frontend.internal),
             external: index_of(id, frontend.external),
-            flags: kind_flag(frontend.kind),
+            flags: kind_flag(frontend.kind) | source_flags(frontend.sources),
         },
     )
 }
@@ -203,6 +236,18 @@ mod tests {
         assert!(
             decode_name(&Name { text: [0; NAME_LEN], proto: 6, family: 4, pad: [0; 2] }).is_none()
         );
+    }
+
+    #[test]
+    fn ranges_survive_the_round_trip() {
+        for text in ["10.244.0.0/16", "0.0.0.0/0", "192.0.2.7/32", "fd00::/8", "::/0", "::1/128"] {
+            let net: IpNet = text.parse().unwrap();
+            let (prefix_len, data) = encode_range(7, &net);
+            assert_eq!(decode_range(prefix_len, &data), Some((7, net)), "{text}");
+        }
+        let v4 = RangeData { service_port: 7, addr: Addr::from_v4_word(1) };
+        assert_eq!(decode_range(ranges::ID_BITS + 8, &v4), None);
+        assert_eq!(decode_range(ranges::ADDRESS_BITS + 1, &v4), None);
     }
 
     #[test]

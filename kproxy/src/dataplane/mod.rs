@@ -79,6 +79,10 @@ pub struct Settings {
     pub max_frontends: u32,
     /// Capacity of the FLOWS map in entries (two a connection).
     pub max_flows: u32,
+    /// Capacity of the AFFINITY map in clients.
+    pub max_affinity: u32,
+    /// Capacity of the RANGES map in ranges.
+    pub max_ranges: u32,
 }
 
 impl Settings {
@@ -91,6 +95,8 @@ impl Settings {
             max_slots: abi::DEFAULT_SLOTS,
             max_frontends: abi::DEFAULT_FRONTENDS,
             max_flows: abi::DEFAULT_FLOWS,
+            max_affinity: abi::DEFAULT_AFFINITY,
+            max_ranges: abi::DEFAULT_RANGES,
         }
     }
 }

@@ -103,7 +103,7 @@ impl Model {
         touched
     }
 
-    /// Sets the own Node. A new zone touches every Service (NODE-04).
+    /// Sets the own Node. A new zone or address touches every Service (NODE-04).
     pub fn set_node(&mut self, node: Node) -> Touched {
         let zone_changes = self.node.zone != node.zone;
         self.node = node;
@@ -161,6 +161,12 @@ impl Model {
     /// An EndpointSlice.
     pub fn slice(&self, name: &SliceName) -> Option<&Slice> {
         self.slices.get(self.owners.get(name)?)?.get(name)
+    }
+
+    /// Services whose load-balancer addresses are open to some senders only.
+    pub fn services_with_ranges(&self) -> Touched {
+        let restricted = self.services.values().filter(|service| !service.source_ranges.is_empty());
+        restricted.map(|service| service.name.clone()).collect()
     }
 
     /// Services that have one of `addresses` as a cluster IP.

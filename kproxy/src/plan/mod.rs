@@ -8,6 +8,7 @@ mod check;
 mod claims;
 mod health;
 mod node_ports;
+mod ranges;
 mod service;
 mod topology;
 mod types;

@@ -59,6 +59,8 @@ async fn serve(args: RunArgs) -> Result<Exit> {
         max_slots,
         max_frontends,
         max_flows,
+        max_affinity,
+        max_ranges,
         pins,
         run_dir,
     } = args;
@@ -75,6 +77,8 @@ async fn serve(args: RunArgs) -> Result<Exit> {
         max_slots: max_slots.0,
         max_frontends: max_frontends.0,
         max_flows: max_flows.0,
+        max_affinity: max_affinity.0,
+        max_ranges: max_ranges.0,
     };
     let mut dataplane = dataplane::Dataplane::open(&settings)?;
     let (sender, events) = mpsc::channel(EVENTS);

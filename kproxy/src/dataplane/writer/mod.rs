@@ -3,9 +3,10 @@
 //! It compares what is wanted with what the maps hold and writes the difference, in this order:
 //!
 //! 1. backend sets: a new run of slots, then one store of the set's word (no system call);
-//! 2. new and changed frontends, then address entries and filter bits of their addresses;
+//! 2. new source ranges, new and changed frontends, then address entries and filter bits of their
+//!    addresses;
 //! 3. frontends that go, then their address entries and filter bits;
-//! 4. sets that nobody leads to any more, names, and the release of slots and ids.
+//! 4. sets and source ranges that nobody asks for any more, names, and the release of slots and ids.
 //!
 //! So no frontend ever leads to a set that is not there, and a frontend that passes from one
 //! service port to another is replaced in one step. A service port that does not fit is refused as
@@ -21,6 +22,7 @@ mod kernel;
 mod maps;
 mod open;
 mod problems;
+mod ranges;
 mod report;
 mod runs;
 mod sets;
@@ -78,6 +80,8 @@ pub(crate) struct Writer<M> {
     strays: HashSet<FrontendKey>,
     /// Ids whose name or sets a crash has left behind.
     stray_ids: BTreeSet<u32>,
+    /// Source ranges of ids that are no service port: left by a crash.
+    stray_ranges: Vec<(u32, IpNet)>,
     /// Ids from here on have never been used: their counters are zero.
     untouched_from: u32,
 }
@@ -94,6 +98,8 @@ struct Port {
     /// Endpoints in neither set that keep their UDP flows; `None`: an earlier run has left this
     /// service port, and nothing has been planned for it yet.
     serving: Option<Box<[(Addr, kproxy_common::net::Port)]>>,
+    /// Source ranges in the map.
+    ranges: BTreeSet<IpNet>,
 }
 
 /// A plan that is to be tried again.
@@ -174,7 +180,10 @@ impl<M: Maps> Writer<M> {
 
     /// Whether something waits to be tried again.
     pub(crate) fn has_pending(&self) -> bool {
-        !self.pending.is_empty() || self.addresses.is_unsettled() || !self.strays.is_empty()
+        !self.pending.is_empty()
+            || self.addresses.is_unsettled()
+            || !self.strays.is_empty()
+            || !self.stray_ranges.is_empty()
     }
 
     /// The service that a UDP frontend leads to: an address and port as a socket dialled it, so the
@@ -252,6 +261,7 @@ impl<M: Maps> Writer<M> {
         }
 
         let mut report = Report::default();
+        self.clear_stray_ranges(&mut report);
         let mut accepted: Vec<(ServicePortPlan, Wanted)> = Vec::new();
         let mut removed = Vec::new();
         for (id, plan) in work {
@@ -269,7 +279,8 @@ impl<M: Maps> Writer<M> {
 
         let mut leaving = self.leaving(&accepted, &removed);
         for (plan, wanted) in &accepted {
-            let problems = self.add_frontends(&plan.id, wanted, &mut leaving);
+            let mut problems = self.add_ranges(plan);
+            problems.extend(self.add_frontends(&plan.id, wanted, &mut leaving));
             if !problems.is_empty() {
                 self.postpone(plan.clone(), problems, &mut report);
             }
@@ -281,6 +292,7 @@ impl<M: Maps> Writer<M> {
         self.settle(&mut report);
         for (plan, _) in &accepted {
             self.retire_local(plan, now);
+            self.retire_ranges(plan, &mut report);
         }
         for id in removed {
             self.remove_port(&id, now, &mut report);
@@ -399,7 +411,10 @@ impl<M: Maps> Writer<M> {
 
     /// Removes a service port whose frontends are gone.
     fn remove_port(&mut self, id: &ServicePortId, now: Duration, report: &mut Report) {
+        let ranges_left = self.remove_ranges(id, &[]);
         let Some(port) = self.ports.remove(id) else { return };
+        self.stray_ranges.extend(port.ranges.iter().map(|net| (port.id, *net)));
+        report.problems.extend(ranges_left);
         self.by_id.remove(&port.id);
         for scope in [Scope::Cluster, Scope::Local] {
             self.clear_set(port.id, scope);
@@ -414,7 +429,7 @@ impl<M: Maps> Writer<M> {
             report.problems.push(problems::refused(id, refusal, map, option, effect));
         }
         // An id that something still refers to is not given out again.
-        if port.frontends.is_empty() && name_left.is_none() {
+        if port.frontends.is_empty() && port.ranges.is_empty() && name_left.is_none() {
             self.ids.give_back(Run { first: port.id, len: 1 }, now);
         } else {
             self.stray_ids.insert(port.id);

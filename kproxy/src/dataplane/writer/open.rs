@@ -20,7 +20,7 @@ impl<M: Maps> Writer<M> {
     pub(crate) fn open(maps: M) -> io::Result<Self> {
         let ids = maps.services().len() / 2;
         let untouched_from = if maps.is_new() { 0 } else { ids };
-        let (names, frontends) = (maps.names()?, maps.frontends()?);
+        let (names, frontends, ranges) = (maps.names()?, maps.frontends()?, maps.ranges()?);
         let mut writer = Self {
             slots: Runs::new(maps.slots().len()),
             ids: Runs::new(ids),
@@ -34,6 +34,7 @@ impl<M: Maps> Writer<M> {
             has_room: false,
             strays: HashSet::new(),
             stray_ids: BTreeSet::new(),
+            stray_ranges: Vec::new(),
             untouched_from,
         };
         writer.find_ports(names);
@@ -53,6 +54,13 @@ impl<M: Maps> Writer<M> {
             writer.addresses.add(&key, value.flags);
         }
         writer.addresses.count_found();
+        for (id, net) in ranges {
+            let owner = writer.by_id.get(&id).and_then(|name| writer.ports.get_mut(name));
+            match owner {
+                Some(port) => drop(port.ranges.insert(net)),
+                None => writer.stray_ranges.push((id, net)),
+            }
+        }
         Ok(writer)
     }
 
@@ -85,7 +93,7 @@ impl<M: Maps> Writer<M> {
         let word = codec::word_of(&self.maps.services().get(codec::index_of(id, scope))?);
         let extra = match word.count {
             0 => 0,
-            _ => self.maps.slots().get(word.first)?.extra.min(MAX_EXTRA as u32),
+            _ => self.maps.slots().get(word.first)?.extra.min(MAX_EXTRA),
         };
         let run = Run { first: word.first, len: u32::from(word.count) + extra };
         self.slots.claim(run).then_some(run)

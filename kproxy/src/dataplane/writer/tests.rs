@@ -1,5 +1,7 @@
 //! The writer on maps in memory.
 
+mod ranges;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -22,7 +24,7 @@ use crate::{
     dataplane::codec,
     plan::{
         Backend, BackendSet, Change, EmptyVerdict, Family, Frontend, FrontendKind, Protocol, Scope,
-        ServicePortId, ServicePortPlan,
+        ServicePortId, ServicePortPlan, Sources,
     },
 };
 
@@ -54,7 +56,14 @@ fn backends(numbers: impl IntoIterator<Item = u8>) -> Vec<Backend> {
 }
 
 fn frontend(kind: FrontendKind, addr: IpAddr, port: u16) -> Frontend {
-    Frontend { kind, addr, port, internal: Scope::Cluster, external: Scope::Cluster }
+    Frontend {
+        kind,
+        addr,
+        port,
+        internal: Scope::Cluster,
+        external: Scope::Cluster,
+        sources: Sources::All,
+    }
 }
 
 /// A ClusterIP 10.96.0.N:80 with these backends.
@@ -67,7 +76,12 @@ fn plan(number: u8, numbers: impl IntoIterator<Item = u8>) -> ServicePortPlan {
         serving: Vec::new(),
         created: None,
         affinity_seconds: None,
+        source_ranges: Vec::new(),
     }
+}
+
+fn net(text: &str) -> ipnet::IpNet {
+    text.parse().unwrap()
 }
 
 fn with_node_port(mut plan: ServicePortPlan, port: u16) -> ServicePortPlan {
@@ -351,6 +365,8 @@ fn contradictions_in_the_maps_are_repaired() {
     wrong.set_frontend(&key, &value).unwrap();
     let address = kproxy_common::service::FrontendKey::address(Addr::from(ip("10.96.9.9")));
     wrong.set_frontend(&address, &kproxy_common::service::FrontendValue::default()).unwrap();
+    wrong.set_range(7, &net("192.0.2.0/24")).unwrap();
+    wrong.set_range(id, &net("192.0.2.0/24")).unwrap();
     wrong.filter().change_bits(5, 0, u64::MAX);
     let (word, mask) = filter::position(bit("10.96.0.1"));
     wrong.filter().change_bits(word, mask, 0);
@@ -360,6 +376,30 @@ fn contradictions_in_the_maps_are_repaired() {
     let anew = FakeMaps::new(16, 64, 64);
     writer(&anew).reconcile(plans, T0);
     assert_eq!(maps.meaning(), anew.meaning());
+}
+
+#[test]
+fn aff_07_a_changed_timeout_reaches_both_sets_without_a_call_and_moves_no_backend() {
+    let maps = FakeMaps::new(16, 64, 64);
+    let mut writer = writer(&maps);
+    let mut wanted = plan(1, [1, 9]);
+    wanted.frontends[0].external = Scope::Local;
+    wanted.local = Some(BackendSet { backends: backends([1]), when_empty: EmptyVerdict::Drop });
+    writer.reconcile([wanted.clone()], T0);
+    let id = maps.id_of(&port_id(1)).unwrap();
+    let entries = |maps: &FakeMaps| {
+        [Scope::Cluster, Scope::Local]
+            .map(|scope| maps.arrays.services.get(codec::index_of(id, scope)).unwrap())
+    };
+    let words = entries(&maps).map(|entry| entry.word);
+    for seconds in [Some(10_800), Some(5), None] {
+        wanted.affinity_seconds = seconds;
+        let report = writer.apply(vec![Change::Set(wanted.clone())], T0);
+        assert_eq!((report.writes, report.words), (0, 2));
+        let now = entries(&maps);
+        assert_eq!(now.map(|entry| entry.affinity_seconds), [seconds.unwrap_or(0); 2]);
+        assert_eq!(now.map(|entry| entry.word), words, "sockets and flows see no change");
+    }
 }
 
 /// One step of a random history.
@@ -381,8 +421,9 @@ fn any_plan() -> impl Strategy<Value = ServicePortPlan> {
         prop::option::of(1u32..3),
         any::<bool>(),
         prop::collection::btree_set(8u8..12, 0..3),
+        prop::sample::subsequence(vec!["192.0.2.0/24", "10.244.0.0/16", "0.0.0.0/1"], 0..=2),
     )
-        .prop_map(|(number, cluster, local, kinds, affinity, drop, others)| {
+        .prop_map(|(number, cluster, local, kinds, affinity, drop, others, ranges)| {
             let mut plan = plan(number, cluster);
             plan.serving = serving(others);
             if kinds & 1 != 0 {
@@ -403,6 +444,11 @@ fn any_plan() -> impl Strategy<Value = ServicePortPlan> {
                 }
             }
             plan.affinity_seconds = affinity;
+            plan.source_ranges = ranges.into_iter().map(net).collect();
+            if let (Some(last), false) = (plan.frontends.last_mut(), plan.source_ranges.is_empty())
+            {
+                last.sources = Sources::Ranges { node: drop };
+            }
             plan
         })
 }

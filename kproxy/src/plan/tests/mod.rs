@@ -4,6 +4,7 @@ mod claims;
 mod flows;
 mod health;
 mod node_ports;
+mod ranges;
 mod service;
 mod topology;
 
@@ -88,6 +89,6 @@ pub(crate) fn plan_with(
     slices: &[Slice],
     local_addresses: &BTreeSet<IpAddr>,
 ) -> Vec<ServicePortPlan> {
-    let context = PlanContext { node_name: NODE, zone: None, local_addresses };
+    let context = PlanContext { node_name: NODE, zone: None, local_addresses, node_addresses: &[] };
     plan_service(service, slices.iter(), &context)
 }

@@ -175,8 +175,29 @@ fn svc_10_unreadable_ranges_do_not_open_the_service() {
         "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}},
     }))
     .unwrap();
-    let service = mended(service(&object), "192.168.0.0/33");
-    assert_eq!(service.load_balancer_ips, Vec::<IpAddr>::new());
+    let closed = mended(service(&object), "192.168.0.0/33");
+    assert_eq!(closed.load_balancer_ips, Vec::<IpAddr>::new());
+    // Neither does a good range of the other family.
+    let mut object = object;
+    let good = "2001:db8::/32".to_owned();
+    object.spec.as_mut().unwrap().load_balancer_source_ranges.as_mut().unwrap().push(good);
+    let closed = mended(service(&object), "192.168.0.0/33");
+    assert_eq!(closed.load_balancer_ips, Vec::<IpAddr>::new());
+}
+
+#[test]
+fn node_02_the_first_address_of_each_family_internal_before_external() {
+    let object: core::Node = serde_json::from_value(json!({
+        "status": {"addresses": [
+            {"type": "Hostname", "address": "n1"},
+            {"type": "ExternalIP", "address": "203.0.113.1"},
+            {"type": "ExternalIP", "address": "2001:db8::1"},
+            {"type": "InternalIP", "address": "192.0.2.1"},
+            {"type": "InternalIP", "address": "192.0.2.2"},
+        ]},
+    }))
+    .unwrap();
+    assert_eq!(node(&object).addresses, [ip("192.0.2.1"), ip("2001:db8::1")]);
 }
 
 #[test]
