@@ -185,9 +185,17 @@ impl Place {
     /// # Errors
     /// When the folder for its logs cannot be made.
     pub fn process(&self, name: &'static str, command: Command) -> Result<Process> {
+        Ok(Process::new(format!("{name} of {}", self.name), &self.dir()?, name, command))
+    }
+
+    /// A folder for files of the place's programs; it goes with the lab.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn dir(&self) -> Result<PathBuf> {
         let dir = self.log.with_extension("");
         fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
-        Ok(Process::new(format!("{name} of {}", self.name), &dir, name, command))
+        Ok(dir)
     }
 
     fn agent(&self) -> Result<Arc<Agent>> {
