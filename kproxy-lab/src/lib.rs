@@ -70,6 +70,7 @@ pub use lab::{Builder, Held, Lab, Place};
 pub use layout::{Addresses, CLUSTER_CIDRS, Family, POD_PORT, SERVICE_CIDR_V4, SERVICE_CIDR_V6};
 pub use load::{BULK_BYTES, Load, LoadReport, Work};
 pub use probe::{Attempt, Outcome, Probe, Transport, Verdict, mapped};
+pub use process::Process;
 pub use protocol::Answer;
 pub use proxy::{Mode, Proxy, ProxyKind, ProxySpec, Source};
 pub use signals::clean_on_signals;

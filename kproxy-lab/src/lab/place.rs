@@ -1,5 +1,6 @@
 //! A node, a pod, the client or the router of a lab.
 
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,6 +15,7 @@ use crate::lab::agent::Agent;
 use crate::layout::{Addresses, Family, Names};
 use crate::load::{Load, LoadReport};
 use crate::probe::{Outcome, Probe};
+use crate::process::Process;
 use crate::protocol::{Op, Serve};
 
 /// One network namespace of a lab with its cgroup. On a node this is the host.
@@ -176,6 +178,24 @@ impl Place {
             bail!("{}: {}: {}", what(), output.status, message.trim());
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// A program of this place, made with [`Self::command`], to start and watch through its log.
+    ///
+    /// # Errors
+    /// When the folder for its logs cannot be made.
+    pub fn process(&self, name: &'static str, command: Command) -> Result<Process> {
+        Ok(Process::new(format!("{name} of {}", self.name), &self.dir()?, name, command))
+    }
+
+    /// A folder for files of the place's programs; it goes with the lab.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn dir(&self) -> Result<PathBuf> {
+        let dir = self.log.with_extension("");
+        fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+        Ok(dir)
     }
 
     fn agent(&self) -> Result<Arc<Agent>> {
