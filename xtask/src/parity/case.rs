@@ -393,6 +393,8 @@ pub(super) struct Held {
     /// Ids that it is for, if not all of the case.
     #[serde(default)]
     pub(super) ids: Vec<String>,
+    /// The `hold` whose connections are meant, if not all are.
+    pub(super) of: Option<String>,
     /// What counts is who answers now, not what was lost on the way.
     #[serde(default)]
     pub(super) now: bool,

@@ -183,7 +183,9 @@ impl Stage<'_> {
     pub(super) fn look_at_held(&self, held: &Held) -> Result<Sight> {
         let expected = self.expected(&held.see)?;
         let reports = || -> Result<Vec<HoldReport>> {
-            self.held.iter().map(kproxy_lab::Held::report).collect()
+            let is_meant = |of: &String| held.of.as_ref().is_none_or(|only| only == of);
+            let meant = self.held.iter().filter(|(of, _)| is_meant(of));
+            meant.map(|(_, connection)| connection.report()).collect()
         };
         let words = |before: &[HoldReport], after: &[HoldReport]| {
             let pairs = before.iter().zip(after);

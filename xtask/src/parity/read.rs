@@ -119,3 +119,58 @@ fn rows(flows: Flows) -> Result<Vec<Step>> {
     }
     Ok(steps)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn every_case_can_be_read() {
+        assert!(all().unwrap().len() > 80);
+    }
+
+    #[test]
+    fn a_step_that_is_none_is_named_with_its_case() {
+        for step in ["prob: x", "probe: x\nfrom: []", "flows: x\nrows: [[a, b]]"] {
+            let error = parse(&format!("case: VER-01\n---\n{step}\n")).unwrap_err();
+            assert!(format!("{error:#}").contains("VER-01"), "{error:#}");
+        }
+    }
+
+    /// Cases are played side by side.
+    #[test]
+    fn no_two_cases_have_a_node_port_or_an_address_in_common() {
+        let mut owners = BTreeMap::<String, String>::new();
+        for case in all().unwrap() {
+            let services = case.steps.iter().filter_map(|step| match step {
+                Step::Service(service) => Some(service),
+                _ => None,
+            });
+            for service in services {
+                let ports = service.spec["ports"].as_array().into_iter().flatten();
+                let numbers = ports.map(|port| &port["nodePort"]);
+                let health = [&service.spec["healthCheckNodePort"]];
+                let addresses = service.spec["externalIPs"].as_array().into_iter().flatten();
+                let ingress = service.status.pointer("/loadBalancer/ingress");
+                let ingress = ingress.and_then(Value::as_array).into_iter().flatten();
+                let all = numbers.chain(health).chain(addresses);
+                for value in all.chain(ingress.map(|ingress| &ingress["ip"])) {
+                    if value.is_null() {
+                        continue;
+                    }
+                    let owner = owners.entry(value.to_string()).or_insert_with(|| case.id.clone());
+                    assert_eq!(*owner, case.id, "{value}");
+                }
+                let is_balanced = service.spec["type"] == "LoadBalancer";
+                let none_given = service.spec["allocateLoadBalancerNodePorts"] == false;
+                let all_given = service.spec["ports"]
+                    .as_array()
+                    .is_some_and(|ports| ports.iter().all(|port| port["nodePort"].is_number()));
+                let name = &service.service;
+                assert!(!is_balanced || none_given || all_given, "{name} gets any NodePort");
+            }
+        }
+    }
+}

@@ -32,7 +32,8 @@ pub(super) struct Stage<'a> {
     pub(super) names: Names,
     /// Objects of the case as they are now, by kind and name.
     objects: BTreeMap<(String, String), Value>,
-    pub(super) held: Vec<Held>,
+    /// Connections, by the words of their `hold`.
+    pub(super) held: Vec<(String, Held)>,
     servers: Vec<(String, u16)>,
     undo: Vec<Undo>,
     /// How long a change may need to show.
@@ -90,7 +91,7 @@ impl<'a> Stage<'a> {
                 }
             }
         }
-        for held in std::mem::take(&mut self.held) {
+        for (_, held) in std::mem::take(&mut self.held) {
             held.stop()?;
         }
         let objects: Vec<(String, String)> = self.objects.keys().cloned().collect();
@@ -342,7 +343,8 @@ impl<'a> Stage<'a> {
                         connection = connection.even_unanswered();
                     }
                     let held = self.world.lab.place(from)?.hold(connection);
-                    self.held.push(held.with_context(|| hold.hold.clone())?);
+                    let held = held.with_context(|| hold.hold.clone())?;
+                    self.held.push((hold.hold.clone(), held));
                 }
             }
         }
