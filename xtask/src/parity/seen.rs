@@ -16,6 +16,9 @@ use serde_json::Value;
 /// chance gives 40 requests over 3 backends such a ratio about once in a thousand runs.
 const EVEN: usize = 6;
 
+/// Fewer requests than these say nothing about the spread.
+const ENOUGH: usize = 20;
+
 /// Whose an address is.
 #[derive(Debug, Default)]
 pub(super) struct Owners {
@@ -40,7 +43,8 @@ pub(super) fn words(outcome: &Outcome, asker: &str, owners: &Owners) -> String {
         let servers = outcome.servers();
         let names: Vec<&str> = servers.keys().copied().collect();
         let (least, most) = (servers.values().min(), servers.values().max());
-        let uneven = matches!((least, most), (Some(&least), Some(&most)) if most > least * EVEN);
+        let uneven = matches!((least, most), (Some(&least), Some(&most)) if most > least * EVEN)
+            && outcome.attempts.len() >= ENOUGH;
         let spread = if uneven { ", unevenly" } else { "" };
         return format!("{} as {}{spread}", names.join(" "), clients(outcome, asker, owners));
     }
