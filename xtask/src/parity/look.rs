@@ -11,9 +11,10 @@ use anyhow::{Result, anyhow};
 use kproxy_lab::{HoldReport, Outcome};
 
 use super::{
-    case::{Held, Http, Over, Probe, See},
+    case::See,
     seen,
     stage::{PAUSE, Stage, transport},
+    step::{Held, Http, Over, Probe},
 };
 
 /// How long silence must last to count as dropped. A refusal that reaches a TCP socket while

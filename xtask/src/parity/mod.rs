@@ -11,12 +11,14 @@ mod ids;
 mod improvements;
 mod look;
 mod names;
+mod objects;
 mod page;
 mod read;
 mod report;
 mod seen;
 mod settings;
 mod stage;
+mod step;
 mod world;
 
 use std::{collections::BTreeMap, fs};

@@ -7,7 +7,10 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::case::{Case, Flows, Over, Probe, See, Step};
+use super::{
+    case::{Case, See},
+    step::{Flows, Over, Probe, Step},
+};
 
 macro_rules! files {
     ($($name:literal),* $(,)?) => {
