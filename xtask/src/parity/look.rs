@@ -56,6 +56,7 @@ impl Sight {
     pub(super) fn failure(what: &str, error: &str) -> Self {
         let (probe, expected) = (what.to_owned(), DONE.to_owned());
         // An API server says everything three times.
+        let error = error.split_whitespace().collect::<Vec<_>>().join(" ");
         let error: String = error.chars().take(LONGEST_ERROR).collect();
         Self { probe, ids: Vec::new(), expected, seen: format!("failed: {error}") }
     }
@@ -64,6 +65,14 @@ impl Sight {
 impl Stage<'_> {
     fn expected(&self, see: &See) -> Result<String> {
         self.names.fill_in(see.on(self.world.who))
+    }
+
+    /// What a look has shown. Each proxy picks backends of its own; where the one that was remembered
+    /// is seen, its name is, so that proxies can be compared.
+    fn sight(&self, what: &str, ids: &[String], see: &See, expected: &str, seen: String) -> Sight {
+        let named = see.on(self.world.who).replace("${", "").replace('}', "");
+        let seen = if seen == expected { named.clone() } else { seen };
+        Sight { probe: what.to_owned(), ids: ids.to_vec(), expected: named, seen }
     }
 
     /// Every address that the texts stand for.
@@ -97,7 +106,7 @@ impl Stage<'_> {
                 Ok(seen::words(&outcome, ask.from, &self.world.owners))
             })?
         };
-        Ok(Sight { probe: probe.probe.clone(), ids: probe.ids.clone(), expected, seen })
+        Ok(self.sight(&probe.probe, &probe.ids, &probe.see, &expected, seen))
     }
 
     /// Looks at each item, side by side, again and again until it shows what is expected.
@@ -178,7 +187,7 @@ impl Stage<'_> {
             let outcome = place.http(ask.to, &http.method, &http.path, SILENCE)?;
             Ok(seen::http(&outcome))
         })?;
-        Ok(Sight { probe: http.http.clone(), ids: http.ids.clone(), expected, seen })
+        Ok(self.sight(&http.http, &http.ids, &http.see, &expected, seen))
     }
 
     pub(super) fn look_at_held(&self, held: &Held) -> Result<Sight> {
@@ -208,7 +217,7 @@ impl Stage<'_> {
                 break seen;
             }
         };
-        Ok(Sight { probe: held.held.clone(), ids: held.ids.clone(), expected, seen })
+        Ok(self.sight(&held.held, &held.ids, &held.see, &expected, seen))
     }
 }
 
