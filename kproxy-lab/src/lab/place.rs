@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::binary;
 use crate::hold::{Hold, HoldReport};
+use crate::http::{HttpAnswer, HttpOutcome};
 use crate::lab::agent::Agent;
 use crate::layout::{Addresses, Family, Names};
 use crate::load::{Load, LoadReport};
@@ -150,7 +151,29 @@ impl Place {
     /// # Errors
     /// When the server does not answer with status 200.
     pub fn http_get(&self, to: impl Into<SocketAddr>, path: &str) -> Result<String> {
-        self.agent()?.call(Op::HttpGet { to: to.into(), path: path.to_owned() })
+        let to = to.into();
+        match self.http(to, "GET", path, Duration::from_secs(10))? {
+            HttpOutcome::Answered(answer) if answer.status == 200 => Ok(answer.body),
+            HttpOutcome::Answered(HttpAnswer { status, body, .. }) => {
+                bail!("http://{to}{path} answered {status}: {}", body.trim())
+            }
+            failed => bail!("get http://{to}{path}: {failed:?}"),
+        }
+    }
+
+    /// One request to a plain HTTP server; `timeout` is for the connection and the answer, each.
+    ///
+    /// # Errors
+    /// When the agent has ended; a failed request is in the outcome.
+    pub fn http(
+        &self,
+        to: impl Into<SocketAddr>,
+        method: &str,
+        path: &str,
+        timeout: Duration,
+    ) -> Result<HttpOutcome> {
+        let (to, method, path) = (to.into(), method.to_owned(), path.to_owned());
+        self.agent()?.call(Op::Http { to, method, path, timeout })
     }
 
     /// A command that will run in the place: add arguments, then spawn it.
