@@ -1,7 +1,7 @@
 //! Names, versions and sizes that loader, programs and debug CLI agree on.
 
 /// Version of all layouts in this crate. Pins live in `<bpffs-root>/kproxy/v<ABI_VERSION>/`.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Map names, at most 15 bytes (the kernel keeps no more). They are also the names of the pins.
 pub mod map {
@@ -29,9 +29,13 @@ pub mod map {
     pub const DROPS: &str = "KP_DROPS";
     /// Socket storage: [`crate::socket::SocketState`].
     pub const SOCKETS: &str = "KP_SOCKETS";
+    /// LRU hash: [`crate::affinity::AffinityKey`] → [`crate::affinity::AffinityValue`].
+    pub const AFFINITY: &str = "KP_AFFINITY";
+    /// LPM trie: prefix length and [`crate::ranges::RangeData`] → nothing of interest (u32).
+    pub const RANGES: &str = "KP_RANGES";
 
     /// Every map that is pinned.
-    pub const PINNED: [&str; 12] = [
+    pub const PINNED: [&str; 14] = [
         FRONTENDS,
         SERVICES,
         SLOTS,
@@ -44,6 +48,8 @@ pub mod map {
         COUNTERS,
         DROPS,
         SOCKETS,
+        AFFINITY,
+        RANGES,
     ];
 }
 
@@ -61,6 +67,9 @@ pub mod program {
         "kp_connect4",
         "kp_connect6",
     ];
+    /// Answers what a UDP socket was told ([`crate::socket::SocketQuery`]); run by the daemon, never
+    /// attached nor pinned.
+    pub const UDP_SOCKET: &str = "kp_udp_socket";
     /// Uplink ingress on devices with an Ethernet header.
     pub const INGRESS: &str = "kp_ingress";
     /// Uplink egress on devices with an Ethernet header.
@@ -99,3 +108,7 @@ pub const DEFAULT_SLOTS: u32 = 1 << 20;
 pub const DEFAULT_FRONTENDS: u32 = 262_144;
 /// Default capacity of [`map::FLOWS`] in entries (two a connection).
 pub const DEFAULT_FLOWS: u32 = 524_288;
+/// Default capacity of [`map::AFFINITY`] in clients, one entry a client and service port.
+pub const DEFAULT_AFFINITY: u32 = 65_536;
+/// Default capacity of [`map::RANGES`] in ranges, one entry a range and service port.
+pub const DEFAULT_RANGES: u32 = 65_536;

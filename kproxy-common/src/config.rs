@@ -18,12 +18,19 @@ pub struct Range {
 }
 
 impl Range {
+    /// Whether the range is set. A mask is never zero in both of these words: those of IPv4 ranges
+    /// have the third one set.
+    #[inline(always)]
+    pub const fn is_set(&self) -> bool {
+        self.mask.0[2] | self.mask.0[0] != 0
+    }
+
     /// Whether the range is set and holds `addr`.
     #[inline(always)]
     pub fn contains(&self, addr: &Addr) -> bool {
         let (b, m, a) = (&self.base.0, &self.mask.0, &addr.0);
         // The last words differ most often between addresses of a family.
-        m[2] | m[0] != 0
+        self.is_set()
             && a[3] & m[3] == b[3]
             && a[2] & m[2] == b[2]
             && a[1] & m[1] == b[1]
@@ -49,6 +56,10 @@ impl Range {
     }
 }
 
+/// Ranges of ClusterIPs that the programs know, a family. Clusters have one, and a second while
+/// they move to a larger one.
+pub const SERVICE_RANGES: usize = 4;
+
 /// The one entry of the CONFIG map.
 #[derive(
     Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -67,6 +78,29 @@ pub struct Config {
     pub snat_count: u16,
     /// [`config_flags`].
     pub flags: u32,
+    /// Ranges that ClusterIPs come from (ServiceCIDR objects), IPv4 then IPv6; those that are set
+    /// come first.
+    pub service: [[Range; SERVICE_RANGES]; 2],
+}
+
+impl Config {
+    /// Whether an address that is no frontend is a free address of a Service range: nobody may
+    /// answer there (VER-16).
+    #[inline(always)]
+    pub fn is_free_service_address(&self, addr: &Addr) -> bool {
+        let ranges = &self.service[if addr.is_v4() { 0 } else { 1 }];
+        let mut i = 0;
+        while i < SERVICE_RANGES {
+            if !ranges[i].is_set() {
+                return false;
+            }
+            if ranges[i].contains(addr) {
+                return true;
+            }
+            i += 1;
+        }
+        false
+    }
 }
 
 /// Bits of [`Config::flags`].
@@ -87,7 +121,7 @@ pub struct Uplink {
     pub v6: Addr,
 }
 
-shared_layout!(Range: 32, Config: 80, Uplink: 32);
+shared_layout!(Range: 32, Config: 336, Uplink: 32);
 
 #[cfg(test)]
 mod tests {
@@ -110,5 +144,25 @@ mod tests {
             assert!(!range.contains(&ip(outside).into()), "{outside} not in {base}/{len}");
         }
         assert!(!Range::default().contains(&ip("0.0.0.0").into()));
+    }
+
+    #[test]
+    fn ver_16_free_addresses_are_those_of_the_service_ranges() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let mut config = Config::default();
+        assert!(!config.is_free_service_address(&ip("10.96.0.9").into()));
+        config.service[0][0] = Range::new(ip("10.96.0.0"), 16);
+        config.service[0][1] = Range::new(ip("10.112.0.0"), 24);
+        config.service[1][0] = Range::new(ip("fd00:10:96::"), 112);
+        for (addr, free) in [
+            ("10.96.0.9", true),
+            ("10.112.0.9", true),
+            ("10.112.1.9", false),
+            ("192.0.2.1", false),
+            ("fd00:10:96::9", true),
+            ("fd00:10:97::9", false),
+        ] {
+            assert_eq!(config.is_free_service_address(&ip(addr).into()), free, "{addr}");
+        }
     }
 }

@@ -25,6 +25,10 @@ pub enum DropReason {
     NoRoute = 9,
     /// Dropped: more than [`REFUSALS_A_SECOND`] refusals; the client hears nothing.
     RefusalLimit = 10,
+    /// Dropped: an address of a Service range that no Service has (VER-16).
+    FreeServiceAddress = 20,
+    /// Dropped: a load-balancer address that is not open to this source (LBR-02).
+    SourceNotAllowed = 21,
 }
 
 /// Resets and ICMP errors that each CPU sends in a second, so that a flood is not answered in kind.
@@ -32,7 +36,7 @@ pub const REFUSALS_A_SECOND: u32 = 1000;
 
 impl DropReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::NoBackend,
         Self::NoLocalBackend,
         Self::UnknownPort,
@@ -43,6 +47,8 @@ impl DropReason {
         Self::NoSourcePort,
         Self::NoRoute,
         Self::RefusalLimit,
+        Self::FreeServiceAddress,
+        Self::SourceNotAllowed,
     ];
 
     /// From the stored number; `None` for one that this version does not know.
@@ -63,6 +69,8 @@ impl DropReason {
             Self::NoSourcePort => "no-source-port",
             Self::NoRoute => "no-route",
             Self::RefusalLimit => "refusal-limit",
+            Self::FreeServiceAddress => "free-service-address",
+            Self::SourceNotAllowed => "source-not-allowed",
         }
     }
 
@@ -95,6 +103,13 @@ impl DropReason {
             }
             Self::RefusalLimit => {
                 "dropped: refused, but the client was not told: more than 1000 refusals a second"
+            }
+            Self::FreeServiceAddress => {
+                "dropped: an address of a ServiceCIDR that no Service has; look who dials it"
+            }
+            Self::SourceNotAllowed => {
+                "dropped: loadBalancerSourceRanges do not hold the client, or hold only some of \
+                 the pods and the client is a pod"
             }
         }
     }

@@ -11,6 +11,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod abi;
+pub mod affinity;
 pub mod checksum;
 pub mod config;
 pub mod counters;
@@ -19,6 +20,8 @@ pub mod filter;
 pub mod flow;
 pub mod net;
 mod pod;
+pub mod ranges;
 pub mod select;
 pub mod service;
 pub mod socket;
+pub mod source_port;

@@ -47,6 +47,22 @@ impl Addr {
         self.0[3]
     }
 
+    /// The address as a number of 128 bits, by which addresses are sorted: upper half, lower half.
+    #[inline(always)]
+    pub const fn number(&self) -> (u64, u64) {
+        const fn join(upper: u32, lower: u32) -> u64 {
+            (u32::from_be(upper) as u64) << 32 | u32::from_be(lower) as u64
+        }
+        (join(self.0[0], self.0[1]), join(self.0[2], self.0[3]))
+    }
+
+    /// Whether this is 0.0.0.0 or `::`.
+    #[inline(always)]
+    pub const fn is_unspecified(&self) -> bool {
+        let [a, b, c, d] = self.0;
+        a | b | d == 0 && (c == 0 || c == MAPPED)
+    }
+
     /// The unspecified address of the same family: the frontend address of NodePorts, which
     /// stands for every address of this node.
     #[inline(always)]
@@ -169,8 +185,19 @@ mod tests {
         let addr = |text: &str| Addr::from(text.parse::<IpAddr>().unwrap());
         assert!(addr("127.9.9.9").is_loopback() && addr("::1").is_loopback());
         assert!(!addr("10.0.0.127").is_loopback() && !addr("::").is_loopback());
+        assert!(addr("0.0.0.0").is_unspecified() && addr("::").is_unspecified());
+        assert!(!addr("0.0.0.1").is_unspecified() && !addr("::1").is_unspecified());
+        assert!(!addr("::fffe:0:0").is_unspecified() && !addr("1::").is_unspecified());
         assert_eq!(addr("192.0.2.1").unspecified_of_family(), addr("0.0.0.0"));
         assert_eq!(addr("2001:db8::1").unspecified_of_family(), addr("::"));
+    }
+
+    #[test]
+    fn numbers_sort_as_addresses_do() {
+        let sorted =
+            ["0.0.0.1", "9.255.0.0", "10.0.0.2", "10.0.1.0", "2001:db8::ff", "2001:db8::1:0"];
+        let numbers = sorted.map(|text| Addr::from(text.parse::<IpAddr>().unwrap()).number());
+        assert!(numbers.is_sorted(), "{numbers:x?}");
     }
 
     #[test]

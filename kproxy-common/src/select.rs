@@ -1,9 +1,6 @@
-//! Choices: which slot of a run a new connection gets, which source port.
+//! Which slot of a run a new connection gets, and where a backend is in a run.
 
-use crate::{
-    net::{Addr, Port},
-    service::Word,
-};
+use crate::service::{Slot, Word};
 
 /// Slot number for the `turn`-th connection of a CPU: round robin over the run.
 /// `None` when the run is empty.
@@ -15,34 +12,57 @@ pub const fn round_robin(word: Word, turn: u32) -> Option<u32> {
     Some(word.first.wrapping_add(turn % word.count as u32))
 }
 
-/// A hash of a connection's client and frontend port, for source ports.
+/// Slot number of the backend with this [`Slot::order`]; `None` when the run does not hold it. `slot`
+/// reads a slot.
+///
+/// Runs are sorted, so this is a binary search: at most 17 slots are read, whatever the size of the
+/// set. It counts how many slots come before the wanted one, bit by bit from the highest. There is no
+/// branch on what was read, or the verifier would walk all the ways that a search can take.
 #[inline(always)]
-pub const fn hash(addr: &Addr, port: Port, frontend_port: Port) -> u32 {
-    let ports = (port.0 as u32) << 16 | frontend_port.0 as u32;
-    let words = &addr.0;
-    let mixed = (words[0] ^ words[1].rotate_left(7) ^ words[2].rotate_left(17) ^ words[3])
-        .wrapping_mul(0x85eb_ca6b)
-        ^ ports.wrapping_mul(0x9e37_79b1);
-    let mixed = (mixed ^ (mixed >> 15)).wrapping_mul(0xc2b2_ae35);
-    mixed ^ (mixed >> 13)
+pub fn find<'a>(
+    word: Word,
+    wanted: [u64; 3],
+    slot: impl Fn(u32) -> Option<&'a Slot>,
+) -> Option<u32> {
+    let count = u64::from(word.count);
+    if count == 0 {
+        return None;
+    }
+    let mut before = 0;
+    let mut step = 1 << 15;
+    while step > 0 {
+        let next: u64 = before + step;
+        let in_run = borrow(count, next, 0).wrapping_sub(1);
+        let other = slot(word.first.wrapping_add(((next - 1) & in_run) as u32))?;
+        before += step & in_run & 0u64.wrapping_sub(comes_before(other.order(), wanted));
+        step >>= 1;
+    }
+    if before >= count {
+        return None;
+    }
+    let number = word.first.wrapping_add(before as u32);
+    let [high, low, port] = slot(number)?.order();
+    // Not as arrays: that would be a call of memcmp.
+    (high == wanted[0] && low == wanted[1] && port == wanted[2]).then_some(number)
 }
 
-/// The source port of the `attempt`-th try, of the `count` ports from `first` on. Two connections
-/// that begin at the same port go on with different strides.
+/// 1 when `a` comes before `b`, else 0: what is borrowed when the one is subtracted from the other.
 #[inline(always)]
-pub const fn source_port(first: u16, count: u16, seed: u32, attempt: u32) -> Port {
-    let stride = (seed >> 16) | 1;
-    let number = seed.wrapping_add(attempt.wrapping_mul(stride));
-    // Said this way there is no panic for the verifier to find.
-    match number.checked_rem(count as u32) {
-        Some(offset) => Port::new(first.wrapping_add(offset as u16)),
-        None => Port::new(first),
-    }
+const fn comes_before(a: [u64; 3], b: [u64; 3]) -> u64 {
+    borrow(a[0], b[0], borrow(a[1], b[1], borrow(a[2], b[2], 0)))
+}
+
+/// The borrow of `a - b - carried`, 0 or 1 (Hacker's Delight, section 2-16).
+#[inline(always)]
+const fn borrow(a: u64, b: u64, carried: u64) -> u64 {
+    let difference = a.wrapping_sub(b).wrapping_sub(carried);
+    ((!a & b) | ((!a | b) & difference)) >> 63
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::{Addr, Port};
 
     #[test]
     fn every_slot_gets_its_turn() {
@@ -53,27 +73,49 @@ mod tests {
     }
 
     #[test]
-    fn source_ports_stay_in_their_range_and_differ_between_tries() {
-        let client = Addr::from_v4_word(0x0900_71cb);
-        for (first, count) in [(1024, 28_976), (61_000, 4536), (65_535, 1)] {
-            let mut seen = std::collections::BTreeSet::new();
-            for attempt in 0..32 {
-                let seed = hash(&client, Port::new(40_000), Port::new(30_080));
-                let port = source_port(first, count, seed, attempt).get();
-                assert!(port >= first && port - first < count, "{port}");
-                seen.insert(port);
+    fn the_borrow_is_the_comparison() {
+        let edges = [0, 1, 2, u64::MAX / 2, u64::MAX / 2 + 1, u64::MAX - 1, u64::MAX];
+        let mut all = Vec::new();
+        for a in edges {
+            for b in edges {
+                all.extend(edges.map(|c| [a, b, c]));
             }
-            assert!(seen.len() >= usize::from(count.min(30)), "{seen:?}");
+        }
+        for a in &all {
+            for b in &all {
+                assert_eq!(comes_before(*a, *b), u64::from(a < b), "{a:x?} {b:x?}");
+            }
         }
     }
 
     #[test]
-    fn clients_begin_at_different_source_ports() {
-        let begin = |port| {
-            let seed = hash(&Addr::from_v4_word(7), Port::new(port), Port::new(80));
-            source_port(1024, 28_976, seed, 0)
+    fn every_backend_of_a_set_of_any_size_is_found_and_no_other() {
+        // Two ports an address: the even addresses from 10.0.0.0 on.
+        let slot = |i: u32| Slot {
+            addr: Addr::from_v4_word((0x0a00_0000 + i / 2 * 2).to_be()),
+            port: Port::new(if i.is_multiple_of(2) { 80 } else { 8080 }),
+            ..Slot::default()
         };
-        let ports: std::collections::BTreeSet<_> = (30_000..31_000).map(begin).collect();
-        assert!(ports.len() > 950, "{}", ports.len());
+        const FIRST: u32 = 7;
+        let run: Vec<Slot> = (0..u32::from(u16::MAX)).map(slot).collect();
+        for count in [0, 1, 2, 3, 255, 256, 257, 300, 1000, 32_767, 32_768, 32_769, u16::MAX] {
+            let word = Word { first: FIRST, count, generation: 0 };
+            let at = |number: u32| {
+                let place = number.checked_sub(FIRST).unwrap() as usize;
+                assert!(place < count.into(), "read beyond the run");
+                run.get(place)
+            };
+            for i in 0..u32::from(count) {
+                assert_eq!(find(word, slot(i).order(), at), Some(FIRST + i), "{i} of {count}");
+            }
+            for stranger in [
+                Slot { port: Port::new(81), ..slot(0) },
+                Slot { addr: Addr::from_v4_word(0x0a00_0001u32.to_be()), ..slot(0) },
+                slot(count.into()),
+                Slot::default(),
+            ] {
+                assert_eq!(find(word, stranger.order(), at), None, "{stranger:?} of {count}");
+            }
+        }
     }
 }

@@ -91,6 +91,10 @@ pub mod frontend_flags {
     pub const EXTERNAL_IP: u32 = 1 << 2;
     /// A load-balancer ingress address.
     pub const LOAD_BALANCER: u32 = 1 << 3;
+    /// Open to the sources that a range of the service port holds (see [`crate::ranges`]).
+    pub const SOURCE_RANGES: u32 = 1 << 4;
+    /// The ranges hold this node: its processes may connect from an address of the kernel's choice.
+    pub const NODE_ALLOWED: u32 = 1 << 5;
     /// Address entry: the address belongs to this node, NodePorts answer on it.
     pub const NODE_ADDRESS: u32 = 1 << 8;
     /// Address entry: a ClusterIP; ports without a frontend are refused (VER-16, VER-17).
@@ -158,7 +162,7 @@ pub mod empty_verdict {
     pub const DROP: u32 = 1;
 }
 
-/// One backend of a run.
+/// One backend of a run. The slots of a run are sorted by [`Slot::order`], each backend once.
 #[derive(
     Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
@@ -170,8 +174,27 @@ pub struct Slot {
     pub port: Port,
     /// [`slot_flags`].
     pub flags: u16,
-    /// Always 0; keeps the size a multiple of the eight bytes that array elements are rounded to.
-    pub pad: u32,
+    /// In the first slot of a run: so many slots after the run's [`Word::count`] belong to it too.
+    /// They hold UDP endpoints that take nothing new and keep what they have. Elsewhere 0.
+    pub extra: u32,
+}
+
+/// Most [`Slot::extra`] slots of a run.
+pub const MAX_EXTRA: u32 = 32;
+
+impl Slot {
+    /// What a run is sorted by: address, then port, as numbers.
+    #[inline(always)]
+    pub const fn order(&self) -> [u64; 3] {
+        Self::order_of(&self.addr, self.port)
+    }
+
+    /// [`Self::order`] of the slot with this backend.
+    #[inline(always)]
+    pub const fn order_of(addr: &Addr, port: Port) -> [u64; 3] {
+        let (high, low) = addr.number();
+        [high, low, port.get() as u64]
+    }
 }
 
 /// Bits of [`Slot::flags`].

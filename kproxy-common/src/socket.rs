@@ -43,4 +43,27 @@ pub struct SocketState {
     pub pad: u32,
 }
 
-shared_layout!(Peer: 48, SocketState: 200);
+/// Input and output of [`crate::abi::program::UDP_SOCKET`]: it looks the socket up and fills in
+/// what the socket was told.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct SocketQuery {
+    /// Always 0: an Ethernet header, which every packet that a tc program is run on begins with.
+    pub ethernet: [u8; 16],
+    /// Address that the socket is connected to.
+    pub remote: Addr,
+    /// Its own address.
+    pub local: Addr,
+    /// Port that it is connected to.
+    pub remote_port: Port,
+    /// Its own port.
+    pub local_port: Port,
+    /// Always 0.
+    pub pad: u32,
+    /// Answer: the peer that it is connected to; its frontend port is 0 when no program gave it.
+    pub peer: Peer,
+}
+
+shared_layout!(Peer: 48, SocketState: 200, SocketQuery: 104);

@@ -7,11 +7,12 @@ use aya_ebpf::{
 };
 use kproxy_common::{
     abi::kernel_feature,
+    affinity::client_kind,
     config::{Config, config_flags},
     drop_reason::DropReason,
     filter,
     flow::{FlowKey, FlowState, FlowValue, flow_flags},
-    net::{Addr, Port},
+    net::Addr,
     service::{Word, slot_flags},
 };
 
@@ -21,7 +22,6 @@ use crate::{
     pick,
     route::{self, Route},
     snat,
-    stats::Path,
 };
 
 /// Backends tried before a collision of answers is given up on.
@@ -146,13 +146,19 @@ pub(crate) fn open<const L3: usize>(
         value.flags = 0;
     }
     (reverse.addr, reverse.port, reverse.flags) = (key.dst, key.dst_port, flow_flags::REVERSE);
+    let mut affinity = pick::affinity(service);
     let mut tries = 0;
     loop {
-        let slot = pick::backend(service, word, Path::Packet)?;
+        let slot = pick::backend(&key.src, client_kind::ADDRESS, service, word, affinity)?;
+        // A collision sends one connection elsewhere, the client keeps its backend.
+        affinity = 0;
         (forward.addr, forward.port) = (slot.addr, slot.port);
         if slot.flags & slot_flags::LOCAL == 0 {
             *routed = *key;
-            choose_source(ctx.skb.skb, config, L3 != 0, forward, routed);
+            // Without an Ethernet header a packet cannot be passed on.
+            if L3 == 0 || !choose_source(ctx.skb.skb, config, forward, routed) {
+                forward.flags = masquerade(config);
+            }
         }
         (reverse_key.src, reverse_key.dst) = (forward.addr, forward.peer);
         reverse_key.set_rest(forward.port, forward.peer_port, key.proto);
@@ -187,35 +193,39 @@ pub(crate) struct Opening {
     routed: FlowKey,
 }
 
-/// Decides which source a backend elsewhere sees. Answers must come back to this node, so it is an
-/// address of this node where the route leads out of an uplink. A route to any other device leads
-/// to pods of this node, whatever the endpoint says of itself: the client's address stays.
-/// `routed`: the packet's key, whose destination is replaced.
-#[inline(always)]
+/// Chooses the source that a backend elsewhere sees. Answers must come back to this node, so it is an
+/// address of this node where the route leads out of an uplink. `false`: none is chosen. `routed`: the
+/// packet's key, whose destination is replaced.
+#[inline(never)]
 fn choose_source(
     skb: *mut __sk_buff,
     config: &Config,
-    ethernet: bool,
     value: &mut FlowValue,
     routed: &mut FlowKey,
-) {
-    if config.snat_count != 0 && ethernet {
-        let mut route = Route::none();
-        (routed.dst, routed.dst_port) = (value.addr, value.port);
-        route::find(skb, routed, 0, &mut route);
-        // SAFETY: copied at once; user space only ever replaces whole elements.
-        if let Some(uplink) = unsafe { UPLINKS.get(&route.device) } {
-            let source = if value.addr.is_v4() { uplink.v4 } else { uplink.v6 };
-            if source != Addr::default() {
-                value.peer = source;
-                value.flags |= flow_flags::SNAT;
-                return;
-            }
-        }
+) -> bool {
+    if config.snat_count == 0 {
+        return false;
     }
-    if config.flags & config_flags::NETFILTER != 0 {
-        value.flags |= flow_flags::MASQUERADE;
+    let mut route = Route::none();
+    (routed.dst, routed.dst_port) = (value.addr, value.port);
+    route::find(skb, routed, 0, &mut route);
+    // SAFETY: copied at once; user space only ever replaces whole elements.
+    let Some(uplink) = (unsafe { UPLINKS.get(&route.device) }) else { return false };
+    let source = if value.addr.is_v4() { &uplink.v4 } else { &uplink.v6 };
+    if *source == Addr::default() {
+        return false;
     }
+    value.peer = *source;
+    value.flags |= flow_flags::SNAT;
+    true
+}
+
+/// Flags of a connection whose source the programs do not change. Without netfilter the route leads
+/// to a device that is no uplink, so to pods of this node, whatever the endpoint says of itself: the
+/// client's address stays.
+#[inline(always)]
+fn masquerade(config: &Config) -> u16 {
+    if config.flags & config_flags::NETFILTER != 0 { flow_flags::MASQUERADE } else { 0 }
 }
 
 /// Inserts the reverse entry. `false`: another live connection owns it.

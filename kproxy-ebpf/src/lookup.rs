@@ -6,7 +6,7 @@ use kproxy_common::{
     service::{FrontendKey, FrontendValue, frontend_flags},
 };
 
-use crate::maps::{FILTER, FRONTENDS};
+use crate::maps::{CONFIG, FILTER, FRONTENDS};
 
 /// What is known of a dialled address, port and protocol.
 #[derive(Clone, Copy)]
@@ -27,6 +27,12 @@ pub(crate) fn is_ruled_out(addr: &Addr) -> bool {
         Some(bits) => bits & mask == 0,
         None => true,
     }
+}
+
+/// Whether a packet to this address, which is no frontend, must not leave the node.
+#[inline(always)]
+pub(crate) fn is_free_service_address(addr: &Addr) -> bool {
+    CONFIG.get(0).is_some_and(|config| config.is_free_service_address(addr))
 }
 
 /// Looks a dialled address up: exact frontend, then NodePort, then unknown port.

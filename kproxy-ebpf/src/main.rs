@@ -4,7 +4,8 @@
 //! hooks/socket.rs   connect, sendmsg, recvmsg, getpeername at the cgroup root
 //! hooks/ingress.rs  uplink ingress: frontend → backend
 //! hooks/egress.rs   uplink egress: backend's answer → frontend's answer
-//! packet.rs parse · lookup.rs frontend → service · pick.rs service → backend ·
+//! hooks/query.rs    what a UDP socket keeps; run by the daemon, never attached
+//! packet.rs parse · lookup.rs frontend → service · sources.rs who may · pick.rs service → backend ·
 //! flow.rs connection entries · snat.rs source ports · rewrite.rs headers and checksums ·
 //! route.rs, forward.rs past the stack · refuse.rs resets, ICMP errors · icmp.rs errors about flows ·
 //! stats.rs counters
@@ -25,6 +26,7 @@ mod refuse;
 mod rewrite;
 mod route;
 mod snat;
+mod sources;
 mod stats;
 
 use kproxy_common::drop_reason::DropReason;

@@ -4,14 +4,16 @@ use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     btf_maps::SkStorage,
     macros::{btf_map, map},
-    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap},
 };
 use kproxy_common::{
     abi,
+    affinity::{AffinityKey, AffinityValue},
     config::{Config, Uplink},
     counters::{DropKey, ServiceCounters},
     filter,
     flow::{FlowKey, FlowValue},
+    ranges::RangeData,
     service::{FrontendKey, FrontendValue, Name, Service, Slot},
     socket::SocketState,
 };
@@ -96,6 +98,19 @@ pub(crate) fn scratch<T>(part: impl FnOnce(*mut Scratch) -> *mut T) -> Option<&'
 /// What each socket was told. Freed with the socket.
 #[btf_map(name = "KP_SOCKETS")]
 pub(crate) static SOCKETS: SkStorage<SocketState> = SkStorage::new();
+
+/// The backend that each client of a service port with session affinity was given last. Written by
+/// connect, sendmsg and ingress. An LRU: an entry that is lost costs a client its backend at its next
+/// connection, never a connection; and a table full of strangers' entries must not keep new clients
+/// out for as long as the timeout, which may be a day.
+#[map(name = "KP_AFFINITY")]
+pub(crate) static AFFINITY: LruHashMap<AffinityKey, AffinityValue> =
+    LruHashMap::with_max_entries(abi::DEFAULT_AFFINITY, 0);
+
+/// Source ranges of service ports. Written by user space, read by connect, sendmsg and ingress.
+#[map(name = "KP_RANGES")]
+pub(crate) static RANGES: LpmTrie<RangeData, u32> =
+    LpmTrie::with_max_entries(abi::DEFAULT_RANGES, BPF_F_NO_PREALLOC);
 
 /// What the kernel has (bits of `abi::kernel_feature`); the loader sets it before the programs are
 /// verified, so that older kernels never see calls that they lack.

@@ -42,10 +42,31 @@ pub(crate) struct Packet {
 }
 
 impl Packet {
-    /// Reads the headers. `None` for everything that is not a whole TCP or UDP packet over IPv4 or
-    /// IPv6: such packets pass untouched. `L3` is the offset of the IP header.
+    /// Nothing yet, for [`Self::parse`].
     #[inline(always)]
-    pub(crate) fn parse<const L3: usize>(ctx: &TcContext) -> Option<Self> {
+    pub(crate) fn empty() -> Self {
+        Self {
+            l3: 0,
+            l4: 0,
+            key: FlowKey {
+                src: Addr([0; 4]),
+                dst: Addr([0; 4]),
+                src_port: Port(0),
+                dst_port: Port(0),
+                proto: 0,
+                pad: [0; 3],
+            },
+            tcp_flags: 0,
+            life: 0,
+            v6: false,
+        }
+    }
+
+    /// Reads the headers, in place: a value that is returned would be copied, and the stack is
+    /// small. `None` for everything that is not a whole TCP or UDP packet over IPv4 or IPv6: such
+    /// packets pass untouched. `L3` is the offset of the IP header.
+    #[inline(always)]
+    pub(crate) fn parse<const L3: usize>(&mut self, ctx: &TcContext) -> Option<()> {
         let skb = ctx.skb.skb;
         // SAFETY: plain reads of a live context.
         let (protocol, vlan) = unsafe { ((*skb).protocol as u16, (*skb).vlan_present) };
@@ -54,8 +75,8 @@ impl Packet {
             return None;
         }
         match protocol {
-            ETH_P_IP => Self::parse_v4::<L3>(ctx),
-            ETH_P_IPV6 => Self::parse_v6::<L3>(ctx),
+            ETH_P_IP => self.parse_v4::<L3>(ctx),
+            ETH_P_IPV6 => self.parse_v6::<L3>(ctx),
             _ => None,
         }
     }
@@ -67,54 +88,45 @@ impl Packet {
     }
 
     #[inline(always)]
-    fn parse_v4<const L3: usize>(ctx: &TcContext) -> Option<Self> {
+    fn parse_v4<const L3: usize>(&mut self, ctx: &TcContext) -> Option<()> {
         ensure(ctx, L3 + IPV4_LEN + UDP_LEN)?;
         let ihl = usize::from(*at::<u8>(ctx, L3)? & 0x0f) * 4;
         if ihl < IPV4_LEN || *at::<u16>(ctx, L3 + 6)? & FRAGMENT != 0 {
             return None;
         }
+        self.key.src = Addr::from_v4_word(*at::<u32>(ctx, L3 + 12)?);
+        self.key.dst = Addr::from_v4_word(*at::<u32>(ctx, L3 + 16)?);
+        self.life = *at::<u8>(ctx, L3 + 8)?;
+        self.place(L3, L3 + ihl, false);
         let proto = *at::<u8>(ctx, L3 + 9)?;
-        let src = Addr::from_v4_word(*at::<u32>(ctx, L3 + 12)?);
-        let dst = Addr::from_v4_word(*at::<u32>(ctx, L3 + 16)?);
-        let life = *at::<u8>(ctx, L3 + 8)?;
-        Self::parse_l4(ctx, L3, L3 + ihl, proto, (src, dst), life, false)
+        self.parse_l4(ctx, proto)
     }
 
     #[inline(always)]
-    fn parse_v6<const L3: usize>(ctx: &TcContext) -> Option<Self> {
+    fn parse_v6<const L3: usize>(&mut self, ctx: &TcContext) -> Option<()> {
         ensure(ctx, L3 + IPV6_LEN + UDP_LEN)?;
+        self.key.src = Addr(*at::<[u32; 4]>(ctx, L3 + 8)?);
+        self.key.dst = Addr(*at::<[u32; 4]>(ctx, L3 + 24)?);
+        self.life = *at::<u8>(ctx, L3 + 7)?;
+        self.place(L3, L3 + IPV6_LEN, true);
         let proto = *at::<u8>(ctx, L3 + 6)?;
-        let src = Addr(*at::<[u32; 4]>(ctx, L3 + 8)?);
-        let dst = Addr(*at::<[u32; 4]>(ctx, L3 + 24)?);
-        let life = *at::<u8>(ctx, L3 + 7)?;
-        Self::parse_l4(ctx, L3, L3 + IPV6_LEN, proto, (src, dst), life, true)
+        self.parse_l4(ctx, proto)
     }
 
     #[inline(always)]
-    fn parse_l4(
-        ctx: &TcContext,
-        l3: usize,
-        l4: usize,
-        proto: u8,
-        (src, dst): (Addr, Addr),
-        life: u8,
-        v6: bool,
-    ) -> Option<Self> {
-        let tcp_flags = match proto {
+    fn parse_l4(&mut self, ctx: &TcContext, proto: u8) -> Option<()> {
+        match proto {
             proto::TCP => {
-                ensure(ctx, l4 + TCP_LEN)?;
-                *at::<u8>(ctx, l4 + 13)?
+                ensure(ctx, self.l4 + TCP_LEN)?;
+                self.tcp_flags = *at::<u8>(ctx, self.l4 + 13)?;
             }
-            proto::UDP => {
-                ensure(ctx, l4 + UDP_LEN)?;
-                0
-            }
+            proto::UDP => ensure(ctx, self.l4 + UDP_LEN)?,
             _ => return None,
-        };
-        let src_port = Port(*at::<u16>(ctx, l4)?);
-        let dst_port = Port(*at::<u16>(ctx, l4 + 2)?);
-        let key = FlowKey { src, dst, src_port, dst_port, proto, pad: [0; 3] };
-        Some(Self { l3, l4, key, tcp_flags, life, v6 })
+        }
+        let src_port = Port(*at::<u16>(ctx, self.l4)?);
+        let dst_port = Port(*at::<u16>(ctx, self.l4 + 2)?);
+        self.key.set_rest(src_port, dst_port, proto);
+        Some(())
     }
 
     /// Offset of the TCP or UDP checksum.

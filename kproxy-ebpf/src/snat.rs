@@ -10,7 +10,7 @@ use kproxy_common::{
     drop_reason::DropReason,
     flow::{FlowKey, FlowValue, flow_flags},
     net::Port,
-    select,
+    source_port,
 };
 
 use crate::{flow, maps::FLOWS};
@@ -28,13 +28,13 @@ pub(crate) fn claim(
     value: &FlowValue,
 ) -> Result<(), DropReason> {
     let (first, count) = (config.snat_first, config.snat_count);
-    let seed = select::hash(&value.peer, value.peer_port, value.port);
+    let seed = source_port::hash(&value.peer, value.peer_port, value.port);
     // A port whose last connection is over comes last, and the one that rested longest first: the
     // backend may hold it in TIME_WAIT.
     let (mut rested, mut since) = (Port(0), u32::MAX);
     let mut attempt = 0;
     while attempt < TRIES {
-        key.dst_port = select::source_port(first, count, seed, attempt);
+        key.dst_port = source_port::nth(first, count, seed, attempt);
         let Some(owner) = flow::find(key) else { return insert_new(config, seed, key, value) };
         if owner.flags & flow_flags::OVER != 0 && owner.last_seen < since {
             (rested, since) = (key.dst_port, owner.last_seen);
@@ -62,7 +62,7 @@ fn insert_new(
         Err(_) => return Err(DropReason::FlowTableFull),
     }
     // Another CPU was faster: once more, with a port that was not looked at.
-    key.dst_port = select::source_port(config.snat_first, config.snat_count, seed, TRIES);
+    key.dst_port = source_port::nth(config.snat_first, config.snat_count, seed, TRIES);
     FLOWS.insert(&*key, value, u64::from(BPF_NOEXIST)).map_err(|_| DropReason::NoSourcePort)
 }
 

@@ -1,6 +1,6 @@
 //! Counters. Per CPU, so plain additions are enough.
 
-use kproxy_common::{counters::DropKey, drop_reason::DropReason};
+use kproxy_common::{affinity::client_kind, counters::DropKey, drop_reason::DropReason};
 
 use crate::maps::{COUNTERS, DROPS};
 
@@ -22,6 +22,14 @@ pub(crate) fn count_drop(service: u32, reason: DropReason) {
 pub(crate) enum Path {
     Socket = 0,
     Packet = 1,
+}
+
+impl Path {
+    /// The path of a client of this [`client_kind`].
+    #[inline(always)]
+    pub(crate) fn of_client(kind: u32) -> Self {
+        if kind == client_kind::NETNS { Self::Socket } else { Self::Packet }
+    }
 }
 
 /// This CPU's round-robin position for a new connection of `service`.

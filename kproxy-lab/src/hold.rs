@@ -15,6 +15,7 @@ pub struct Hold {
     pub(crate) transport: Transport,
     pub(crate) pause: Duration,
     pub(crate) timeout: Duration,
+    pub(crate) unanswered: bool,
 }
 
 impl Hold {
@@ -25,6 +26,7 @@ impl Hold {
             transport,
             pause: Duration::from_millis(10),
             timeout: Duration::from_secs(3),
+            unanswered: false,
         }
     }
 
@@ -42,6 +44,13 @@ impl Hold {
     #[must_use]
     pub fn pause(mut self, pause: Duration) -> Self {
         self.pause = pause;
+        self
+    }
+
+    /// A UDP socket goes on although its first request gets no answer.
+    #[must_use]
+    pub fn even_unanswered(mut self) -> Self {
+        self.unanswered = true;
         self
     }
 

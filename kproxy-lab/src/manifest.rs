@@ -208,7 +208,7 @@ pub fn node(place: &Place) -> Value {
 }
 
 /// Puts fields into an object; nested objects are merged too, everything else is replaced.
-fn merge(into: &mut Value, fields: Value) {
+pub(crate) fn merge(into: &mut Value, fields: Value) {
     match (into, fields) {
         (Value::Object(into), Value::Object(fields)) => {
             for (name, value) in fields {

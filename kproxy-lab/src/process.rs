@@ -20,7 +20,7 @@ const TICK: Duration = Duration::from_millis(5);
 
 /// A program that can be started again after it has ended. It ends with the lab.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub struct Process {
     /// What it is, for messages: `kproxy on n1`.
     what: String,
     /// Logs are called `NAME-1.log`, `NAME-2.log`, …, one a start.
@@ -43,7 +43,10 @@ impl Process {
     }
 
     /// Starts it; does not wait for anything.
-    pub(crate) fn launch(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// When it runs already or cannot be started.
+    pub fn launch(&self) -> Result<()> {
         if self.is_running() {
             bail!("{} runs already", self.what);
         }
@@ -69,11 +72,7 @@ impl Process {
     ///
     /// # Errors
     /// When it ends before that or needs too long; the message holds the end of its log.
-    pub(crate) fn wait_until(
-        &self,
-        what: &str,
-        mut holds: impl FnMut() -> Result<bool>,
-    ) -> Result<()> {
+    pub fn wait_until(&self, what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
         let start = Instant::now();
         loop {
             // Looked at before the condition: what it wrote last counts too.
@@ -99,7 +98,7 @@ impl Process {
     ///
     /// # Errors
     /// When it does not run, or does not end; it is killed then.
-    pub(crate) fn stop(&self) -> Result<ExitStatus> {
+    pub fn stop(&self) -> Result<ExitStatus> {
         let mut child = self.take()?;
         let pid = Pid::from_raw(i32::try_from(child.id()).context("a process id out of range")?);
         kill(pid, Signal::SIGTERM).with_context(|| format!("end {}", self.what))?;
@@ -121,7 +120,7 @@ impl Process {
     ///
     /// # Errors
     /// When it does not run.
-    pub(crate) fn kill(&self) -> Result<()> {
+    pub fn kill(&self) -> Result<()> {
         self.reap(self.take()?)
     }
 
@@ -131,17 +130,18 @@ impl Process {
         let _ended = self.kill();
     }
 
-    pub(crate) fn is_running(&self) -> bool {
+    /// Whether it runs.
+    pub fn is_running(&self) -> bool {
         matches!(self.exit_status(), Ok(None))
     }
 
     /// Process id, while it runs.
-    pub(crate) fn pid(&self) -> Option<u32> {
+    pub fn pid(&self) -> Option<u32> {
         if self.is_running() { self.state().child.as_ref().map(Child::id) } else { None }
     }
 
     /// What it has logged since its last start.
-    pub(crate) fn log(&self) -> String {
+    pub fn log(&self) -> String {
         let starts = self.state().starts;
         // Not made yet: nothing logged.
         let bytes = fs::read(self.log_file(starts)).unwrap_or_default();

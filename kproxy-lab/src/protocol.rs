@@ -1,6 +1,7 @@
 //! What a lab and its agents say to each other: JSON, one message a line.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -38,8 +39,8 @@ pub(crate) enum Op {
     Hold(Hold),
     /// Answer: [`crate::hold::HoldReport`] so far; the connection is closed if `stop`.
     HoldReport { hold: u64, stop: bool },
-    /// Answer: the body of an HTTP page.
-    HttpGet { to: SocketAddr, path: String },
+    /// Answer: [`crate::http::HttpOutcome`].
+    Http { to: SocketAddr, method: String, path: String, timeout: Duration },
     /// Live on when the lab's process ends. Answer: null.
     Detach,
 }

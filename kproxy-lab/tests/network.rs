@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use kproxy_lab::{Family, Hold, Lab, Load, POD_PORT, Probe, Transport, Work, mapped};
+use kproxy_lab::{Family, Hold, HttpOutcome, Lab, Load, POD_PORT, Probe, Transport, Work, mapped};
 
 const TRANSPORTS: [Transport; 3] =
     [Transport::Tcp, Transport::UdpConnected, Transport::UdpUnconnected];
@@ -109,6 +109,31 @@ fn pods_come_and_go_and_their_connections_notice() {
     lab.remove_pod("n2", "new").unwrap();
     assert!(lab.place("n2/new").is_err());
     lab.add_pod("n2", "new").unwrap();
+}
+
+#[test]
+fn a_udp_socket_may_be_held_before_anybody_answers() {
+    let lab = Lab::builder().build().unwrap();
+    let (client, server) = (lab.pod("n1", "a"), lab.pod("n1", "b"));
+    let hold = Hold::udp(server.at(Family::V4, 9001)).pause(Duration::from_millis(10));
+    assert!(client.hold(hold.clone()).is_err());
+    let held = client.hold(hold.even_unanswered()).unwrap();
+    server.serve(9001).unwrap();
+    let start = std::time::Instant::now();
+    while held.report().unwrap().answered == 0 {
+        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", held.report().unwrap());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn http_requests_tell_refused_from_what_is_no_http() {
+    let lab = Lab::builder().build().unwrap();
+    let (client, server) = (lab.pod("n1", "a"), lab.pod("n1", "b"));
+    let timeout = Duration::from_secs(10);
+    let ask = |port| client.http(server.at(Family::V6, port), "GET", "/", timeout).unwrap();
+    assert_eq!(ask(9), HttpOutcome::Refused);
+    assert!(matches!(ask(POD_PORT), HttpOutcome::Failed(_)), "{:?}", ask(POD_PORT));
 }
 
 #[test]

@@ -14,4 +14,5 @@ pub mod dataplane;
 pub mod model;
 pub mod node;
 pub mod plan;
+pub mod server;
 pub mod source;

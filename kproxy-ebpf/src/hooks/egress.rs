@@ -15,12 +15,12 @@ use crate::{
     packet::Packet,
     pick,
     rewrite::rewrite,
-    stats,
+    sources, stats,
 };
 
-/// A packet still addressed to a ClusterIP when it leaves the node was not translated: the socket
-/// path left it alone because it must be dropped (VER-04) or could not be refused. It must not
-/// reach the network, where it would loop.
+/// A packet still addressed to a ClusterIP, or to a load-balancer address with source ranges, when
+/// it leaves the node was not translated: the socket path left it alone because it must be dropped
+/// (VER-04, LBR-02) or could not be refused. It must not reach the network, where it would loop.
 #[inline(always)]
 fn untranslated(packet: &Packet) -> i32 {
     if !packet.opens() {
@@ -38,7 +38,14 @@ fn untranslated(packet: &Packet) -> i32 {
             let refusal = pick::refusal(Word::unpack(word));
             action(service, refusal.map_or(Ok(NEXT), Err))
         }
+        // Left alone by the socket path because its sender is not, or not surely, allowed.
+        Lookup::Frontend(frontend) if sources::is_restricted(&frontend) => {
+            action(frontend.internal, Err(DropReason::SourceNotAllowed))
+        }
         Lookup::UnknownPort => action(NO_SERVICE, Err(DropReason::UnknownPort)),
+        Lookup::NotOurs if lookup::is_free_service_address(&key.dst) => {
+            action(NO_SERVICE, Err(DropReason::FreeServiceAddress))
+        }
         Lookup::Frontend(_) | Lookup::NotOurs => NEXT,
     }
 }
@@ -58,7 +65,10 @@ fn error<const L3: usize>(ctx: &TcContext) -> i32 {
 
 #[inline(always)]
 fn egress<const L3: usize>(ctx: &TcContext) -> i32 {
-    let Some(packet) = Packet::parse::<L3>(ctx) else { return error::<L3>(ctx) };
+    let mut packet = Packet::empty();
+    if packet.parse::<L3>(ctx).is_none() {
+        return error::<L3>(ctx);
+    }
     let Some(value) = flow::find_for(&packet) else { return untranslated(&packet) };
     if value.flags & (flow_flags::REVERSE | flow_flags::SNAT) != flow_flags::REVERSE {
         return NEXT;

@@ -25,7 +25,7 @@ use crate::{
     packet::Packet,
     pick, refuse,
     rewrite::rewrite,
-    stats,
+    sources, stats,
 };
 
 /// skb->pkt_type of packets that are for this node (include/uapi/linux/if_packet.h). A device in
@@ -59,7 +59,12 @@ fn begin<const L3: usize>(ctx: &TcContext, packet: &Packet) -> u64 {
             Lookup::Frontend(frontend) => {
                 let service =
                     if is_pod(&packet.key.src) { frontend.internal } else { frontend.external };
-                (service, open::<L3>(ctx, packet, service))
+                let result = if sources::allows(&frontend, &packet.key.src) {
+                    open::<L3>(ctx, packet, service)
+                } else {
+                    Err(DropReason::SourceNotAllowed)
+                };
+                (service, result)
             }
             Lookup::UnknownPort => (NO_SERVICE, Err(DropReason::UnknownPort)),
             Lookup::NotOurs => {
@@ -85,7 +90,8 @@ fn begin<const L3: usize>(ctx: &TcContext, packet: &Packet) -> u64 {
     done | u64::from(service)
 }
 
-#[inline(always)]
+/// In a call of its own: the verifier walks it once, not once for each way that leads here.
+#[inline(never)]
 fn open<const L3: usize>(ctx: &TcContext, packet: &Packet, service: u32) -> Result<(), DropReason> {
     let word = pick::word(service).ok_or(DropReason::BadMap)?;
     flow::open::<L3>(ctx, packet, service, Word::unpack(word))
@@ -152,7 +158,10 @@ fn ingress<const L3: usize>(ctx: &TcContext) -> i32 {
     if L3 != 0 && unsafe { (*ctx.skb.skb).pkt_type } != PACKET_HOST {
         return NEXT;
     }
-    let Some(packet) = Packet::parse::<L3>(ctx) else { return error::<L3>(ctx) };
+    let mut packet = Packet::empty();
+    if packet.parse::<L3>(ctx).is_none() {
+        return error::<L3>(ctx);
+    }
     let value = if let Some(value) = current(&packet) {
         value
     } else {

@@ -2,4 +2,5 @@
 
 mod egress;
 mod ingress;
+mod query;
 mod socket;

@@ -8,18 +8,18 @@ use aya_ebpf::{
 };
 use kproxy_common::{
     abi::kernel_feature,
+    affinity::{client_kind, netns_client},
     counters::NO_SERVICE,
     drop_reason::DropReason,
     net::{Addr, Port, proto},
-    service::{Slot, Word},
+    service::{FrontendValue, Slot, Word, frontend_flags, service_port_id},
     socket::{PEERS, Peer, SocketState},
 };
 
 use crate::{
     lookup::{self, Lookup},
     maps::{CONFIG, SOCKETS, has},
-    pick,
-    stats::{self, Path},
+    pick, sources, stats,
 };
 
 /// The hook lets the call go on.
@@ -36,6 +36,23 @@ enum Call {
     Send,
 }
 
+/// Reads an IPv6 address of a context.
+///
+/// # Safety
+/// `ip` points into a live context.
+#[inline(always)]
+unsafe fn words(ip: *const [u32; 4]) -> [u32; 4] {
+    // SAFETY: the caller's promise; word by word, as the verifier allows.
+    unsafe {
+        [
+            core::ptr::read_volatile(&raw const (*ip)[0]),
+            core::ptr::read_volatile(&raw const (*ip)[1]),
+            core::ptr::read_volatile(&raw const (*ip)[2]),
+            core::ptr::read_volatile(&raw const (*ip)[3]),
+        ]
+    }
+}
+
 /// Address and port in the context: dialled (connect, sendmsg) or seen (recvmsg, getpeername).
 #[inline(always)]
 fn read_peer<const V6: bool>(ctx: &SockAddrContext) -> (Addr, Port) {
@@ -44,13 +61,7 @@ fn read_peer<const V6: bool>(ctx: &SockAddrContext) -> (Addr, Port) {
     unsafe {
         let port = Port(core::ptr::read_volatile(&raw const (*sa).user_port) as u16);
         let addr = if V6 {
-            let ip = &raw const (*sa).user_ip6;
-            Addr([
-                core::ptr::read_volatile(&raw const (*ip)[0]),
-                core::ptr::read_volatile(&raw const (*ip)[1]),
-                core::ptr::read_volatile(&raw const (*ip)[2]),
-                core::ptr::read_volatile(&raw const (*ip)[3]),
-            ])
+            Addr(words(&raw const (*sa).user_ip6))
         } else {
             Addr::from_v4_word(core::ptr::read_volatile(&raw const (*sa).user_ip4))
         };
@@ -122,8 +133,8 @@ fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<()
         Some(addr) => lookup::frontend(&addr, port, proto),
         None => Lookup::NotOurs,
     };
-    let service = match found {
-        Lookup::Frontend(value) => value.internal,
+    let frontend = match found {
+        Lookup::Frontend(value) => value,
         Lookup::UnknownPort => {
             stats::count_drop(NO_SERVICE, DropReason::UnknownPort);
             return Err(DropReason::UnknownPort);
@@ -135,54 +146,72 @@ fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<()
             return Ok(());
         }
     };
+    let service = frontend.internal;
     let Some(packed) = pick::word(service) else { return Ok(()) };
     // SAFETY: the helper returns null or this socket's live storage.
-    let state = unsafe { SOCKETS.get_or_insert_ptr_mut(ctx, None).as_mut() };
-    let Some(state) = state else {
-        // No memory for the storage: translate all the same, only the way back shows the backend.
-        let slot = new_backend(service, Word::unpack(packed))?;
-        write_peer::<V6>(ctx, &slot.addr, slot.port);
-        return Ok(());
-    };
-    let peer = remembered(state, &dialled, port, service);
-    if let Some(peer) = peer
-        && call == Call::Send
+    let mut state = unsafe { SOCKETS.get_or_insert_ptr_mut(ctx, None).as_mut() };
+    if call == Call::Send
+        && let Some(state) = state.as_deref_mut()
+        && let Some(peer) = remembered(state, &dialled, port, service)
+        && (peer.word == packed && peer.service == service
+            || pick::is_member(packed, &peer.backend, peer.backend_port))
     {
-        let slot = Slot { addr: peer.backend, port: peer.backend_port, ..Slot::default() };
-        if peer.word == packed || pick::is_member(Word::unpack(packed), &slot) {
-            peer.word = packed;
-            write_peer::<V6>(ctx, &slot.addr, slot.port);
-            return Ok(());
+        peer.word = packed;
+        peer.service = service;
+        write_peer::<V6>(ctx, &peer.backend, peer.backend_port);
+        return Ok(());
+    }
+    let slot = new_backend::<V6>(ctx, call, &frontend, &dialled, packed)?;
+    // Without memory for the storage only the way back shows the backend.
+    if let Some(state) = state {
+        let fresh = Peer {
+            frontend: dialled,
+            backend: slot.addr,
+            frontend_port: port,
+            backend_port: slot.port,
+            service,
+            word: packed,
+        };
+        match call {
+            Call::Connect => {
+                state.peers[0] = fresh;
+                // A connected socket has one peer; what it dialled before is over.
+                state.peers[1].frontend_port = Port(0);
+                state.peers[2].frontend_port = Port(0);
+                state.peers[3].frontend_port = Port(0);
+            }
+            Call::Send => match remembered(state, &dialled, port, service) {
+                Some(peer) => *peer = fresh,
+                None => remember(state, fresh),
+            },
         }
-    }
-    let slot = new_backend(service, Word::unpack(packed))?;
-    if call == Call::Connect {
-        // A connected socket has one peer; what it dialled before is over.
-        state.peers[1].frontend_port = Port(0);
-        state.peers[2].frontend_port = Port(0);
-        state.peers[3].frontend_port = Port(0);
-    }
-    let fresh = Peer {
-        frontend: dialled,
-        backend: slot.addr,
-        frontend_port: port,
-        backend_port: slot.port,
-        service,
-        word: packed,
-    };
-    match (call, remembered(state, &dialled, port, service)) {
-        (Call::Connect, _) => state.peers[0] = fresh,
-        (Call::Send, Some(peer)) => *peer = fresh,
-        (Call::Send, None) => remember(state, fresh),
     }
     write_peer::<V6>(ctx, &slot.addr, slot.port);
     Ok(())
 }
 
-/// Picks a backend and counts the connection or the refusal.
+/// Picks a backend for a new connection and counts it or its refusal.
 #[inline(always)]
-fn new_backend(service: u32, word: Word) -> Result<Slot, DropReason> {
-    match pick::backend(service, word, Path::Socket) {
+fn new_backend<const V6: bool>(
+    ctx: &SockAddrContext,
+    call: Call,
+    frontend: &FrontendValue,
+    dialled: &Addr,
+    packed: u64,
+) -> Result<&'static Slot, DropReason> {
+    if sources::is_restricted(frontend) && !is_allowed::<V6>(ctx, call, frontend, dialled) {
+        // Dropped, and counted, where the packets leave the node (hooks/egress.rs).
+        return Err(DropReason::SourceNotAllowed);
+    }
+    let service = frontend.internal;
+    let timeout = pick::affinity(service);
+    let client = if timeout == 0 {
+        Addr::default()
+    } else {
+        // SAFETY: the helper takes the context.
+        netns_client(unsafe { bpf_get_netns_cookie(ctx.as_ptr()) })
+    };
+    match pick::backend(&client, client_kind::NETNS, service, Word::unpack(packed), timeout) {
         Ok(slot) => {
             stats::count_connection(service);
             Ok(slot)
@@ -198,7 +227,52 @@ fn new_backend(service: u32, word: Word) -> Result<Slot, DropReason> {
     }
 }
 
-/// The peer that the socket remembers for this frontend of this service.
+/// Whether this socket may connect to a frontend with source ranges. A bound socket is judged by
+/// its address. The kernel gives the others one after this hook: a process of the node counts as
+/// the node, a pod may only when every pod may (docs/decisions/0008-source-ranges.md).
+#[inline(always)]
+fn is_allowed<const V6: bool>(
+    ctx: &SockAddrContext,
+    call: Call,
+    frontend: &FrontendValue,
+    dialled: &Addr,
+) -> bool {
+    let source = read_source::<V6>(ctx, call);
+    if !source.is_unspecified() {
+        sources::allows(frontend, &source)
+    } else if in_host_netns(ctx) {
+        frontend.flags & frontend_flags::NODE_ALLOWED != 0
+    } else {
+        sources::allows_all_pods(frontend, dialled)
+    }
+}
+
+/// The address that the socket, or the message, is bound to; unspecified for none.
+#[inline(always)]
+fn read_source<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Addr {
+    let sa = ctx.sock_addr;
+    // SAFETY: fields of a live context, read word by word as the verifier allows: those of the
+    // message in sendmsg only, those of the socket in both.
+    unsafe {
+        match (call, V6) {
+            (Call::Send, false) => {
+                Addr::from_v4_word(core::ptr::read_volatile(&raw const (*sa).msg_src_ip4))
+            }
+            (Call::Send, true) => Addr(words(&raw const (*sa).msg_src_ip6)),
+            (Call::Connect, v6) => {
+                let sk = (*sa).__bindgen_anon_1.sk;
+                if v6 {
+                    Addr(words(&raw const (*sk).src_ip6))
+                } else {
+                    Addr::from_v4_word(core::ptr::read_volatile(&raw const (*sk).src_ip4))
+                }
+            }
+        }
+    }
+}
+
+/// The peer that the socket remembers for this frontend of this service port, whichever of its two
+/// sets it came from: a policy may have changed since.
 #[inline(always)]
 fn remembered<'a>(
     state: &'a mut SocketState,
@@ -209,7 +283,8 @@ fn remembered<'a>(
     let mut i = 0;
     while i < PEERS {
         let peer = &state.peers[i];
-        if peer.frontend_port == port && peer.service == service && peer.frontend == *frontend {
+        let same_owner = service_port_id(peer.service) == service_port_id(service);
+        if peer.frontend_port == port && same_owner && peer.frontend == *frontend {
             return Some(&mut state.peers[i]);
         }
         i += 1;

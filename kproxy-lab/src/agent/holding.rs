@@ -42,10 +42,13 @@ impl Holds {
             .with_context(|| format!("connect to {}", hold.to))?;
         let shared = Arc::new(Shared::default());
         // The caller goes on to change things: the connection has to stand before.
-        let (answer, _) = client
-            .ask(0, 0, hold.timeout)
-            .with_context(|| format!("get a first answer from {}", hold.to))?;
-        count(&mut shared.report(), answer.server);
+        match client.ask(0, 0, hold.timeout) {
+            Ok((answer, _)) => count(&mut shared.report(), answer.server),
+            Err(_silent) if hold.unanswered => {}
+            Err(e) => {
+                return Err(e).with_context(|| format!("get a first answer from {}", hold.to));
+            }
+        }
         let hold = hold.clone();
         let thread = {
             let shared = Arc::clone(&shared);

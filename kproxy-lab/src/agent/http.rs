@@ -1,28 +1,33 @@
-//! Reads pages of plain HTTP servers (health and metrics of kube-proxy).
+//! Asks plain HTTP servers (health checks and metrics of proxies).
 
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use crate::http::{HttpAnswer, HttpOutcome};
+use crate::probe::Verdict;
 
-/// The body of a page.
-///
-/// # Errors
-/// When the server does not answer with status 200.
-pub(super) fn get(to: SocketAddr, path: &str) -> Result<String> {
-    let timeout = Duration::from_secs(10);
-    let mut stream = TcpStream::connect_timeout(&to, timeout)
-        .with_context(|| format!("connect to http://{to}"))?;
-    stream.set_read_timeout(Some(timeout)).context("set a timeout")?;
-    // HTTP/1.0: no chunks, and the end of the connection is the end of the body.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {to}\r\n\r\n").context("send a request")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).with_context(|| format!("read http://{to}{path}"))?;
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let status = head.lines().next().unwrap_or_default();
-    if status.split(' ').nth(1) != Some("200") {
-        bail!("http://{to}{path} answered `{status}`: {}", body.trim());
+/// Sends one request; whatever comes of it.
+pub(super) fn ask(to: SocketAddr, method: &str, path: &str, timeout: Duration) -> HttpOutcome {
+    match exchange(to, method, path, timeout) {
+        Ok(text) => HttpAnswer::parse(&text).map_or_else(
+            || HttpOutcome::Failed(format!("no HTTP answer: {text}")),
+            HttpOutcome::Answered,
+        ),
+        Err(error) => match super::dial::verdict(&error) {
+            Verdict::Refused => HttpOutcome::Refused,
+            Verdict::Timeout => HttpOutcome::Timeout,
+            _ => HttpOutcome::Failed(super::dial::describe(&error)),
+        },
     }
-    Ok(body.to_owned())
+}
+
+fn exchange(to: SocketAddr, method: &str, path: &str, timeout: Duration) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&to, timeout)?;
+    stream.set_read_timeout(Some(timeout))?;
+    // HTTP/1.0: no chunks, and the end of the connection is the end of the body.
+    write!(stream, "{method} {path} HTTP/1.0\r\nHost: {to}\r\nContent-Length: 0\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
 }

@@ -96,7 +96,9 @@ impl Agent {
             Op::HoldReport { hold, stop } => {
                 serde_json::to_value(self.holds.report(*hold, *stop)?)?
             }
-            Op::HttpGet { to, path } => Value::String(http::get(*to, path)?),
+            Op::Http { to, method, path, timeout } => {
+                serde_json::to_value(http::ask(*to, method, path, *timeout))?
+            }
             Op::Detach => {
                 self.detached.store(true, Ordering::Relaxed);
                 Value::Null

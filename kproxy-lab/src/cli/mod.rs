@@ -43,7 +43,8 @@ enum Action {
     },
     /// List the labs on this machine.
     List,
-    /// Find etcd, kube-apiserver and kube-proxy, build what is missing (minutes), print the paths.
+    /// Find etcd, kube-apiserver, kube-proxy and CoreDNS, build what is missing (minutes), print the
+    /// paths.
     Programs,
     /// Remove labs: those named, else those whose process has died.
     Clean {
@@ -117,9 +118,12 @@ impl Cli {
             Action::Up { api_server, proxy, nodes, pods } => up(nodes, &pods, api_server, proxy)?,
             Action::List => list()?,
             Action::Programs => {
-                for path in
-                    [kubernetes::etcd()?, kubernetes::kube_apiserver()?, kubernetes::kube_proxy()?]
-                {
+                for path in [
+                    kubernetes::etcd()?,
+                    kubernetes::kube_apiserver()?,
+                    kubernetes::kube_proxy()?,
+                    kubernetes::coredns()?,
+                ] {
                     println!("{}", path.display());
                 }
             }

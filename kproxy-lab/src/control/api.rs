@@ -96,12 +96,26 @@ impl Api {
             api.patch(&name, &params, &Patch::Apply(object)).await
         })?;
         match status {
-            Some(status) => self.patch_status(&target, &status),
+            Some(status) => self.change_status(&target, &status),
             None => value(&applied),
         }
     }
 
-    fn patch_status(&self, target: &Target, status: &Value) -> Result<Value> {
+    /// Changes fields of an object's status (JSON merge patch); the object as it is now.
+    ///
+    /// # Errors
+    /// When there is no such object or the API server refuses the change.
+    pub fn patch_status(
+        &self,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+        status: &Value,
+    ) -> Result<Value> {
+        self.change_status(&Target::new(kind, namespace, name)?, status)
+    }
+
+    fn change_status(&self, target: &Target, status: &Value) -> Result<Value> {
         let (api, name) = (self.api(target)?, target.name.clone());
         let patch = Patch::Merge(json!({"status": status}));
         let patched = self.work(&format!("patch the status of {target}"), async move {

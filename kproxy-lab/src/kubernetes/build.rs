@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -13,24 +13,13 @@ use nix::fcntl::{Flock, FlockArg};
 use serde_json::Value;
 
 use crate::binary;
-use crate::kubernetes::{STAGING_VERSION, VERSION};
+use crate::kubernetes::{Program, STAGING_VERSION};
 
-/// Imports keep the two programs' packages in go.mod.
-const IMPORTS: &str = "//go:build tools
-
-package tools
-
-import (
-\t_ \"k8s.io/kubernetes/cmd/kube-apiserver\"
-\t_ \"k8s.io/kubernetes/cmd/kube-proxy\"
-)
-";
-
-/// Builds one program into `folder`. Two builds at once wait for each other.
+/// Builds one program into `folder`; its path. Two builds at once wait for each other.
 ///
 /// # Errors
 /// Without Go, without a network, or when the compiler fails.
-pub(super) fn build(folder: &Path, program: &str) -> Result<()> {
+pub(super) fn build(folder: &Path, program: &Program) -> Result<PathBuf> {
     let source = folder.join("src");
     fs::create_dir_all(&source).with_context(|| format!("make {}", source.display()))?;
     let lock = folder.join("lock");
@@ -42,38 +31,37 @@ pub(super) fn build(folder: &Path, program: &str) -> Result<()> {
             Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| anyhow!("lock: {e}"))?
         }
     };
-    let result = folder.join(program);
+    let result = folder.join(program.name);
     if result.is_file() {
-        return Ok(());
+        return Ok(result);
     }
     let go = binary::in_path("go").context("find Go: install it from go.dev/dl or a package")?;
-    say(&format!("building {program} {VERSION}, once; this takes minutes"));
-    write_module(&go, &source)?;
+    say(&format!("building {} {}, once; this takes minutes", program.name, program.version));
+    write_module(&go, &source, program)?;
     run(Command::new(&go).args(["mod", "tidy"]).current_dir(&source), "downloading")?;
-    let draft = folder.join(format!("{program}.new"));
-    let package = format!("k8s.io/kubernetes/cmd/{program}");
+    let draft = folder.join(format!("{}.new", program.name));
     let mut build = Command::new(&go);
-    build.args(["build", "-v", "-o"]).arg(&draft).arg(package).current_dir(&source);
+    build.args(["build", "-v", "-o"]).arg(&draft).arg(program.package).current_dir(&source);
     run(&mut build, "compiling")?;
     fs::rename(&draft, &result).with_context(|| format!("make {}", result.display()))?;
     say(&format!("built {}", result.display()));
-    Ok(())
+    Ok(result)
 }
 
 fn say(line: &str) {
     eprintln!("kproxy-lab: {line}");
 }
 
-/// A module that requires Kubernetes. Its own go.mod replaces the staging modules by folders of
-/// its repository, which a dependent has to undo.
-fn write_module(go: &Path, source: &Path) -> Result<()> {
+/// A module that requires the program's. Kubernetes' own go.mod replaces the staging modules by
+/// folders of its repository, which a dependent has to undo.
+fn write_module(go: &Path, source: &Path, program: &Program) -> Result<()> {
     let write = |name: &str, text: &str| {
         let file = source.join(name);
         fs::write(&file, text).with_context(|| format!("write {}", file.display()))
     };
-    write("go.mod", "module kproxy.local/kubernetes\n")?;
-    write("main.go", IMPORTS)?;
-    let module = format!("k8s.io/kubernetes@{VERSION}");
+    write("go.mod", "module kproxy.local/programs\n")?;
+    write("main.go", program.source)?;
+    let module = format!("{}@{}", program.module, program.version);
     let output = Command::new(go)
         .args(["mod", "download", "-json", &module])
         .current_dir(source)
@@ -87,14 +75,14 @@ fn write_module(go: &Path, source: &Path) -> Result<()> {
     }
     let file = told["GoMod"].as_str().context("go did not say where the module is")?;
     let theirs = fs::read_to_string(file).with_context(|| format!("read {file}"))?;
-    write("go.mod", &go_mod(&theirs))
+    write("go.mod", &go_mod(&theirs, program))
 }
 
-fn go_mod(theirs: &str) -> String {
+fn go_mod(theirs: &str, program: &Program) -> String {
     let go = theirs.lines().find(|line| line.starts_with("go ")).unwrap_or("go 1.26");
-    let mut text = format!(
-        "module kproxy.local/kubernetes\n\n{go}\n\nrequire k8s.io/kubernetes {VERSION}\n\n"
-    );
+    let (module, version) = (program.module, program.version);
+    let mut text =
+        format!("module kproxy.local/programs\n\n{go}\n\nrequire {module} {version}\n\n");
     for line in theirs.lines() {
         let line = line.trim().trim_start_matches("replace ");
         if let Some((module, _)) = line.split_once(" => ./staging") {
@@ -143,12 +131,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kubernetes::PROGRAMS;
 
     #[test]
     fn staging_modules_are_replaced_by_their_releases() {
         let theirs = "module k8s.io/kubernetes\n\ngo 1.26.0\n\nreplace (\n\
             \tk8s.io/api => ./staging/src/k8s.io/api\n\tk8s.io/apiserver => ./staging/src/x\n)\n";
-        let ours = go_mod(theirs);
+        let ours = go_mod(theirs, &PROGRAMS[0]);
+        assert!(ours.contains("\nrequire k8s.io/kubernetes v1.36.3\n"), "{ours}");
         assert!(ours.contains("\ngo 1.26.0\n"), "{ours}");
         assert!(ours.contains("replace k8s.io/api => k8s.io/api v0.36.3\n"), "{ours}");
         assert_eq!(ours.matches("replace ").count(), 2, "{ours}");

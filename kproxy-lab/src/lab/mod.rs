@@ -188,8 +188,9 @@ impl Lab {
             new
         };
         self.make_namespaces(std::slice::from_ref(&place), &[])?;
-        self.ip(Some(node), &wiring::pod_port(&self.names, &place, pod))?;
-        self.ip(Some(&place), &wiring::pod(number, pod_place.addresses()))?;
+        let addresses = pod_place.addresses();
+        self.ip(Some(node), &wiring::pod_port(&self.names, &place, pod, addresses))?;
+        self.ip(Some(&place), &wiring::pod(number, addresses))?;
         pod_place.serve(layout::POD_PORT)?;
         Ok(pod_place)
     }

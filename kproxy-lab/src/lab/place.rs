@@ -1,5 +1,6 @@
 //! A node, a pod, the client or the router of a lab.
 
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,10 +11,12 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::binary;
 use crate::hold::{Hold, HoldReport};
+use crate::http::{HttpAnswer, HttpOutcome};
 use crate::lab::agent::Agent;
 use crate::layout::{Addresses, Family, Names};
 use crate::load::{Load, LoadReport};
 use crate::probe::{Outcome, Probe};
+use crate::process::Process;
 use crate::protocol::{Op, Serve};
 
 /// One network namespace of a lab with its cgroup. On a node this is the host.
@@ -148,7 +151,29 @@ impl Place {
     /// # Errors
     /// When the server does not answer with status 200.
     pub fn http_get(&self, to: impl Into<SocketAddr>, path: &str) -> Result<String> {
-        self.agent()?.call(Op::HttpGet { to: to.into(), path: path.to_owned() })
+        let to = to.into();
+        match self.http(to, "GET", path, Duration::from_secs(10))? {
+            HttpOutcome::Answered(answer) if answer.status == 200 => Ok(answer.body),
+            HttpOutcome::Answered(HttpAnswer { status, body, .. }) => {
+                bail!("http://{to}{path} answered {status}: {}", body.trim())
+            }
+            failed => bail!("get http://{to}{path}: {failed:?}"),
+        }
+    }
+
+    /// One request to a plain HTTP server; `timeout` is for the connection and the answer, each.
+    ///
+    /// # Errors
+    /// When the agent has ended; a failed request is in the outcome.
+    pub fn http(
+        &self,
+        to: impl Into<SocketAddr>,
+        method: &str,
+        path: &str,
+        timeout: Duration,
+    ) -> Result<HttpOutcome> {
+        let (to, method, path) = (to.into(), method.to_owned(), path.to_owned());
+        self.agent()?.call(Op::Http { to, method, path, timeout })
     }
 
     /// A command that will run in the place: add arguments, then spawn it.
@@ -176,6 +201,24 @@ impl Place {
             bail!("{}: {}: {}", what(), output.status, message.trim());
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// A program of this place, made with [`Self::command`], to start and watch through its log.
+    ///
+    /// # Errors
+    /// When the folder for its logs cannot be made.
+    pub fn process(&self, name: &'static str, command: Command) -> Result<Process> {
+        Ok(Process::new(format!("{name} of {}", self.name), &self.dir()?, name, command))
+    }
+
+    /// A folder for files of the place's programs; it goes with the lab.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn dir(&self) -> Result<PathBuf> {
+        let dir = self.log.with_extension("");
+        fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+        Ok(dir)
     }
 
     fn agent(&self) -> Result<Arc<Agent>> {

@@ -142,10 +142,16 @@ pub(super) fn node(node: u8, nodes: u8) -> Script {
     script
 }
 
-/// The node's end of a pod.
-pub(super) fn pod_port(names: &Names, place: &str, pod: &str) -> Script {
+/// The node's end of a pod, and the link to it. The pod's MAC address follows from its IPv4
+/// address: when a later pod gets the address, what neighbours remember is still right.
+pub(super) fn pod_port(names: &Names, place: &str, pod: &str, addresses: Addresses) -> Script {
     let mut script = Script::default();
-    script.veth(&format!("veth-{pod}"), &names.netns(place));
+    let [a, b, c, d] = addresses.v4.octets();
+    script.line(format!(
+        "link add veth-{pod} type veth \
+         peer name eth0 address 0a:58:{a:02x}:{b:02x}:{c:02x}:{d:02x} netns {}",
+        names.netns(place)
+    ));
     script.line(format!("link set veth-{pod} master cni0 up"));
     // As bridge CNIs have it: with br_netfilter, a pod that reaches itself through a Service leaves
     // the bridge by the port it came from.

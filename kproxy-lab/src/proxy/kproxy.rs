@@ -7,7 +7,6 @@ use anyhow::Result;
 
 use crate::binary;
 use crate::lab::Lab;
-use crate::layout::CLUSTER_CIDRS;
 use crate::proxy::handle::{Proxy, Ready};
 use crate::proxy::{ProxySpec, Source, command_with};
 
@@ -28,7 +27,7 @@ pub(super) fn prepare(lab: &Lab, node: &str, source: Source, spec: &ProxySpec) -
         }
         Source::Manifests => run.arg("--manifests").arg(lab.manifests()),
     };
-    run.args(["--hostname-override", node, "--cluster-cidr", CLUSTER_CIDRS]);
+    run.args(["--hostname-override", node, "--cluster-cidr", &spec.cluster_cidr]);
     run.arg("--cgroup-root").arg(lab.node_cgroup(node));
     pins(&mut run, lab, node);
     run.args(&spec.arguments);

@@ -7,10 +7,9 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
 use crate::lab::{Lab, Place};
-use crate::layout::CLUSTER_CIDRS;
 use crate::proxy::handle::{Proxy, Ready};
 use crate::proxy::{Mode, ProxySpec, command_with};
-use crate::{kubernetes, netns};
+use crate::{kubernetes, manifest, netns};
 
 /// Where it shows its metrics; its default.
 const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 10_249);
@@ -20,13 +19,13 @@ pub(super) fn prepare(lab: &Lab, node: &str, mode: Mode, spec: &ProxySpec) -> Re
         bail!("kube-proxy cannot serve pods of one bridge without `modprobe br_netfilter`");
     }
     let program = spec.binary.clone().map_or_else(kubernetes::kube_proxy, Ok)?;
-    let config = json!({
+    let mut config = json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
         "mode": mode.name(),
         "hostnameOverride": node,
         "clientConnection": {"kubeconfig": lab.control()?.kube_proxy_kubeconfig()},
-        "clusterCIDR": CLUSTER_CIDRS,
+        "clusterCIDR": spec.cluster_cidr,
         "detectLocalMode": "ClusterCIDR",
         "metricsBindAddress": METRICS.to_string(),
         // 0: left as the kernel has it. The table's size belongs to the whole machine.
@@ -36,6 +35,9 @@ pub(super) fn prepare(lab: &Lab, node: &str, mode: Mode, spec: &ProxySpec) -> Re
             "tcpCloseWaitTimeout": "0s",
         },
     });
+    if !spec.config.is_null() {
+        manifest::merge(&mut config, spec.config.clone());
+    }
     let file = lab.dir().join(node).join("kube-proxy.yaml");
     let text = serde_saphyr::to_string(&config).context("write kube-proxy's configuration")?;
     fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;

@@ -10,11 +10,13 @@ use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
 
 pub use handle::Proxy;
 
 use crate::binary;
 use crate::lab::Lab;
+use crate::layout::CLUSTER_CIDRS;
 
 /// Where kproxy reads its objects.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -61,11 +63,21 @@ pub struct ProxySpec {
     arguments: Vec<OsString>,
     capabilities: Option<Vec<String>>,
     kubeconfig: Option<PathBuf>,
+    cluster_cidr: String,
+    config: Value,
 }
 
 impl From<ProxyKind> for ProxySpec {
     fn from(kind: ProxyKind) -> Self {
-        Self { kind, binary: None, arguments: Vec::new(), capabilities: None, kubeconfig: None }
+        Self {
+            kind,
+            binary: None,
+            arguments: Vec::new(),
+            capabilities: None,
+            kubeconfig: None,
+            cluster_cidr: CLUSTER_CIDRS.to_owned(),
+            config: Value::Null,
+        }
     }
 }
 
@@ -84,6 +96,21 @@ impl ProxySpec {
     #[must_use]
     pub fn kubeconfig(mut self, path: &Path) -> Self {
         self.kubeconfig = Some(path.to_owned());
+        self
+    }
+
+    /// Ranges of the pods, as the proxy is told (default: those of the lab's pods); empty: none.
+    #[must_use]
+    pub fn cluster_cidr(mut self, ranges: &str) -> Self {
+        ranges.clone_into(&mut self.cluster_cidr);
+        self
+    }
+
+    /// kube-proxy: fields that its configuration has besides the lab's usual ones, or in their
+    /// place.
+    #[must_use]
+    pub fn config(mut self, fields: Value) -> Self {
+        self.config = fields;
         self
     }
 

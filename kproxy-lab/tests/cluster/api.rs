@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use kproxy_lab::manifest::{Service, Slice, slices};
-use kproxy_lab::{Family, Lab, Outcome, POD_PORT, Place, Probe, ProxySpec, Source};
+use kproxy_lab::{Family, Hold, Lab, Outcome, POD_PORT, Place, Probe, ProxySpec, Source};
 use serde_json::{Value, json};
 
 use crate::common::{PATIENCE, SILENCE, at};
@@ -131,15 +131,20 @@ fn kproxy_runs_with_exactly_what_the_deployed_manifests_grant() {
         .iter()
         .map(|name| name.as_str().unwrap())
         .collect();
-    assert!(!capabilities.contains(&"SYS_ADMIN"), "{capabilities:?}");
     let kubeconfig = control.service_account_kubeconfig("kproxy", "kproxy").unwrap();
     let spec = ProxySpec::kproxy(Source::Api).kubeconfig(&kubeconfig).capabilities(&capabilities);
     lab.start_proxies(spec).unwrap();
 
     let web = Service::new("web").of_type("NodePort").port("http", "TCP", 80, POD_PORT);
+    let local = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local"});
+    let balanced = Service::new("balanced").port("udp", "UDP", 80, POD_PORT).spec(local);
     let web = api.apply_object(web.node_port(30_090)).unwrap();
-    for slice in slices("web", "http", "TCP", POD_PORT, &[&lab.pod("n1", "a"), &lab.pod("n2", "a")])
-    {
+    let balanced = api.apply_object(balanced).unwrap();
+    let pods = [lab.pod("n1", "a"), lab.pod("n2", "a")];
+    for slice in slices("web", "http", "TCP", POD_PORT, &[&pods[0], &pods[1]]) {
+        api.apply_object(slice).unwrap();
+    }
+    for slice in slices("balanced", "udp", "UDP", POD_PORT, &[&pods[0]]) {
         api.apply_object(slice).unwrap();
     }
     let both = |outcome: &Outcome| outcome.all_answered() && outcome.server_set().len() == 2;
@@ -156,4 +161,22 @@ fn kproxy_runs_with_exactly_what_the_deployed_manifests_grant() {
         &Probe::tcp(late).timeout(SILENCE),
         Outcome::all_answered,
     );
+    // A load balancer's question.
+    let health = balanced["spec"]["healthCheckNodePort"].as_u64().unwrap() as u16;
+    let answer = lab.client().http_get(host.at(Family::V4, health), "/").unwrap();
+    assert!(answer.contains("\"localEndpoints\": 1"), "{answer}");
+    // A free address of the range that the API server gives ClusterIPs out from.
+    let free = at("10.96.250.250".parse::<std::net::IpAddr>().unwrap(), 80);
+    lab.pod("n1", "b").probe(Probe::tcp(free).timeout(SILENCE)).unwrap();
+    let counters = lab.kproxy_command("n1", "dump").unwrap().arg("counters").output().unwrap();
+    let counters = String::from_utf8_lossy(&counters.stdout).into_owned();
+    assert!(counters.contains("free-service-address"), "{counters}");
+    // A pod's socket to an endpoint that goes.
+    let held = lab.pod("n1", "b").hold(Hold::udp(cluster_ip(&balanced))).unwrap();
+    api.delete("EndpointSlice", "default", "balanced-v4").unwrap();
+    let start = Instant::now();
+    while held.report().unwrap().errors.is_empty() {
+        assert!(start.elapsed() < PATIENCE, "{:?}", held.report().unwrap());
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

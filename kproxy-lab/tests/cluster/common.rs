@@ -40,25 +40,28 @@ impl Cluster {
 
     /// With further fields in the Service's `spec`.
     pub(crate) fn with(pods: &[&str], spec: Value) -> Self {
-        Self::started(pods, spec, ProxySpec::kproxy(Source::Manifests))
+        Self::with_arguments(pods, spec, &[])
     }
 
-    /// With further arguments of kproxy.
-    pub(crate) fn with_arguments(pods: &[&str], arguments: &[&str]) -> Self {
-        Self::started(pods, json!({}), ProxySpec::kproxy(Source::Manifests).args(arguments))
-    }
-
-    fn started(pods: &[&str], spec: Value, proxy: ProxySpec) -> Self {
+    /// With further arguments for kproxy.
+    pub(crate) fn with_arguments(pods: &[&str], spec: Value, arguments: &[&str]) -> Self {
         let lab = Lab::builder().nodes(2).build().unwrap();
         let cluster = Self { lab, proxies: Vec::new() };
         cluster.web(pods, spec);
-        let proxies = cluster.lab.start_proxies(proxy).unwrap();
+        let kproxy = ProxySpec::kproxy(Source::Manifests).args(arguments);
+        let proxies = cluster.lab.start_proxies(kproxy).unwrap();
         Self { proxies, ..cluster }
     }
 
-    /// Writes the Service `web` and its slices.
+    /// Writes the Service `web` and its slices. Pods whose name begins with `~` are terminating and
+    /// still serve.
     pub(crate) fn web(&self, pods: &[&str], spec: Value) {
         self.lab.write_manifest("web.yaml", &self.web_yaml(pods, spec)).unwrap();
+    }
+
+    /// Writes any objects into a file of their own.
+    pub(crate) fn write(&self, name: &str, objects: impl IntoIterator<Item = Value>) {
+        self.lab.write_manifest(name, &yaml(objects).unwrap()).unwrap();
     }
 
     fn web_yaml(&self, pods: &[&str], spec: Value) -> String {
@@ -70,12 +73,19 @@ impl Cluster {
             .port("udp", "UDP", PORT, TARGET)
             .node_port(NODE_PORT)
             .spec(spec);
-        let places: Vec<_> = pods.iter().map(|name| self.lab.place(name).unwrap()).collect();
+        let place = |name: &&str| self.lab.place(name.trim_start_matches('~')).unwrap();
+        let places: Vec<_> = pods.iter().map(|name| (place(name), name.starts_with('~'))).collect();
         let mut objects = vec![Value::from(service)];
         objects.extend(Family::ALL.map(|family| {
             let slice =
                 Slice::of("web", family).port("tcp", "TCP", TARGET).port("udp", "UDP", TARGET);
-            Value::from(places.iter().fold(slice, |slice, place| slice.pod(place)))
+            Value::from(places.iter().fold(slice, |slice, (place, terminating)| {
+                let (ready, terminating) = (!terminating, *terminating);
+                let conditions = json!({
+                    "ready": ready, "serving": true, "terminating": terminating,
+                });
+                slice.pod_with(place, conditions)
+            }))
         }));
         yaml(objects).unwrap()
     }

@@ -88,7 +88,7 @@ fn a_manifest_that_is_broken_at_start_loses_nothing() {
 #[test]
 fn cleanup_removes_every_trace() {
     // With a table of nftables, which the programs' own source NAT does without.
-    let cluster = Cluster::with_arguments(&["n1/a"], &["--snat", "netfilter"]);
+    let cluster = Cluster::with_arguments(&["n1/a"], json!({}), &["--snat", "netfilter"]);
     let proxy = &cluster.proxies[0];
     let host = cluster.lab.node("n1");
     let tables = || host.run("nft", &["list", "tables"]).unwrap();

@@ -1,9 +1,13 @@
 //! kproxy in clusters of network namespaces: real sockets, real packets, whole life cycle.
 //! Needs root and a built `kproxy` (`cargo xtask test` sees to both).
 
+mod affinity;
 mod api;
 mod common;
 mod lifecycle;
+mod node;
+mod ranges;
 mod repair;
 mod sockets;
+mod udp;
 mod uplink;

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 
 use crate::common::{Cluster, NODE_PORT, PATIENCE, at, vips};
 use kproxy_lab::{Family, Outcome, Probe, ProxySpec, Source};
+use serde_json::json;
 
 #[test]
 fn a_flushed_nftables_ruleset_is_repaired() {
     // The far backend needs the masquerade of the table.
-    let cluster = Cluster::with_arguments(&["n2/a"], &["--snat", "netfilter"]);
+    let cluster = Cluster::with_arguments(&["n2/a"], json!({}), &["--snat", "netfilter"]);
     let (node, client) = (cluster.lab.node("n1"), cluster.lab.client());
     let probe = Probe::tcp(at(node.ip(Family::V4), NODE_PORT)).timeout(PATIENCE / 10);
     assert!(client.probe(probe.clone()).unwrap().all_answered());

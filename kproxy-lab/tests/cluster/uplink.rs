@@ -15,7 +15,7 @@ fn ver_05_nodeport_from_outside_near_and_far_backends() {
 }
 
 fn near_and_far_backends(snat: &str) {
-    let cluster = Cluster::with_arguments(&["n1/a", "n2/a"], &["--snat", snat]);
+    let cluster = Cluster::with_arguments(&["n1/a", "n2/a"], json!({}), &["--snat", snat]);
     let client = cluster.lab.client();
     for node in cluster.lab.nodes() {
         for ip in cluster.lab.node(&node).addresses().both() {
@@ -57,7 +57,7 @@ fn large_transfers_survive_segmentation_offload_and_checksums() {
 }
 
 fn large_transfers(snat: &str) {
-    let cluster = Cluster::with_arguments(&["n1/a", "n2/a"], &["--snat", snat]);
+    let cluster = Cluster::with_arguments(&["n1/a", "n2/a"], json!({}), &["--snat", snat]);
     let client = cluster.lab.client();
     for ip in cluster.lab.node("n1").addresses().both() {
         let to = at(ip, NODE_PORT);

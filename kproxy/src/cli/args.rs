@@ -6,7 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use kproxy_common::abi;
 
 use super::values::{
-    AddressFilter, ClusterCidrs, DeviceGlob, MapSize, PortFilter, PortRange, ServiceFilter,
+    AddressFilter, ClusterCidrs, DeviceGlob, MapSize, NodePortRanges, PortFilter, PortRange,
+    ServiceFilter,
 };
 
 /// An eBPF data path for Kubernetes Services that replaces kube-proxy beside any CNI.
@@ -67,6 +68,16 @@ pub struct RunArgs {
     #[arg(long, value_name = "CIDR[,CIDR]", default_value = "", hide_default_value = true)]
     pub cluster_cidr: ClusterCidrs,
 
+    /// Addresses on which NodePorts and health checks answer: ranges, or the word `primary` for the
+    /// addresses of the Node object; a family without a range has all of its addresses
+    /// [default: every address]
+    #[arg(long, value_name = "CIDR[,CIDR]", default_value = "", hide_default_value = true)]
+    pub nodeport_addresses: NodePortRanges,
+
+    /// The node's primary address, if it is not the one of its Node object
+    #[arg(long, value_name = "IP", default_value = "0.0.0.0", hide_default_value = true)]
+    pub bind_address: std::net::IpAddr,
+
     /// Root of the cgroup v2 tree whose sockets are served [default: found in /proc/mounts]
     #[arg(long, value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,
@@ -100,6 +111,14 @@ pub struct RunArgs {
     /// Capacity of the flow map: two entries a connection on the packet path
     #[arg(long, value_name = "N", default_value_t = MapSize(abi::DEFAULT_FLOWS))]
     pub max_flows: MapSize,
+
+    /// Capacity of the affinity map: one entry a client and service port with session affinity
+    #[arg(long, value_name = "N", default_value_t = MapSize(abi::DEFAULT_AFFINITY))]
+    pub max_affinity: MapSize,
+
+    /// Capacity of the range map: one entry a source range and service port
+    #[arg(long, value_name = "N", default_value_t = MapSize(abi::DEFAULT_RANGES))]
+    pub max_ranges: MapSize,
 
     /// Where the maps are pinned.
     #[command(flatten)]
@@ -166,6 +185,8 @@ pub enum DumpTable {
     Backends,
     /// Connections that the packet path translates now
     Flows,
+    /// Backends that clients of Services with session affinity were given last
+    Affinity,
     /// Connections, packets, bytes and refusals of each service port
     Counters,
     /// Addresses known as a whole: this node's and the ClusterIPs
@@ -182,6 +203,7 @@ impl DumpTable {
             Self::Services => "services",
             Self::Backends => "backends",
             Self::Flows => "flows",
+            Self::Affinity => "affinity",
             Self::Counters => "counters",
             Self::Addresses => "addresses",
             Self::All => "all",

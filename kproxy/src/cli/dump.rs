@@ -32,7 +32,7 @@ pub fn run(args: DumpArgs, look: &Look, out: &mut dyn Write) -> Result<Exit> {
 
 /// Reads the tables that `table` is made of, and those that the conditions look at.
 fn read(pins: &Pins, table: DumpTable, filter: &FilterArgs) -> Result<Tables, ReadError> {
-    use DumpTable::{Addresses, All, Backends, Counters, Flows, Frontends, Services};
+    use DumpTable::{Addresses, Affinity, All, Backends, Counters, Flows, Frontends, Services};
     let by_endpoint = filter.address.is_some() || filter.port.is_some();
     let wants = |tables: &[DumpTable]| table == All || tables.contains(&table);
     let mut read = Tables::default();
@@ -47,6 +47,9 @@ fn read(pins: &Pins, table: DumpTable, filter: &FilterArgs) -> Result<Tables, Re
     }
     if wants(&[Flows]) {
         read.flows = pins.flows()?;
+    }
+    if wants(&[Affinity]) {
+        read.affinity = pins.affinity()?;
     }
     if wants(&[Counters]) {
         read.counters = pins.counters()?;
@@ -91,11 +94,12 @@ struct Printer<'a> {
 
 impl Printer<'_> {
     fn all(mut self, shown: &Shown) -> io::Result<()> {
-        let Shown { frontends, services, backends, flows, counters, addresses } = shown;
+        let Shown { frontends, services, backends, flows, affinity, counters, addresses } = shown;
         self.table(frontends.as_deref())?;
         self.table(services.as_deref())?;
         self.table(backends.as_deref())?;
         self.table(flows.as_deref())?;
+        self.table(affinity.as_deref())?;
         self.table(counters.as_deref())?;
         let refusals = counters.as_deref().map(Refusal::of).filter(|rows| !rows.is_empty());
         self.headings |= refusals.is_some();

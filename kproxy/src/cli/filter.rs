@@ -1,7 +1,8 @@
 //! Which rows are shown: every given condition must hold.
 //!
 //! Address and port number must hold for one and the same endpoint. A frontend has one; a flow
-//! three (client, frontend, backend); a backend its own and those that are dialled to reach it;
+//! three (client, frontend, backend), a remembered client two (its own, which has no port, and the
+//! backend's); a backend its own and those that are dialled to reach it;
 //! services and counters have all their frontends and backends.
 
 use std::collections::HashMap;
@@ -13,7 +14,7 @@ use super::rows::frontend::Frontend;
 use super::rows::service::Service;
 use super::tables::Tables;
 use super::values::PortFilter;
-use crate::dataplane::read::{AddressRow, BackendRow, FlowRow};
+use crate::dataplane::read::{AddressRow, AffinityClient, AffinityRow, BackendRow, FlowRow};
 use crate::plan::ServicePortId;
 
 /// An address and a port.
@@ -131,6 +132,17 @@ impl<'a> Filter<'a> {
     pub fn flow(&self, row: &FlowRow) -> bool {
         let ends = [row.client, row.frontend, row.backend].map(|end| (end.ip(), end.port()));
         self.name(row.service.as_ref()) && self.any(ends.into_iter())
+    }
+
+    /// A row of `dump affinity`. Clients have no port: a condition on port numbers is about the
+    /// backend.
+    pub fn affinity(&self, row: &AffinityRow) -> bool {
+        let client = match row.client {
+            AffinityClient::Address(addr) => Some((addr, 0)),
+            AffinityClient::Node | AffinityClient::Netns(_) => None,
+        };
+        let ends = [(row.addr, row.port)].into_iter().chain(client);
+        self.name(row.service.as_ref()) && self.any(ends)
     }
 
     /// A row of `dump counters`.

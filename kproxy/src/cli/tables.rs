@@ -9,7 +9,7 @@ use super::rows::counter::Counter;
 use super::rows::frontend::Frontend;
 use super::rows::service::Service;
 use crate::dataplane::read::{
-    AddressRow, BackendRow, CounterRow, DropRow, FlowRow, FrontendRow, ServiceRow,
+    AddressRow, AffinityRow, BackendRow, CounterRow, DropRow, FlowRow, FrontendRow, ServiceRow,
 };
 
 /// Rows as the maps hold them. What was not asked for is empty.
@@ -25,6 +25,8 @@ pub struct Tables {
     pub backends: Vec<BackendRow>,
     /// Connections on the packet path.
     pub flows: Vec<FlowRow>,
+    /// Clients that are remembered.
+    pub affinity: Vec<AffinityRow>,
     /// Counters, once a set.
     pub counters: Vec<CounterRow>,
     /// Drops, once a set and reason.
@@ -46,6 +48,9 @@ pub struct Shown {
     /// `dump flows`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flows: Option<Vec<FlowRow>>,
+    /// `dump affinity`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Vec<AffinityRow>>,
     /// `dump counters`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counters: Option<Vec<Counter>>,
@@ -66,6 +71,8 @@ pub enum Rows<'a> {
     Backends(&'a [BackendRow]),
     /// `dump flows`
     Flows(&'a [FlowRow]),
+    /// `dump affinity`
+    Affinity(&'a [AffinityRow]),
     /// `dump counters`
     Counters(&'a [Counter]),
     /// `dump addresses`
@@ -75,11 +82,12 @@ pub enum Rows<'a> {
 impl Shown {
     /// The first table that was asked for.
     pub fn only(&self) -> Option<Rows<'_>> {
-        let Self { frontends, services, backends, flows, counters, addresses } = self;
+        let Self { frontends, services, backends, flows, affinity, counters, addresses } = self;
         (frontends.as_deref().map(Rows::Frontends))
             .or_else(|| services.as_deref().map(Rows::Services))
             .or_else(|| backends.as_deref().map(Rows::Backends))
             .or_else(|| flows.as_deref().map(Rows::Flows))
+            .or_else(|| affinity.as_deref().map(Rows::Affinity))
             .or_else(|| counters.as_deref().map(Rows::Counters))
             .or_else(|| addresses.as_deref().map(Rows::Addresses))
     }
@@ -89,11 +97,12 @@ impl Shown {
         fn none<R>(rows: Option<&Vec<R>>) -> bool {
             rows.is_none_or(Vec::is_empty)
         }
-        let Self { frontends, services, backends, flows, counters, addresses } = self;
+        let Self { frontends, services, backends, flows, affinity, counters, addresses } = self;
         none(frontends.as_ref())
             && none(services.as_ref())
             && none(backends.as_ref())
             && none(flows.as_ref())
+            && none(affinity.as_ref())
             && none(counters.as_ref())
             && none(addresses.as_ref())
     }
@@ -113,6 +122,11 @@ impl Tables {
             let mut rows = self.flows;
             rows.retain(|row| filter.flow(row));
             shown.flows = Some(rows);
+        }
+        if wanted(DumpTable::Affinity) {
+            let mut rows = self.affinity;
+            rows.retain(|row| filter.affinity(row));
+            shown.affinity = Some(rows);
         }
         if wanted(DumpTable::Counters) {
             let mut rows = Counter::join(self.counters, &self.drops);

@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::plan::NodePortAddresses;
+
 /// Pod ranges: at most one a family.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ClusterCidrs {
@@ -34,6 +36,35 @@ impl FromStr for ClusterCidrs {
             }
         }
         Ok(ranges)
+    }
+}
+
+/// Where NodePorts answer, with kube-proxy's words.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct NodePortRanges(pub NodePortAddresses);
+
+impl FromStr for NodePortRanges {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let parts: Vec<&str> = parts.collect();
+        if parts.is_empty() {
+            return Ok(Self(NodePortAddresses::All));
+        }
+        if parts == ["primary"] {
+            return Ok(Self(NodePortAddresses::Primary));
+        }
+        let range = |part: &&str| {
+            part.parse().map(|net: IpNet| net.trunc()).map_err(|_ignored: ipnet::AddrParseError| {
+                format!(
+                    "`{part}` is no address range; write ranges like 192.0.2.0/24 and fd00::/64, \
+                     or only the word primary"
+                )
+            })
+        };
+        let ranges = parts.iter().map(range).collect::<Result<_, _>>()?;
+        Ok(Self(NodePortAddresses::Ranges(ranges)))
     }
 }
 
@@ -227,6 +258,21 @@ mod tests {
         assert_eq!("".parse::<ClusterCidrs>(), Ok(ClusterCidrs::default()));
         for bad in ["10.244.0.0", "10.244.0.0/33", "10.0.0.0/8,10.244.0.0/16", "pods"] {
             assert!(bad.parse::<ClusterCidrs>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn np_02_np_04_nodeport_addresses_are_ranges_or_the_word_primary() {
+        let parse = |text: &str| text.parse::<NodePortRanges>().map(|ranges| ranges.0);
+        assert_eq!(parse(""), Ok(NodePortAddresses::All));
+        assert_eq!(parse("primary"), Ok(NodePortAddresses::Primary));
+        let ranges = ["192.0.2.0/24", "fd00::/64"].map(|net| net.parse().unwrap());
+        assert_eq!(
+            parse("192.0.2.7/24, fd00::/64"),
+            Ok(NodePortAddresses::Ranges(ranges.to_vec()))
+        );
+        for bad in ["192.0.2.1", "primary,192.0.2.0/24", "all", "192.0.2.0/33"] {
+            assert!(parse(bad).is_err(), "{bad}");
         }
     }
 

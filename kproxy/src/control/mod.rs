@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! source ─Event─▶ ┐                              ┌─▶ DataplaneSink ─▶ kernel maps
-//!                 ├─▶ Planner (model ─▶ plan) ───┤
+//!                 ├─▶ Planner (model ─▶ plan) ───┼─▶ State ─▶ health checks
 //! node addresses ▶┘   re-plans what is touched   └─▶ Problems ─▶ log, <run-dir>/problems.json
 //! ```
 //!
@@ -15,6 +15,7 @@ mod planner;
 mod problems;
 mod run;
 mod sink;
+mod state;
 
 #[cfg(test)]
 mod tests;
@@ -23,3 +24,4 @@ pub use planner::Planner;
 pub use problems::{News, Origin, PROBLEMS_FILE, Problems};
 pub use run::{Settings, run};
 pub use sink::{DataplaneSink, Report};
+pub use state::State;

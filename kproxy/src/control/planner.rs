@@ -3,9 +3,15 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::model::{Model, Service, ServiceName, Slice, Touched};
+use ipnet::IpNet;
+
+use crate::dataplane::SERVICE_RANGES;
+use crate::model::{
+    Family, Model, Node, Problem, Service, ServiceCidr, ServiceName, Slice, Touched,
+};
 use crate::plan::{
-    Change, Claims, PlanContext, ServicePortId, ServicePortPlan, check_service, plan_service,
+    Change, Claims, HealthChecks, NodePortAddresses, PlanContext, ServicePortId, ServicePortPlan,
+    check_service, health_check, plan_service,
 };
 use crate::source::{Event, Object, Parsed, Update, Verdict};
 
@@ -18,6 +24,9 @@ pub struct Planner {
     local_addresses: BTreeSet<IpAddr>,
     model: Model,
     claims: Claims,
+    health_checks: HealthChecks,
+    node_port_addresses: NodePortAddresses,
+    bind_address: Option<IpAddr>,
     problems: Problems,
     dirty: Touched,
     lists: Lists,
@@ -30,6 +39,7 @@ pub struct Planner {
 struct Lists {
     services: bool,
     slices: bool,
+    service_cidrs: bool,
     node: bool,
 }
 
@@ -41,11 +51,28 @@ impl Planner {
             local_addresses: BTreeSet::new(),
             model: Model::new(),
             claims: Claims::new(),
+            health_checks: HealthChecks::new(),
+            node_port_addresses: NodePortAddresses::default(),
+            bind_address: None,
             problems: Problems::default(),
             dirty: Touched::new(),
             lists: Lists::default(),
             unread: BTreeSet::new(),
         }
+    }
+
+    /// Lets NodePorts answer on these addresses only. `bind_address` is the node's primary address,
+    /// whatever the Node object says (NODE-02).
+    #[must_use]
+    pub fn with_node_port_addresses(
+        mut self,
+        addresses: NodePortAddresses,
+        bind_address: Option<IpAddr>,
+    ) -> Self {
+        self.node_port_addresses = addresses;
+        self.bind_address = bind_address;
+        self.set_node(Node::default());
+        self
     }
 
     /// Takes an event.
@@ -59,10 +86,17 @@ impl Planner {
                 self.lists.slices |= matches!(update, Update::Reset(_));
                 self.take(update);
             }
+            Event::ServiceCidrs(update) => {
+                self.lists.service_cidrs |= matches!(update, Update::Reset(_));
+                self.take(update);
+                self.check_service_ranges();
+            }
             Event::Node(node) => {
                 self.lists.node = true;
-                let touched = self.model.set_node(node.unwrap_or_default());
-                self.dirty.extend(touched);
+                self.set_node(node.unwrap_or_default());
+                let problem = self.node_port_addresses.problem(self.model.node());
+                let origin = Origin::Standing("--nodeport-addresses".to_owned());
+                self.problems.set(origin, problem.into_iter().collect());
             }
             Event::Unread { origin, unread } => self.set_unread(origin, unread),
             Event::Standing { origin, problems } => {
@@ -72,11 +106,14 @@ impl Planner {
     }
 
     /// Takes the addresses bound to this node's devices. Services whose cluster IP came or went
-    /// among them are planned again.
+    /// among them are planned again, and those with source ranges, which may hold the node.
     pub fn set_local_addresses(&mut self, addresses: BTreeSet<IpAddr>) {
         let changed = addresses.symmetric_difference(&self.local_addresses).copied().collect();
         self.local_addresses = addresses;
         self.dirty.extend(self.model.services_at(&changed));
+        if !changed.is_empty() {
+            self.dirty.extend(self.model.services_with_ranges());
+        }
     }
 
     /// Both lists that the data path needs are complete (LC-01).
@@ -93,6 +130,15 @@ impl Planner {
     /// before this one has served.
     pub fn has_unread(&self) -> bool {
         !self.unread.is_empty()
+    }
+
+    fn set_node(&mut self, mut node: Node) {
+        if let Some(bind) = self.bind_address {
+            node.addresses.retain(|ip| Family::of(ip) != Family::of(&bind));
+            node.addresses.insert(0, bind);
+        }
+        let touched = self.model.set_node(node);
+        self.dirty.extend(touched);
     }
 
     fn set_unread(&mut self, origin: String, unread: bool) {
@@ -131,9 +177,52 @@ impl Planner {
         self.claims.plans()
     }
 
-    /// The addresses bound to this node's devices.
-    pub const fn local_addresses(&self) -> &BTreeSet<IpAddr> {
-        &self.local_addresses
+    /// The addresses on which NodePorts answer.
+    pub fn node_port_addresses(&self) -> BTreeSet<IpAddr> {
+        self.node_port_addresses.choose(&self.local_addresses, self.model.node())
+    }
+
+    /// The addresses to listen on for health checks: as for NodePorts, and the unspecified address
+    /// where that is every address of a family (HCN-01).
+    pub fn listen_addresses(&self) -> BTreeSet<IpAddr> {
+        let mut addresses = self.node_port_addresses();
+        for family in [Family::V4, Family::V6] {
+            if self.node_port_addresses.takes_all(family) {
+                addresses.retain(|ip| Family::of(ip) != family);
+                addresses.insert(family.unspecified());
+            }
+        }
+        addresses
+    }
+
+    /// Services that load balancers ask this node about, as last planned.
+    pub const fn health_checks(&self) -> &HealthChecks {
+        &self.health_checks
+    }
+
+    /// The ranges that ClusterIPs come from; `None` while nobody has told.
+    pub fn service_ranges(&self) -> Option<Vec<IpNet>> {
+        self.lists.service_cidrs.then(|| self.model.service_ranges())
+    }
+
+    fn check_service_ranges(&mut self) {
+        let ranges = self.model.service_ranges();
+        let problems = [Family::V4, Family::V6].into_iter().filter_map(|family| {
+            let count = ranges.iter().filter(|range| Family::of(&range.addr()) == family).count();
+            let (number, known) = (family.number(), SERVICE_RANGES);
+            (count > known).then(|| {
+                Problem::new(
+                    "ServiceCIDRs",
+                    format!(
+                        "are {count} ranges of IPv{number}, of which the first {known} are known \
+                         to the programs: packets to free addresses of the others are not dropped"
+                    ),
+                    "give out ClusterIPs from fewer, larger ranges",
+                )
+            })
+        });
+        let problems = problems.collect();
+        self.problems.set(Origin::Standing("ServiceCIDRs".to_owned()), problems);
     }
 
     /// The current problems.
@@ -144,15 +233,21 @@ impl Planner {
     fn plan(&mut self, name: &ServiceName) -> Vec<ServicePortPlan> {
         let Some(service) = self.model.service(name) else {
             self.problems.set(Origin::Plan(name.clone()), Vec::new());
+            self.health_checks.remove(name);
             return Vec::new();
         };
         let context = PlanContext {
             node_name: &self.node_name,
             zone: self.model.node().zone.as_deref(),
             local_addresses: &self.local_addresses,
+            node_addresses: &self.model.node().addresses,
         };
         let slices = self.model.slices(name);
         self.problems.set(Origin::Plan(name.clone()), check_service(service, slices.clone()));
+        match health_check(service, slices.clone(), &self.node_name) {
+            Some(health_check) => drop(self.health_checks.insert(name.clone(), health_check)),
+            None => drop(self.health_checks.remove(name)),
+        }
         plan_service(service, slices, &context)
     }
 
@@ -222,6 +317,24 @@ impl Stored for Service {
     }
     fn reset(model: &mut Model, objects: Vec<Self>) -> Touched {
         model.reset_services(objects)
+    }
+}
+
+impl Stored for ServiceCidr {
+    fn get<'m>(model: &'m Model, key: &Self::Key) -> Option<&'m Self> {
+        model.service_cidr(key)
+    }
+    fn apply(model: &mut Model, object: Self) -> Touched {
+        model.apply_service_cidr(object);
+        Touched::new()
+    }
+    fn delete(model: &mut Model, key: &Self::Key) -> Touched {
+        model.delete_service_cidr(key);
+        Touched::new()
+    }
+    fn reset(model: &mut Model, objects: Vec<Self>) -> Touched {
+        model.reset_service_cidrs(objects);
+        Touched::new()
     }
 }
 

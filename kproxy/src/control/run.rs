@@ -5,17 +5,19 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::plan::{Change, ServicePortPlan};
+use crate::plan::{Change, NodePortAddresses, ServicePortPlan};
 use crate::source;
 
 use super::planner::Planner;
 use super::problems;
 use super::sink::{DataplaneSink, Report};
+use super::state::State;
 
 /// How long the first plan waits for the own Node once both lists are there: without it the zone
 /// is unknown, and the plan would change again a moment later.
@@ -33,6 +35,12 @@ pub struct Settings {
     pub run_dir: PathBuf,
     /// How long the loop collects further events after the first one of a burst.
     pub collect: Duration,
+    /// Addresses on which NodePorts answer.
+    pub node_port_addresses: NodePortAddresses,
+    /// The node's primary address, instead of the one that its Node object has.
+    pub bind_address: Option<IpAddr>,
+    /// Takes what the servers beside the loop want to know.
+    pub state: watch::Sender<State>,
 }
 
 impl Settings {
@@ -42,6 +50,9 @@ impl Settings {
             node_name: node_name.into(),
             run_dir: run_dir.into(),
             collect: Duration::from_millis(5),
+            node_port_addresses: NodePortAddresses::default(),
+            bind_address: None,
+            state: watch::Sender::default(),
         }
     }
 }
@@ -77,7 +88,8 @@ pub async fn run(
     addresses: watch::Receiver<BTreeSet<IpAddr>>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let planner = Planner::new(settings.node_name.as_str());
+    let planner = Planner::new(settings.node_name.as_str())
+        .with_node_port_addresses(settings.node_port_addresses.clone(), settings.bind_address);
     let mut inputs = Inputs { events, addresses, addresses_ended: false, shutdown };
     let mut control = Loop {
         settings,
@@ -85,6 +97,8 @@ pub async fn run(
         sink,
         in_sync: false,
         exact: false,
+        addresses: BTreeSet::new(),
+        service_ranges: None,
         listed: false,
         flush_at: None,
         retry_at: None,
@@ -102,9 +116,6 @@ pub async fn run(
             }
             Event::Addresses(addresses) => {
                 control.planner.set_local_addresses(addresses);
-                if control.in_sync {
-                    control.sync_addresses();
-                }
                 control.schedule();
             }
             Event::Flush => control.flush()?,
@@ -161,6 +172,10 @@ struct Loop<S> {
     in_sync: bool,
     /// The data path holds nothing but the plan: what an earlier run left has been removed.
     exact: bool,
+    /// Addresses that the data path was given for NodePorts.
+    addresses: BTreeSet<IpAddr>,
+    /// Ranges of ClusterIPs that it was given.
+    service_ranges: Option<Vec<IpNet>>,
     /// Both lists were complete while the Node was not known, so the wait for it has begun.
     listed: bool,
     flush_at: Option<Instant>,
@@ -175,6 +190,10 @@ impl<S: DataplaneSink> Loop<S> {
     /// put it off.
     fn schedule(&mut self) {
         let now = Instant::now();
+        self.settings.state.send_if_modified(|state| {
+            state.behind_since.get_or_insert(now);
+            false
+        });
         if self.in_sync || !self.planner.is_complete() || self.planner.knows_node() {
             let soon = now + self.settings.collect;
             self.flush_at = Some(self.flush_at.map_or(soon, |at| at.min(soon)));
@@ -194,26 +213,37 @@ impl<S: DataplaneSink> Loop<S> {
             self.first_sync()?;
         } else if !self.exact && !self.planner.has_unread() {
             self.retry();
-        } else if !changes.is_empty() {
+        } else {
+            self.sync_addresses();
+            self.apply(changes);
+            self.sync_service_ranges();
+        }
+        self.publish_state();
+        self.publish_problems();
+        self.schedule_retry();
+        Ok(())
+    }
+
+    fn apply(&mut self, changes: Vec<Change>) {
+        if !changes.is_empty() {
             let objects = changes.iter().map(service_text).collect();
             let count = changes.len();
             let Report { writes, words, problems } = self.sink.apply(changes);
             debug!(changes = count, writes, words, "applied");
             self.planner.problems().set_sink(Some(&objects), problems);
         }
-        self.publish_problems();
-        self.schedule_retry();
-        Ok(())
     }
 
     fn first_sync(&mut self) -> anyhow::Result<()> {
-        let mut total = self.sink.set_node_addresses(self.planner.local_addresses());
+        self.addresses = self.planner.node_port_addresses();
+        let mut total = self.sink.set_node_addresses(&self.addresses);
         let plans = self.planner.plans();
         let (services, backends) = size(&plans);
         let report = self.sync(plans);
         total.writes += report.writes;
         total.problems.extend(report.problems);
         self.planner.problems().set_sink(None, total.problems);
+        self.sync_service_ranges();
         self.sink.attach()?;
         self.in_sync = true;
         info!(services, backends, writes = total.writes, "in sync");
@@ -231,17 +261,50 @@ impl<S: DataplaneSink> Loop<S> {
     }
 
     fn sync_addresses(&mut self) {
-        let report = self.sink.set_node_addresses(self.planner.local_addresses());
-        debug!(writes = report.writes, "node addresses changed");
+        let addresses = self.planner.node_port_addresses();
+        if addresses == self.addresses {
+            return;
+        }
+        let report = self.sink.set_node_addresses(&addresses);
+        self.addresses = addresses;
+        debug!(writes = report.writes, "addresses of NodePorts changed");
         let objects = report.problems.iter().map(|problem| problem.object.clone()).collect();
         self.planner.problems().set_sink(Some(&objects), report.problems);
-        self.schedule_retry();
+    }
+
+    /// After the frontends: an address that a Service has just been given is no longer free.
+    fn sync_service_ranges(&mut self) {
+        let ranges = self.planner.service_ranges();
+        if ranges == self.service_ranges {
+            return;
+        }
+        if let Some(ranges) = &ranges {
+            let report = self.sink.set_service_ranges(ranges);
+            debug!(?ranges, writes = report.writes, "ranges of ClusterIPs changed");
+        }
+        self.service_ranges = ranges;
+    }
+
+    /// Tells the servers what the data path now does.
+    fn publish_state(&self) {
+        let (health_checks, listen) =
+            (self.planner.health_checks(), self.planner.listen_addresses());
+        self.settings.state.send_if_modified(|state| {
+            state.behind_since = None;
+            let changed = state.health_checks != *health_checks || state.listen != listen;
+            if changed {
+                state.health_checks.clone_from(health_checks);
+                state.listen = listen;
+            }
+            changed
+        });
     }
 
     /// Everything again, because a step left something undone.
     fn retry(&mut self) {
         self.retry_at = None;
-        let mut problems = self.sink.set_node_addresses(self.planner.local_addresses()).problems;
+        self.addresses = self.planner.node_port_addresses();
+        let mut problems = self.sink.set_node_addresses(&self.addresses).problems;
         let plans = self.planner.plans();
         let report = self.sync(plans);
         problems.extend(report.problems);

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 pub use crate::dataplane::Report;
 use crate::plan::{Change, ServicePortPlan};
 
@@ -17,8 +19,11 @@ pub trait DataplaneSink {
     /// Removals come first.
     fn apply(&mut self, changes: Vec<Change>) -> Report;
 
-    /// Sets the addresses of this node.
+    /// Sets the addresses on which NodePorts answer.
     fn set_node_addresses(&mut self, addresses: &BTreeSet<IpAddr>) -> Report;
+
+    /// Sets the ranges that ClusterIPs come from (NODE-08). Not called before they are known.
+    fn set_service_ranges(&mut self, ranges: &[IpNet]) -> Report;
 
     /// Called once, after the first `reconcile`: let traffic through the maps.
     ///

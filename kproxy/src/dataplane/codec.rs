@@ -2,16 +2,20 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use kproxy_common::{
+    config::{Range, SERVICE_RANGES},
     net::{Addr, Port},
+    ranges::{self, RangeData},
     service::{
-        FrontendKey, FrontendValue, NAME_LEN, Name, Service, Slot, Word, cluster_index,
+        FrontendKey, FrontendValue, MAX_EXTRA, NAME_LEN, Name, Service, Slot, Word, cluster_index,
         empty_verdict, frontend_flags, local_index, slot_flags,
     },
 };
 
 use crate::plan::{
-    Backend, EmptyVerdict, Family, Frontend, FrontendKind, Protocol, Scope, ServicePortId,
+    Backend, BackendSet, EmptyVerdict, Family, Frontend, FrontendKind, Protocol, Scope,
+    ServicePortId, ServicePortPlan, Sources,
 };
 
 /// Name of a service port; `None` when it does not fit (no valid Kubernetes name is that long).
@@ -46,14 +50,55 @@ pub(crate) fn decode_name(name: &Name) -> Option<ServicePortId> {
     })
 }
 
+/// Ranges of ClusterIPs, as many of each family as fit.
+pub(crate) fn encode_service_ranges(ranges: &[IpNet]) -> [[Range; SERVICE_RANGES]; 2] {
+    [Family::V4, Family::V6].map(|family| {
+        let mut encoded = [Range::default(); SERVICE_RANGES];
+        let of_family = ranges.iter().filter(|range| Family::of(&range.addr()) == family);
+        for (place, range) in encoded.iter_mut().zip(of_family) {
+            *place = Range::new(range.network(), range.prefix_len());
+        }
+        encoded
+    })
+}
+
 /// A backend as a slot.
 pub(crate) fn encode_slot(backend: &Backend) -> Slot {
     Slot {
         addr: Addr::from(backend.addr),
         port: Port::new(backend.port),
         flags: if backend.local { slot_flags::LOCAL } else { 0 },
-        pad: 0,
+        extra: 0,
     }
+}
+
+/// The run of a set: its backends, then UDP endpoints that it leaves out and that serve all the
+/// same, for sockets that are there already (CT-05). Beyond [`MAX_EXTRA`] they are left out here;
+/// an empty set has no run and so none of them.
+pub(crate) fn encode_run(plan: &ServicePortPlan, scope: Scope, set: &BackendSet) -> Vec<Slot> {
+    let mut run: Vec<Slot> = set.backends.iter().map(encode_slot).collect();
+    let Some(first) = run.first().copied() else { return run };
+    if plan.id.protocol == Protocol::Udp {
+        let serving = plan.serving.iter().map(|(addr, port)| Backend {
+            addr: *addr,
+            port: *port,
+            local: false,
+        });
+        let other = match scope {
+            Scope::Cluster => plan.local.as_ref(),
+            Scope::Local => Some(&plan.cluster),
+        };
+        let other = other.into_iter().flat_map(|set| set.backends.iter().copied());
+        let extra = serving.chain(other.filter(|backend| !set.backends.contains(backend)));
+        run.extend(extra.take(MAX_EXTRA as usize).map(|backend| encode_slot(&backend)));
+        run[0] = Slot { extra: (run.len() - set.backends.len()) as u32, ..first };
+    }
+    run
+}
+
+/// Backends in no set that keep their UDP flows.
+pub(crate) fn encode_serving(plan: &ServicePortPlan) -> Box<[(Addr, Port)]> {
+    plan.serving.iter().map(|(addr, port)| (Addr::from(*addr), Port::new(*port))).collect()
 }
 
 /// A slot as a backend.
@@ -104,6 +149,38 @@ pub(crate) const fn kind_flag(kind: FrontendKind) -> u32 {
     }
 }
 
+/// Flags that say who may dial a frontend.
+const fn source_flags(sources: Sources) -> u32 {
+    match sources {
+        Sources::All => 0,
+        Sources::Ranges { node: false } => frontend_flags::SOURCE_RANGES,
+        Sources::Ranges { node: true } => {
+            frontend_flags::SOURCE_RANGES | frontend_flags::NODE_ALLOWED
+        }
+    }
+}
+
+/// Who may dial a frontend, by its flags.
+pub(crate) const fn sources_of(flags: u32) -> Sources {
+    if flags & frontend_flags::SOURCE_RANGES == 0 {
+        return Sources::All;
+    }
+    Sources::Ranges { node: flags & frontend_flags::NODE_ALLOWED != 0 }
+}
+
+/// Prefix length and data of a source range of service port `id`.
+pub(crate) fn encode_range(id: u32, net: &IpNet) -> (u32, RangeData) {
+    let data = RangeData { service_port: id, addr: Addr::from(net.network()) };
+    (ranges::prefix_len(&net.network(), net.prefix_len()), data)
+}
+
+/// Service port and source range; `None` for what kproxy never writes.
+pub(crate) fn decode_range(prefix_len: u32, data: &RangeData) -> Option<(u32, IpNet)> {
+    let ip = IpAddr::from(data.addr);
+    let len = prefix_len.checked_sub(ranges::prefix_len(&ip, 0))?;
+    Some((data.service_port, IpNet::new(ip, u8::try_from(len).ok()?).ok()?))
+}
+
 /// Kinds among a frontend's flags.
 pub(crate) fn kinds_of(flags: u32) -> Vec<FrontendKind> {
     use FrontendKind::{ClusterIp, ExternalIp, LoadBalancer, NodePort};
@@ -125,7 +202,7 @@ pub(crate) fn encode_frontend(
         FrontendValue {
             internal: index_of(id, frontend.internal),
             external: index_of(id, frontend.external),
-            flags: kind_flag(frontend.kind),
+            flags: kind_flag(frontend.kind) | source_flags(frontend.sources),
         },
     )
 }
@@ -159,6 +236,18 @@ mod tests {
         assert!(
             decode_name(&Name { text: [0; NAME_LEN], proto: 6, family: 4, pad: [0; 2] }).is_none()
         );
+    }
+
+    #[test]
+    fn ranges_survive_the_round_trip() {
+        for text in ["10.244.0.0/16", "0.0.0.0/0", "192.0.2.7/32", "fd00::/8", "::/0", "::1/128"] {
+            let net: IpNet = text.parse().unwrap();
+            let (prefix_len, data) = encode_range(7, &net);
+            assert_eq!(decode_range(prefix_len, &data), Some((7, net)), "{text}");
+        }
+        let v4 = RangeData { service_port: 7, addr: Addr::from_v4_word(1) };
+        assert_eq!(decode_range(ranges::ID_BITS + 8, &v4), None);
+        assert_eq!(decode_range(ranges::ADDRESS_BITS + 1, &v4), None);
     }
 
     #[test]

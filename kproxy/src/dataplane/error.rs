@@ -107,7 +107,7 @@ pub enum Error {
 
 impl Error {
     /// The error as a problem that does not stop the rest.
-    pub(super) fn to_problem(&self) -> Problem {
+    pub(crate) fn to_problem(&self) -> Problem {
         match self {
             Self::Attach { program, target, why, remedy } => {
                 Problem::new(target, format!("attach {program}: {why}"), *remedy)

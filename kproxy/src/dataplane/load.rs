@@ -4,16 +4,18 @@ use std::{fs, io, path::Path};
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{HashMap, Map, MapData, MapError, MapInfo, MapType},
+    maps::{HashMap, Map, MapData, MapError, MapInfo, MapType, lpm_trie::Key},
     programs::{Program, ProgramError},
     util::KernelVersion,
 };
 use kproxy_common::{
     abi::{GLOBAL_KERNEL_FEATURES, kernel_feature, map, program},
+    affinity::{AffinityKey, AffinityValue},
     config::{Config, Uplink},
     counters::{DropKey, ServiceCounters},
     filter,
     flow::{FlowKey, FlowValue},
+    ranges::RangeData,
     service::{FrontendKey, FrontendValue, Name, Service, Slot},
     socket::SocketState,
 };
@@ -51,13 +53,15 @@ struct Layout {
     capacity: Option<(u32, &'static str)>,
 }
 
-fn layouts(settings: &Settings) -> [Layout; 12] {
+fn layouts(settings: &Settings) -> [Layout; 14] {
     let map = |name, kind, key, value, capacity| Layout { name, kind, key, value, capacity };
     let services = Some((settings.max_services, "--max-services"));
     let names = Some((settings.max_services.div_ceil(2), "--max-services"));
     let frontends = Some((settings.max_frontends, "--max-frontends"));
     let slots = Some((settings.max_slots, "--max-slots"));
     let flows = Some((settings.max_flows, "--max-flows"));
+    let affinity = Some((settings.max_affinity, "--max-affinity"));
+    let ranges = Some((settings.max_ranges, "--max-ranges"));
     let index = size_of::<u32>();
     [
         map(
@@ -78,6 +82,14 @@ fn layouts(settings: &Settings) -> [Layout; 12] {
         map(map::COUNTERS, MapType::PerCpuArray, index, size_of::<ServiceCounters>(), services),
         map(map::DROPS, MapType::PerCpuHash, size_of::<DropKey>(), size_of::<u64>(), None),
         map(map::SOCKETS, MapType::SkStorage, index, size_of::<SocketState>(), None),
+        map(
+            map::AFFINITY,
+            MapType::LruHash,
+            size_of::<AffinityKey>(),
+            size_of::<AffinityValue>(),
+            affinity,
+        ),
+        map(map::RANGES, MapType::LpmTrie, size_of::<Key<RangeData>>(), size_of::<u32>(), ranges),
     ]
 }
 
@@ -269,6 +281,7 @@ fn take_maps(object: &mut Ebpf, is_new: bool) -> Result<(KernelMaps, Flows, Upli
         names: typed(object, map::NAMES)?,
         counters: typed(object, map::COUNTERS)?,
         drops: typed(object, map::DROPS)?,
+        ranges: typed(object, map::RANGES)?,
         services: array(object, map::SERVICES)?,
         slots: array(object, map::SLOTS)?,
         filter: array(object, map::FILTER)?,

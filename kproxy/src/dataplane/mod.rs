@@ -3,7 +3,7 @@
 //! ```text
 //! plan ─▶ Dataplane ─▶ writer ─▶ kernel maps ─▶ programs
 //!             ├─▶ load, attach: programs, pins, links
-//!             └─▶ sweep: flows
+//!             └─▶ sweep: flows; sockets: connected UDP sockets
 //! read: kernel maps ─▶ rows of the debug CLI
 //! ```
 //!
@@ -18,6 +18,7 @@ mod load;
 mod memory;
 pub mod pins;
 pub mod read;
+mod sockets;
 mod sweep;
 mod sys;
 #[cfg(test)]
@@ -34,6 +35,8 @@ use std::{
 };
 
 use aya::{Ebpf, maps::IterableMap as _};
+use ipnet::IpNet;
+pub use kproxy_common::config::SERVICE_RANGES;
 use kproxy_common::{
     abi,
     config::{Config, Uplink, config_flags},
@@ -51,6 +54,7 @@ use self::{
 pub use self::{
     cleanup::{Cleanup, cleanup},
     error::Error,
+    sockets::{Closed, SocketCloser, Translated},
     sweep::SweepReport,
     writer::{Fill, Report},
 };
@@ -78,6 +82,10 @@ pub struct Settings {
     pub max_frontends: u32,
     /// Capacity of the FLOWS map in entries (two a connection).
     pub max_flows: u32,
+    /// Capacity of the AFFINITY map in clients.
+    pub max_affinity: u32,
+    /// Capacity of the RANGES map in ranges.
+    pub max_ranges: u32,
 }
 
 impl Settings {
@@ -90,6 +98,8 @@ impl Settings {
             max_slots: abi::DEFAULT_SLOTS,
             max_frontends: abi::DEFAULT_FRONTENDS,
             max_flows: abi::DEFAULT_FLOWS,
+            max_affinity: abi::DEFAULT_AFFINITY,
+            max_ranges: abi::DEFAULT_RANGES,
         }
     }
 }
@@ -205,6 +215,13 @@ impl Dataplane {
         Report { problems, ..Report::default() }
     }
 
+    /// Sets the ranges that ClusterIPs come from, as many of each family as the programs know
+    /// ([`SERVICE_RANGES`]). Until the first call those of an earlier run stay.
+    pub fn set_service_ranges(&mut self, ranges: &[IpNet]) -> Report {
+        let writes = usize::from(self.writer.set_service_ranges(ranges));
+        Report { writes, ..Report::default() }
+    }
+
     /// Attaches the socket programs, or gives the links that are there the new programs.
     ///
     /// # Errors
@@ -225,14 +242,14 @@ impl Dataplane {
         Report { problems, ..Report::default() }
     }
 
-    /// Forgets flows that are over and UDP flows of backends that are gone. To be called every few
+    /// Forgets flows that are over and UDP flows of backends that serve no more. To be called every few
     /// seconds, and after a UDP endpoint was removed.
     ///
     /// # Errors
     /// The flow table could not be read.
     pub fn sweep(&mut self) -> Result<SweepReport, Error> {
-        let sets = sweep::Sets { services: self.writer.services(), slots: self.writer.slots() };
-        let report = sweep::sweep(&mut self.flows, &sets, now()).map_err(Error::Maps)?;
+        let serves = |index, addr, port| self.writer.serves(index, addr, port);
+        let report = sweep::sweep(&mut self.flows, serves, now()).map_err(Error::Maps)?;
         self.flow_entries = report.entries - report.removed;
         self.masqueraded = Some(report.masqueraded);
         Ok(report)

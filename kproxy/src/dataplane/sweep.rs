@@ -1,9 +1,11 @@
 //! Forgets flows: those that are over, those whose other half is missing, and UDP flows of a
-//! backend that has left its set.
+//! backend that serves no more.
 //!
 //! TCP flows keep their backend until they end (VER-10). A UDP flow has no end of its own, so it
 //! is cut when its backend is gone, also when no backend is left (CT-06, and CT-07 done right);
-//! the next datagram opens a new one.
+//! the next datagram opens a new one, and the way back stays until it is idle, for answers under way.
+//! A backend that only takes no new flows, because it terminates or a policy leaves it out, keeps
+//! those that it has (CT-05).
 
 use std::{collections::HashMap as Pairs, io, time::Duration};
 
@@ -11,10 +13,9 @@ use aya::maps::{HashMap, MapData};
 use kproxy_common::{
     flow::{FlowKey, FlowState, FlowValue, flow_flags},
     net::{Addr, Port, proto},
-    service::{Service, Slot, Word},
 };
 
-use super::{memory::View, sys};
+use super::sys;
 
 /// Entries younger than this are not taken for half a flow: the program inserts the halves one
 /// after the other.
@@ -31,36 +32,19 @@ pub struct SweepReport {
     pub masqueraded: usize,
 }
 
-/// The backend sets in force, as the programs see them.
-pub(crate) struct Sets<'a> {
-    pub(crate) services: &'a View<Service>,
-    pub(crate) slots: &'a View<Slot>,
-}
-
-impl Sets<'_> {
-    /// Whether the set of service `index` holds this backend.
-    fn holds(&self, index: u32, addr: Addr, port: Port) -> bool {
-        let Some(service) = self.services.get(index) else { return false };
-        let word = Word::unpack(service.word);
-        (0..u32::from(word.count)).any(|i| {
-            let slot = self.slots.get(word.first.wrapping_add(i));
-            slot.is_some_and(|slot| slot.addr == addr && slot.port == port)
-        })
-    }
-}
-
-/// Removes what is to be forgotten. `now`: CLOCK_MONOTONIC, the programs' clock.
+/// Removes what is to be forgotten. `serves`: whether a backend of a service may keep its UDP
+/// flows. `now`: CLOCK_MONOTONIC, the programs' clock.
 ///
 /// # Errors
 /// The flows cannot be read. An entry that is gone already is no error.
 pub(crate) fn sweep(
     flows: &mut HashMap<MapData, FlowKey, FlowValue>,
-    sets: &Sets<'_>,
+    serves: impl Fn(u32, Addr, Port) -> bool,
     now: Duration,
 ) -> io::Result<SweepReport> {
     let entries = sys::read_hash(flows)?;
     let now = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
-    let dead = forget(&entries, now, |index, addr, port| sets.holds(index, addr, port));
+    let dead = forget(&entries, now, serves);
     let is_masqueraded =
         |(_, value): &&(FlowKey, FlowValue)| value.flags & flow_flags::MASQUERADE != 0;
     let masqueraded = entries.iter().filter(is_masqueraded).count();
@@ -75,7 +59,7 @@ pub(crate) fn sweep(
 fn forget(
     entries: &[(FlowKey, FlowValue)],
     now: u32,
-    holds: impl Fn(u32, Addr, Port) -> bool,
+    serves: impl Fn(u32, Addr, Port) -> bool,
 ) -> Vec<FlowKey> {
     let mut reverse: Pairs<FlowKey, (FlowValue, bool)> = entries
         .iter()
@@ -97,9 +81,12 @@ fn forget(
         *has_forward = true;
         let idle = age(value.last_seen.max(other.last_seen), now);
         let is_old = idle >= FlowState::of(value, other).timeout(key.proto);
-        let has_left = key.proto == proto::UDP && !holds(value.service, value.addr, value.port);
+        let has_left = key.proto == proto::UDP && !serves(value.service, value.addr, value.port);
         if is_old || has_left {
-            dead.extend([*key, reverse_key]);
+            dead.push(*key);
+        }
+        if is_old {
+            dead.push(reverse_key);
         }
     }
     let alone = reverse
@@ -167,8 +154,8 @@ mod tests {
         [(key, forward), (forward.translated(proto).reversed(), reverse)]
     }
 
-    fn dead(entries: &[(FlowKey, FlowValue)], holds: bool) -> usize {
-        forget(entries, NOW, |_, _, _| holds).len()
+    fn dead(entries: &[(FlowKey, FlowValue)], serves: bool) -> usize {
+        forget(entries, NOW, |_, _, _| serves).len()
     }
 
     #[test]
@@ -197,8 +184,16 @@ mod tests {
     }
 
     #[test]
+    fn the_way_back_from_a_backend_that_has_left_stays_until_it_is_idle() {
+        let way_back = |age| [flow(proto::UDP, (0, age), (REPLIED, age))[1]];
+        assert_eq!(dead(&way_back(HALF_AGE - 1), false), 0);
+        assert_eq!(dead(&way_back(HALF_AGE), false), 1);
+    }
+
+    #[test]
     fn ct_06_ct_07_udp_leaves_a_backend_that_is_gone_and_tcp_stays() {
-        assert_eq!(dead(&flow(proto::UDP, (0, 0), (REPLIED, 0)), false), 2);
+        let udp = flow(proto::UDP, (0, 0), (REPLIED, 0));
+        assert_eq!(forget(&udp, NOW, |_, _, _| false), [udp[0].0]);
         assert_eq!(dead(&flow(proto::TCP, (0, 0), (REPLIED, 0)), false), 0);
     }
 

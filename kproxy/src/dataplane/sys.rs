@@ -12,9 +12,13 @@ use std::{
     path::Path,
 };
 
-use aya::maps::{HashMap, IterableMap, MapData};
+use aya::maps::{HashMap, IterableMap, LpmTrie, MapData};
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_prog_info};
+use ipnet::IpNet;
+use kproxy_common::ranges::RangeData;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::codec;
 
 /// Open flag of `BPF_OBJ_GET`: the map is read only (`BPF_F_RDONLY`, uapi/linux/bpf.h).
 const BPF_F_RDONLY: u32 = 1 << 3;
@@ -115,6 +119,21 @@ pub(crate) fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
     attr.info.info = &raw mut info as u64;
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
     Ok(info.id)
+}
+
+/// Runs a program once on `data`, which it may change (`BPF_PROG_TEST_RUN`).
+///
+/// # Errors
+/// Those of the call.
+pub(crate) fn run_on<T: MapBytes>(program: BorrowedFd<'_>, data: &mut T) -> io::Result<()> {
+    let input = *data;
+    let mut attr = empty_attr();
+    attr.test.prog_fd = program.as_raw_fd() as u32;
+    attr.test.data_in = &raw const input as u64;
+    attr.test.data_size_in = size_of::<T>() as u32;
+    attr.test.data_out = &raw mut *data as u64;
+    attr.test.data_size_out = size_of::<T>() as u32;
+    bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr).map(drop)
 }
 
 /// Types whose bytes may come from and go to a map.
@@ -224,6 +243,21 @@ where
     all.clear();
     for element in map.iter() {
         all.push(element.map_err(io::Error::other)?);
+    }
+    Ok(all)
+}
+
+/// Every source range with its service port. Tries know no batches before 5.13; there are few ranges.
+///
+/// # Errors
+/// Those of `BPF_MAP_GET_NEXT_KEY`.
+pub(crate) fn read_ranges(
+    trie: &LpmTrie<MapData, RangeData, u32>,
+) -> io::Result<Vec<(u32, IpNet)>> {
+    let mut all = Vec::new();
+    for key in trie.keys() {
+        let key = key.map_err(io::Error::other)?;
+        all.extend(codec::decode_range(key.prefix_len(), &key.data()));
     }
     Ok(all)
 }

@@ -1,4 +1,4 @@
-//! What kproxy knows of Services, EndpointSlices and its own Node, in its own words.
+//! What kproxy knows of Services, EndpointSlices, ServiceCIDRs and its own Node, in its own words.
 //!
 //! Values here are valid by construction: ports are never 0, addresses are canonical (no v4-mapped
 //! IPv6), lists hold only what a data path can use. Whatever could not be used became a
@@ -9,6 +9,7 @@ mod net;
 mod node;
 mod problem;
 mod service;
+mod service_cidr;
 mod slice;
 mod store;
 
@@ -19,5 +20,6 @@ pub use net::{Family, Protocol};
 pub use node::Node;
 pub use problem::Problem;
 pub use service::{Service, ServiceName, ServicePort, ServiceType, TrafficPolicy};
+pub use service_cidr::{ServiceCidr, ServiceCidrName};
 pub use slice::{Endpoint, Slice, SliceName, SlicePort};
 pub use store::{Model, Touched};

@@ -1,8 +1,21 @@
 //! The node that kproxy runs on.
 
-/// What the plan wants to know of the own Node object (NODE-01, NODE-04).
+use std::net::IpAddr;
+
+use super::Family;
+
+/// What the plan wants to know of the own Node object (NODE-01, NODE-02, NODE-04).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Node {
     /// Zone of the node; `None` without the label or with an empty one: no same-zone routing.
     pub zone: Option<String>,
+    /// The node's own addresses: the primary one, and the first one of the other family.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Node {
+    /// The node's address of a family.
+    pub fn address(&self, family: Family) -> Option<IpAddr> {
+        self.addresses.iter().copied().find(|ip| Family::of(ip) == family)
+    }
 }

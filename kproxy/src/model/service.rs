@@ -57,6 +57,9 @@ pub enum TrafficPolicy {
 pub struct Service {
     /// Namespace and name.
     pub name: ServiceName,
+    /// `metadata.creationTimestamp` in seconds since 1970; `None` in a folder of manifests. Of two
+    /// Services that want the same frontend the older one gets it (VER-19).
+    pub created: Option<i64>,
     /// `spec.type`; decides only what `externalTrafficPolicy` means (SVC-08, SVC-12).
     pub kind: ServiceType,
     /// Cluster IPs: one, or one a family (SEL-03).
@@ -71,6 +74,8 @@ pub struct Service {
     pub internal_policy: TrafficPolicy,
     /// `spec.externalTrafficPolicy` as written; see [`Self::external_policy`].
     pub external_policy_written: TrafficPolicy,
+    /// `spec.healthCheckNodePort` as written; see [`Self::health_check_port`].
+    pub health_check_node_port: Option<NonZeroU16>,
     /// Session affinity timeout in seconds, for `sessionAffinity: ClientIP` (SVC-11).
     pub affinity_seconds: Option<u32>,
     /// Ports, at least one; each (name, protocol) at most once.
@@ -104,6 +109,16 @@ impl Service {
             ServiceType::ClusterIp => !self.external_ips.is_empty(),
         };
         if accessible { self.external_policy_written } else { TrafficPolicy::Cluster }
+    }
+
+    /// Whether load balancers ask this node for local endpoints (SVC-14).
+    pub fn has_health_check(&self) -> bool {
+        self.kind == ServiceType::LoadBalancer && self.external_policy() == TrafficPolicy::Local
+    }
+
+    /// The port on which they ask.
+    pub fn health_check_port(&self) -> Option<NonZeroU16> {
+        self.health_check_node_port.filter(|_| self.has_health_check())
     }
 
     /// Whether load-balancer addresses of a family are open to some senders only. A range of

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use super::{Node, Service, ServiceName, Slice, SliceName};
+use ipnet::IpNet;
+
+use super::{Node, Service, ServiceCidr, ServiceCidrName, ServiceName, Slice, SliceName};
 
 /// Services whose plan may differ after a change.
 pub type Touched = BTreeSet<ServiceName>;
 
-/// Services, their EndpointSlices and the own Node.
+/// Services, their EndpointSlices, ServiceCIDRs and the own Node.
 ///
 /// Each change answers with the Services that it touches; a change that alters nothing that the
 /// plan reads touches none (EPS-16). Slices may come before their Service (EPS-17).
@@ -18,6 +20,7 @@ pub struct Model {
     slices: HashMap<ServiceName, BTreeMap<SliceName, Slice>>,
     /// The Service each slice is filed under: the label may move a slice to another one.
     owners: HashMap<SliceName, ServiceName>,
+    service_cidrs: BTreeMap<ServiceCidrName, ServiceCidr>,
     node: Node,
 }
 
@@ -100,13 +103,38 @@ impl Model {
         touched
     }
 
-    /// Sets the own Node. A new zone touches every Service (NODE-04).
+    /// Sets the own Node. A new zone or address touches every Service (NODE-04).
     pub fn set_node(&mut self, node: Node) -> Touched {
-        if self.node == node {
-            return Touched::new();
-        }
+        let zone_changes = self.node.zone != node.zone;
         self.node = node;
-        self.services.keys().cloned().collect()
+        if zone_changes { self.services.keys().cloned().collect() } else { Touched::new() }
+    }
+
+    /// Adds or replaces a ServiceCIDR. No plan of a Service depends on them.
+    pub fn apply_service_cidr(&mut self, service_cidr: ServiceCidr) {
+        self.service_cidrs.insert(service_cidr.name.clone(), service_cidr);
+    }
+
+    /// Forgets a ServiceCIDR.
+    pub fn delete_service_cidr(&mut self, name: &ServiceCidrName) {
+        self.service_cidrs.remove(name);
+    }
+
+    /// Replaces all ServiceCIDRs.
+    pub fn reset_service_cidrs(&mut self, service_cidrs: Vec<ServiceCidr>) {
+        let named = service_cidrs.into_iter().map(|object| (object.name.clone(), object));
+        self.service_cidrs = named.collect();
+    }
+
+    /// A ServiceCIDR.
+    pub fn service_cidr(&self, name: &ServiceCidrName) -> Option<&ServiceCidr> {
+        self.service_cidrs.get(name)
+    }
+
+    /// The ranges of all ServiceCIDRs, sorted, those within or beside each other joined.
+    pub fn service_ranges(&self) -> Vec<IpNet> {
+        let ranges = self.service_cidrs.values().flat_map(|object| object.ranges.iter().copied());
+        IpNet::aggregate(&ranges.collect())
     }
 
     /// The own Node.
@@ -133,6 +161,12 @@ impl Model {
     /// An EndpointSlice.
     pub fn slice(&self, name: &SliceName) -> Option<&Slice> {
         self.slices.get(self.owners.get(name)?)?.get(name)
+    }
+
+    /// Services whose load-balancer addresses are open to some senders only.
+    pub fn services_with_ranges(&self) -> Touched {
+        let restricted = self.services.values().filter(|service| !service.source_ranges.is_empty());
+        restricted.map(|service| service.name.clone()).collect()
     }
 
     /// Services that have one of `addresses` as a cluster IP.

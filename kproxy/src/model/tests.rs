@@ -69,7 +69,10 @@ fn node_04_a_new_zone_touches_everything() {
     let mut model = Model::new();
     model.apply_service(service("a", &["10.96.0.1"]));
     model.apply_service(service("b", &["10.96.0.2"]));
-    assert_eq!(touched(model.set_node(Node { zone: Some("a".to_owned()) })), ["a", "b"]);
+    assert_eq!(
+        touched(model.set_node(Node { zone: Some("a".to_owned()), ..Node::default() })),
+        ["a", "b"]
+    );
 }
 
 #[test]

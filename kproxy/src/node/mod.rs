@@ -8,6 +8,7 @@ use std::{
 
 pub mod bpffs;
 pub mod cgroup;
+pub mod namespaces;
 pub mod netns;
 pub mod nft;
 pub mod roles;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{Family, Problem, Service, ServicePort, Slice};
+use crate::model::{Problem, Service, ServicePort, Slice};
 
 /// Problems that show only when a Service and its slices are seen together. They never stop the
 /// plan.
@@ -23,25 +23,6 @@ pub fn check_service<'s>(
             if !used.clone().any(fits) {
                 problems.push(unmatched(&object, port, used.clone()));
             }
-        }
-    }
-    for family in [Family::V4, Family::V6] {
-        let addresses: Vec<_> = service
-            .load_balancer_ips
-            .iter()
-            .filter(|ip| Family::of(ip) == family)
-            .map(ToString::to_string)
-            .collect();
-        if !addresses.is_empty() && service.restricts_sources(family) {
-            problems.push(Problem::new(
-                &object,
-                format!(
-                    "loadBalancerSourceRanges are not enforced yet, so its load-balancer addresses \
-                     {} are not served on this node",
-                    addresses.join(", ")
-                ),
-                "use its NodePort, or remove the source ranges and filter in front of the node",
-            ));
         }
     }
     problems

@@ -1,10 +1,9 @@
 //! Who gets a frontend that two service ports want (VER-19).
 //!
-//! kube-proxy leaves the winner undefined. Here it is the claim that is smallest by
-//! ([`FrontendKind`], [`ServicePortId`]): a ClusterIP, which the API server gives out once, beats
-//! an externalIP or load-balancer address that anybody may write down; among equals the first by
-//! namespace, name and port. The loser keeps its other frontends, and gets this one when the
-//! winner lets go of it.
+//! kube-proxy leaves the winner undefined. Here a ClusterIP, which the API server gives out once,
+//! beats an externalIP or load-balancer address that anybody may write down; among equals the
+//! oldest Service wins, then the first by namespace, name and port. The loser keeps its other
+//! frontends, and gets this one when the winner lets go of it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -28,7 +27,14 @@ impl Key {
     }
 }
 
-type Claim = (FrontendKind, Arc<ServicePortId>);
+/// A claim; the smallest one wins.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Claim {
+    kind: FrontendKind,
+    /// A Service that does not say when it was made counts as the youngest.
+    created: i64,
+    id: Arc<ServicePortId>,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -153,7 +159,7 @@ impl Claims {
             let key = Key::of(frontend, id.protocol);
             keys.insert(key);
             if let Some(claims) = self.claims.get_mut(&key) {
-                claims.retain(|(_, claimant)| **claimant != *id);
+                claims.retain(|claim| *claim.id != *id);
                 if claims.is_empty() {
                     self.claims.remove(&key);
                 }
@@ -172,7 +178,8 @@ impl Claims {
             keys.insert(key);
             // Nearly every frontend has one claimant: do not reserve room for four.
             let claims = self.claims.entry(key).or_insert_with(|| Vec::with_capacity(1));
-            claims.push((frontend.kind, Arc::clone(&id)));
+            let created = plan.created.unwrap_or(i64::MAX);
+            claims.push(Claim { kind: frontend.kind, created, id: Arc::clone(&id) });
         }
         let wanted: BTreeSet<_> = plan.frontends.iter().map(|f| Key::of(f, id.protocol)).collect();
         match self.entries.get_mut(&id) {
@@ -197,8 +204,8 @@ impl Claims {
         disputed: &mut BTreeSet<ServicePortId>,
     ) {
         let Some(claims) = self.claims.get(&key) else { return };
-        let Some((_, winner)) = claims.iter().min() else { return };
-        for (_, id) in claims {
+        let Some(Claim { id: winner, .. }) = claims.iter().min() else { return };
+        for Claim { id, .. } in claims {
             let Some(entry) = self.entries.get_mut(id) else { continue };
             let changed = if id == winner {
                 entry.withheld.remove(&key).is_some()
@@ -221,7 +228,7 @@ fn clash(id: &ServicePortId, key: &Key, winner: &ServicePortId) -> Problem {
     };
     Problem::new(
         format!("Service {}/{}", id.namespace, id.name),
-        format!("{frontend} already belongs to {winner}, so {id} does not get it"),
+        format!("{frontend} belongs to {winner}, so {id} does not get it"),
         "change the address or the port of one of the two",
     )
 }

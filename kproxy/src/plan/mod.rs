@@ -6,6 +6,9 @@
 
 mod check;
 mod claims;
+mod health;
+mod node_ports;
+mod ranges;
 mod service;
 mod topology;
 mod types;
@@ -15,6 +18,8 @@ pub(crate) mod tests;
 
 pub use check::check_service;
 pub use claims::{Claims, Settled};
+pub use health::{HealthCheck, HealthChecks, health_check};
+pub use node_ports::NodePortAddresses;
 pub use service::{PlanContext, plan_service};
 pub use topology::{Candidate, Categorized, Uses, categorize};
 pub use types::*;

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::model::{Family, Service, ServicePort, Slice, TrafficPolicy};
+use crate::model::{Family, Protocol, Service, ServicePort, Slice, TrafficPolicy};
 
-use super::topology::{Candidate, Uses, categorize};
-use super::{Backend, Frontend, FrontendKind, Scope, ServicePortId, ServicePortPlan};
+use super::topology::{Candidate, Categorized, Uses, categorize};
+use super::{
+    Backend, Frontend, FrontendKind, Scope, ServicePortId, ServicePortPlan, Sources, ranges,
+};
 
 /// What the plan knows of this node.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +19,8 @@ pub struct PlanContext<'a> {
     pub zone: Option<&'a str>,
     /// Addresses bound to this node's devices.
     pub local_addresses: &'a BTreeSet<IpAddr>,
+    /// Addresses of this node's Node object (NODE-02).
+    pub node_addresses: &'a [IpAddr],
 }
 
 /// Plans a Service: one [`ServicePortPlan`] a port and family that has a cluster IP (SEL-03).
@@ -46,7 +50,10 @@ pub fn plan_service<'s>(
     for family in [Family::V4, Family::V6] {
         let Some(cluster_ip) = service.cluster_ip(family) else { continue };
         for port in &service.ports {
-            let frontends = frontends(service, port, cluster_ip, context);
+            let ranges = ranges::of(service, family, context);
+            let sources =
+                ranges.as_ref().map_or(Sources::All, |r| Sources::Ranges { node: r.node });
+            let frontends = frontends(service, port, cluster_ip, sources, context);
             if frontends.is_empty() {
                 continue;
             }
@@ -62,13 +69,33 @@ pub fn plan_service<'s>(
                     family,
                 },
                 frontends,
+                serving: serving(port, &candidates, &sets),
                 cluster: sets.cluster,
                 local: sets.local,
+                created: service.created,
                 affinity_seconds: service.affinity_seconds,
+                source_ranges: ranges.map_or_else(Vec::new, |ranges| ranges.nets),
             });
         }
     }
     plans
+}
+
+/// Endpoints that keep the UDP flows they have: ready, terminating, hints and policies do not
+/// matter for those, only whether they serve (CT-05). Those in a set are known already.
+fn serving(
+    port: &ServicePort,
+    candidates: &[Candidate<'_>],
+    sets: &Categorized,
+) -> Vec<(IpAddr, u16)> {
+    if port.protocol != Protocol::Udp {
+        return Vec::new();
+    }
+    let local = sets.local.iter().flat_map(|set| &set.backends);
+    let used: BTreeSet<_> = sets.cluster.backends.iter().chain(local).collect();
+    let others = candidates.iter().filter(|c| c.endpoint.serving && !used.contains(&c.backend));
+    // Sorted: the candidates are.
+    others.map(|c| (c.backend.addr, c.backend.port)).collect()
 }
 
 /// SVC-20 and SVC-21, of what this node serves.
@@ -86,6 +113,7 @@ fn frontends(
     service: &Service,
     port: &ServicePort,
     cluster_ip: IpAddr,
+    sources: Sources,
     context: &PlanContext<'_>,
 ) -> Vec<Frontend> {
     let family = Family::of(&cluster_ip);
@@ -100,6 +128,7 @@ fn frontends(
         port,
         internal: Scope::Cluster,
         external: external_scope,
+        sources: Sources::All,
     };
     let mut all = Vec::new();
     if !context.local_addresses.contains(&cluster_ip) {
@@ -110,6 +139,7 @@ fn frontends(
             port: port.port.get(),
             internal: scope,
             external: scope,
+            sources: Sources::All,
         });
     }
     if let Some(node_port) = port.node_port {
@@ -121,11 +151,14 @@ fn frontends(
     for ip in of_family(&service.external_ips) {
         all.push(outside(FrontendKind::ExternalIp, ip, port.port.get()));
     }
-    // Withheld, not opened to all, while the data path cannot tell the senders apart; see
-    // `check_service`.
-    if !service.restricts_sources(family) {
-        for ip in of_family(&service.load_balancer_ips) {
-            all.push(outside(FrontendKind::LoadBalancer, ip, port.port.get()));
+    let load_balancer_ips = of_family(&service.load_balancer_ips);
+    for ip in &load_balancer_ips {
+        all.push(outside(FrontendKind::LoadBalancer, *ip, port.port.get()));
+    }
+    // LBR-06: an address that is also listed as another kind is restricted all the same.
+    for frontend in &mut all {
+        if frontend.port == port.port.get() && load_balancer_ips.contains(&frontend.addr) {
+            frontend.sources = sources;
         }
     }
     all.sort_unstable_by_key(|f| (f.kind, f.addr, f.port));

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 pub use crate::model::{Family, Protocol};
 
 /// Identity of a service port in the maps: kube-proxy's service port name (namespace, name, port
@@ -88,6 +90,18 @@ pub enum FrontendKind {
     LoadBalancer,
 }
 
+/// Who may open connections to a frontend.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sources {
+    /// Everybody.
+    All,
+    /// Those whom [`ServicePortPlan::source_ranges`] hold (LBR-02).
+    Ranges {
+        /// This node is among them.
+        node: bool,
+    },
+}
+
 /// What clients dial.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Frontend {
@@ -101,6 +115,8 @@ pub struct Frontend {
     pub internal: Scope,
     /// Set for senders outside the cluster.
     pub external: Scope,
+    /// Who may.
+    pub sources: Sources,
 }
 
 /// One service port of one family, ready for the maps.
@@ -114,8 +130,16 @@ pub struct ServicePortPlan {
     pub cluster: BackendSet,
     /// The local set; `None` when no frontend uses it.
     pub local: Option<BackendSet>,
+    /// UDP: endpoints in neither set that still serve (terminating, or left out by a policy or by
+    /// hints). What flows to them already stays with them (CT-05). Sorted.
+    pub serving: Vec<(IpAddr, u16)>,
+    /// When the Service was made, in seconds since 1970; decides over frontends that two want.
+    pub created: Option<i64>,
     /// Session affinity timeout in seconds (`sessionAffinity: ClientIP`).
     pub affinity_seconds: Option<u32>,
+    /// Who may dial the frontends that are open to some sources only. Sorted, no range within
+    /// another; empty when there is no such frontend.
+    pub source_ranges: Vec<IpNet>,
 }
 
 /// One step for the data path.

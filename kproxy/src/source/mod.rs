@@ -1,4 +1,4 @@
-//! Where Services, EndpointSlices and the own Node come from.
+//! Where Services, EndpointSlices, ServiceCIDRs and the own Node come from.
 //!
 //! Two sources speak the same [`Event`]s: [`kube`] watches an API server, [`manifests`] a folder of
 //! YAML and JSON files. Both turn Kubernetes objects into [`crate::model`] values in [`convert`],
@@ -12,7 +12,9 @@ mod node_name;
 
 pub use node_name::node_name;
 
-use crate::model::{Node, Problem, Service, ServiceName, Slice, SliceName};
+use crate::model::{
+    Node, Problem, Service, ServiceCidr, ServiceCidrName, ServiceName, Slice, SliceName,
+};
 
 /// What a source tells the control loop.
 #[derive(Clone, PartialEq, Debug)]
@@ -21,6 +23,8 @@ pub enum Event {
     Services(Update<Service>),
     /// EndpointSlices.
     Slices(Update<Slice>),
+    /// ServiceCIDRs. Nobody waits for them: without any, no address counts as free.
+    ServiceCidrs(Update<ServiceCidr>),
     /// The own Node; `None` when there is no such object.
     Node(Option<Node>),
     /// Whether something of an origin has never been readable since the start: nobody knows which
@@ -68,6 +72,11 @@ impl Object for Service {
 impl Object for Slice {
     type Key = SliceName;
     const KIND: &'static str = "EndpointSlice";
+}
+
+impl Object for ServiceCidr {
+    type Key = ServiceCidrName;
+    const KIND: &'static str = "ServiceCIDR";
 }
 
 /// An object as it was read.

@@ -21,9 +21,10 @@ use kproxy::{
     dataplane::{Dataplane, Settings},
     plan::{
         Backend, BackendSet, Change, EmptyVerdict, Family, Frontend, FrontendKind, Protocol, Scope,
-        ServicePortId, ServicePortPlan,
+        ServicePortId, ServicePortPlan, Sources,
     },
 };
+use kproxy_common::abi::ABI_VERSION;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 const CHANGES: u32 = 10_000;
@@ -53,12 +54,11 @@ impl Drop for Bpffs {
 
 fn open(bpffs: &Bpffs) -> Dataplane {
     Dataplane::open(&Settings {
-        bpffs_root: bpffs.path().to_path_buf(),
-        cgroup_root: None,
         max_services: 64,
         max_slots: 100_000,
         max_frontends: 64,
         max_flows: 1_000_000,
+        ..Settings::new(bpffs.path())
     })
     .unwrap()
 }
@@ -87,10 +87,14 @@ fn plan(number: u32) -> ServicePortPlan {
             port: 80,
             internal: Scope::Cluster,
             external: Scope::Cluster,
+            sources: Sources::All,
         }],
         cluster: BackendSet { backends, when_empty: EmptyVerdict::Reject },
         local: None,
+        serving: Vec::new(),
+        created: None,
         affinity_seconds: None,
+        source_ranges: Vec::new(),
     }
 }
 
@@ -119,7 +123,7 @@ fn lookup(program: &SchedClassifier, client: Ipv4Addr, port: u16) -> u32 {
 }
 
 fn program(bpffs: &Bpffs) -> SchedClassifier {
-    let path: PathBuf = bpffs.path().join("kproxy/v1/programs/kp_ingress");
+    let path: PathBuf = bpffs.path().join(format!("kproxy/v{ABI_VERSION}/programs/kp_ingress"));
     SchedClassifier::from_pin(path).unwrap()
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use assert_cmd::assert::OutputAssertExt as _;
+use kproxy_common::abi::ABI_VERSION;
 use tempfile::TempDir;
 
 fn kproxy() -> Command {
@@ -82,10 +83,12 @@ fn pins_of_another_version_are_named() {
 
 #[test]
 fn without_rights_it_says_what_to_do() {
-    let script = "mkdir -p \"$1\"/kproxy/v1/maps; chmod 700 \"$1\"/kproxy; \
-                  exec setpriv --reuid 65534 --regid 65534 --clear-groups \
-                  \"$2\" dump services --bpffs-root \"$1\"";
-    let Some(output) = with_bpffs(script) else { return };
+    let script = format!(
+        "mkdir -p \"$1\"/kproxy/v{ABI_VERSION}/maps; chmod 700 \"$1\"/kproxy; \
+         exec setpriv --reuid 65534 --regid 65534 --clear-groups \
+         \"$2\" dump services --bpffs-root \"$1\""
+    );
+    let Some(output) = with_bpffs(&script) else { return };
     let stderr = String::from_utf8(output.stderr).unwrap();
     one_sentence(&stderr, "no permission to read ");
     assert!(stderr.contains("root"), "{stderr}");
@@ -116,11 +119,11 @@ fn version_and_help_are_data() {
     kproxy().arg("version").assert().success().stdout(format!(
         "kproxy {} (map layout version {})\n",
         env!("CARGO_PKG_VERSION"),
-        kproxy_common::abi::ABI_VERSION
+        ABI_VERSION
     ));
     let json = kproxy().args(["version", "-o", "json"]).output().unwrap().stdout;
     let version: serde_json::Value = serde_json::from_slice(&json).unwrap();
-    assert_eq!(version["abi_version"], kproxy_common::abi::ABI_VERSION);
+    assert_eq!(version["abi_version"], ABI_VERSION);
     for verb in ["run", "dump", "status", "cleanup", "version", "completions"] {
         let help = kproxy().args([verb, "--help"]).assert().success();
         assert!(String::from_utf8_lossy(&help.get_output().stdout).contains("Usage: kproxy"));

@@ -98,7 +98,7 @@ fn fill(bpffs: &Path) {
         Service { word, flags, affinity_seconds: 0 }
     };
     array(&mut ebpf, map::SERVICES, &[(6, entry(10, 2)), (7, entry(12, 1))]);
-    let slot = |text, flags| Slot { addr: addr(text), port: Port::new(8080), flags, pad: 0 };
+    let slot = |text, flags| Slot { addr: addr(text), port: Port::new(8080), flags, extra: 0 };
     let here = slot("10.244.1.5", slot_flags::LOCAL);
     array(&mut ebpf, map::SLOTS, &[(10, here), (11, slot("10.244.2.9", 0)), (12, here)]);
     let leads = |internal, external, flags| FrontendValue { internal, external, flags };

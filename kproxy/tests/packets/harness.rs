@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use aya::{
     Ebpf, EbpfLoader, TestRun as _,
-    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap},
+    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuHashMap, lpm_trie::Key},
     programs::{SchedClassifier, TestRunOptions},
 };
 use etherparse::{
@@ -16,20 +16,25 @@ use etherparse::{
 };
 use kproxy_common::{
     abi::map,
+    affinity::{AffinityKey, AffinityValue},
     config::{Config, Range, Uplink, config_flags},
     counters::{DropKey, ServiceCounters},
     drop_reason::DropReason,
     filter,
     flow::{FlowKey, FlowValue},
     net::{Addr, Port},
-    service::{FrontendKey, FrontendValue, Service, Slot, Word, service_flags, slot_flags},
+    ranges::{self, RangeData},
+    service::{
+        FrontendKey, FrontendValue, Service, Slot, Word, service_flags, service_port_id, slot_flags,
+    },
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/kproxy-ebpf"));
 
-/// TCX_NEXT and TC_ACT_SHOT.
+/// TCX_NEXT, TC_ACT_SHOT and TC_ACT_REDIRECT.
 pub(crate) const NEXT: i32 = -1;
 pub(crate) const SHOT: i32 = 2;
+pub(crate) const REDIRECT: i32 = 7;
 
 /// MAC address of the device of [`Programs::on_device`]; the loopback device has none.
 pub(crate) const DEVICE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -66,7 +71,7 @@ pub(crate) struct Programs {
 
 impl Programs {
     pub(crate) fn load() -> Self {
-        Self::with_flows(1024)
+        Self::with_flows(4096)
     }
 
     /// With room for `flows` flow entries.
@@ -76,6 +81,7 @@ impl Programs {
             .map_max_entries(map::SERVICES, 1024)
             .map_max_entries(map::COUNTERS, 1024)
             .map_max_entries(map::FLOWS, flows)
+            .map_max_entries(map::AFFINITY, 4096)
             .load(OBJECT)
             .expect("load the BPF object (needs root)");
         for name in ["kp_ingress", "kp_egress", "kp_ingress_l3", "kp_egress_l3"] {
@@ -147,12 +153,56 @@ impl Programs {
     /// Publishes a backend set. `L` before an address: the endpoint is on this node.
     /// Runs start at 16 * index, so a test's set holds at most 16 backends.
     pub(crate) fn service(&mut self, index: u32, backends: &[&str]) {
-        let slots: Vec<Slot> = backends.iter().map(|text| slot(text)).collect();
+        assert!(backends.len() <= 16);
+        self.service_at(index, 16 * index, backends);
+    }
+
+    /// As [`Self::service`], with the run's first slot.
+    pub(crate) fn service_at(&mut self, index: u32, first: u32, backends: &[&str]) {
+        let mut slots: Vec<Slot> = backends.iter().map(|text| slot(text)).collect();
+        slots.sort_by_key(Slot::order);
         let mut array = self.array::<Slot>(map::SLOTS);
-        for (i, slot) in (16 * index..).zip(&slots) {
+        for (i, slot) in (first..).zip(&slots) {
             array.set(i, *slot, 0).unwrap();
         }
-        self.publish(index, 16 * index, slots.len());
+        self.publish(index, first, slots.len());
+    }
+
+    /// Sets the session affinity timeout of a set; 0 switches affinity off.
+    pub(crate) fn affinity(&mut self, index: u32, seconds: u32) {
+        let mut array = self.array::<Service>(map::SERVICES);
+        let entry = Service { affinity_seconds: seconds, ..array.get(&index, 0).unwrap() };
+        array.set(index, entry, 0).unwrap();
+    }
+
+    /// Makes every remembered client older.
+    pub(crate) fn age_clients(&mut self, seconds: u64) {
+        let mut clients = self.hash::<AffinityKey, AffinityValue>(map::AFFINITY);
+        let all: Vec<_> = clients.iter().map(Result::unwrap).collect();
+        for (key, mut value) in all {
+            value.last = value.last.saturating_sub(seconds * 1_000_000_000);
+            clients.insert(key, value, 0).unwrap();
+        }
+    }
+
+    /// Number of remembered clients.
+    pub(crate) fn clients(&mut self) -> usize {
+        self.hash::<AffinityKey, AffinityValue>(map::AFFINITY).iter().count()
+    }
+
+    /// Adds a source range of a service port, by one of its service indices.
+    pub(crate) fn range(&mut self, index: u32, base: &str, len: u8) {
+        let key = range_key(index, base, len);
+        self.ranges().insert(&key, 0, 0).unwrap();
+    }
+
+    pub(crate) fn remove_range(&mut self, index: u32, base: &str, len: u8) {
+        let key = range_key(index, base, len);
+        self.ranges().remove(&key).unwrap();
+    }
+
+    fn ranges(&mut self) -> LpmTrie<&mut MapData, RangeData, u32> {
+        LpmTrie::try_from(self.ebpf.map_mut(map::RANGES).unwrap()).unwrap()
     }
 
     /// Publishes an empty set.
@@ -168,8 +218,8 @@ impl Programs {
             count: u16::try_from(count).unwrap(),
             generation: old.generation.wrapping_add(1),
         };
-        let entry =
-            Service { word: word.pack(), flags: service_flags::IN_USE, affinity_seconds: 0 };
+        let affinity_seconds = array.get(&index, 0).unwrap().affinity_seconds;
+        let entry = Service { word: word.pack(), flags: service_flags::IN_USE, affinity_seconds };
         array.set(index, entry, 0).unwrap();
     }
 
@@ -263,13 +313,19 @@ impl Programs {
     }
 }
 
+fn range_key(index: u32, base: &str, len: u8) -> Key<RangeData> {
+    let base: IpAddr = base.parse().unwrap();
+    let data = RangeData { service_port: service_port_id(index), addr: base.into() };
+    Key::new(ranges::prefix_len(&base, len), data)
+}
+
 fn slot(text: &str) -> Slot {
     let (local, at) = match text.strip_prefix('L') {
         Some(rest) => (slot_flags::LOCAL, rest),
         None => (0, text),
     };
     let at: SocketAddr = at.parse().unwrap();
-    Slot { addr: at.ip().into(), port: Port::new(at.port()), flags: local, pad: 0 }
+    Slot { addr: at.ip().into(), port: Port::new(at.port()), flags: local, extra: 0 }
 }
 
 /// TCP flags of a test packet.

@@ -10,12 +10,12 @@ use kproxy_common::{
 
 use crate::harness::{NEXT, Programs, SHOT, Tcp, ends, tcp, udp};
 
-const CLUSTER: u32 = 2;
-const LOCAL: u32 = 3;
+pub(crate) const CLUSTER: u32 = 2;
+pub(crate) const LOCAL: u32 = 3;
 
 /// Node 192.0.2.1 / 2001:db8::1 with NodePort 30080 and a ClusterIP; `CLUSTER` and `LOCAL` are the
 /// sets of the service port.
-fn programs(backends: &[&str]) -> Programs {
+pub(crate) fn programs(backends: &[&str]) -> Programs {
     let mut programs = Programs::load();
     for (proto, node) in [TCP, UDP].into_iter().flat_map(|p| [(p, "0.0.0.0"), (p, "[::]")]) {
         programs.frontend(&format!("{node}:30080"), proto, kind::NODE_PORT, CLUSTER, CLUSTER);

@@ -15,12 +15,10 @@ use kproxy_common::{
 use nix::sched::{CloneFlags, unshare};
 
 use crate::harness::{
-    DEVICE_MAC, NEXT, Programs, Ran, SHOT, Tcp, ends, icmp_about, lives, tcp, udp,
+    DEVICE_MAC, NEXT, Programs, REDIRECT, Ran, SHOT, Tcp, ends, icmp_about, lives, tcp, udp,
 };
 
 const SERVICE: u32 = 2;
-/// TC_ACT_REDIRECT.
-const REDIRECT: i32 = 7;
 
 struct Family {
     client: &'static str,

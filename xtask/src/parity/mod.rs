@@ -1,21 +1,35 @@
 //! `cargo xtask parity`: the same cases on kproxy and on the real kube-proxy.
 //!
 //! Both see the same objects of the same API server in the same lab. What kproxy shows must be what
-//! kube-proxy shows, or a difference that `docs/improvements.md` explains.
+//! kube-proxy shows, or a difference that `docs/improvements.md` explains. Everything about the
+//! cases is data in `cases/`: [`read`] reads it, [`stage`] plays it, [`look`] and [`seen`] put what
+//! is seen into words, [`report`] and [`page`] compare.
 
 mod case;
+mod check;
+mod ids;
 mod improvements;
-mod play;
+mod look;
+mod names;
+mod objects;
+mod page;
+mod read;
 mod report;
 mod seen;
+mod settings;
+mod stage;
+mod step;
+mod world;
+
+use std::{collections::BTreeMap, fs};
 
 use anyhow::{Context as _, Result, bail};
-use kproxy_lab::{Lab, Mode, ProxyKind, Source};
 
-use crate::{prepare, say, setup::Scope};
-use case::Case;
-use play::{Stage, Who};
-use report::Row;
+use crate::{prepare, say, setup::Scope, workspace};
+use case::{Case, Who};
+pub(crate) use check::check;
+use report::{Played, Row};
+use world::Sights;
 
 /// Options of `cargo xtask parity`.
 #[derive(clap::Args, Debug)]
@@ -23,11 +37,14 @@ pub(crate) struct Options {
     /// Print the results as JSON and nothing else to standard output.
     #[arg(long)]
     json: bool,
+    /// Write docs/parity.md from the results.
+    #[arg(long, conflicts_with = "id")]
+    write_docs: bool,
     /// Install nothing; report what is missing and stop.
     #[arg(long)]
     no_install: bool,
-    /// Play only these cases.
-    case: Vec<String>,
+    /// Play only the cases of these ids, or of these areas (`VER`).
+    id: Vec<String>,
 }
 
 /// Plays the cases and compares.
@@ -35,59 +52,85 @@ pub(crate) struct Options {
 /// # Errors
 /// When the lab cannot be made, or a difference is not a documented improvement.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let all = case::all()?;
-    let without = case::ids_without_case(&all);
+    let (ids, all, settings) = (ids::read()?, read::all()?, settings::read()?);
+    ids::check(&ids, &all)?;
+    let without = ids::without_case(&ids, &all);
     let improvements = improvements::read()?;
-    let cases: Vec<&Case> = all
-        .iter()
-        .filter(|case| options.case.is_empty() || options.case.contains(&case.id))
-        .collect();
+    let wanted = |id: &str| {
+        let area = id.split('-').next();
+        let named = |name: &String| name == id || Some(name.as_str()) == area;
+        options.id.is_empty() || options.id.iter().any(named)
+    };
+    let cases: Vec<&Case> = all.iter().filter(|case| case.ids().any(wanted)).collect();
     if cases.is_empty() {
-        bail!("no case is called {}", options.case.join(" or "));
+        bail!("no case is for {}", options.id.join(" or "));
     }
     prepare::programs(options.no_install, Scope::All)?;
     kproxy_lab::clean_on_signals()?;
 
-    say::heading("Making two nodes, a client and an API server");
-    let lab = Lab::builder().nodes(2).pods(&["a", "b"]).build()?;
-    lab.start_control_plane()?;
-    let kproxy = play(&lab, Who::Kproxy, &cases)?;
-    let kube_proxy = play(&lab, Who::KubeProxy, &cases)?;
-
-    let rows: Vec<Row> = cases
+    let played = play(&cases, &settings)?;
+    let rows: Vec<Row> = ids
         .iter()
-        .zip(kproxy.into_iter().zip(kube_proxy))
-        .map(|(case, (ours, theirs))| Row::new(case, ours, theirs, &improvements))
+        .filter(|id| wanted(&id.id))
+        .filter_map(|id| {
+            let case = ids::case_of(&id.id, &all)?;
+            let played = played.get(case.id.as_str())?;
+            Some(Row::new(id, case, played, &improvements))
+        })
         .collect();
     if options.json {
         println!("{}", report::json(&rows, &without).context("write the results")?);
     } else {
         print!("{}", report::table(&rows, without.len()));
     }
-    let differing: Vec<&str> = rows.iter().filter(|row| row.differs()).map(Row::id).collect();
+    if options.write_docs {
+        let path = workspace::root().join(page::PATH);
+        fs::write(&path, page::of_rows(&rows, &ids))
+            .with_context(|| format!("write {}", path.display()))?;
+    }
+    let differing: Vec<&str> =
+        rows.iter().filter(|row| row.differs()).map(|row| row.id.as_str()).collect();
     if !differing.is_empty() {
         bail!("differences that docs/improvements.md does not explain: {}", differing.join(", "));
     }
     Ok(())
 }
 
-/// Plays all cases on one proxy; what was seen, case by case.
-fn play(lab: &Lab, who: Who, cases: &[&Case]) -> Result<Vec<Vec<play::Sight>>> {
-    let kind = match who {
-        Who::Kproxy => ProxyKind::Kproxy(Source::Api),
-        Who::KubeProxy => ProxyKind::KubeProxy(Mode::Nftables),
-    };
-    say::heading(format!("{} cases on {who}", cases.len()));
-    let proxies = lab.start_proxies(kind)?;
-    let mut all = Vec::new();
+/// Plays the cases on every proxy, those of the same settings together; what was seen, by case.
+fn play<'a>(cases: &[&'a Case], settings: &settings::All) -> Result<BTreeMap<&'a str, Played>> {
+    say::heading("Making two nodes, a client and an API server");
+    let lab = world::make_lab()?;
+    let mut played = BTreeMap::<&str, Played>::new();
+    for (name, with) in settings {
+        for who in [Who::Kproxy, Who::Nftables, Who::Iptables] {
+            let is_played = |case: &&&Case| {
+                case.settings == *name && (who != Who::Iptables || case.is_for_iptables())
+            };
+            let group: Vec<&Case> = cases.iter().filter(is_played).copied().collect();
+            if group.is_empty() {
+                continue;
+            }
+            say::heading(format!("{} cases on {who}, settings: {name}", group.len()));
+            let sights = world::play(&lab, who, with, &group)?;
+            file(&mut played, cases, who, sights);
+        }
+    }
+    Ok(played)
+}
+
+fn file<'a>(
+    played: &mut BTreeMap<&'a str, Played>,
+    cases: &[&'a Case],
+    who: Who,
+    mut sights: Sights,
+) {
     for case in cases {
-        let sights = Stage::new(lab, who)?.play(case).with_context(|| case.id.clone())?;
-        let good = sights.iter().filter(|sight| sight.is_expected()).count();
-        say::line(format!("{:<7} {good} of {} as expected", case.id, sights.len()));
-        all.push(sights);
+        let Some(seen) = sights.remove(&case.id) else { continue };
+        let entry = played.entry(&case.id).or_default();
+        match who {
+            Who::Kproxy => entry.kproxy = seen,
+            Who::Nftables => entry.nftables = seen,
+            Who::Iptables => entry.iptables = seen,
+        }
     }
-    for proxy in proxies {
-        proxy.remove()?;
-    }
-    Ok(all)
 }

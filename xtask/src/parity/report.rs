@@ -1,20 +1,24 @@
-//! The results: as a table and as JSON.
+//! The results: as a table and as JSON, one row an id.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde::Serialize;
 
-use super::{case::Case, play::Sight};
+use super::{
+    case::Case,
+    ids::{Id, WithoutCase},
+    look::Sight,
+};
 
-/// How kproxy compares on one case.
+/// How kproxy compares on one id.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Verdict {
+pub(super) enum Verdict {
     /// As kube-proxy.
     Same,
     /// A documented improvement.
     Better,
-    /// Another difference, or neither showed what is expected.
+    /// Another difference, or one of the proxies did not show what is expected.
     Differs,
 }
 
@@ -28,14 +32,38 @@ impl Verdict {
     }
 }
 
-/// One case on both proxies.
+/// What the proxies showed in one case.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Played {
+    /// kproxy.
+    pub(super) kproxy: Vec<Sight>,
+    /// kube-proxy, nftables mode.
+    pub(super) nftables: Vec<Sight>,
+    /// kube-proxy, iptables mode, where the case is for it.
+    pub(super) iptables: Vec<Sight>,
+}
+
+impl Played {
+    /// What is for one id of the case, and what went wrong altogether.
+    fn only(&self, id: &str, case: &Case) -> Self {
+        let wanted = |sight: &&Sight| sight.is_failure() || case.is_for(id, &sight.ids);
+        let of = |sights: &[Sight]| sights.iter().filter(wanted).cloned().collect();
+        Self {
+            kproxy: of(&self.kproxy),
+            nftables: of(&self.nftables),
+            iptables: of(&self.iptables),
+        }
+    }
+}
+
+/// One id on all proxies.
 #[derive(Debug)]
 pub(super) struct Row {
-    id: String,
-    name: String,
-    kproxy: Vec<Sight>,
-    kube_proxy: Vec<Sight>,
-    verdict: Verdict,
+    pub(super) id: String,
+    pub(super) is: String,
+    case: String,
+    played: Played,
+    pub(super) verdict: Verdict,
     why: String,
 }
 
@@ -48,25 +76,34 @@ struct JsonRow<'a> {
     kube_proxy: String,
     verdict: Verdict,
     why: &'a str,
+    /// The case that shows it: cases are called after the first of their ids.
+    case: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kube_proxy_iptables: Option<String>,
 }
 
 #[derive(Serialize)]
 struct JsonReport<'a> {
     cases: Vec<JsonRow<'a>>,
-    ids_without_case: &'a [&'a str],
+    ids_without_case: &'a [WithoutCase<'a>],
 }
 
 impl Row {
     /// Compares what was seen.
     pub(super) fn new(
+        id: &Id,
         case: &Case,
-        kproxy: Vec<Sight>,
-        kube_proxy: Vec<Sight>,
+        played: &Played,
         improvements: &BTreeMap<String, String>,
     ) -> Self {
+        let played = played.only(&id.id, case);
+        let documented = improvements.contains_key(&id.id);
         let (mut verdict, mut reasons) = (Verdict::Same, Vec::new());
-        for (ours, theirs) in kproxy.iter().zip(&kube_proxy) {
-            let found = compare(ours, theirs, improvements.contains_key(&case.id));
+        let missing = Sight::failure("the same step", "not reached");
+        for index in 0..played.kproxy.len().max(played.nftables.len()) {
+            let ours = played.kproxy.get(index).unwrap_or(&missing);
+            let theirs = played.nftables.get(index).unwrap_or(&missing);
+            let found = compare(ours, theirs, documented);
             verdict = verdict.max(found);
             if found == Verdict::Differs {
                 reasons.push(format!(
@@ -75,17 +112,20 @@ impl Row {
                 ));
             }
         }
+        for sight in played.iptables.iter().filter(|sight| !sight.is_expected()) {
+            verdict = Verdict::Differs;
+            reasons.push(format!(
+                "{}: expected {}; kube-proxy's iptables mode showed {}",
+                sight.probe, sight.expected, sight.seen
+            ));
+        }
         let why = match verdict {
             Verdict::Same => String::new(),
-            Verdict::Better => improvements.get(&case.id).cloned().unwrap_or_default(),
+            Verdict::Better => improvements.get(&id.id).cloned().unwrap_or_default(),
             Verdict::Differs => reasons.join("; "),
         };
-        Self { id: case.id.clone(), name: case.name.clone(), kproxy, kube_proxy, verdict, why }
-    }
-
-    /// The case's id.
-    pub(super) fn id(&self) -> &str {
-        &self.id
+        let (id, is, case) = (id.id.clone(), id.is.clone(), case.id.clone());
+        Self { id, is, case, played, verdict, why }
     }
 
     /// kproxy shows a difference that no page explains.
@@ -95,21 +135,22 @@ impl Row {
 }
 
 fn compare(ours: &Sight, theirs: &Sight, documented: bool) -> Verdict {
-    if !ours.is_expected() {
+    // kube-proxy must have shown what this project says that it shows.
+    if !ours.is_expected() || !theirs.is_expected() {
         return Verdict::Differs;
     }
-    if ours.seen == theirs.seen {
-        return Verdict::Same;
+    match (ours.seen == theirs.seen, documented) {
+        (true, _) => Verdict::Same,
+        (false, true) => Verdict::Better,
+        (false, false) => Verdict::Differs,
     }
-    // kube-proxy must have shown what this project says that it shows.
-    if documented && theirs.is_expected() { Verdict::Better } else { Verdict::Differs }
 }
 
 /// The rows as JSON.
 ///
 /// # Errors
 /// Never in practice: the rows hold only text.
-pub(super) fn json(rows: &[Row], ids_without_case: &[&str]) -> serde_json::Result<String> {
+pub(super) fn json(rows: &[Row], without: &[WithoutCase<'_>]) -> serde_json::Result<String> {
     let words = |sights: &[Sight]| {
         let words = sights.iter().map(|sight| format!("{}: {}", sight.probe, sight.seen));
         words.collect::<Vec<_>>().join("; ")
@@ -118,42 +159,47 @@ pub(super) fn json(rows: &[Row], ids_without_case: &[&str]) -> serde_json::Resul
         .iter()
         .map(|row| JsonRow {
             id: &row.id,
-            name: &row.name,
-            kproxy: words(&row.kproxy),
-            kube_proxy: words(&row.kube_proxy),
+            name: &row.is,
+            kproxy: words(&row.played.kproxy),
+            kube_proxy: words(&row.played.nftables),
             verdict: row.verdict,
             why: &row.why,
+            case: &row.case,
+            kube_proxy_iptables: (!row.played.iptables.is_empty())
+                .then(|| words(&row.played.iptables)),
         })
         .collect();
-    serde_json::to_string_pretty(&JsonReport { cases, ids_without_case })
+    serde_json::to_string_pretty(&JsonReport { cases, ids_without_case: without })
 }
 
-/// The rows as a table: probes that show the same are counted, the others shown.
-pub(super) fn table(rows: &[Row], ids_without_case: usize) -> String {
+/// The rows as a table: looks that show the same are counted, the others shown.
+pub(super) fn table(rows: &[Row], without: usize) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     let mut line = |arguments: std::fmt::Arguments<'_>| {
         let _infallible = writeln!(text, "{arguments}");
     };
-    line(format_args!("{:<8} {:<8} {:>6}  BEHAVIOUR", "ID", "VERDICT", "PROBES"));
+    line(format_args!("{:<8} {:<8} {:>6}  BEHAVIOUR", "ID", "VERDICT", "LOOKS"));
     for row in rows {
         let (id, verdict) = (&row.id, row.verdict.name());
-        line(format_args!("{id:<8} {verdict:<8} {:>6}  {}", row.kproxy.len(), row.name));
-        for (ours, theirs) in row.kproxy.iter().zip(&row.kube_proxy) {
+        line(format_args!("{id:<8} {verdict:<8} {:>6}  {}", row.played.kproxy.len(), row.is));
+        for (ours, theirs) in row.played.kproxy.iter().zip(&row.played.nftables) {
             if ours.seen == theirs.seen && ours.is_expected() {
                 continue;
             }
             line(format_args!("{:>26}{}", "", ours.probe));
             line(format_args!("{:>28}kproxy      {}", "", ours.seen));
             line(format_args!("{:>28}kube-proxy  {}", "", theirs.seen));
-            if !ours.is_expected() {
-                line(format_args!("{:>28}expected    {}", "", ours.expected));
+            for sight in [ours, theirs] {
+                if !sight.is_expected() {
+                    line(format_args!("{:>28}expected    {}", "", sight.expected));
+                }
             }
         }
     }
     let count = |verdict| rows.iter().filter(|row| row.verdict == verdict).count();
     line(format_args!(
-        "\n{} cases: {} same, {} better, {} different; {ids_without_case} ids without a case",
+        "\n{} ids with a case: {} same, {} better, {} different; {without} without",
         rows.len(),
         count(Verdict::Same),
         count(Verdict::Better),
@@ -165,19 +211,29 @@ pub(super) fn table(rows: &[Row], ids_without_case: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parity::read;
 
     fn sight(expected: &str, seen: &str) -> Sight {
-        Sight { probe: "p".into(), expected: expected.into(), seen: seen.into() }
+        let (probe, ids) = ("p".into(), Vec::new());
+        Sight { probe, ids, expected: expected.into(), seen: seen.into() }
     }
 
     fn case() -> Case {
-        Case { id: "VER-05".into(), name: "n".into(), covers: vec![], steps: vec![] }
+        let text = "case: VER-05\ncovers: [VER-12]\n---\nprobe: p\nfrom: []\nto: []\nsee: s\n---\n\
+                    probe: p\nids: [VER-12]\nfrom: []\nto: []\nsee: s\n";
+        read::parse(text).unwrap().remove(0)
+    }
+
+    fn row(id: &str, played: &Played, documented: bool) -> Row {
+        let improvements = BTreeMap::from([("VER-05".to_owned(), "because".to_owned())]);
+        let improvements = if documented { improvements } else { BTreeMap::new() };
+        let id = Id { id: id.into(), is: "n".into(), reason: None, shown_by: None };
+        Row::new(&id, &case(), played, &improvements)
     }
 
     fn verdict(ours: Sight, theirs: Sight, documented: bool) -> Verdict {
-        let improvements = BTreeMap::from([("VER-05".to_owned(), "because".to_owned())]);
-        let improvements = if documented { improvements } else { BTreeMap::new() };
-        Row::new(&case(), vec![ours], vec![theirs], &improvements).verdict
+        let played = Played { kproxy: vec![ours], nftables: vec![theirs], iptables: Vec::new() };
+        row("VER-05", &played, documented).verdict
     }
 
     #[test]
@@ -193,15 +249,37 @@ mod tests {
         let broken = || sight("a", "dropped");
         assert_eq!(verdict(broken(), broken(), true), Verdict::Differs);
         assert_eq!(verdict(sight("a", "a"), sight("a", "a"), false), Verdict::Same);
+        assert_eq!(verdict(sight("a", "a"), sight("b", "a"), false), Verdict::Differs);
+    }
+
+    #[test]
+    fn a_step_that_one_side_did_not_reach_differs() {
+        let played = Played { nftables: vec![sight("a", "a")], ..Played::default() };
+        assert!(row("VER-05", &played, false).differs());
+    }
+
+    #[test]
+    fn an_id_is_judged_by_the_looks_that_are_for_it() {
+        let mut bad = sight("a", "b");
+        bad.ids = vec!["VER-12".to_owned()];
+        let sights = vec![sight("a", "a"), bad];
+        let played = Played { kproxy: sights.clone(), nftables: sights, iptables: Vec::new() };
+        assert!(!row("VER-05", &played, false).differs());
+        assert!(row("VER-12", &played, false).differs());
     }
 
     #[test]
     fn json_has_the_agreed_keys() {
-        let row = Row::new(&case(), vec![sight("a", "a")], vec![sight("a", "a")], &BTreeMap::new());
-        let text = json(&[row], &["AFF-01"]).unwrap();
+        let played = Played {
+            kproxy: vec![sight("a", "a")],
+            nftables: vec![sight("a", "a")],
+            iptables: Vec::new(),
+        };
+        let without = WithoutCase { id: "CT-11", reason: "cost", shown_by: None };
+        let text = json(&[row("VER-05", &played, false)], &[without]).unwrap();
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["cases"][0]["verdict"], "same");
         assert_eq!(value["cases"][0]["kube_proxy"], "p: a");
-        assert_eq!(value["ids_without_case"][0], "AFF-01");
+        assert_eq!(value["ids_without_case"][0]["reason"], "cost");
     }
 }

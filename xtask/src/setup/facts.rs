@@ -15,26 +15,27 @@ pub(crate) struct Program {
     pub(crate) package: &'static str,
     /// What kproxy's lab does with it.
     pub(crate) why: &'static str,
-    /// Labs without an API server do without it.
-    pub(crate) only_with_api_server: bool,
+    /// Tests and comparisons need it; kproxy on labs without an API server does not.
+    pub(crate) only_for_tests: bool,
 }
 
 const fn program(name: &'static str, package: &'static str, why: &'static str) -> Program {
-    Program { name, package, why, only_with_api_server: false }
+    Program { name, package, why, only_for_tests: false }
 }
 
 /// Programs that the lab runs.
-pub(crate) const PROGRAMS: [Program; 5] = [
+pub(crate) const PROGRAMS: [Program; 6] = [
     program("ip", "iproute2", "makes network namespaces and links"),
     program("nsenter", "util-linux", "runs programs in namespaces"),
     program("nft", "nftables", "kproxy's masquerade rule"),
     Program {
-        only_with_api_server: true,
+        only_for_tests: true,
         ..program("iptables-restore", "iptables", "kube-proxy's iptables mode")
     },
+    Program { only_for_tests: true, ..program("etcd", "etcd-server", "the API server's store") },
     Program {
-        only_with_api_server: true,
-        ..program("etcd", "etcd-server", "the API server's store")
+        only_for_tests: true,
+        ..program("nginx", "nginx", "a reverse proxy in front of Services")
     },
 ];
 
@@ -70,7 +71,7 @@ pub(crate) struct Facts {
     pub(crate) go: Option<(u32, u32)>,
     /// The newer Go in the cache.
     pub(crate) cached_go: bool,
-    /// kube-apiserver and kube-proxy are built.
+    /// kube-apiserver, kube-proxy and CoreDNS are built.
     pub(crate) kubernetes: bool,
 }
 
@@ -92,7 +93,7 @@ impl Facts {
             missing: (0..PROGRAMS.len()).filter(|&i| !on_path(PROGRAMS[i].name)).collect(),
             go: go_version(),
             cached_go: super::go::is_cached(),
-            kubernetes: super::kubernetes::is_built(),
+            kubernetes: kproxy_lab::kubernetes::not_built().is_empty(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A Go that can build kube-apiserver and kube-proxy.
+//! A Go that can build the programs of Kubernetes.
 //!
 //! Any Go from 1.21 on fetches the release that a module asks for. An older one (Debian 12 has
 //! 1.19) can at least fetch that release as the module `golang.org/toolchain`, which is how newer

@@ -10,10 +10,10 @@
 mod apt;
 mod facts;
 mod go;
-mod kubernetes;
 mod plan;
 
 use anyhow::{Result, bail};
+use kproxy_lab::kubernetes;
 
 use crate::{run, say};
 use facts::Facts;
@@ -77,16 +77,18 @@ pub(crate) fn ensure(no_install: bool, scope: Scope) -> Result<()> {
     install(no_install, scope)
 }
 
-/// Builds kube-apiserver and kube-proxy unless they are there.
+/// Builds the programs of Kubernetes that are not there.
 fn programs_of_kubernetes(no_install: bool, scope: Scope) -> Result<()> {
-    if scope == Scope::Manifests || kubernetes::is_built() {
+    let missing = kubernetes::not_built();
+    if scope == Scope::Manifests || missing.is_empty() {
         return Ok(());
     }
+    let missing = missing.join(", ");
     if no_install {
-        bail!("kube-apiserver and kube-proxy are not built; run `cargo xtask setup`");
+        bail!("not built: {missing}; run `cargo xtask setup`");
     }
-    say::heading("Building kube-apiserver and kube-proxy (once, about 8 minutes)");
-    kubernetes::build()
+    say::heading(format!("Building {missing} (once, about 10 minutes for all)"));
+    kubernetes::build_all()
 }
 
 /// The plan; refreshes the distribution's package lists first if they offer nothing.

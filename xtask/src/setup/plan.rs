@@ -97,7 +97,11 @@ pub(crate) fn plan(facts: &Facts, scope: Scope) -> Plan {
     if !packages.is_empty() {
         let mut words = vec!["install", "-y", "-q", "--no-install-recommends"];
         words.extend(packages.iter().map(String::as_str));
-        let install = Action::new("apt-get", &words).env("DEBIAN_FRONTEND", "noninteractive");
+        // The lab starts its own: no service of a package is to run on the machine.
+        let install = Action::new("apt-get", &words)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .env("SYSTEMD_OFFLINE", "1")
+            .env("RUNLEVEL", "1");
         let count = packages.len();
         plan.steps.insert(
             0,
@@ -230,7 +234,7 @@ fn from_release(tools: &str) -> Vec<Action> {
 }
 
 fn programs(facts: &Facts, scope: Scope, plan: &mut Plan, packages: &mut BTreeSet<String>) {
-    let wanted = |index: &usize| scope == Scope::All || !PROGRAMS[*index].only_with_api_server;
+    let wanted = |index: &usize| scope == Scope::All || !PROGRAMS[*index].only_for_tests;
     let found: Vec<_> = (0..PROGRAMS.len())
         .filter(|index| !facts.missing.contains(index))
         .filter(wanted)
@@ -254,7 +258,8 @@ fn programs(facts: &Facts, scope: Scope, plan: &mut Plan, packages: &mut BTreeSe
 /// Go, unless what it would build is built.
 fn go(facts: &Facts, plan: &mut Plan, packages: &mut BTreeSet<String>) -> Option<Step> {
     if facts.kubernetes {
-        plan.present.push(("Kubernetes", "kube-apiserver and kube-proxy are built".into()));
+        plan.present
+            .push(("Kubernetes", "kube-apiserver, kube-proxy and CoreDNS are built".into()));
         return None;
     }
     match facts.go {
@@ -272,7 +277,8 @@ fn go(facts: &Facts, plan: &mut Plan, packages: &mut BTreeSet<String>) -> Option
         }
         None => {
             plan.impossible.push(
-                "Go (builds kube-apiserver and kube-proxy); install it from https://go.dev/dl"
+                "Go (builds kube-apiserver, kube-proxy and CoreDNS); install it from \
+                 https://go.dev/dl"
                     .into(),
             );
             return None;
@@ -280,7 +286,7 @@ fn go(facts: &Facts, plan: &mut Plan, packages: &mut BTreeSet<String>) -> Option
     }
     Some(Step {
         what: "a newer Go".into(),
-        why: "builds kube-apiserver and kube-proxy",
+        why: "builds kube-apiserver, kube-proxy and CoreDNS",
         commands: go::fetch(),
         root: false,
         slow: None,

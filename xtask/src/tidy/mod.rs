@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{say, workspace};
+use crate::{parity, say, workspace};
 use source::Source;
 
 /// Folders that hold Rust sources.
@@ -39,6 +39,7 @@ pub(crate) fn run() -> Result<()> {
         findings.extend(rules::check(&Source::new(&path.to_string_lossy(), &text)));
     }
     findings.extend(deploy::check(&root)?);
+    findings.extend(parity::check(&root, &files)?);
     for finding in &findings {
         say::line(finding);
     }

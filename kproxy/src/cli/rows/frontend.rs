@@ -7,7 +7,9 @@ use serde::Serialize;
 use super::{Row, backends, endpoint, name_cell, protocol};
 use crate::cli::render::Tone;
 use crate::cli::render::table::{Cell, Column, Give};
-use crate::dataplane::read::{FrontendRow, ServiceRow, SetRow, kind_name, scope_name};
+use crate::dataplane::read::{
+    FrontendRow, ServiceRow, SetRow, kind_name, scope_name, sources_name,
+};
 use crate::plan::Scope;
 
 /// A frontend and the sets that it leads to.
@@ -86,6 +88,7 @@ impl Row for Frontend {
         Column::new("BACKENDS", Self::backends).narrow(),
         Column::new("INSIDE", |f: &Self| target(f.row.internal, f.internal_set)).wide(),
         Column::new("OUTSIDE", |f: &Self| target(f.row.external, f.external_set)).wide(),
+        Column::new("SOURCES", |f: &Self| Cell::new(sources_name(f.row.sources))).wide(),
         Column::new("ID", |f: &Self| Cell::new(f.row.id)).number().wide(),
     ];
 }

@@ -4,6 +4,7 @@
 //! The JSON keys are promised in `docs/cli.md`: more may be added, none is renamed.
 
 pub mod address;
+pub mod affinity;
 pub mod backend;
 pub mod counter;
 pub mod flow;

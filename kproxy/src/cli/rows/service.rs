@@ -76,6 +76,11 @@ impl Row for Service {
         })
         .number()
         .wide(),
+        Column::new("SOURCES", |s: &Self| {
+            let ranges = &s.row.source_ranges;
+            if ranges.is_empty() { nothing() } else { Cell::new(ranges.join(",")) }
+        })
+        .wide(),
         Column::new("ID", |s: &Self| Cell::new(s.row.id)).number().wide(),
         Column::new("SLOTS", |s: &Self| run(&s.row.cluster)).wide(),
         Column::new("LOCAL-SLOTS", |s: &Self| s.row.local.as_ref().map_or_else(nothing, run))

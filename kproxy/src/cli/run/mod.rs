@@ -3,6 +3,7 @@
 mod netfilter;
 mod sink;
 mod snat;
+mod sockets;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -26,6 +27,8 @@ use super::{Exit, daemon};
 use crate::control;
 use crate::dataplane;
 use crate::node::{netns, watch as node_watch};
+use crate::plan::{Family, NodePortAddresses};
+use crate::server;
 use crate::source::{self, Event};
 
 /// Events on their way from the source: a burst fits, a flood waits.
@@ -50,6 +53,8 @@ async fn serve(args: RunArgs) -> Result<Exit> {
         kubeconfig,
         hostname_override,
         cluster_cidr,
+        nodeport_addresses,
+        bind_address,
         cgroup_root,
         devices,
         snat,
@@ -58,6 +63,8 @@ async fn serve(args: RunArgs) -> Result<Exit> {
         max_slots,
         max_frontends,
         max_flows,
+        max_affinity,
+        max_ranges,
         pins,
         run_dir,
     } = args;
@@ -74,6 +81,8 @@ async fn serve(args: RunArgs) -> Result<Exit> {
         max_slots: max_slots.0,
         max_frontends: max_frontends.0,
         max_flows: max_flows.0,
+        max_affinity: max_affinity.0,
+        max_ranges: max_ranges.0,
     };
     let mut dataplane = dataplane::Dataplane::open(&settings)?;
     let (sender, events) = mpsc::channel(EVENTS);
@@ -95,8 +104,12 @@ async fn serve(args: RunArgs) -> Result<Exit> {
     let (table, table_needed) = watch::channel(dataplane.needs_netfilter());
     tokio::spawn(Table::start(table_needed, &sender).keep(sender.clone()));
     let sink = KernelSink::new(dataplane, state, snat, table, sender.clone());
-    let feeding = feed(manifests, kubeconfig, node_name.clone(), sender, shutdown.clone());
-    let settings = control::Settings::new(node_name, &run_dir);
+    let mut settings = control::Settings::new(node_name.as_str(), &run_dir);
+    warn_of_open_family(&nodeport_addresses.0);
+    settings.node_port_addresses = nodeport_addresses.0;
+    settings.bind_address = Some(bind_address).filter(|ip| !ip.is_unspecified());
+    tokio::spawn(server::health_check::serve(settings.state.subscribe(), sender.clone()));
+    let feeding = feed(manifests, kubeconfig, node_name, sender, shutdown.clone());
     let result = tokio::select! {
         result = control::run(settings, events, sink, addresses, shutdown.clone()) => result,
         result = feeding => result,
@@ -135,6 +148,19 @@ fn ranges(cidrs: &ClusterCidrs) -> [Range; 2] {
     let v4 = cidrs.v4.map(|net| Range::new(IpAddr::V4(net.network()), net.prefix_len()));
     let v6 = cidrs.v6.map(|net| Range::new(IpAddr::V6(net.network()), net.prefix_len()));
     [v4.unwrap_or_default(), v6.unwrap_or_default()]
+}
+
+/// Ranges of one family only are taken for a mistake more often than not (NP-02).
+fn warn_of_open_family(addresses: &NodePortAddresses) {
+    let NodePortAddresses::Ranges(_) = addresses else { return };
+    for family in [Family::V4, Family::V6] {
+        if addresses.takes_all(family) {
+            warn!(
+                "--nodeport-addresses leaves NodePorts open on every IPv{} address",
+                family.number()
+            );
+        }
+    }
 }
 
 /// The node's addresses on a channel of their own.

@@ -1,15 +1,17 @@
 //! The kernel's data path as the control loop's sink, and what must be done beside the loop:
-//! following devices and sweeping flows.
+//! following devices, sweeping flows and closing sockets.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use ipnet::IpNet;
+use tokio::sync::{Notify, mpsc, watch};
 use tracing::{debug, warn};
 
 use super::snat::SourceNat;
+use super::sockets;
 use crate::control::DataplaneSink;
 use crate::dataplane::{Dataplane, Report};
 use crate::model::Problem;
@@ -30,6 +32,8 @@ pub(super) struct KernelSink {
     snat: SourceNat,
     table: Arc<watch::Sender<Option<bool>>>,
     events: mpsc::Sender<Event>,
+    /// Wakes the task that closes sockets of backends that are gone.
+    stale: Arc<Notify>,
 }
 
 impl KernelSink {
@@ -43,7 +47,8 @@ impl KernelSink {
         events: mpsc::Sender<Event>,
     ) -> Self {
         let dataplane = Arc::new(Mutex::new(dataplane));
-        Self { dataplane, node, snat, table: Arc::new(table), events }
+        let stale = Arc::new(Notify::new());
+        Self { dataplane, node, snat, table: Arc::new(table), events, stale }
     }
 
     fn dataplane(&self) -> MutexGuard<'_, Dataplane> {
@@ -52,7 +57,7 @@ impl KernelSink {
 }
 
 /// A panic elsewhere leaves the maps as they are, which is how a restart finds them too.
-fn lock(dataplane: &Mutex<Dataplane>) -> MutexGuard<'_, Dataplane> {
+pub(super) fn lock(dataplane: &Mutex<Dataplane>) -> MutexGuard<'_, Dataplane> {
     dataplane.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -60,6 +65,7 @@ impl DataplaneSink for KernelSink {
     fn reconcile(&mut self, desired: Vec<ServicePortPlan>) -> Report {
         let report = self.dataplane().reconcile(desired);
         sweep(&self.dataplane, &self.table);
+        self.stale.notify_one();
         report
     }
 
@@ -68,12 +74,17 @@ impl DataplaneSink for KernelSink {
         let report = self.dataplane().apply(changes);
         if udp {
             sweep(&self.dataplane, &self.table);
+            self.stale.notify_one();
         }
         report
     }
 
     fn set_node_addresses(&mut self, addresses: &BTreeSet<IpAddr>) -> Report {
         self.dataplane().set_node_addresses(addresses)
+    }
+
+    fn set_service_ranges(&mut self, ranges: &[IpNet]) -> Report {
+        self.dataplane().set_service_ranges(ranges)
     }
 
     fn attach(&mut self) -> anyhow::Result<()> {
@@ -89,6 +100,11 @@ impl DataplaneSink for KernelSink {
             self.events.clone(),
         ));
         tokio::spawn(sweep_always(Arc::clone(&self.dataplane), Arc::clone(&self.table)));
+        tokio::spawn(sockets::close_stale(
+            Arc::clone(&self.dataplane),
+            Arc::clone(&self.stale),
+            self.events.clone(),
+        ));
         let problems = serve(&mut self.dataplane(), &self.snat, &self.table, &node);
         if problems.is_empty() {
             return Ok(());
@@ -147,7 +163,7 @@ fn tell_need(dataplane: &mut Dataplane, table: &watch::Sender<Option<bool>>) {
 }
 
 /// Tells the control loop all problems of `origin`.
-async fn tell(events: &mpsc::Sender<Event>, origin: &str, problems: Vec<Problem>) {
+pub(super) async fn tell(events: &mpsc::Sender<Event>, origin: &str, problems: Vec<Problem>) {
     let standing = Event::Standing { origin: origin.into(), problems };
     // The loop has ended: so will this task.
     let _ended = events.send(standing).await;

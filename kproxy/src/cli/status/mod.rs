@@ -99,9 +99,11 @@ impl Fill {
         Self { usage, percent: (percent * 10.0).round() / 10.0 }
     }
 
-    /// The address filter never gets full: it only lets more addresses through to the lookup.
+    /// The address filter never gets full: it only lets more addresses through to the lookup. A
+    /// full affinity map is the usual state of one that forgets the oldest client for a new one.
     fn is_nearly_full(&self) -> bool {
-        self.percent >= NEARLY_FULL && self.usage.map != map::FILTER
+        let may_be_full = [map::FILTER, map::AFFINITY].contains(&self.usage.map);
+        self.percent >= NEARLY_FULL && !may_be_full
     }
 }
 
@@ -214,6 +216,7 @@ impl Status {
                 map::SERVICES | map::NAMES => "; raise --max-services",
                 map::SLOTS => "; raise --max-slots",
                 map::FLOWS => "; raise --max-flows",
+                map::RANGES => "; raise --max-ranges",
                 _ => "",
             };
             reasons.push(format!("map {map} holds {used} of {capacity} entries{option}"));

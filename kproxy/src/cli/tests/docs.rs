@@ -22,8 +22,8 @@ fn status() -> Status {
     let mut status = Status {
         in_order: true,
         reasons: Vec::new(),
-        version: Version { version: "0.1.0", abi_version: 1 },
-        pins: "/sys/fs/bpf/kproxy/v1".to_owned(),
+        version: Version { version: "0.1.0", abi_version: abi::ABI_VERSION },
+        pins: format!("/sys/fs/bpf/kproxy/v{}", abi::ABI_VERSION),
         daemon: Daemon { running: false, pid: None },
         cgroup: Cgroup {
             id: Some(1),
@@ -92,6 +92,7 @@ fn samples() -> Vec<(String, String)> {
             DumpTable::Services => "-n shop",
             DumpTable::Backends => "--address 192.0.2.10",
             DumpTable::Flows => "--service web --port 40112",
+            DumpTable::Affinity => "--address 203.0.113.9",
             DumpTable::Counters => "-n legacy",
             DumpTable::Addresses | DumpTable::All => "--address 192.0.2.11",
         };

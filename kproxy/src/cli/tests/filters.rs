@@ -65,3 +65,23 @@ fn conditions_on_services_hide_what_belongs_to_none() {
     assert_eq!(rows(DumpTable::Addresses, "--address 10.96.0.0/16"), 5);
     assert_eq!(rows(DumpTable::Addresses, "-n legacy"), 0);
 }
+
+#[test]
+fn a_remembered_client_is_found_by_its_own_address_and_by_its_backend() {
+    let count = |conditions| {
+        let (table, tables) = (DumpTable::Affinity, sample::tables());
+        let text = dump(&tables, table, Format::Json, &TERMINAL, &typed(conditions));
+        serde_json::from_str::<Vec<serde_json::Value>>(&text).unwrap().len()
+    };
+    for (conditions, rows) in [
+        ("", 3),
+        ("-n shop", 3),
+        ("-n legacy", 0),
+        ("--address 203.0.113.0/24", 1),
+        ("--address 10.244.2.15", 2),
+        ("--address 10.244.2.15 --port 8443", 2),
+        ("--address 203.0.113.9 --port 8443", 0),
+    ] {
+        assert_eq!(count(conditions), rows, "{conditions}");
+    }
+}

@@ -8,6 +8,7 @@ use super::{EACH, TERMINAL, dump, sample};
 use crate::cli::args::{DumpTable, FilterArgs, Format};
 use crate::cli::render::Look;
 use crate::cli::tables::Tables;
+use crate::dataplane::read::AffinityClient;
 use crate::plan::ServicePortId;
 
 fn whole(table: DumpTable, format: Format, look: &Look) -> String {
@@ -76,6 +77,7 @@ fn rename(tables: &mut Tables, change: impl Fn(&mut ServicePortId)) {
         .chain(tables.services.iter_mut().map(|row| &mut row.service))
         .chain(tables.backends.iter_mut().map(|row| &mut row.service))
         .chain(tables.flows.iter_mut().map(|row| &mut row.service))
+        .chain(tables.affinity.iter_mut().map(|row| &mut row.service))
         .chain(tables.counters.iter_mut().map(|row| &mut row.service))
         .chain(tables.drops.iter_mut().map(|row| &mut row.service));
     ids.flatten().for_each(change);
@@ -86,6 +88,12 @@ fn readdress(tables: &mut Tables, addr: IpAddr) {
     tables.frontends.iter_mut().for_each(|row| row.addr = addr);
     tables.backends.iter_mut().for_each(|row| row.addr = addr);
     tables.addresses.iter_mut().for_each(|row| row.addr = addr);
+    for row in &mut tables.affinity {
+        row.addr = addr;
+        if let AffinityClient::Address(client) = &mut row.client {
+            *client = addr;
+        }
+    }
     for row in &mut tables.flows {
         for end in [&mut row.client, &mut row.frontend, &mut row.backend] {
             end.set_ip(addr);

@@ -42,11 +42,12 @@ fn typed(text: &str) -> FilterArgs {
 }
 
 /// Every table.
-const EACH: [DumpTable; 6] = [
+const EACH: [DumpTable; 7] = [
     DumpTable::Frontends,
     DumpTable::Services,
     DumpTable::Backends,
     DumpTable::Flows,
+    DumpTable::Affinity,
     DumpTable::Counters,
     DumpTable::Addresses,
 ];

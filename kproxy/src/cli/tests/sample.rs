@@ -7,10 +7,10 @@ use kproxy_common::flow::FlowState;
 
 use crate::cli::tables::Tables;
 use crate::dataplane::read::{
-    AddressRow, BackendRow, CounterRow, DropRow, FlowHalves, FlowRow, FrontendRow, ServiceRow,
-    SetRow,
+    AddressRow, AffinityClient, AffinityRow, BackendRow, CounterRow, DropRow, FlowHalves, FlowRow,
+    FrontendRow, ServiceRow, SetRow,
 };
-use crate::plan::{EmptyVerdict, Family, FrontendKind, Protocol, Scope, ServicePortId};
+use crate::plan::{EmptyVerdict, Family, FrontendKind, Protocol, Scope, ServicePortId, Sources};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -64,16 +64,23 @@ impl Builder {
                 protocol: Some(service.protocol),
                 internal: Scope::Cluster,
                 external: *external,
+                sources: match kind {
+                    FrontendKind::LoadBalancer => Sources::Ranges { node: false },
+                    _ => Sources::All,
+                },
                 id: number,
                 service: Some(service.clone()),
             });
         }
+        let restricted = frontends.iter().any(|(kind, ..)| *kind == FrontendKind::LoadBalancer);
+        let source_ranges = restricted.then(|| "203.0.113.0/24".to_owned()).into_iter().collect();
         let affinity_seconds = (service.name == "shop-frontend").then_some(10_800);
         let service = Some(service.clone());
         self.tables.services.push(ServiceRow {
             id: number,
             service,
             affinity_seconds,
+            source_ranges,
             cluster,
             local,
         });
@@ -110,6 +117,19 @@ impl Builder {
                 slot,
             });
         }
+    }
+
+    fn remembered(&mut self, id: u32, client: AffinityClient, backend: &str, idle: u32) {
+        let row = &self.tables.services[id as usize];
+        self.tables.affinity.push(AffinityRow {
+            client,
+            addr: end(backend).ip(),
+            port: end(backend).port(),
+            idle_seconds: idle,
+            expires_in_seconds: row.affinity_seconds.unwrap() - idle,
+            id,
+            service: row.service.clone(),
+        });
     }
 
     fn count(&mut self, id: u32, connections: u64, packets: u64, bytes: u64) {
@@ -202,6 +222,7 @@ pub(super) fn tables() -> Tables {
     }
     b.dropped(Some(5), Some(Cluster), DropReason::NoBackend, 17);
     b.dropped(Some(6), Some(Local), DropReason::NoLocalBackend, 230);
+    b.dropped(Some(6), Some(Local), DropReason::SourceNotAllowed, 3);
     b.dropped(None, None, DropReason::UnknownPort, 2);
 
     let to_web = ["198.51.100.7:51324", "192.0.2.11:30080", "10.244.1.5:8080"];
@@ -210,6 +231,11 @@ pub(super) fn tables() -> Tables {
     b.flow(1, elsewhere, FlowState::HalfClosed, 190);
     let six = ["[2001:db8:7::7]:40112", "[2001:db8:2::11]:30080", "[fd00:10:244:1::5]:8080"];
     b.flow(2, six, FlowState::Opening, 1);
+
+    b.remembered(6, AffinityClient::Node, "10.244.2.15:8443", 40);
+    let client = AffinityClient::Address(ip("203.0.113.9"));
+    b.remembered(6, client, "10.244.2.14:8443", 5_000);
+    b.remembered(6, AffinityClient::Netns(4_127), "10.244.2.15:8443", 7);
 
     for (addr, node) in [
         ("127.0.0.1", true),

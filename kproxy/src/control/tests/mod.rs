@@ -1,9 +1,12 @@
+mod objects;
 mod properties;
 mod running;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
+
+use ipnet::IpNet;
 
 use crate::model::{Problem, Service, Slice};
 use crate::plan::{Change, ServicePortId, ServicePortPlan};
@@ -40,6 +43,7 @@ fn all_slices(slices: impl IntoIterator<Item = Slice>) -> Event {
 struct Held {
     plans: BTreeMap<ServicePortId, ServicePortPlan>,
     addresses: BTreeSet<IpAddr>,
+    service_ranges: Vec<IpNet>,
     calls: Vec<&'static str>,
     /// Services that the data path has no room for.
     refused: BTreeSet<String>,
@@ -107,6 +111,11 @@ impl DataplaneSink for Fake {
 
     fn set_node_addresses(&mut self, addresses: &BTreeSet<IpAddr>) -> Report {
         self.call("addresses", |held| held.addresses = addresses.clone());
+        Report::default()
+    }
+
+    fn set_service_ranges(&mut self, ranges: &[IpNet]) -> Report {
+        self.call("ranges", |held| held.service_ranges = ranges.to_vec());
         Report::default()
     }
 

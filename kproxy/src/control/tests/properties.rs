@@ -50,7 +50,10 @@ impl Step {
             Self::Slice(i, None) => {
                 Event::Slices(Update::Delete(SliceName::new("default", name(i))))
             }
-            Self::Node(zone) => Event::Node(Some(Node { zone: zone.map(str::to_owned) })),
+            Self::Node(zone) => Event::Node(Some(Node {
+                zone: zone.map(str::to_owned),
+                addresses: zone.map(|_| ip("192.0.2.1")).into_iter().collect(),
+            })),
             Self::Addresses(addresses) => return planner.set_local_addresses(addresses),
         });
     }
@@ -60,8 +63,8 @@ impl Step {
 fn any_service(i: u8) -> impl Strategy<Value = Service> {
     let outside =
         btree_set(prop_oneof![Just("192.0.2.1"), Just("192.0.2.2"), Just("10.96.0.1")], 0..3);
-    (0..3u8, outside, prop::option::of(30000..30002u16), any::<[bool; 3]>()).prop_map(
-        move |(cluster_ip, outside, node_port, [internal, external, second])| {
+    (0..3u8, outside, prop::option::of(30000..30002u16), any::<[bool; 4]>()).prop_map(
+        move |(cluster_ip, outside, node_port, [internal, external, second, ranges])| {
             let name = ["a", "b", "c"][usize::from(i)];
             let policy = |local| if local { TrafficPolicy::Local } else { TrafficPolicy::Cluster };
             let mut service = service(name, &[&format!("10.96.0.{cluster_ip}"), "fd00:10:96::1"]);
@@ -69,6 +72,10 @@ fn any_service(i: u8) -> impl Strategy<Value = Service> {
             service.ports[0].node_port = node_port.map(number);
             service.internal_policy = policy(internal);
             service.external_policy_written = policy(external);
+            if ranges {
+                service.load_balancer_ips = vec![ip("192.0.2.2")];
+                service.source_ranges = vec!["192.0.2.0/24".parse().unwrap()];
+            }
             if second {
                 let mut port = service.ports[0].clone();
                 port.name = "second".to_owned();

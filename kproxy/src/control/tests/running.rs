@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::control::{PROBLEMS_FILE, Settings, run};
+use crate::control::{PROBLEMS_FILE, Settings, State, run};
 use crate::model::{Node, ServiceName};
 use crate::plan::tests::{NODE, endpoint, ip, service, slice};
 
@@ -21,18 +21,25 @@ struct Running {
     fake: Fake,
     dir: tempfile::TempDir,
     shutdown: CancellationToken,
+    state: watch::Receiver<State>,
     task: JoinHandle<anyhow::Result<()>>,
 }
 
 fn start() -> Running {
+    start_with(|_| {})
+}
+
+fn start_with(change: impl Fn(&mut Settings)) -> Running {
     let dir = tempfile::tempdir().unwrap();
     let (events, receiver) = mpsc::channel(64);
     let (addresses, watched) = watch::channel(BTreeSet::from([ip("192.0.2.10")]));
     let fake = Fake::default();
     let shutdown = CancellationToken::new();
-    let settings = Settings::new(NODE, dir.path().join("run"));
+    let mut settings = Settings::new(NODE, dir.path().join("run"));
+    change(&mut settings);
+    let state = settings.state.subscribe();
     let task = tokio::spawn(run(settings, receiver, fake.clone(), watched, shutdown.clone()));
-    Running { events, addresses, fake, dir, shutdown, task }
+    Running { events, addresses, fake, dir, shutdown, state, task }
 }
 
 impl Running {
@@ -89,7 +96,7 @@ async fn the_first_plan_waits_a_little_for_the_node() {
     let running = start();
     running.send(lists()).await;
     assert_eq!(running.calls(), [""; 0]);
-    running.send([Event::Node(Some(Node { zone: None }))]).await;
+    running.send([Event::Node(Some(Node::default()))]).await;
     assert_eq!(running.calls(), ["addresses", "reconcile", "attach"]);
 
     let forbidden = start();
@@ -255,4 +262,94 @@ async fn a_run_directory_that_cannot_be_written_stops_nothing() {
     }
     sleep(BURST).await;
     assert_eq!(fake.held(|held| held.calls.clone()), ["addresses", "reconcile", "attach"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn node_08_ranges_of_cluster_ips_are_told_at_once_and_not_before_they_are_known() {
+    use crate::model::{ServiceCidr, ServiceCidrName};
+    let object = |name: &str, ranges: &[&str]| {
+        let key = ServiceCidrName(name.to_owned());
+        let ranges = ranges.iter().map(|text| text.parse().unwrap()).collect();
+        let verdict = Verdict::Use(ServiceCidr { name: key.clone(), ranges });
+        Parsed { key, verdict, problems: Vec::new() }
+    };
+    let told = |running: &Running| -> Vec<String> {
+        running.fake.held(|held| held.service_ranges.iter().map(ToString::to_string).collect())
+    };
+    let running = Running::in_sync().await;
+    assert_eq!(running.calls(), ["addresses", "reconcile", "attach"]);
+    let first = object("kubernetes", &["10.96.0.0/24", "fd00:10:96::/112"]);
+    running.send([Event::ServiceCidrs(Update::Reset(vec![first.clone()]))]).await;
+    assert_eq!(running.calls(), ["ranges"]);
+    assert_eq!(told(&running), ["10.96.0.0/24", "fd00:10:96::/112"]);
+    // A range within another one is no range of its own.
+    running.send([Event::ServiceCidrs(Update::Apply(object("in", &["10.96.0.128/25"])))]).await;
+    assert_eq!(running.calls(), [""; 0]);
+    let more: Vec<String> = (1..5).map(|i| format!("10.97.{}.0/24", i * 2)).collect();
+    let more: Vec<&str> = more.iter().map(String::as_str).collect();
+    running.send([Event::ServiceCidrs(Update::Apply(object("more", &more)))]).await;
+    assert!(running.problems()[0].what.contains("5 ranges of IPv4"), "{:?}", running.problems());
+    running.send([Event::ServiceCidrs(Update::Delete(ServiceCidrName("more".to_owned())))]).await;
+    assert_eq!((told(&running).len(), running.problems()), (2, vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn hcn_07_health_checks_follow_what_the_data_path_has() {
+    let mut web = service("web", &["10.96.0.1"]);
+    web.kind = crate::model::ServiceType::LoadBalancer;
+    web.external_policy_written = crate::model::TrafficPolicy::Local;
+    web.health_check_node_port = std::num::NonZeroU16::new(32000);
+    let running = Running::in_sync().await;
+    let state = running.state.clone();
+    assert!(state.borrow().health_checks.is_empty());
+    assert_eq!(state.borrow().listen, [ip("0.0.0.0"), ip("::")].into());
+    running.send([apply_service(web.clone())]).await;
+    let counts = || -> Vec<usize> {
+        let state = state.borrow();
+        state.health_checks.values().flat_map(|check| check.endpoints.values().copied()).collect()
+    };
+    assert_eq!(counts(), [1]);
+    running.send([apply_slice(slice("web-1", "web", 80, &[endpoint("10.244.0.1", "TL")]))]).await;
+    assert_eq!(counts(), [0]);
+    assert_eq!(state.borrow().behind_since, None);
+    running.send([Event::Services(Update::Delete(web.name.clone()))]).await;
+    assert_eq!(counts(), [0; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn np_05_node_05_addresses_of_nodeports_are_followed_at_once() {
+    let primary = |settings: &mut Settings| {
+        settings.node_port_addresses = crate::plan::NodePortAddresses::Primary;
+    };
+    let running = start_with(primary);
+    let node =
+        |addr: &str| Event::Node(Some(Node { addresses: vec![ip(addr)], ..Node::default() }));
+    running.send([node("192.0.2.10"), all_services([]), all_slices([])]).await;
+    let held = |running: &Running| running.fake.held(|held| held.addresses.clone());
+    assert_eq!(held(&running), [ip("192.0.2.10")].into());
+    // Another primary address, which the node gets a moment later.
+    running.send([node("192.0.2.11")]).await;
+    assert_eq!(held(&running), [].into());
+    running.addresses.send([ip("192.0.2.10"), ip("192.0.2.11")].into()).unwrap();
+    sleep(BURST).await;
+    assert_eq!(held(&running), [ip("192.0.2.11")].into());
+    assert_eq!(running.state.borrow().listen, [ip("192.0.2.11")].into());
+    // NP-04: no address known is no reason to open them all.
+    running.send([Event::Node(None)]).await;
+    assert_eq!(held(&running), [].into());
+    assert_eq!(running.problems()[0].object, "--nodeport-addresses");
+}
+
+#[tokio::test(start_paused = true)]
+async fn node_02_a_bind_address_is_the_primary_one_of_its_family() {
+    let running = start_with(|settings| {
+        settings.node_port_addresses = crate::plan::NodePortAddresses::Primary;
+        settings.bind_address = Some(ip("192.0.2.10"));
+    });
+    let addresses = vec![ip("192.0.2.11"), ip("2001:db8::1")];
+    let node = Event::Node(Some(Node { addresses, ..Node::default() }));
+    running.addresses.send(["192.0.2.10", "192.0.2.11", "2001:db8::1"].map(ip).into()).unwrap();
+    running.send([node, all_services([]), all_slices([])]).await;
+    let held = running.fake.held(|held| held.addresses.clone());
+    assert_eq!(held, ["192.0.2.10", "2001:db8::1"].map(ip).into());
 }

@@ -2,6 +2,7 @@
 //!
 //! Everything here only reads. One decoder a layout, shared with the writer ([`super::codec`]).
 
+mod affinity;
 mod error;
 mod flows;
 mod links;
@@ -14,14 +15,17 @@ use std::{
     path::Path,
 };
 
-use aya::maps::{HashMap, IterableMap as _, Map, MapData, PerCpuArray, PerCpuHashMap};
+use aya::maps::{HashMap, IterableMap as _, LpmTrie, Map, MapData, PerCpuArray, PerCpuHashMap};
+use ipnet::IpNet;
 use kproxy_common::{
     abi::map,
+    affinity::{AffinityKey, AffinityValue},
     config::Config,
     counters::{DropKey, NO_SERVICE, ServiceCounters},
     drop_reason::DropReason,
     filter,
     flow::{FlowKey, FlowValue},
+    ranges::RangeData,
     service::{
         FrontendKey, FrontendValue, Name, Service, Slot, frontend_flags, service_flags,
         service_port_id,
@@ -31,7 +35,7 @@ use kproxy_common::{
 pub use error::{OpenError, ReadError};
 pub use rows::*;
 pub(crate) use words::name_opt;
-pub use words::{kind_name, scope_name, verdict_name};
+pub use words::{kind_name, scope_name, sources_name, verdict_name};
 
 use super::{codec, memory::View, pins::PinDirs, sys};
 use crate::plan::{Protocol, Scope, ServicePortId};
@@ -44,6 +48,8 @@ pub struct Pins {
     flows: HashMap<MapData, FlowKey, FlowValue>,
     counters: PerCpuArray<MapData, ServiceCounters>,
     drops: PerCpuHashMap<MapData, DropKey, u64>,
+    affinity: HashMap<MapData, AffinityKey, AffinityValue>,
+    ranges: LpmTrie<MapData, RangeData, u32>,
     services: View<Service>,
     slots: View<Slot>,
     filter: View<u64>,
@@ -65,6 +71,8 @@ impl Pins {
             flows: open.typed(map::FLOWS)?,
             counters: open.typed(map::COUNTERS)?,
             drops: open.typed(map::DROPS)?,
+            affinity: open.typed(map::AFFINITY)?,
+            ranges: open.typed(map::RANGES)?,
             services: open.view(map::SERVICES)?,
             slots: open.view(map::SLOTS)?,
             filter: open.view(map::FILTER)?,
@@ -111,6 +119,7 @@ impl Pins {
                     protocol: Protocol::from_number(key.proto),
                     internal: codec::scope_of(value.internal),
                     external: codec::scope_of(value.external),
+                    sources: codec::sources_of(value.flags),
                     id,
                     service: names.get(&id).cloned(),
                 }
@@ -153,9 +162,13 @@ impl Pins {
     /// Service ports and their sets, sorted by name.
     ///
     /// # Errors
-    /// The NAMES map could not be read.
+    /// A map could not be read.
     pub fn services(&self) -> Result<Vec<ServiceRow>, ReadError> {
         let names = self.names()?;
+        let mut ranges: BTreeMap<u32, Vec<IpNet>> = BTreeMap::new();
+        for (id, net) in self.range_entries()? {
+            ranges.entry(id).or_default().push(net);
+        }
         let mut rows: Vec<_> = (0..self.services.len() / 2)
             .filter_map(|id| {
                 let (cluster, entry) = self.set(id, Scope::Cluster)?;
@@ -164,6 +177,7 @@ impl Pins {
                     service: names.get(&id).cloned(),
                     affinity_seconds: (entry.affinity_seconds != 0)
                         .then_some(entry.affinity_seconds),
+                    source_ranges: sorted(ranges.remove(&id).unwrap_or_default()),
                     cluster,
                     local: self.set(id, Scope::Local).map(|(set, _)| set),
                 })
@@ -276,6 +290,8 @@ impl Pins {
         let mut flows = 0;
         self.each_flow(|_, _| flows += 1)?;
         let drops = self.drops.keys().count() as u64;
+        let clients = self.affinity_entries()?.len() as u64;
+        let ranges = self.range_entries()?.len() as u64;
         let row = |map, used, capacity| UsageRow { map, used, capacity };
         Ok(vec![
             row(map::FRONTENDS, frontends as u64, capacity(self.frontends.map())),
@@ -285,11 +301,17 @@ impl Pins {
             row(map::NAMES, names as u64, capacity(self.names.map())),
             row(map::FLOWS, flows, capacity(self.flows.map())),
             row(map::DROPS, drops, capacity(self.drops.map())),
+            row(map::AFFINITY, clients, capacity(self.affinity.map())),
+            row(map::RANGES, ranges, capacity(self.ranges.map())),
         ])
     }
 
     fn frontend_entries(&self) -> Result<Vec<(FrontendKey, FrontendValue)>, ReadError> {
         sys::read_hash(&self.frontends).map_err(ReadError::of(map::FRONTENDS))
+    }
+
+    fn range_entries(&self) -> Result<Vec<(u32, IpNet)>, ReadError> {
+        sys::read_ranges(&self.ranges).map_err(ReadError::of(map::RANGES))
     }
 
     /// A set that is in use, with its whole entry.
@@ -309,6 +331,11 @@ impl Pins {
         };
         Some((row, entry))
     }
+}
+
+fn sorted(mut nets: Vec<IpNet>) -> Vec<String> {
+    nets.sort_unstable();
+    nets.iter().map(IpNet::to_string).collect()
 }
 
 fn capacity(map: &MapData) -> u64 {

@@ -8,7 +8,7 @@ use kproxy_common::{drop_reason::DropReason, flow::FlowState};
 use serde::Serialize;
 
 use super::words;
-use crate::plan::{EmptyVerdict, FrontendKind, Protocol, Scope, ServicePortId};
+use crate::plan::{EmptyVerdict, FrontendKind, Protocol, Scope, ServicePortId, Sources};
 
 /// A frontend: what clients dial and where it leads.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -30,6 +30,9 @@ pub struct FrontendRow {
     /// Set for senders outside the cluster.
     #[serde(serialize_with = "words::scope")]
     pub external: Scope,
+    /// Who may open connections.
+    #[serde(serialize_with = "words::sources")]
+    pub sources: Sources,
     /// Number of the service port.
     pub id: u32,
     /// Name of the service port; `None` when the NAMES map lacks it.
@@ -58,6 +61,8 @@ pub struct ServiceRow {
     pub service: Option<ServicePortId>,
     /// Session affinity timeout in seconds.
     pub affinity_seconds: Option<u32>,
+    /// Who may dial the frontends that are open to some sources only.
+    pub source_ranges: Vec<String>,
     /// The cluster-wide set.
     pub cluster: SetRow,
     /// The set of this node's endpoints, when a frontend uses it.
@@ -133,6 +138,38 @@ pub struct FlowRow {
     /// Name of the service port; `None` when it is gone.
     #[serde(serialize_with = "words::name_opt")]
     pub service: Option<ServicePortId>,
+}
+
+/// The backend that a client of a service port with session affinity was given last.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct AffinityRow {
+    /// The client.
+    pub client: AffinityClient,
+    /// Backend address.
+    pub addr: IpAddr,
+    /// Backend port.
+    pub port: u16,
+    /// Seconds since its last new connection.
+    pub idle_seconds: u32,
+    /// Seconds left until the client is forgotten.
+    pub expires_in_seconds: u32,
+    /// Number of the service port.
+    pub id: u32,
+    /// Name of the service port; `None` when the NAMES map lacks it.
+    #[serde(serialize_with = "words::name_opt")]
+    pub service: Option<ServicePortId>,
+}
+
+/// Who is remembered.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AffinityClient {
+    /// The processes of this node, pods in its network namespace among them.
+    Node,
+    /// The sender of packets.
+    Address(IpAddr),
+    /// The processes of a pod, by the cookie of its network namespace.
+    Netns(u64),
 }
 
 /// Which entries of a flow were found.

@@ -3,7 +3,7 @@
 use kproxy_common::{drop_reason::DropReason, flow::FlowState};
 use serde::{Serializer, ser::SerializeStruct as _};
 
-use crate::plan::{EmptyVerdict, FrontendKind, Protocol, Scope, ServicePortId};
+use crate::plan::{EmptyVerdict, FrontendKind, Protocol, Scope, ServicePortId, Sources};
 
 /// `ClusterIP`, `NodePort`, `ExternalIP` or `LoadBalancer`.
 pub const fn kind_name(kind: FrontendKind) -> &'static str {
@@ -41,6 +41,19 @@ pub(super) fn scope<S: Serializer>(scope: &Scope, to: S) -> Result<S::Ok, S::Err
 
 pub(super) fn scope_opt<S: Serializer>(scope: &Option<Scope>, to: S) -> Result<S::Ok, S::Error> {
     text_opt(scope.map(scope_name), to)
+}
+
+/// `all`, `ranges`, or `ranges and this node`.
+pub const fn sources_name(sources: Sources) -> &'static str {
+    match sources {
+        Sources::All => "all",
+        Sources::Ranges { node: false } => "ranges",
+        Sources::Ranges { node: true } => "ranges and this node",
+    }
+}
+
+pub(super) fn sources<S: Serializer>(sources: &Sources, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(sources_name(*sources))
 }
 
 pub(super) fn verdict_opt<S: Serializer>(

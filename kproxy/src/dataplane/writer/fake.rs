@@ -8,6 +8,7 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
 use kproxy_common::{
     config::Config,
     filter,
@@ -21,6 +22,9 @@ use crate::{
     plan::{Backend, EmptyVerdict, Scope, ServicePortId},
 };
 
+/// Source ranges that fit.
+const MAX_RANGES: usize = 16;
+
 /// The array maps, which threads may share.
 pub(super) struct Arrays {
     pub(super) services: Memory<Service>,
@@ -33,6 +37,7 @@ pub(super) struct Arrays {
 struct Hashes {
     frontends: HashMap<FrontendKey, FrontendValue>,
     names: HashMap<u32, Name>,
+    ranges: BTreeSet<(u32, IpNet)>,
     dirty_counters: BTreeSet<u32>,
     calls: usize,
     /// Calls until the process "crashes".
@@ -55,6 +60,7 @@ pub(super) struct Meaning {
     pub(super) frontends: BTreeMap<FrontendKey, (ServicePortId, Scope, Scope, u32)>,
     pub(super) addresses: BTreeMap<Addr, u32>,
     pub(super) filter: BTreeSet<u32>,
+    pub(super) ranges: BTreeSet<(ServicePortId, IpNet)>,
 }
 
 #[derive(PartialEq, Eq, Debug)]
@@ -121,8 +127,11 @@ impl FakeMaps {
                 let entry = self.arrays.services.get(codec::index_of(*id, scope)).unwrap();
                 let set = self.meant_set(&entry)?;
                 let word = codec::word_of(&entry);
-                for slot in word.first..word.first + u32::from(word.count) {
-                    assert!(word.count == 0 || slots.insert(slot), "slot {slot} is used twice");
+                if word.count > 0 {
+                    let extra = self.arrays.slots.get(word.first).unwrap().extra;
+                    for slot in word.first..word.first + u32::from(word.count) + extra {
+                        assert!(slots.insert(slot), "slot {slot} is used twice");
+                    }
                 }
                 Some(set)
             });
@@ -148,6 +157,10 @@ impl FakeMaps {
                 assert!(set.is_some(), "{key:?} leads to a set that is not there");
             }
             meaning.frontends.insert(*key, (name, scopes[0], scopes[1], value.flags));
+        }
+        for (id, net) in &hashes.ranges {
+            let name = names.get(id).expect("a range belongs to a service port").clone();
+            meaning.ranges.insert((name, *net));
         }
         for index in 0..self.arrays.filter.len() {
             let word = self.arrays.filter.get(index).unwrap();
@@ -224,12 +237,32 @@ impl Maps for FakeMaps {
         Ok(())
     }
 
+    fn set_range(&mut self, id: u32, net: &IpNet) -> Result<(), Refusal> {
+        self.call();
+        let ranges = &mut self.hashes.borrow_mut().ranges;
+        if ranges.len() >= MAX_RANGES && !ranges.contains(&(id, *net)) {
+            return Err(Refusal::Full);
+        }
+        ranges.insert((id, *net));
+        Ok(())
+    }
+
+    fn remove_range(&mut self, id: u32, net: &IpNet) -> Result<(), Refusal> {
+        self.call();
+        self.hashes.borrow_mut().ranges.remove(&(id, *net));
+        Ok(())
+    }
+
     fn frontends(&self) -> io::Result<Vec<(FrontendKey, FrontendValue)>> {
         Ok(self.hashes.borrow().frontends.iter().map(|(key, value)| (*key, *value)).collect())
     }
 
     fn names(&self) -> io::Result<Vec<(u32, Name)>> {
         Ok(self.hashes.borrow().names.iter().map(|(id, name)| (*id, *name)).collect())
+    }
+
+    fn ranges(&self) -> io::Result<Vec<(u32, IpNet)>> {
+        Ok(self.hashes.borrow().ranges.iter().copied().collect())
     }
 
     fn frontends_capacity(&self) -> u32 {

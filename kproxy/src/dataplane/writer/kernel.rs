@@ -4,19 +4,23 @@ use std::{io, os::fd::AsFd as _};
 
 use aya::{
     maps::{
-        HashMap, IterableMap as _, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues,
+        HashMap, IterableMap as _, LpmTrie, MapData, MapError, PerCpuArray, PerCpuHashMap,
+        PerCpuValues, lpm_trie::Key,
     },
     util::nr_cpus,
 };
+use ipnet::IpNet;
 use kproxy_common::{
     config::Config,
     counters::{DropKey, ServiceCounters},
     drop_reason::DropReason,
+    ranges::RangeData,
     service::{FrontendKey, FrontendValue, Name, Service, Slot},
 };
 
 use super::maps::{Maps, Refusal};
 use crate::dataplane::{
+    codec,
     memory::{Element, Memory},
     sys,
 };
@@ -27,6 +31,7 @@ pub(crate) struct KernelMaps {
     names: HashMap<MapData, u32, Name>,
     counters: PerCpuArray<MapData, ServiceCounters>,
     drops: PerCpuHashMap<MapData, DropKey, u64>,
+    ranges: LpmTrie<MapData, RangeData, u32>,
     services: Memory<Service>,
     slots: Memory<Slot>,
     filter: Memory<u64>,
@@ -41,6 +46,7 @@ pub(crate) struct Parts {
     pub(crate) names: HashMap<MapData, u32, Name>,
     pub(crate) counters: PerCpuArray<MapData, ServiceCounters>,
     pub(crate) drops: PerCpuHashMap<MapData, DropKey, u64>,
+    pub(crate) ranges: LpmTrie<MapData, RangeData, u32>,
     pub(crate) services: MapData,
     pub(crate) slots: MapData,
     pub(crate) filter: MapData,
@@ -66,6 +72,7 @@ impl KernelMaps {
             names: parts.names,
             counters: parts.counters,
             drops: parts.drops,
+            ranges: parts.ranges,
             frontends_capacity,
             is_new: parts.is_new,
         })
@@ -106,12 +113,26 @@ impl Maps for KernelMaps {
         Ok(())
     }
 
+    fn set_range(&mut self, id: u32, net: &IpNet) -> Result<(), Refusal> {
+        let (prefix_len, data) = codec::encode_range(id, net);
+        self.ranges.insert(&Key::new(prefix_len, data), 0, 0).map_err(refusal)
+    }
+
+    fn remove_range(&mut self, id: u32, net: &IpNet) -> Result<(), Refusal> {
+        let (prefix_len, data) = codec::encode_range(id, net);
+        removed(self.ranges.remove(&Key::new(prefix_len, data)))
+    }
+
     fn frontends(&self) -> io::Result<Vec<(FrontendKey, FrontendValue)>> {
         sys::read_hash(&self.frontends)
     }
 
     fn names(&self) -> io::Result<Vec<(u32, Name)>> {
         sys::read_hash(&self.names)
+    }
+
+    fn ranges(&self) -> io::Result<Vec<(u32, IpNet)>> {
+        sys::read_ranges(&self.ranges)
     }
 
     fn frontends_capacity(&self) -> u32 {

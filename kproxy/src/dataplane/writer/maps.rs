@@ -2,6 +2,7 @@
 
 use std::io;
 
+use ipnet::IpNet;
 use kproxy_common::{
     config::Config,
     service::{FrontendKey, FrontendValue, Name, Service, Slot},
@@ -32,10 +33,17 @@ pub(crate) trait Maps {
     /// Sets the counters of a service index to zero.
     fn reset_counters(&mut self, index: u32) -> Result<(), Refusal>;
 
+    /// Adds a source range of a service port.
+    fn set_range(&mut self, id: u32, net: &IpNet) -> Result<(), Refusal>;
+    /// Removes a source range; one that is not there is as good as removed.
+    fn remove_range(&mut self, id: u32, net: &IpNet) -> Result<(), Refusal>;
+
     /// Every frontend and address entry.
     fn frontends(&self) -> io::Result<Vec<(FrontendKey, FrontendValue)>>;
     /// Every name.
     fn names(&self) -> io::Result<Vec<(u32, Name)>>;
+    /// Every source range, with its service port.
+    fn ranges(&self) -> io::Result<Vec<(u32, IpNet)>>;
     /// Entries that fit into FRONTENDS.
     fn frontends_capacity(&self) -> u32;
     /// Whether the maps were made just now: all counters are zero.
@@ -102,12 +110,26 @@ impl<M: Maps> Maps for Counted<M> {
         self.count(result)
     }
 
+    fn set_range(&mut self, id: u32, net: &IpNet) -> Result<(), Refusal> {
+        let result = self.maps.set_range(id, net);
+        self.count(result)
+    }
+
+    fn remove_range(&mut self, id: u32, net: &IpNet) -> Result<(), Refusal> {
+        let result = self.maps.remove_range(id, net);
+        self.count(result)
+    }
+
     fn frontends(&self) -> io::Result<Vec<(FrontendKey, FrontendValue)>> {
         self.maps.frontends()
     }
 
     fn names(&self) -> io::Result<Vec<(u32, Name)>> {
         self.maps.names()
+    }
+
+    fn ranges(&self) -> io::Result<Vec<(u32, IpNet)>> {
+        self.maps.ranges()
     }
 
     fn frontends_capacity(&self) -> u32 {

@@ -3,9 +3,10 @@
 //! It compares what is wanted with what the maps hold and writes the difference, in this order:
 //!
 //! 1. backend sets: a new run of slots, then one store of the set's word (no system call);
-//! 2. new and changed frontends, then address entries and filter bits of their addresses;
+//! 2. new source ranges, new and changed frontends, then address entries and filter bits of their
+//!    addresses;
 //! 3. frontends that go, then their address entries and filter bits;
-//! 4. sets that nobody leads to any more, names, and the release of slots and ids.
+//! 4. sets and source ranges that nobody asks for any more, names, and the release of slots and ids.
 //!
 //! So no frontend ever leads to a set that is not there, and a frontend that passes from one
 //! service port to another is replaced in one step. A service port that does not fit is refused as
@@ -21,6 +22,7 @@ mod kernel;
 mod maps;
 mod open;
 mod problems;
+mod ranges;
 mod report;
 mod runs;
 mod sets;
@@ -33,10 +35,11 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use kproxy_common::{
     config::Config,
-    net::Addr,
-    service::{FrontendKey, FrontendValue, Service, Slot, frontend_flags, service_port_id},
+    net::{Addr, proto},
+    service::{FrontendKey, FrontendValue, frontend_flags, service_port_id},
 };
 
 pub use self::report::{Fill, Report};
@@ -49,7 +52,7 @@ pub(crate) use self::{
     kernel::{KernelMaps, Parts},
     maps::Maps,
 };
-use super::{codec, memory::View};
+use super::codec;
 use crate::{
     model::Problem,
     plan::{Change, Protocol, Scope, ServicePortId, ServicePortPlan},
@@ -77,6 +80,8 @@ pub(crate) struct Writer<M> {
     strays: HashSet<FrontendKey>,
     /// Ids whose name or sets a crash has left behind.
     stray_ids: BTreeSet<u32>,
+    /// Source ranges of ids that are no service port: left by a crash.
+    stray_ranges: Vec<(u32, IpNet)>,
     /// Ids from here on have never been used: their counters are zero.
     untouched_from: u32,
 }
@@ -90,6 +95,11 @@ struct Port {
     runs: [Option<Run>; 2],
     /// Frontends in the map that lead here.
     frontends: Vec<FrontendKey>,
+    /// Endpoints in neither set that keep their UDP flows; `None`: an earlier run has left this
+    /// service port, and nothing has been planned for it yet.
+    serving: Option<Box<[(Addr, kproxy_common::net::Port)]>>,
+    /// Source ranges in the map.
+    ranges: BTreeSet<IpNet>,
 }
 
 /// A plan that is to be tried again.
@@ -154,6 +164,13 @@ impl<M: Maps> Writer<M> {
         self.config() != *config && self.maps.config().write(0, config)
     }
 
+    /// The ranges of ClusterIPs, as many of each family as the programs know. Whether they changed.
+    pub(crate) fn set_service_ranges(&mut self, ranges: &[IpNet]) -> bool {
+        let service = codec::encode_service_ranges(ranges);
+        let config = Config { service, ..self.config() };
+        self.set_config(&config)
+    }
+
     /// Everything that is not in force now, as last reported.
     pub(crate) fn problems(&self) -> impl Iterator<Item = &Problem> {
         let pending = self.pending.values().flat_map(|pending| &pending.problems);
@@ -162,17 +179,40 @@ impl<M: Maps> Writer<M> {
 
     /// Whether something waits to be tried again.
     pub(crate) fn has_pending(&self) -> bool {
-        !self.pending.is_empty() || self.addresses.is_unsettled() || !self.strays.is_empty()
+        !self.pending.is_empty()
+            || self.addresses.is_unsettled()
+            || !self.strays.is_empty()
+            || !self.stray_ranges.is_empty()
     }
 
-    /// The SERVICES array.
-    pub(crate) fn services(&self) -> &View<Service> {
-        self.maps.services()
+    /// The service that a UDP frontend leads to: an address and port as a socket dialled it, so the
+    /// address may be one of the node's own.
+    pub(crate) fn udp_service(&self, addr: Addr, port: kproxy_common::net::Port) -> Option<u32> {
+        let lookup = |addr| self.frontends.get(&FrontendKey::new(addr, port, proto::UDP));
+        let found = lookup(addr).or_else(|| lookup(addr.unspecified_of_family()));
+        found.map(|value| value.internal)
     }
 
-    /// The SLOTS array.
-    pub(crate) fn slots(&self) -> &View<Slot> {
-        self.maps.slots()
+    /// Whether a backend may keep what it was given of the service port that owns service `index`:
+    /// it is in one of the sets, or serves all the same (CT-05). Unknown as long as nothing has
+    /// been planned: then it may.
+    pub(crate) fn serves(&self, index: u32, addr: Addr, port: kproxy_common::net::Port) -> bool {
+        let id = service_port_id(index);
+        let Some(owner) = self.by_id.get(&id).and_then(|name| self.ports.get(name)) else {
+            return false;
+        };
+        let Some(serving) = &owner.serving else { return true };
+        let in_set = |scope| {
+            let Some(set) = self.maps.services().get(codec::index_of(id, scope)) else {
+                return false;
+            };
+            let word = codec::word_of(&set);
+            (0..u32::from(word.count)).any(|i| {
+                let slot = self.maps.slots().get(word.first.wrapping_add(i));
+                slot.is_some_and(|slot| slot.addr == addr && slot.port == port)
+            })
+        };
+        in_set(Scope::Cluster) || in_set(Scope::Local) || serving.contains(&(addr, port))
     }
 
     /// Number of service ports in the maps.
@@ -220,6 +260,7 @@ impl<M: Maps> Writer<M> {
         }
 
         let mut report = Report::default();
+        self.clear_stray_ranges(&mut report);
         let mut accepted: Vec<(ServicePortPlan, Wanted)> = Vec::new();
         let mut removed = Vec::new();
         for (id, plan) in work {
@@ -237,7 +278,8 @@ impl<M: Maps> Writer<M> {
 
         let mut leaving = self.leaving(&accepted, &removed);
         for (plan, wanted) in &accepted {
-            let problems = self.add_frontends(&plan.id, wanted, &mut leaving);
+            let mut problems = self.add_ranges(plan);
+            problems.extend(self.add_frontends(&plan.id, wanted, &mut leaving));
             if !problems.is_empty() {
                 self.postpone(plan.clone(), problems, &mut report);
             }
@@ -249,6 +291,7 @@ impl<M: Maps> Writer<M> {
         self.settle(&mut report);
         for (plan, _) in &accepted {
             self.retire_local(plan, now);
+            self.retire_ranges(plan, &mut report);
         }
         for id in removed {
             self.remove_port(&id, now, &mut report);
@@ -367,7 +410,10 @@ impl<M: Maps> Writer<M> {
 
     /// Removes a service port whose frontends are gone.
     fn remove_port(&mut self, id: &ServicePortId, now: Duration, report: &mut Report) {
+        let ranges_left = self.remove_ranges(id, &[]);
         let Some(port) = self.ports.remove(id) else { return };
+        self.stray_ranges.extend(port.ranges.iter().map(|net| (port.id, *net)));
+        report.problems.extend(ranges_left);
         self.by_id.remove(&port.id);
         for scope in [Scope::Cluster, Scope::Local] {
             self.clear_set(port.id, scope);
@@ -382,7 +428,7 @@ impl<M: Maps> Writer<M> {
             report.problems.push(problems::refused(id, refusal, map, option, effect));
         }
         // An id that something still refers to is not given out again.
-        if port.frontends.is_empty() && name_left.is_none() {
+        if port.frontends.is_empty() && port.ranges.is_empty() && name_left.is_none() {
             self.ids.give_back(Run { first: port.id, len: 1 }, now);
         } else {
             self.stray_ids.insert(port.id);

@@ -7,7 +7,7 @@ use std::{
     io,
 };
 
-use kproxy_common::service::{service_flags, service_port_id};
+use kproxy_common::service::{MAX_EXTRA, service_flags, service_port_id};
 
 use super::{Addresses, Counted, Maps, Port, Report, Run, Runs, Writer, problems};
 use crate::{dataplane::codec, model::Problem, plan::Scope};
@@ -20,7 +20,7 @@ impl<M: Maps> Writer<M> {
     pub(crate) fn open(maps: M) -> io::Result<Self> {
         let ids = maps.services().len() / 2;
         let untouched_from = if maps.is_new() { 0 } else { ids };
-        let (names, frontends) = (maps.names()?, maps.frontends()?);
+        let (names, frontends, ranges) = (maps.names()?, maps.frontends()?, maps.ranges()?);
         let mut writer = Self {
             slots: Runs::new(maps.slots().len()),
             ids: Runs::new(ids),
@@ -34,6 +34,7 @@ impl<M: Maps> Writer<M> {
             has_room: false,
             strays: HashSet::new(),
             stray_ids: BTreeSet::new(),
+            stray_ranges: Vec::new(),
             untouched_from,
         };
         writer.find_ports(names);
@@ -53,6 +54,13 @@ impl<M: Maps> Writer<M> {
             writer.addresses.add(&key, value.flags);
         }
         writer.addresses.count_found();
+        for (id, net) in ranges {
+            let owner = writer.by_id.get(&id).and_then(|name| writer.ports.get_mut(name));
+            match owner {
+                Some(port) => drop(port.ranges.insert(net)),
+                None => writer.stray_ranges.push((id, net)),
+            }
+        }
         Ok(writer)
     }
 
@@ -72,7 +80,7 @@ impl<M: Maps> Writer<M> {
             }
             let runs = [Scope::Cluster, Scope::Local].map(|scope| self.find_run(id, scope));
             self.by_id.insert(id, name.clone());
-            self.ports.insert(name, Port { id, runs, frontends: Vec::new() });
+            self.ports.insert(name, Port { id, runs, ..Port::default() });
         }
     }
 
@@ -83,7 +91,11 @@ impl<M: Maps> Writer<M> {
             return None;
         }
         let word = codec::word_of(&self.maps.services().get(codec::index_of(id, scope))?);
-        let run = Run { first: word.first, len: word.count.into() };
+        let extra = match word.count {
+            0 => 0,
+            _ => self.maps.slots().get(word.first)?.extra.min(MAX_EXTRA),
+        };
+        let run = Run { first: word.first, len: u32::from(word.count) + extra };
         self.slots.claim(run).then_some(run)
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kproxy_common::service::{Service, Word, cluster_index, local_index, service_flags};
+use kproxy_common::service::{Service, Slot, Word, cluster_index, local_index, service_flags};
 
 use super::{Maps, Port, Report, Run, Writer, problems};
 use crate::{
@@ -36,6 +36,9 @@ impl<M: Maps> Writer<M> {
             None => self.new_id(&plan.id)?,
         };
         let published = self.publish_sets(plan, id, is_new, now, report);
+        if let (Ok(()), Some(port)) = (&published, self.ports.get_mut(&plan.id)) {
+            port.serving = Some(codec::encode_serving(plan));
+        }
         if is_new && published.is_err() {
             // Nothing was published: only the name has to go again.
             match self.maps.remove_name(id) {
@@ -59,7 +62,7 @@ impl<M: Maps> Writer<M> {
         let mut steps = Vec::new();
         for (scope, set) in sets {
             let Some(set) = set else { continue };
-            match self.prepare(&plan.id, id, scope, set, affinity, is_new) {
+            match self.prepare(plan, id, scope, set, is_new) {
                 Ok(step) => steps.push((scope, set, step)),
                 Err(problem) => {
                     for (_, _, step) in steps {
@@ -89,7 +92,7 @@ impl<M: Maps> Writer<M> {
                 Step::Publish(run) => {
                     next.word = Word {
                         first: run.map_or(codec::encode_verdict(set.when_empty), |run| run.first),
-                        count: run.map_or(0, |run| run.len as u16),
+                        count: set.backends.len() as u16,
                         generation: codec::word_of(&present).generation.wrapping_add(1),
                     }
                     .pack();
@@ -113,18 +116,19 @@ impl<M: Maps> Writer<M> {
     /// Compares a set with the maps and, if it differs, fills a new run that nobody sees yet.
     fn prepare(
         &mut self,
-        port_id: &ServicePortId,
+        plan: &ServicePortPlan,
         id: u32,
         scope: Scope,
         set: &BackendSet,
-        affinity: u32,
         is_new: bool,
     ) -> Result<Step, Problem> {
+        let (port_id, affinity) = (&plan.id, plan.affinity_seconds.unwrap_or(0));
+        let slots = codec::encode_run(plan, scope, set);
         let index = codec::index_of(id, scope);
         let present = self.maps.services().get(index).unwrap_or_default();
         let in_use = present.flags & service_flags::IN_USE != 0;
         let run = self.ports.get(port_id).and_then(|port| port.runs[scope as usize]);
-        if in_use && !is_new && self.holds(&present, run, set) {
+        if in_use && !is_new && self.holds(&present, run, set, &slots) {
             let same =
                 present.affinity_seconds == affinity && present.flags == service_flags::IN_USE;
             return Ok(if same { Step::Keep } else { Step::Rewrite });
@@ -136,27 +140,27 @@ impl<M: Maps> Writer<M> {
         if count == 0 {
             return Ok(Step::Publish(None));
         }
-        let Some(run) = self.slots.take(count as u32) else {
+        let Some(run) = self.slots.take(slots.len() as u32) else {
             return Err(problems::no_slots(port_id, count, is_new));
         };
-        for (slot, backend) in (run.first..).zip(&set.backends) {
-            let stored = self.maps.slots().write(slot, &codec::encode_slot(backend));
+        for (number, slot) in (run.first..).zip(&slots) {
+            let stored = self.maps.slots().write(number, slot);
             debug_assert!(stored, "runs are below the capacity of SLOTS");
         }
         Ok(Step::Publish(Some(run)))
     }
 
-    /// Whether the published word and its slots say just what `set` says.
-    fn holds(&self, present: &Service, run: Option<Run>, set: &BackendSet) -> bool {
+    /// Whether the published word and its slots say just what `set` and its `slots` say.
+    fn holds(&self, present: &Service, run: Option<Run>, set: &BackendSet, slots: &[Slot]) -> bool {
         let word = codec::word_of(present);
         if usize::from(word.count) != set.backends.len() {
             return false;
         }
         match run {
             None => word.count == 0 && word.first == codec::encode_verdict(set.when_empty),
-            Some(run) => (run.first..).zip(&set.backends).all(|(slot, backend)| {
-                self.maps.slots().get(slot) == Some(codec::encode_slot(backend))
-            }),
+            Some(run) => (run.first..)
+                .zip(slots)
+                .all(|(number, slot)| self.maps.slots().get(number) == Some(*slot)),
         }
     }
 

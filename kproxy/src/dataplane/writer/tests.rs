@@ -1,7 +1,10 @@
 //! The writer on maps in memory.
 
+mod history;
+mod ranges;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -12,7 +15,6 @@ use std::{
 };
 
 use kproxy_common::{filter, net::Addr, service::frontend_flags};
-use proptest::prelude::*;
 
 use super::{
     Maps as _, Writer,
@@ -22,7 +24,7 @@ use crate::{
     dataplane::codec,
     plan::{
         Backend, BackendSet, Change, EmptyVerdict, Family, Frontend, FrontendKind, Protocol, Scope,
-        ServicePortId, ServicePortPlan,
+        ServicePortId, ServicePortPlan, Sources,
     },
 };
 
@@ -37,9 +39,15 @@ fn port_id(number: u8) -> ServicePortId {
         namespace: "default".into(),
         name: format!("svc{number}"),
         port: String::new(),
-        protocol: Protocol::Tcp,
+        // UDP sets have further slots behind their backends.
+        protocol: if number % 4 == 3 { Protocol::Udp } else { Protocol::Tcp },
         family: Family::V4,
     }
+}
+
+/// Endpoints that only keep what they have.
+fn serving(numbers: impl IntoIterator<Item = u8>) -> Vec<(IpAddr, u16)> {
+    backends(numbers).iter().map(|backend| (backend.addr, backend.port)).collect()
 }
 
 fn backends(numbers: impl IntoIterator<Item = u8>) -> Vec<Backend> {
@@ -48,7 +56,14 @@ fn backends(numbers: impl IntoIterator<Item = u8>) -> Vec<Backend> {
 }
 
 fn frontend(kind: FrontendKind, addr: IpAddr, port: u16) -> Frontend {
-    Frontend { kind, addr, port, internal: Scope::Cluster, external: Scope::Cluster }
+    Frontend {
+        kind,
+        addr,
+        port,
+        internal: Scope::Cluster,
+        external: Scope::Cluster,
+        sources: Sources::All,
+    }
 }
 
 /// A ClusterIP 10.96.0.N:80 with these backends.
@@ -58,8 +73,15 @@ fn plan(number: u8, numbers: impl IntoIterator<Item = u8>) -> ServicePortPlan {
         frontends: vec![frontend(FrontendKind::ClusterIp, IpAddr::from([10, 96, 0, number]), 80)],
         cluster: BackendSet { backends: backends(numbers), when_empty: EmptyVerdict::Reject },
         local: None,
+        serving: Vec::new(),
+        created: None,
         affinity_seconds: None,
+        source_ranges: Vec::new(),
     }
+}
+
+fn net(text: &str) -> ipnet::IpNet {
+    text.parse().unwrap()
 }
 
 fn with_node_port(mut plan: ServicePortPlan, port: u16) -> ServicePortPlan {
@@ -118,6 +140,40 @@ fn a_restart_on_a_correct_node_writes_nothing() {
     assert!(third.reconcile(plans, T0).is_empty());
     assert!(third.set_node_addresses(&node()).is_empty());
     assert_eq!(maps.calls(), calls);
+}
+
+#[test]
+fn ct_05_udp_endpoints_that_serve_on_stand_behind_the_run_and_need_no_call() {
+    let maps = FakeMaps::new(16, 64, 64);
+    let mut first = writer(&maps);
+    let mut udp = plan(3, [1, 2]);
+    first.reconcile([udp.clone(), plan(2, [5])], T0);
+    udp.serving = serving([8, 9]);
+    let report = first.apply(vec![Change::Set(udp.clone())], T0);
+    assert_eq!((report.writes, report.words), (0, 1));
+    assert!(first.apply(vec![Change::Set(udp.clone())], T0).is_empty());
+    assert_eq!(maps.meaning().ports[&port_id(3)][0].as_ref().unwrap().backends, backends([1, 2]));
+
+    // A restart knows them, and until it has planned nobody is told to leave.
+    let mut second = writer(&maps.reopened());
+    let index = codec::index_of(maps.id_of(&port_id(3)).unwrap(), Scope::Cluster);
+    let serves = |writer: &Writer<FakeMaps>, numbers: [u8; 3]| {
+        let serves = |n: u8| {
+            let backend = codec::encode_slot(&backends([n])[0]);
+            writer.serves(index, backend.addr, backend.port)
+        };
+        numbers.map(serves)
+    };
+    assert_eq!(serves(&second, [1, 9, 20]), [true; 3], "not planned yet");
+    assert!(second.reconcile([udp.clone(), plan(2, [5])], T0).is_empty());
+    assert_eq!(serves(&second, [1, 9, 20]), [true, true, false]);
+    assert_eq!(second.fills()[2].used, 5, "two backends, two others, and one of the other port");
+    udp.serving.clear();
+    second.apply(vec![Change::Set(udp)], T0);
+    assert_eq!(serves(&second, [1, 9, 20]), [true, false, false]);
+    // A service port that is gone keeps nothing.
+    second.apply(vec![Change::Remove(port_id(3))], T0);
+    assert_eq!(serves(&second, [1, 9, 20]), [false; 3]);
 }
 
 #[test]
@@ -309,6 +365,8 @@ fn contradictions_in_the_maps_are_repaired() {
     wrong.set_frontend(&key, &value).unwrap();
     let address = kproxy_common::service::FrontendKey::address(Addr::from(ip("10.96.9.9")));
     wrong.set_frontend(&address, &kproxy_common::service::FrontendValue::default()).unwrap();
+    wrong.set_range(7, &net("192.0.2.0/24")).unwrap();
+    wrong.set_range(id, &net("192.0.2.0/24")).unwrap();
     wrong.filter().change_bits(5, 0, u64::MAX);
     let (word, mask) = filter::position(bit("10.96.0.1"));
     wrong.filter().change_bits(word, mask, 0);
@@ -320,122 +378,34 @@ fn contradictions_in_the_maps_are_repaired() {
     assert_eq!(maps.meaning(), anew.meaning());
 }
 
-/// One step of a random history.
-#[derive(Clone, Debug)]
-enum Step {
-    Set(ServicePortPlan),
-    Remove(u8),
-    Nodes(BTreeSet<IpAddr>),
-    Restart,
-    CrashIn(usize),
-}
-
-fn any_plan() -> impl Strategy<Value = ServicePortPlan> {
-    (
-        0u8..6,
-        prop::collection::btree_set(0u8..8, 0..6),
-        prop::option::of(prop::collection::btree_set(0u8..4, 0..3)),
-        0u8..8,
-        prop::option::of(1u32..3),
-        any::<bool>(),
-    )
-        .prop_map(|(number, cluster, local, kinds, affinity, drop)| {
-            let mut plan = plan(number, cluster);
-            if kinds & 1 != 0 {
-                plan = with_node_port(plan, 30_000 + u16::from(number));
-            }
-            if kinds & 2 != 0 {
-                let port = 1000 + u16::from(number);
-                plan.frontends.push(frontend(FrontendKind::ExternalIp, ip("192.0.2.1"), port));
-            }
-            if kinds & 4 != 0 {
-                plan.frontends.remove(0);
-            }
-            if let Some(local) = local {
-                let when_empty = if drop { EmptyVerdict::Drop } else { EmptyVerdict::Reject };
-                plan.local = Some(BackendSet { backends: backends(local), when_empty });
-                for frontend in &mut plan.frontends {
-                    frontend.external = Scope::Local;
-                }
-            }
-            plan.affinity_seconds = affinity;
-            plan
-        })
-}
-
-fn any_step() -> impl Strategy<Value = Step> {
-    let nodes = prop::sample::subsequence(vec!["192.0.2.1", "127.0.0.1", "10.96.0.2"], 0..=3);
-    prop_oneof![
-        8 => any_plan().prop_map(Step::Set),
-        3 => (0u8..6).prop_map(Step::Remove),
-        1 => nodes.prop_map(|nodes| Step::Nodes(nodes.into_iter().map(ip).collect())),
-        1 => Just(Step::Restart),
-        2 => (0usize..8).prop_map(Step::CrashIn),
-    ]
+#[test]
+fn aff_07_a_changed_timeout_reaches_both_sets_without_a_call_and_moves_no_backend() {
+    let maps = FakeMaps::new(16, 64, 64);
+    let mut writer = writer(&maps);
+    let mut wanted = plan(1, [1, 9]);
+    wanted.frontends[0].external = Scope::Local;
+    wanted.local = Some(BackendSet { backends: backends([1]), when_empty: EmptyVerdict::Drop });
+    writer.reconcile([wanted.clone()], T0);
+    let id = maps.id_of(&port_id(1)).unwrap();
+    let entries = |maps: &FakeMaps| {
+        [Scope::Cluster, Scope::Local]
+            .map(|scope| maps.arrays.services.get(codec::index_of(id, scope)).unwrap())
+    };
+    let words = entries(&maps).map(|entry| entry.word);
+    for seconds in [Some(10_800), Some(5), None] {
+        wanted.affinity_seconds = seconds;
+        let report = writer.apply(vec![Change::Set(wanted.clone())], T0);
+        assert_eq!((report.writes, report.words), (0, 2));
+        let now = entries(&maps);
+        assert_eq!(now.map(|entry| entry.affinity_seconds), [seconds.unwrap_or(0); 2]);
+        assert_eq!(now.map(|entry| entry.word), words, "sockets and flows see no change");
+    }
 }
 
 fn crashes(work: impl FnOnce()) -> bool {
     let Err(payload) = catch_unwind(AssertUnwindSafe(work)) else { return false };
     assert!(payload.is::<Crash>(), "a panic that is no crash");
     true
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
-
-    #[test]
-    fn after_any_history_the_maps_equal_those_of_planning_anew(
-        steps in prop::collection::vec((any_step(), 0u64..2000), 1..40),
-    ) {
-        let maps = FakeMaps::new(32, 256, 256);
-        let mut writer = Writer::open(maps.clone()).unwrap();
-        let mut desired = BTreeMap::new();
-        let mut nodes = BTreeSet::new();
-        let mut now = T0;
-        writer.set_node_addresses(&nodes);
-        writer.reconcile([], now);
-        for (step, pause) in steps {
-            now += Duration::from_millis(pause);
-            let mut crashed = false;
-            match step {
-                Step::Set(plan) => {
-                    desired.insert(plan.id.clone(), plan.clone());
-                    crashed = crashes(|| drop(writer.apply(vec![Change::Set(plan)], now)));
-                }
-                Step::Remove(number) => {
-                    desired.remove(&port_id(number));
-                    let changes = vec![Change::Remove(port_id(number))];
-                    crashed = crashes(|| drop(writer.apply(changes, now)));
-                }
-                Step::Nodes(addresses) => {
-                    nodes = addresses;
-                    crashed = crashes(|| drop(writer.set_node_addresses(&nodes)));
-                }
-                Step::CrashIn(calls) => maps.crash_in(Some(calls)),
-                Step::Restart => crashed = true,
-            }
-            if crashed {
-                // The clock goes on, but what rested is forgotten with the process.
-                now += Duration::from_secs(2);
-                writer = Writer::open(maps.reopened()).unwrap();
-                writer.set_node_addresses(&nodes);
-                let report = writer.reconcile(desired.values().cloned(), now);
-                prop_assert!(report.problems.is_empty(), "{:?}", report);
-            }
-        }
-        maps.crash_in(None);
-
-        let anew = FakeMaps::new(32, 256, 256);
-        let mut fresh = Writer::open(anew.clone()).unwrap();
-        fresh.set_node_addresses(&nodes);
-        fresh.reconcile(desired.values().cloned(), now);
-        prop_assert_eq!(maps.meaning(), anew.meaning());
-        prop_assert_eq!(writer.fills()[0], super::Fill { capacity: 256, ..fresh.fills()[0] });
-        prop_assert_eq!(writer.fills()[2].used, fresh.fills()[2].used);
-
-        let report = writer.reconcile(desired.into_values(), now);
-        prop_assert!(report.is_empty(), "a correct node sees no writes: {:?}", report);
-    }
 }
 
 /// The version that a reader finds in a service's set; the address says which set it belongs to.

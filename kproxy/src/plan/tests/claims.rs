@@ -52,6 +52,33 @@ fn ver_19_the_smaller_name_wins_in_either_order() {
 }
 
 #[test]
+fn ver_19_the_older_service_wins_whatever_its_name() {
+    let aged = |name, addr, created| {
+        let mut plan = external(name, addr, &["192.0.2.1"]);
+        plan.created = created;
+        plan
+    };
+    let young = aged("a", "10.96.0.1", Some(200));
+    let old = aged("b", "10.96.0.2", Some(100));
+    let undated = aged("0", "10.96.0.3", None);
+    for order in [[&young, &old, &undated], [&undated, &young, &old], [&old, &undated, &young]] {
+        let mut claims = Claims::new();
+        for plan in order {
+            set(&mut claims, plan);
+        }
+        let served: Vec<_> = claims.plans().iter().map(|plan| plan.frontends.len()).collect();
+        assert_eq!(served, [1, 1, 2], "0, a, b");
+        assert!(claims.problems(&young.id)[0].what.contains("belongs to default/b"));
+    }
+    // Made anew under its old name, it is the youngest.
+    let mut claims = Claims::new();
+    set(&mut claims, &young);
+    set(&mut claims, &old);
+    let settled = set(&mut claims, &aged("b", "10.96.0.2", Some(300)));
+    assert_eq!(told(&settled), ["a: 10.96.0.1 192.0.2.1", "b: 10.96.0.2"]);
+}
+
+#[test]
 fn ver_19_a_cluster_ip_beats_any_external_ip() {
     let thief = external("a", "10.96.0.1", &["10.96.0.2"]);
     let owner = external("b", "10.96.0.2", &[]);

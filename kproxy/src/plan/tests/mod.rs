@@ -2,6 +2,9 @@
 
 mod claims;
 mod flows;
+mod health;
+mod node_ports;
+mod ranges;
 mod service;
 mod topology;
 
@@ -36,6 +39,7 @@ pub(crate) fn port(name: &str, protocol: Protocol, port: u16) -> ServicePort {
 pub(crate) fn service(name: &str, cluster_ips: &[&str]) -> Service {
     Service {
         name: ServiceName::new("default", name),
+        created: None,
         kind: ServiceType::ClusterIp,
         cluster_ips: cluster_ips.iter().map(|text| ip(text)).collect(),
         external_ips: Vec::new(),
@@ -43,6 +47,7 @@ pub(crate) fn service(name: &str, cluster_ips: &[&str]) -> Service {
         source_ranges: Vec::new(),
         internal_policy: TrafficPolicy::Cluster,
         external_policy_written: TrafficPolicy::Cluster,
+        health_check_node_port: None,
         affinity_seconds: None,
         ports: vec![port("", Protocol::Tcp, 80)],
     }
@@ -84,6 +89,6 @@ pub(crate) fn plan_with(
     slices: &[Slice],
     local_addresses: &BTreeSet<IpAddr>,
 ) -> Vec<ServicePortPlan> {
-    let context = PlanContext { node_name: NODE, zone: None, local_addresses };
+    let context = PlanContext { node_name: NODE, zone: None, local_addresses, node_addresses: &[] };
     plan_service(service, slices.iter(), &context)
 }

@@ -3,6 +3,13 @@
 use super::*;
 use crate::plan::{Frontend, FrontendKind, check_service};
 
+/// What the programs sort a backend by.
+fn slot_order(backend: &crate::plan::Backend) -> [u64; 3] {
+    use kproxy_common::{net::Port, service::Slot};
+    let (addr, port) = (backend.addr.into(), Port::new(backend.port));
+    Slot { addr, port, ..Slot::default() }.order()
+}
+
 fn frontends(plans: &[ServicePortPlan]) -> Vec<(FrontendKind, IpAddr)> {
     plans.iter().flat_map(|plan| &plan.frontends).map(|f| (f.kind, f.addr)).collect()
 }
@@ -111,22 +118,6 @@ fn a_cluster_ip_bound_on_the_node_is_left_alone() {
 }
 
 #[test]
-fn lbr_restricted_load_balancer_addresses_are_withheld_and_reported() {
-    let mut web = service("web", &["10.96.0.1"]);
-    web.kind = ServiceType::LoadBalancer;
-    web.load_balancer_ips = vec![ip("192.0.2.1")];
-    web.source_ranges = vec!["203.0.113.0/25".parse().unwrap()];
-    assert_eq!(frontends(&plan(&web, &[])), [(FrontendKind::ClusterIp, ip("10.96.0.1"))]);
-    let problems = check_service(&web, [].iter());
-    assert_eq!(problems.len(), 1);
-    assert!(problems[0].what.contains("192.0.2.1"), "{}", problems[0]);
-    // LBR-07
-    web.source_ranges.push("0.0.0.0/0".parse().unwrap());
-    assert_eq!(frontends(&plan(&web, &[])).len(), 2);
-    assert_eq!(check_service(&web, [].iter()), []);
-}
-
-#[test]
 fn ports_without_a_partner_in_the_slices_are_reported_by_name() {
     let mut web = service("web", &["10.96.0.1"]);
     web.ports = vec![port("http", Protocol::Tcp, 80), port("", Protocol::Udp, 53)];
@@ -148,6 +139,20 @@ fn ports_without_a_partner_in_the_slices_are_reported_by_name() {
 }
 
 #[test]
+fn sets_are_sorted_by_address_and_port_as_the_programs_search_them() {
+    let order = |plans: &[ServicePortPlan]| {
+        let slots: Vec<_> = plans[0].cluster.backends.iter().map(slot_order).collect();
+        assert!(slots.is_sorted() && slots.len() == 4, "{slots:?}");
+    };
+    let web = service("web", &["10.96.0.1"]);
+    let addresses = ["10.0.0.9", "10.0.0.10", "9.0.0.200", "192.0.2.1"];
+    order(&plan(&web, &[slice("s", "web", 80, &addresses.map(|ip| endpoint(ip, "RM")))]));
+    let web = service("web", &["fd00::1"]);
+    let addresses = ["fd00::a", "fd00::9", "2001:db8::1:0", "fd00:0:0:1::"];
+    order(&plan(&web, &[slice("s", "web", 80, &addresses.map(|ip| endpoint(ip, "RM")))]));
+}
+
+#[test]
 fn frontends_are_sorted() {
     let mut web = service("web", &["10.96.0.1"]);
     web.ports[0].node_port = Some(number(30080));
@@ -157,4 +162,29 @@ fn frontends_are_sorted() {
     let keys = |f: &Frontend| (f.kind, f.addr, f.port);
     assert!(plans[0].frontends.is_sorted_by_key(keys));
     assert_eq!(plans[0].frontends.len(), 5);
+}
+
+#[test]
+fn ct_05_udp_endpoints_that_serve_keep_their_flows_whatever_else_they_are() {
+    let mut dns = service("dns", &["10.96.0.1"]);
+    dns.ports = vec![port("", Protocol::Udp, 53), port("tcp", Protocol::Tcp, 53)];
+    let endpoints = [
+        endpoint("10.0.0.1", "RM"),
+        endpoint("10.0.0.2", "TL"),
+        endpoint("10.0.0.3", "XM"),
+        endpoint("10.0.0.4", "NM"),
+    ];
+    let mut udp = slice("s", "dns", 53, &endpoints);
+    udp.ports[0].protocol = Protocol::Udp;
+    let mut tcp = slice("t", "dns", 53, &endpoints);
+    tcp.ports[0].name = "tcp".to_owned();
+    let serving = |dns: &Service| {
+        let plans = plan(dns, &[udp.clone(), tcp.clone()]);
+        assert!(plans[1].serving.is_empty(), "TCP flows are never cut");
+        plans[0].serving.iter().map(|(ip, port)| format!("{ip}:{port}")).collect::<Vec<_>>()
+    };
+    assert_eq!(serving(&dns), ["10.0.0.2:53"]);
+    // A policy that leaves endpoints out: the flows to them stay.
+    dns.internal_policy = TrafficPolicy::Local;
+    assert_eq!(serving(&dns), ["10.0.0.1:53"]);
 }

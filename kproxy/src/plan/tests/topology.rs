@@ -165,7 +165,12 @@ fn top_13_families_and_ports_have_their_own_hints() {
     ];
     let web = service("web", &["10.96.0.1", "fd00:10:96::1"]);
     let none = BTreeSet::new();
-    let context = PlanContext { node_name: NODE, zone: Some("a"), local_addresses: &none };
+    let context = PlanContext {
+        node_name: NODE,
+        zone: Some("a"),
+        local_addresses: &none,
+        node_addresses: &[],
+    };
     let plans = plan_service(&web, slices.iter(), &context);
     let sizes: Vec<_> = plans.iter().map(|plan| plan.cluster.backends.len()).collect();
     assert_eq!(sizes, [1, 2]);

@@ -3,7 +3,9 @@
 //! Each conversion keeps every good part of an object and names each bad one.
 
 mod ip;
+mod node;
 mod service;
+mod service_cidr;
 mod slice;
 
 #[cfg(test)]
@@ -12,25 +14,17 @@ mod tests;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
-use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 pub use ip::{parse_cidr, parse_ip};
+pub use node::node;
 pub(crate) use service::PROXY_NAME_LABEL;
 pub use service::service;
+pub use service_cidr::service_cidr;
 pub(crate) use slice::HEADLESS_LABEL;
 pub use slice::slice;
 
-use crate::model::{Node, Problem, Protocol, ServiceName, SliceName};
-
-/// Zone label of a Node (`k8s.io/api/core/v1/well_known_labels.go`).
-const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
-
-/// What the plan wants of a Node.
-pub fn node(node: &core::Node) -> Node {
-    let zone = node.metadata.labels.as_ref().and_then(|labels| labels.get(ZONE_LABEL));
-    Node { zone: zone.filter(|zone| !zone.is_empty()).cloned() }
-}
+use crate::model::{Problem, Protocol, ServiceCidrName, ServiceName, SliceName};
 
 /// Namespace and name of a Service.
 pub fn service_key(meta: &ObjectMeta) -> ServiceName {
@@ -46,6 +40,11 @@ pub fn slice_key(meta: &ObjectMeta) -> SliceName {
         meta.namespace.clone().unwrap_or_default(),
         meta.name.clone().unwrap_or_default(),
     )
+}
+
+/// Name of a ServiceCIDR.
+pub fn service_cidr_key(meta: &ObjectMeta) -> ServiceCidrName {
+    ServiceCidrName(meta.name.clone().unwrap_or_default())
 }
 
 /// Collects the problems of one object.

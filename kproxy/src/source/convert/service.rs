@@ -1,6 +1,7 @@
 //! Services.
 
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
@@ -41,12 +42,11 @@ pub fn service(object: &core::Service) -> Parsed<Service> {
     }
     let mut load_balancer_ips =
         addresses(ingress_ips(object), "load-balancer ingress address", &mut report);
-    let source_ranges = source_ranges(spec, &mut report).unwrap_or_else(|| {
-        load_balancer_ips.clear();
-        Vec::new()
-    });
+    let (source_ranges, closed) = source_ranges(spec, &mut report);
+    load_balancer_ips.retain(|ip| !closed.contains(&Family::of(ip)));
     let service = Service {
         name: key.clone(),
+        created: object.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
         kind: kind(spec, &mut report),
         cluster_ips,
         external_ips: addresses(spec.external_ips.iter().flatten(), "externalIP", &mut report),
@@ -62,9 +62,17 @@ pub fn service(object: &core::Service) -> Parsed<Service> {
             "externalTrafficPolicy",
             &mut report,
         ),
+        health_check_node_port: health_check_node_port(spec, &mut report),
         affinity_seconds: affinity(spec, &mut report),
         ports,
     };
+    if service.has_health_check() && service.health_check_node_port.is_none() {
+        report.add(
+            "has externalTrafficPolicy Local and no healthCheckNodePort, so load balancers cannot \
+             ask this node whether it has endpoints",
+            "write spec.healthCheckNodePort",
+        );
+    }
     Parsed { key, verdict: Verdict::Use(service), problems: report.problems }
 }
 
@@ -188,21 +196,35 @@ fn policy(text: Option<&str>, field: &str, report: &mut Report) -> TrafficPolicy
     }
 }
 
-/// The readable ranges; `None` when ranges are written and none can be read: opening the Service
-/// to everybody is not what its owner asked for.
-fn source_ranges(spec: &core::ServiceSpec, report: &mut Report) -> Option<Vec<IpNet>> {
-    let written = spec.load_balancer_source_ranges.as_deref().unwrap_or_default();
-    let mut ranges = Vec::new();
-    for text in written {
-        match parse_cidr(text) {
-            Some(range) => ranges.push(range),
-            None => report.add(
-                format!("loadBalancerSourceRanges entry {text:?} is no range, it is left out"),
-                "write address/length, e.g. 192.0.2.0/24",
-            ),
+/// The readable ranges, and the families of which ranges are written and none can be read: opening
+/// those to everybody is not what the Service's owner asked for.
+fn source_ranges(spec: &core::ServiceSpec, report: &mut Report) -> (Vec<IpNet>, Vec<Family>) {
+    let (mut ranges, mut unreadable) = (Vec::new(), Vec::new());
+    for text in spec.load_balancer_source_ranges.iter().flatten() {
+        if let Some(range) = parse_cidr(text) {
+            ranges.push(range);
+            continue;
         }
+        report.add(
+            format!("loadBalancerSourceRanges entry {text:?} is no range, it is left out"),
+            "write address/length, e.g. 192.0.2.0/24",
+        );
+        unreadable.push(if text.contains(':') { Family::V6 } else { Family::V4 });
     }
-    (written.is_empty() || !ranges.is_empty()).then_some(ranges)
+    unreadable.retain(|family| ranges.iter().all(|net| Family::of(&net.addr()) != *family));
+    (ranges, unreadable)
+}
+
+fn health_check_node_port(spec: &core::ServiceSpec, report: &mut Report) -> Option<NonZeroU16> {
+    let written = spec.health_check_node_port.filter(|port| *port != 0)?;
+    let port = port_number(written);
+    if port.is_none() {
+        report.add(
+            format!("healthCheckNodePort {written} is left out"),
+            "use a port from 1 to 65535",
+        );
+    }
+    port
 }
 
 fn affinity(spec: &core::ServiceSpec, report: &mut Report) -> Option<u32> {

@@ -175,8 +175,29 @@ fn svc_10_unreadable_ranges_do_not_open_the_service() {
         "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}},
     }))
     .unwrap();
-    let service = mended(service(&object), "192.168.0.0/33");
-    assert_eq!(service.load_balancer_ips, Vec::<IpAddr>::new());
+    let closed = mended(service(&object), "192.168.0.0/33");
+    assert_eq!(closed.load_balancer_ips, Vec::<IpAddr>::new());
+    // Neither does a good range of the other family.
+    let mut object = object;
+    let good = "2001:db8::/32".to_owned();
+    object.spec.as_mut().unwrap().load_balancer_source_ranges.as_mut().unwrap().push(good);
+    let closed = mended(service(&object), "192.168.0.0/33");
+    assert_eq!(closed.load_balancer_ips, Vec::<IpAddr>::new());
+}
+
+#[test]
+fn node_02_the_first_address_of_each_family_internal_before_external() {
+    let object: core::Node = serde_json::from_value(json!({
+        "status": {"addresses": [
+            {"type": "Hostname", "address": "n1"},
+            {"type": "ExternalIP", "address": "203.0.113.1"},
+            {"type": "ExternalIP", "address": "2001:db8::1"},
+            {"type": "InternalIP", "address": "192.0.2.1"},
+            {"type": "InternalIP", "address": "192.0.2.2"},
+        ]},
+    }))
+    .unwrap();
+    assert_eq!(node(&object).addresses, [ip("192.0.2.1"), ip("2001:db8::1")]);
 }
 
 #[test]
@@ -199,7 +220,7 @@ fn svc_12_local_needs_external_access() {
     assert_eq!(used(web(local.clone())).external_policy(), TrafficPolicy::Cluster);
     for more in [
         json!({"type": "NodePort"}),
-        json!({"type": "LoadBalancer"}),
+        json!({"type": "LoadBalancer", "healthCheckNodePort": 32000}),
         json!({"externalIPs": ["192.0.2.1"]}),
     ] {
         let mut spec = local.clone();
@@ -335,5 +356,72 @@ fn node_04_the_zone_is_the_label_unless_empty() {
     ] {
         let object = serde_json::from_value(json!({"metadata": {"labels": labels}})).unwrap();
         assert_eq!(node(&object).zone.as_deref(), zone);
+    }
+}
+
+#[test]
+fn node_02_the_first_internal_address_is_the_primary_one() {
+    for (written, chosen) in [
+        (&["InternalIP 192.0.2.1", "InternalIP 192.0.2.2"][..], &["192.0.2.1"][..]),
+        (&["ExternalIP 203.0.113.1", "InternalIP 192.0.2.1"], &["192.0.2.1"]),
+        (&["Hostname 192.0.2.9", "ExternalIP 203.0.113.1"], &["203.0.113.1"]),
+        (
+            &["InternalIP fd00::1", "ExternalIP 203.0.113.1", "InternalIP fd00::2"],
+            &["fd00::1", "203.0.113.1"],
+        ),
+        (&["InternalIP 192.0.2.010", "InternalIP ::1"], &["192.0.2.10", "::1"]),
+        (&["InternalIP none"], &[]),
+        (&[], &[]),
+    ] {
+        let addresses: Vec<_> = written
+            .iter()
+            .map(|text| text.split_once(' ').unwrap())
+            .map(|(kind, address)| json!({"type": kind, "address": address}))
+            .collect();
+        let object = json!({"metadata": {}, "status": {"addresses": addresses}});
+        let found = node(&serde_json::from_value(object).unwrap()).addresses;
+        assert_eq!(found, chosen.iter().map(|text| ip(text)).collect::<Vec<_>>(), "{written:?}");
+    }
+}
+
+#[test]
+fn svc_14_health_checks_are_for_load_balancers_with_policy_local() {
+    let local = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local",
+        "healthCheckNodePort": 32000});
+    let with = |more: Value| {
+        let mut spec = local.clone();
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        web(spec)
+    };
+    let port = |parsed| used(parsed).health_check_port().map(NonZeroU16::get);
+    assert_eq!(port(with(json!({}))), Some(32000));
+    assert_eq!(port(with(json!({"type": "NodePort"}))), None);
+    assert_eq!(port(with(json!({"externalTrafficPolicy": "Cluster"}))), None);
+    let without = mended(with(json!({"healthCheckNodePort": 0})), "no healthCheckNodePort");
+    assert_eq!(without.health_check_port(), None);
+    let parsed = with(json!({"healthCheckNodePort": 70000}));
+    assert!(parsed.problems[0].what.contains("70000"), "{:?}", parsed.problems);
+}
+
+#[test]
+fn ver_19_a_service_says_when_it_was_made() {
+    let object = serde_json::from_value(json!({
+        "metadata": {"name": "web", "creationTimestamp": "2026-01-01T00:00:01Z"},
+        "spec": {"clusterIP": "10.96.0.10", "ports": [{"port": 80}]},
+    }));
+    assert_eq!(used(service(&object.unwrap())).created, Some(1_767_225_601));
+}
+
+#[test]
+fn node_08_service_cidrs_keep_their_good_ranges() {
+    let parse = |cidrs: Value| {
+        let object = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": cidrs}});
+        service_cidr(&serde_json::from_value(object).unwrap())
+    };
+    let good = parse(json!(["10.96.0.0/16", "fd00:10:96::/112"]));
+    assert_eq!(good.problems, []);
+    for (bad, word) in [("10.96.0.0", "no range"), ("0.0.0.0/0", "every address")] {
+        let ranges = mended(parse(json!([bad, "fd00:10:96::/112"])), word).ranges;
+        assert_eq!(ranges, ["fd00:10:96::/112".parse().unwrap()]);
     }
 }

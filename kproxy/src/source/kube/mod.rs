@@ -1,6 +1,6 @@
-//! Services, EndpointSlices and the own Node from an API server.
+//! Services, EndpointSlices, ServiceCIDRs and the own Node from an API server.
 //!
-//! Three watches with kube-proxy's selectors (SEL-01, SEL-04, NODE-01). Each begins with a complete
+//! Four watches with kube-proxy's selectors (SEL-01, SEL-04, NODE-01). Each begins with a complete
 //! list and lists again whenever it lost track; a list replaces everything that was known, so
 //! objects that went away meanwhile are deleted. Objects are turned into model values at once and
 //! not kept. An API server that does not answer is waited for, with backoff, for as long as it

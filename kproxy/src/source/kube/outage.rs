@@ -50,11 +50,17 @@ impl Failure {
         (code != Some(410)).then_some(Self { text, answered, code })
     }
 
+    /// The API server has no such kind of object.
+    pub(super) fn is_unknown_kind(&self) -> bool {
+        self.code == Some(404)
+    }
+
     fn remedy(&self) -> &'static str {
         match self.code {
             Some(401) => "check the credentials in the kubeconfig or the service account",
             Some(403) => {
-                "grant list and watch on services, nodes and endpointslices.discovery.k8s.io"
+                "grant list and watch on services, nodes, endpointslices.discovery.k8s.io and \
+                 servicecidrs.networking.k8s.io"
             }
             _ => "look into the log of the API server",
         }

@@ -1,4 +1,4 @@
-//! The client and its three watches.
+//! The client and its four watches.
 
 use std::cell::RefCell;
 use std::fmt::Debug;
@@ -10,6 +10,7 @@ use futures::future::ready;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::api::networking::v1 as networking;
 use kube::core::DeserializeGuard;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Config, Resource};
@@ -20,7 +21,7 @@ use tracing::{info, warn};
 
 use super::lister::Lister;
 use super::outage::{Failure, Outage};
-use crate::model::Node;
+use crate::model::{Node, ServiceCidr};
 use crate::source::convert::{self, HEADLESS_LABEL, PROXY_NAME_LABEL};
 use crate::source::{Event, Object, Update};
 
@@ -33,6 +34,8 @@ const ORIGIN: &str = "API server";
 /// First and longest pause between two questions whether the API server is back.
 const PROBE_MIN: Duration = Duration::from_secs(1);
 const PROBE_MAX: Duration = Duration::from_secs(30);
+/// Time between two questions whether the API server knows ServiceCIDRs by now: it was upgraded.
+const UNKNOWN_KIND_PAUSE: Duration = Duration::from_secs(600);
 /// Connecting within a cluster takes milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -65,6 +68,7 @@ pub async fn run(
         tokio::select! {
             () = session.services(client.clone()) => {}
             () = session.slices(client.clone()) => {}
+            () = session.service_cidrs(client.clone()) => {}
             () = session.node(client.clone(), &settings.node_name) => {}
             () = session.probe(client.clone()) => {}
         }
@@ -135,6 +139,39 @@ impl Session {
             {
                 return;
             }
+        }
+    }
+
+    /// As [`Self::objects`]; an API server before 1.33 has no such objects, which is no problem:
+    /// then no address counts as free.
+    async fn service_cidrs(&self, client: Client) {
+        let mut told = false;
+        loop {
+            let mut lister = Lister::new(convert::service_cidr, convert::service_cidr_key);
+            let mut changes =
+                changes::<networking::ServiceCIDR>(client.clone(), watcher::Config::default());
+            while let Some(change) = changes.next().await {
+                let failure = change.as_ref().err().and_then(Failure::of);
+                if failure.is_some_and(|failure| failure.is_unknown_kind()) {
+                    break;
+                }
+                let Some(change) = self.note(ServiceCidr::KIND, change).await else {
+                    lister.restart();
+                    continue;
+                };
+                if let Some(update) = lister.take(change)
+                    && self.events.send(Event::ServiceCidrs(update)).await.is_err()
+                {
+                    return;
+                }
+            }
+            if !std::mem::replace(&mut told, true) {
+                info!(
+                    "the API server has no ServiceCIDRs (Kubernetes before 1.33): packets to free \
+                     addresses of the Service range are not dropped"
+                );
+            }
+            tokio::time::sleep(UNKNOWN_KIND_PAUSE).await;
         }
     }
 
@@ -250,3 +287,6 @@ fn own_node(node: &DeserializeGuard<core::Node>) -> Option<Node> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::api::networking::v1 as networking;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::defaults;
-use crate::model::{Node, Problem, Service, ServiceName, Slice, SliceName};
+use crate::model::{
+    Node, Problem, Service, ServiceCidr, ServiceCidrName, ServiceName, Slice, SliceName,
+};
 use crate::source::{Object as _, Parsed, convert};
 
 /// Kind and name of an object.
@@ -19,6 +22,8 @@ pub(super) enum Key {
     Service(ServiceName),
     /// An EndpointSlice.
     Slice(SliceName),
+    /// A ServiceCIDR.
+    ServiceCidr(ServiceCidrName),
     /// The Node of this name.
     Node(String),
 }
@@ -28,6 +33,7 @@ impl std::fmt::Display for Key {
         match self {
             Self::Service(name) => write!(f, "{} {name}", Service::KIND),
             Self::Slice(name) => write!(f, "{} {name}", Slice::KIND),
+            Self::ServiceCidr(name) => write!(f, "{} {name}", ServiceCidr::KIND),
             Self::Node(name) => write!(f, "Node {name}"),
         }
     }
@@ -40,6 +46,8 @@ pub(super) enum Item {
     Service(Parsed<Service>),
     /// An EndpointSlice.
     Slice(Parsed<Slice>),
+    /// A ServiceCIDR.
+    ServiceCidr(Parsed<ServiceCidr>),
     /// A Node.
     Node(Node),
 }
@@ -172,6 +180,7 @@ impl Reader<'_> {
         match (version, name) {
             ("v1", "Service") => self.service(value, line),
             ("discovery.k8s.io/v1", "EndpointSlice") => self.slice(value, line),
+            ("networking.k8s.io/v1", "ServiceCIDR") => self.service_cidr(value, line),
             ("v1", "Node") => self.node(value, line),
             (other, "EndpointSlice") => self.problem(
                 Some(line),
@@ -219,6 +228,22 @@ impl Reader<'_> {
                     let key = SliceName::new(namespace, name);
                     let parsed = Parsed::unreadable(key.clone(), &self.at(line, &error));
                     self.add(Key::Slice(key), Item::Slice(parsed), line);
+                }
+            }
+        }
+    }
+
+    fn service_cidr(&mut self, value: &Value, line: usize) {
+        match decode::<networking::ServiceCIDR>(value) {
+            Ok(object) => {
+                let parsed = convert::service_cidr(&object);
+                self.add(Key::ServiceCidr(parsed.key.clone()), Item::ServiceCidr(parsed), line);
+            }
+            Err(error) => {
+                if let Some((_, name)) = self.name(value, line, &error) {
+                    let key = ServiceCidrName(name);
+                    let parsed = Parsed::unreadable(key.clone(), &self.at(line, &error));
+                    self.add(Key::ServiceCidr(key), Item::ServiceCidr(parsed), line);
                 }
             }
         }

@@ -226,17 +226,20 @@ fn hash(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
-fn reset<'a>(items: impl Iterator<Item = &'a Item>) -> [Event; 3] {
+fn reset<'a>(items: impl Iterator<Item = &'a Item>) -> [Event; 4] {
     let (mut services, mut slices, mut node) = (Vec::new(), Vec::new(), None);
+    let mut service_cidrs = Vec::new();
     for item in items {
         match item {
             Item::Service(parsed) => services.push(parsed.clone()),
             Item::Slice(parsed) => slices.push(parsed.clone()),
+            Item::ServiceCidr(parsed) => service_cidrs.push(parsed.clone()),
             Item::Node(own) => node = Some(own.clone()),
         }
     }
     [
         Event::Node(node),
+        Event::ServiceCidrs(Update::Reset(service_cidrs)),
         Event::Services(Update::Reset(services)),
         Event::Slices(Update::Reset(slices)),
     ]
@@ -246,6 +249,7 @@ fn apply(item: &Item) -> Event {
     match item {
         Item::Service(parsed) => Event::Services(Update::Apply(parsed.clone())),
         Item::Slice(parsed) => Event::Slices(Update::Apply(parsed.clone())),
+        Item::ServiceCidr(parsed) => Event::ServiceCidrs(Update::Apply(parsed.clone())),
         Item::Node(node) => Event::Node(Some(node.clone())),
     }
 }
@@ -254,6 +258,7 @@ fn delete(key: &Key) -> Event {
     match key {
         Key::Service(name) => Event::Services(Update::Delete(name.clone())),
         Key::Slice(name) => Event::Slices(Update::Delete(name.clone())),
+        Key::ServiceCidr(name) => Event::ServiceCidrs(Update::Delete(name.clone())),
         Key::Node(_) => Event::Node(None),
     }
 }

@@ -207,6 +207,10 @@ fn words(events: Vec<Event>) -> Vec<String> {
         }
         Event::Unread { origin, unread } => Some(format!("?{origin} {unread}")),
         Event::Node(node) => node.map(|node| format!("zone {:?}", node.zone)),
+        Event::ServiceCidrs(Update::Reset(list)) if list.is_empty() => None,
+        Event::ServiceCidrs(Update::Reset(list)) => Some(format!("ranges of {}", list.len())),
+        Event::ServiceCidrs(Update::Apply(parsed)) => Some(format!("range +{}", parsed.key)),
+        Event::ServiceCidrs(Update::Delete(key)) => Some(format!("range -{key}")),
         Event::Slices(_) => None,
     };
     events.into_iter().filter_map(word).collect()
@@ -229,6 +233,24 @@ fn a_file_that_was_broken_from_the_start_is_told_as_such() {
     write(dir.path(), "a.yaml", "kind: [broken");
     let broken = words(folder.scan().events);
     assert!(!broken.iter().any(|word| word.starts_with('?')), "{broken:?}");
+}
+
+#[test]
+fn node_08_service_cidrs_come_from_the_folder_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let ranges = |name: &str| {
+        format!(
+            "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {{name: {name}}}\n\
+             spec: {{cidrs: [10.96.0.0/16, \"fd00:10:96::/112\"]}}\n"
+        )
+    };
+    write(dir.path(), "a.yaml", &ranges("kubernetes"));
+    let mut folder = Folder::new(dir.path().to_owned(), "this-node".to_owned());
+    assert_eq!(words(folder.scan().events), ["ranges of 1", "=[]"]);
+    write(dir.path(), "b.yaml", &ranges("more"));
+    assert_eq!(words(folder.scan().events), ["range +more"]);
+    std::fs::remove_file(dir.path().join("a.yaml")).unwrap();
+    assert_eq!(words(folder.scan().events), ["range -kubernetes"]);
 }
 
 #[test]

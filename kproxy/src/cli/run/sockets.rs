@@ -1,0 +1,62 @@
+//! Closes connected UDP sockets of backends that are gone, beside the control loop.
+
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc, oneshot};
+use tracing::{debug, info};
+
+use super::sink::{lock, tell};
+use crate::dataplane::{Closed, Dataplane, SocketCloser};
+use crate::model::Problem;
+use crate::node::namespaces;
+use crate::source::Event;
+
+/// How long to wait for further changes after the first.
+const COLLECT: Duration = Duration::from_millis(50);
+/// Each look is followed by a pause of so many times its own length, as it visits every pod.
+const REST: u32 = 20;
+
+/// Looks for such sockets whenever `stale` says so.
+pub(super) async fn close_stale(
+    dataplane: Arc<Mutex<Dataplane>>,
+    stale: Arc<Notify>,
+    events: mpsc::Sender<Event>,
+) {
+    let closer = lock(&dataplane).socket_closer();
+    let closer = match closer {
+        Ok(closer) => Arc::new(closer),
+        Err(error) => return tell(&events, "UDP sockets", vec![error.to_problem()]).await,
+    };
+    let mut told: Option<Problem> = None;
+    loop {
+        stale.notified().await;
+        tokio::time::sleep(COLLECT).await;
+        let start = Instant::now();
+        let Some(closed) = close(Arc::clone(&closer), Arc::clone(&dataplane)).await else { return };
+        let Closed { sockets, namespaces, problem } = closed;
+        if sockets > 0 {
+            info!(sockets, "closed UDP sockets that were connected to endpoints that have gone");
+        }
+        debug!(namespaces, "looked for UDP sockets of endpoints that have gone");
+        if problem != told {
+            tell(&events, "UDP sockets", problem.clone().into_iter().collect()).await;
+            told = problem;
+        }
+        tokio::time::sleep(start.elapsed() * REST).await;
+    }
+}
+
+/// On a thread of its own, which ends in another network namespace than it began in.
+async fn close(closer: Arc<SocketCloser>, dataplane: Arc<Mutex<Dataplane>>) -> Option<Closed> {
+    let (sender, receiver) = oneshot::channel();
+    let work = move || {
+        let closed =
+            closer.close(&namespaces::others(), |socket| lock(&dataplane).may_go_on(socket));
+        // Nobody waits when the daemon ends.
+        let _ended = sender.send(closed);
+    };
+    thread::Builder::new().name("kproxy-sockets".into()).spawn(work).ok()?;
+    receiver.await.ok()
+}

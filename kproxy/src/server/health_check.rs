@@ -1,0 +1,190 @@
+//! Answers load balancers that ask whether this node has endpoints of a Service
+//! (healthCheckNodePort, HCN-01 to HCN-12).
+//!
+//! One listener for each Service, family and address; what it answers is looked up at each request,
+//! so a change of endpoints opens and closes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::{Response, StatusCode, header};
+use serde::Serialize;
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep};
+use tracing::debug;
+
+use super::http::{self, Answer};
+use crate::control::State;
+use crate::model::{Family, Problem, ServiceName};
+use crate::source::Event;
+
+/// Time between two tries to listen where it has failed.
+const RETRY: Duration = Duration::from_secs(5);
+/// As AWS, GCP and others read it (KEP-1860).
+const WEIGHT: &str = "X-Load-Balancing-Endpoint-Weight";
+
+/// A listener that should be there.
+type Wanted = (ServiceName, SocketAddr);
+
+/// Serves what `state` says until the loop is gone. Where it cannot listen is told to `events`, and
+/// tried again.
+pub async fn serve(mut state: watch::Receiver<State>, events: mpsc::Sender<Event>) {
+    let mut servers = Servers { state: state.clone(), open: BTreeMap::new() };
+    let mut told = BTreeMap::new();
+    loop {
+        let wanted = wanted(&state.borrow_and_update());
+        let failed = servers.follow(&wanted);
+        let retry = !failed.is_empty();
+        for event in tell(&mut told, failed) {
+            if events.send(event).await.is_err() {
+                return;
+            }
+        }
+        tokio::select! {
+            changed = state.changed() => if changed.is_err() { return },
+            () = sleep(RETRY), if retry => {}
+        }
+    }
+}
+
+/// Every listener that should be there (HCN-01, HCN-12).
+fn wanted(state: &State) -> BTreeSet<Wanted> {
+    let mut wanted = BTreeSet::new();
+    for (name, check) in &state.health_checks {
+        for family in check.endpoints.keys() {
+            let of_family = state.listen.iter().filter(|ip| Family::of(ip) == *family);
+            let at = of_family.map(|ip| SocketAddr::new(*ip, check.port.get()));
+            wanted.extend(at.map(|at| (name.clone(), at)));
+        }
+    }
+    wanted
+}
+
+/// The listeners that are there.
+struct Servers {
+    state: watch::Receiver<State>,
+    open: BTreeMap<Wanted, AbortHandle>,
+}
+
+impl Servers {
+    /// Closes what is not wanted any more, then opens what is missing: a port may pass from one
+    /// Service to another (HCN-08). Answers what could not be opened.
+    fn follow(&mut self, wanted: &BTreeSet<Wanted>) -> Vec<(Wanted, std::io::Error)> {
+        self.open.retain(|server, task| {
+            let stays = wanted.contains(server);
+            if !stays {
+                debug!(service = %server.0, at = %server.1, "health check ends");
+                task.abort();
+            }
+            stays
+        });
+        let mut failed = Vec::new();
+        for server in wanted {
+            if self.open.contains_key(server) {
+                continue;
+            }
+            let (name, at) = server;
+            match http::listen(at.ip(), at.port()) {
+                Ok(listener) => {
+                    debug!(service = %name, %at, "health check begins");
+                    let (state, name, family) =
+                        (self.state.clone(), name.clone(), Family::of(&at.ip()));
+                    let answer = move || answer(&state.borrow(), &name, family, Instant::now());
+                    let task = tokio::spawn(http::serve(listener, answer)).abort_handle();
+                    self.open.insert(server.clone(), task);
+                }
+                Err(error) => failed.push((server.clone(), error)),
+            }
+        }
+        failed
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        self.open.values().for_each(AbortHandle::abort);
+    }
+}
+
+/// What to tell the control loop: the problems of each Service that has some now or had before
+/// (HCN-09).
+fn tell(
+    told: &mut BTreeMap<ServiceName, Vec<Problem>>,
+    failed: Vec<(Wanted, std::io::Error)>,
+) -> Vec<Event> {
+    let mut now: BTreeMap<ServiceName, Vec<Problem>> = BTreeMap::new();
+    for ((name, at), error) in failed {
+        let problem = Problem::new(
+            format!("Service {name}"),
+            format!(
+                "its healthCheckNodePort cannot be served on {at}: {error}; load balancers do not \
+                 send it traffic by this node"
+            ),
+            "free the port on this node, or give the Service another healthCheckNodePort",
+        );
+        now.entry(name).or_default().push(problem);
+    }
+    let gone = told.keys().filter(|name| !now.contains_key(name)).cloned();
+    let mended: Vec<_> = gone.map(|name| (name, Vec::new())).collect();
+    let news = now.iter().filter(|(name, problems)| told.get(name) != Some(problems));
+    let news: Vec<_> = news.map(|(name, problems)| (name.clone(), problems.clone())).collect();
+    *told = now;
+    let event = |(name, problems)| Event::Standing {
+        origin: format!("health check of Service {name}"),
+        problems,
+    };
+    mended.into_iter().chain(news).map(event).collect()
+}
+
+/// The body (HCN-05).
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    service: Named<'a>,
+    local_endpoints: usize,
+    service_proxy_healthy: bool,
+}
+
+#[derive(Serialize)]
+struct Named<'a> {
+    namespace: &'a str,
+    name: &'a str,
+}
+
+/// HCN-03 to HCN-05.
+fn answer(state: &State, name: &ServiceName, family: Family, now: Instant) -> Answer {
+    let check = state.health_checks.get(name);
+    let count = check.and_then(|check| check.endpoints.get(&family)).copied().unwrap_or(0);
+    let healthy = state.is_healthy(now);
+    let body = Body {
+        service: Named { namespace: &name.namespace, name: &name.name },
+        local_endpoints: count,
+        service_proxy_healthy: healthy,
+    };
+    let mut answer = Response::new(Full::new(Bytes::from(json(&body))));
+    *answer.status_mut() =
+        if count > 0 && healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    let nosniff = header::HeaderValue::from_static("nosniff");
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    headers.insert(WEIGHT, header::HeaderValue::from(count));
+    answer
+}
+
+/// Indented with tabs, as kube-proxy does it.
+fn json(body: &Body<'_>) -> Vec<u8> {
+    let mut text = Vec::new();
+    let tabs = serde_json::ser::PrettyFormatter::with_indent(b"\t");
+    let mut serializer = serde_json::Serializer::with_formatter(&mut text, tabs);
+    // Strings, a number and a boolean, into memory: nothing here can fail.
+    let _infallible = body.serialize(&mut serializer);
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+//! Small answers over HTTP/1, to senders that nobody has checked.
+//!
+//! A connection is for one request and ends soon, whatever the other side does. Of too many at a
+//! time the oldest is closed: who dawdles is a stranger or lost, who has just come may be a load
+//! balancer that takes the node out of service when it gets no answer.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+/// Longest life of a connection, from accepting it to its end.
+const LIFE: Duration = Duration::from_secs(10);
+/// Connections of one listener at a time.
+const CONNECTIONS: usize = 64;
+/// Room for request line and headers; the least that hyper takes.
+const HEAD: usize = 8192;
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 128;
+/// Pause after accept() failed: no file descriptors, most likely.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// An answer.
+pub(super) type Answer = Response<Full<Bytes>>;
+
+/// Listens on an address, for its own family only: on `::` that is IPv6.
+///
+/// # Errors
+/// The port is taken, or the node does not have the address.
+pub(super) fn listen(ip: IpAddr, port: u16) -> io::Result<TcpListener> {
+    let addr = SocketAddr::new(ip, port);
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // A server that ended a moment ago leaves connections that keep the port busy.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Answers every request with what `answer` says, whatever its path and method, until it is
+/// dropped.
+pub(super) async fn serve(
+    listener: TcpListener,
+    answer: impl Fn() -> Answer + Send + Sync + 'static,
+) {
+    let answer = Arc::new(answer);
+    let mut connections = JoinSet::new();
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(_) => {
+                sleep(PAUSE).await;
+                continue;
+            }
+        };
+        while connections.try_join_next().is_some() {}
+        open.retain(|connection| !connection.is_finished());
+        if open.len() >= CONNECTIONS
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
+        open.push_back(connections.spawn(converse(stream, Arc::clone(&answer))));
+    }
+}
+
+/// One request and its answer.
+async fn converse(stream: TcpStream, answer: Arc<impl Fn() -> Answer + Send + Sync + 'static>) {
+    let service = service_fn(move |_: Request<Incoming>| {
+        let answer = answer();
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .keep_alive(false)
+        // As Go's servers write them; a load balancer's own parser may be picky.
+        .title_case_headers(true)
+        .max_buf_size(HEAD)
+        .serve_connection(TokioIo::new(stream), service);
+    // A client that breaks off or takes too long is its own affair.
+    let _ended = timeout(LIFE, connection).await;
+}

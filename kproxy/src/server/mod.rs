@@ -1,0 +1,4 @@
+//! What kproxy answers over HTTP.
+
+pub mod health_check;
+mod http;
