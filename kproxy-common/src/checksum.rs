@@ -10,12 +10,41 @@ pub const fn fold(sum: u32) -> u16 {
     ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
-/// The header checksum `old` after its header changed by `delta` (what `bpf_csum_diff` returns):
+/// The header checksum `old` after its header changed by `delta` (see [`difference`]):
 /// HC' = ~(~HC + ~m + m'), RFC 1624 section 3.
 #[inline(always)]
 pub const fn apply(old: u16, delta: u32) -> u16 {
     let delta = fold(delta) as u32;
     !fold((!old) as u32 + delta)
+}
+
+/// The sum of these words.
+#[inline(always)]
+pub const fn sum<const N: usize>(words: &[u32; N]) -> u32 {
+    let (mut sum, mut i) = (0u64, 0);
+    while i < N {
+        sum += words[i] as u64;
+        i += 1;
+    }
+    fold64(sum)
+}
+
+/// By how much the sum of some words changes when they are replaced.
+#[inline(always)]
+pub const fn difference<const N: usize>(old: &[u32; N], new: &[u32; N]) -> u32 {
+    let (mut sum, mut i) = (0u64, 0);
+    while i < N {
+        sum += (!old[i]) as u64 + new[i] as u64;
+        i += 1;
+    }
+    fold64(sum)
+}
+
+/// Folds the sum of fewer than 2^31 words of 32 bits.
+#[inline(always)]
+const fn fold64(sum: u64) -> u32 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    (sum + (sum >> 32)) as u32
 }
 
 /// The sum of two sums.
@@ -38,34 +67,36 @@ mod tests {
 
     use super::*;
 
-    fn sum(bytes: &[u8]) -> u16 {
+    /// The checksum of a header by its definition (RFC 1071).
+    fn checksum(bytes: &[u8]) -> u16 {
         let total = bytes.chunks(2).map(|c| u32::from(u16::from_ne_bytes([c[0], c[1]]))).sum();
         !fold(total)
     }
 
-    /// What bpf_csum_diff computes: the sum of `to` minus the sum of `from`.
-    fn diff(from: &[u8], to: &[u8]) -> u32 {
-        let add = |bytes: &[u8], flip: u16| -> u32 {
-            bytes.chunks(2).map(|c| u32::from(u16::from_ne_bytes([c[0], c[1]]) ^ flip)).sum()
-        };
-        add(to, 0) + add(from, 0xffff)
+    fn words<const N: usize>(bytes: &[u8]) -> [u32; N] {
+        std::array::from_fn(|i| u32::from_ne_bytes(bytes[4 * i..][..4].try_into().unwrap()))
     }
 
     proptest! {
         #[test]
-        fn a_delta_gives_the_sum_of_the_changed_header(
+        fn a_difference_gives_the_sum_of_the_changed_header(
             mut header in prop::collection::vec(any::<u8>(), 20),
-            addr in any::<[u8; 4]>(),
+            addresses in any::<[u8; 8]>(),
             hops in 0u8..=1,
         ) {
             // A real header never sums to zero: the version field is not zero.
             header[0] = 0x45;
             header[8] = header[8].max(1);
-            let old = sum(&header);
-            let delta = add(diff(&header[16..20], &addr), less_life(hops));
-            header[16..20].copy_from_slice(&addr);
+            let old = checksum(&header);
+            let delta = difference::<2>(&words(&header[12..]), &words(&addresses));
+            header[12..].copy_from_slice(&addresses);
             header[8] -= hops;
-            prop_assert_eq!(apply(old, delta), sum(&header));
+            prop_assert_eq!(apply(old, add(delta, less_life(hops))), checksum(&header));
+        }
+
+        #[test]
+        fn a_sum_is_that_of_the_words_of_16_bits(header in prop::collection::vec(any::<u8>(), 40)) {
+            prop_assert_eq!(!fold(sum::<10>(&words(&header))), checksum(&header));
         }
     }
 }

@@ -36,15 +36,10 @@ pub struct FlowKey {
 )]
 #[repr(C)]
 pub struct FlowValue {
-    /// Forward: the backend's address. Reverse: the frontend's address.
-    pub addr: Addr,
-    /// Forward: the source that the backend sees, the client's own or this node's
-    /// ([`flow_flags::SNAT`]). Reverse: the client's address.
-    pub peer: Addr,
-    /// Port that belongs to [`Self::addr`].
-    pub port: Port,
-    /// Port that belongs to [`Self::peer`].
-    pub peer_port: Port,
+    /// What a packet becomes. Forward: from the source that the backend sees, the client's own or
+    /// this node's ([`flow_flags::SNAT`]), to the backend. Reverse: from the frontend to the client.
+    /// Reversed, it is the key of the other entry.
+    pub to: FlowKey,
     /// [`flow_flags`].
     pub flags: u16,
     /// Generation of the service's word when the backend was chosen.
@@ -168,6 +163,13 @@ impl FlowKey {
         self.pad = [0; 3];
     }
 
+    /// Becomes the same connection as `other` seen from its other end, in place.
+    #[inline(always)]
+    pub const fn set_reversed(&mut self, other: &Self) {
+        (self.src, self.dst) = (other.dst, other.src);
+        self.set_rest(other.dst_port, other.src_port, other.proto);
+    }
+
     /// The same connection seen from its other end.
     #[inline(always)]
     pub const fn reversed(&self) -> Self {
@@ -182,23 +184,7 @@ impl FlowKey {
     }
 }
 
-impl FlowValue {
-    /// What a packet of this direction becomes. Reversed, it is the key of the other entry.
-    #[inline(always)]
-    pub const fn translated(&self, proto: u8) -> FlowKey {
-        let forward = FlowKey {
-            src: self.peer,
-            dst: self.addr,
-            src_port: self.peer_port,
-            dst_port: self.port,
-            proto,
-            pad: [0; 3],
-        };
-        if self.flags & flow_flags::REVERSE == 0 { forward } else { forward.reversed() }
-    }
-}
-
-shared_layout!(FlowKey: 40, FlowValue: 48);
+shared_layout!(FlowKey: 40, FlowValue: 52);
 
 #[cfg(test)]
 mod tests {
@@ -223,37 +209,20 @@ mod tests {
     }
 
     #[test]
-    fn each_entry_leads_to_the_other() {
+    fn a_key_reversed_twice_is_itself() {
         let addr = |text: &str| Addr::from(text.parse::<core::net::IpAddr>().unwrap());
-        let (client, frontend) = (addr("203.0.113.9"), addr("192.0.2.1"));
-        let (node, backend) = (addr("10.0.0.1"), addr("10.244.2.5"));
-        let key = |src, dst, src_port, dst_port| FlowKey {
-            src,
-            dst,
-            src_port: Port::new(src_port),
-            dst_port: Port::new(dst_port),
+        let key = FlowKey {
+            src: addr("203.0.113.9"),
+            dst: addr("192.0.2.1"),
+            src_port: Port::new(40_000),
+            dst_port: Port::new(30_080),
             proto: proto::TCP,
             pad: [0; 3],
         };
-        let there = FlowValue {
-            addr: backend,
-            port: Port::new(8080),
-            peer: node,
-            peer_port: Port::new(20_000),
-            ..FlowValue::default()
-        };
-        let back = FlowValue {
-            addr: frontend,
-            port: Port::new(30_080),
-            peer: client,
-            peer_port: Port::new(40_000),
-            flags: flow_flags::REVERSE,
-            ..FlowValue::default()
-        };
-        assert_eq!(there.translated(proto::TCP), key(node, backend, 20_000, 8080));
-        assert_eq!(back.translated(proto::TCP), key(frontend, client, 30_080, 40_000));
-        assert_eq!(there.translated(proto::TCP).reversed(), key(backend, node, 8080, 20_000));
-        assert_eq!(back.translated(proto::TCP).reversed(), key(client, frontend, 40_000, 30_080));
+        let back = key.reversed();
+        assert_eq!((back.src, back.src_port), (key.dst, key.dst_port));
+        assert_eq!((back.dst, back.dst_port), (key.src, key.src_port));
+        assert_eq!((back.proto, back.reversed()), (key.proto, key));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_ANY, BPF_NOEXIST},
-    helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
+    helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     programs::TcContext,
 };
 use kproxy_common::{
@@ -27,9 +27,31 @@ use crate::{
 /// Backends tried before a collision of answers is given up on.
 const COLLISION_TRIES: u32 = 4;
 
-/// Seconds of CLOCK_MONOTONIC.
+/// Seconds of CLOCK_MONOTONIC, up to 64 ticks old (0.64 s at 100 Hz): the kernel's clock takes a fifth
+/// of what a packet costs here, its tick is one load.
 #[inline(always)]
 pub(crate) fn now() -> u32 {
+    // SAFETY: a field of a live element.
+    let Some(clock) = scratch(|scratch| unsafe { &raw mut (*scratch).clock }) else {
+        return seconds();
+    };
+    // SAFETY: no arguments.
+    let period = unsafe { bpf_jiffies64() } >> 6;
+    if clock.period != period {
+        *clock = Clock { period, seconds: seconds() };
+    }
+    clock.seconds
+}
+
+/// What [`now`] was when it was asked last.
+pub(crate) struct Clock {
+    /// Ticks of the kernel, by 64.
+    period: u64,
+    seconds: u32,
+}
+
+#[inline(never)]
+fn seconds() -> u32 {
     // SAFETY: no arguments.
     let nanoseconds = unsafe {
         if has(kernel_feature::COARSE_CLOCK) {
@@ -79,17 +101,17 @@ pub(crate) fn touch(value: &mut FlowValue, packet: &Packet) {
     }
     if packet.is_rst() {
         value.flags |= flow_flags::RST;
-        end(value, packet.key.proto);
+        end(value);
     } else if packet.is_fin() {
         value.flags |= flow_flags::FIN;
-        end(value, packet.key.proto);
+        end(value);
     }
 }
 
 /// Marks both entries of a connection that is over. Only its last packets get here.
 #[inline(never)]
-fn end(value: &mut FlowValue, proto: u8) {
-    let Some(other) = find(&value.translated(proto).reversed()) else { return };
+fn end(value: &mut FlowValue) {
+    let Some(other) = find(&value.to.reversed()) else { return };
     if value.flags & flow_flags::RST != 0 || other.flags & flow_flags::FIN != 0 {
         value.flags |= flow_flags::OVER;
         other.flags |= flow_flags::OVER;
@@ -100,8 +122,8 @@ fn end(value: &mut FlowValue, proto: u8) {
 /// addresses and ports: the old one is over, or it was never answered and the backends have changed
 /// since (the retry goes to a live backend).
 #[inline(never)]
-pub(crate) fn end_if_over(key: &FlowKey, forward: &FlowValue) -> bool {
-    let reverse_key = forward.translated(key.proto).reversed();
+pub(crate) fn end_if_over(forward: &FlowValue) -> bool {
+    let reverse_key = forward.to.reversed();
     let over = is_over(forward, &reverse_key);
     if over {
         let _ = FLOWS.remove(&reverse_key);
@@ -134,34 +156,33 @@ pub(crate) fn open<const L3: usize>(
 ) -> Result<(), DropReason> {
     let key = &packet.key;
     let config = CONFIG.get(0).ok_or(DropReason::BadMap)?;
-    let Opening { forward, reverse, reverse_key, routed } =
+    let Opening { forward, reverse, reverse_key } =
         // SAFETY: a field of a live element.
         scratch(|scratch| unsafe { &raw mut (*scratch).opening }).ok_or(DropReason::BadMap)?;
     note_flows_to(&key.dst);
     // Field by field: whole values would be made on the stack first.
     let now = now();
     for value in [&mut *forward, &mut *reverse] {
-        (value.peer, value.peer_port) = (key.src, key.src_port);
         (value.generation, value.service, value.last_seen) = (word.generation, service, now);
         value.flags = 0;
     }
-    (reverse.addr, reverse.port, reverse.flags) = (key.dst, key.dst_port, flow_flags::REVERSE);
+    reverse.to.set_reversed(key);
+    reverse.flags = flow_flags::REVERSE;
+    forward.to = *key;
     let mut affinity = pick::affinity(service);
     let mut tries = 0;
     loop {
         let slot = pick::backend(&key.src, client_kind::ADDRESS, service, word, affinity)?;
         // A collision sends one connection elsewhere, the client keeps its backend.
         affinity = 0;
-        (forward.addr, forward.port) = (slot.addr, slot.port);
+        (forward.to.dst, forward.to.dst_port) = (slot.addr, slot.port);
         if slot.flags & slot_flags::LOCAL == 0 {
-            *routed = *key;
             // Without an Ethernet header a packet cannot be passed on.
-            if L3 == 0 || !choose_source(ctx.skb.skb, config, forward, routed) {
+            if L3 == 0 || !choose_source(ctx.skb.skb, config, forward) {
                 forward.flags = masquerade(config);
             }
         }
-        (reverse_key.src, reverse_key.dst) = (forward.addr, forward.peer);
-        reverse_key.set_rest(forward.port, forward.peer_port, key.proto);
+        reverse_key.set_reversed(&forward.to);
         if forward.flags & flow_flags::SNAT != 0 || claim_reverse(reverse_key, reverse)? {
             break;
         }
@@ -169,13 +190,13 @@ pub(crate) fn open<const L3: usize>(
         if tries == COLLISION_TRIES {
             return Err(DropReason::FlowCollision);
         }
-        forward.flags = 0;
+        (forward.to.src, forward.flags) = (key.src, 0);
     }
     // Outside the loop, so that the verifier need not walk one in the other.
     if forward.flags & flow_flags::SNAT != 0 {
         reverse.flags |= flow_flags::SNAT;
         snat::claim(config, reverse_key, reverse)?;
-        forward.peer_port = reverse_key.dst_port;
+        forward.to.src_port = reverse_key.dst_port;
     }
     note_flows_to(&reverse_key.dst);
     if FLOWS.insert(key, &*forward, u64::from(BPF_ANY)).is_err() {
@@ -190,32 +211,24 @@ pub(crate) struct Opening {
     forward: FlowValue,
     reverse: FlowValue,
     reverse_key: FlowKey,
-    routed: FlowKey,
 }
 
 /// Chooses the source that a backend elsewhere sees. Answers must come back to this node, so it is an
-/// address of this node where the route leads out of an uplink. `false`: none is chosen. `routed`: the
-/// packet's key, whose destination is replaced.
+/// address of this node where the route leads out of an uplink. `false`: none is chosen.
 #[inline(never)]
-fn choose_source(
-    skb: *mut __sk_buff,
-    config: &Config,
-    value: &mut FlowValue,
-    routed: &mut FlowKey,
-) -> bool {
+fn choose_source(skb: *mut __sk_buff, config: &Config, value: &mut FlowValue) -> bool {
     if config.snat_count == 0 {
         return false;
     }
     let mut route = Route::none();
-    (routed.dst, routed.dst_port) = (value.addr, value.port);
-    route::find(skb, routed, 0, &mut route);
+    route::find(skb, &value.to, 0, &mut route);
     // SAFETY: copied at once; user space only ever replaces whole elements.
     let Some(uplink) = (unsafe { UPLINKS.get(&route.device) }) else { return false };
-    let source = if value.addr.is_v4() { &uplink.v4 } else { &uplink.v6 };
+    let source = if value.to.dst.is_v4() { &uplink.v4 } else { &uplink.v6 };
     if *source == Addr::default() {
         return false;
     }
-    value.peer = *source;
+    value.to.src = *source;
     value.flags |= flow_flags::SNAT;
     true
 }
@@ -238,14 +251,12 @@ fn claim_reverse(key: &FlowKey, value: &FlowValue) -> Result<bool, DropReason> {
         return Ok(true);
     }
     let Some(other) = find(key) else { return Err(DropReason::FlowTableFull) };
-    let same = other.addr == value.addr && other.port == value.port;
-    if !same {
+    if other.to != value.to {
         // Another frontend led this client port to this backend. Its answers could not be told
         // from ours while it lives.
-        let forward_key = other.translated(key.proto).reversed();
+        let forward_key = other.to.reversed();
         if let Some(forward) = find(&forward_key)
-            && forward.addr == key.src
-            && forward.port == key.src_port
+            && forward.to.reversed() == *key
         {
             if forward.flags & flow_flags::OVER == 0 {
                 return Ok(false);
@@ -271,7 +282,7 @@ pub(crate) fn end_stale(direct: &FlowKey) {
     if reverse.flags & flow_flags::REVERSE == 0 {
         return;
     }
-    let forward_key = reverse.translated(direct.proto).reversed();
+    let forward_key = reverse.to.reversed();
     let _ = FLOWS.remove(&forward_key);
     let _ = FLOWS.remove(&reverse_key);
 }

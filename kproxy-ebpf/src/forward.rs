@@ -51,8 +51,8 @@ fn try_pass_on<const L3: usize>(
         return Err(DropReason::NoRoute);
     }
     let skb = ctx.skb.skb;
-    let mut routed = value.translated(packet.key.proto);
     // The kernel routes before it changes the source.
+    let mut routed = value.to;
     (routed.src, routed.src_port) = (packet.key.src, packet.key.src_port);
     let mut route = Route::none();
     route::find(skb, &routed, size(ctx, packet).ok_or(DropReason::RewriteFailed)?, &mut route);

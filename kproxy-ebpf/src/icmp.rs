@@ -141,7 +141,7 @@ impl IcmpError {
     pub(crate) fn flow(&mut self) -> Option<&'static mut FlowValue> {
         self.to = self.inner.key.reversed();
         let value = flow::find(&self.to)?;
-        self.inner_to = value.translated(self.inner.key.proto).reversed();
+        self.inner_to = value.to.reversed();
         self.to = self.outer.key;
         self.to.dst = self.inner_to.src;
         if value.flags & (flow_flags::REVERSE | flow_flags::SNAT) != 0 {
@@ -157,8 +157,8 @@ impl IcmpError {
     #[inline(always)]
     pub(crate) fn rewrite<const L3: usize>(&self, ctx: &TcContext, hops: u8) -> Option<()> {
         let Self { outer, inner, to, inner_to } = self;
-        let inner_delta = address_delta(outer.v6, &inner.key, inner_to) as u32;
-        let outer_delta = address_delta(outer.v6, &outer.key, to) as u32;
+        let inner_delta = address_delta(outer.v6, &inner.key, inner_to);
+        let outer_delta = address_delta(outer.v6, &outer.key, to);
         // What the bytes behind the ICMP header change by in sum.
         let mut change = self.rewrite_inside(ctx, inner_delta)?;
         let icmp = if outer.v6 {

@@ -18,12 +18,16 @@ use kproxy_common::{
     socket::SocketState,
 };
 
-use crate::{flow::Opening, icmp::IcmpError};
+use crate::{
+    flow::{Clock, Opening},
+    icmp::IcmpError,
+};
 
 /// See [`scratch`].
 pub(crate) struct Scratch {
     pub(crate) opening: Opening,
     pub(crate) error: IcmpError,
+    pub(crate) clock: Clock,
 }
 
 /// Frontends and address entries. Written by user space, read by every program.

@@ -5,7 +5,7 @@
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
     helpers::{
-        bpf_csum_diff, bpf_l4_csum_replace, bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail,
+        bpf_l4_csum_replace, bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail,
     },
     programs::TcContext,
 };
@@ -97,15 +97,12 @@ fn reset(ctx: &TcContext, packet: &Packet) -> Option<()> {
     // A SYN counts one, and so does each byte that comes with it (RFC 7413).
     let length = total.saturating_sub(header) + u32::from(bits & 0x02 != 0);
     let acknowledged = u32::from_be(sequence).wrapping_add(length).to_be();
-    let mut old = *at::<[u32; 3]>(ctx, l4 + 4)?;
-    let mut new = [0, acknowledged, u32::from_ne_bytes([offset, RST_ACK, 0, 0])];
-    // SAFETY: twelve live bytes each; the helper checks the offset.
-    unsafe {
-        let delta = bpf_csum_diff(old.as_mut_ptr(), 12, new.as_mut_ptr(), 12, 0);
-        let sum = packet.l4_checksum() as u32;
-        if bpf_l4_csum_replace(ctx.skb.skb, sum, 0, delta as u64, 0) != 0 {
-            return None;
-        }
+    let old = *at::<[u32; 3]>(ctx, l4 + 4)?;
+    let new = [0, acknowledged, u32::from_ne_bytes([offset, RST_ACK, 0, 0])];
+    let delta = u64::from(checksum::difference(&old, &new));
+    // SAFETY: the helper checks the offset.
+    if unsafe { bpf_l4_csum_replace(ctx.skb.skb, packet.l4_checksum() as u32, 0, delta, 0) } != 0 {
+        return None;
     }
     write(ctx, l4 + 4, new)?;
     // Swapping ports and addresses changes no sum.
@@ -200,10 +197,7 @@ fn cut(ctx: &TcContext, packet: &Packet) -> Option<(usize, u32)> {
 /// The folded sum of these words.
 #[inline(always)]
 fn sum_of<const N: usize>(words: &[u32; N]) -> u32 {
-    let words = words.as_ptr().cast_mut();
-    // SAFETY: live bytes, a multiple of four, which the helper only reads.
-    let sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, words, N as u32 * 4, 0) };
-    u32::from(checksum::fold(sum as u32))
+    u32::from(checksum::fold(checksum::sum(words)))
 }
 
 #[inline(always)]

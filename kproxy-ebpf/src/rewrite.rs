@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
-    helpers::{bpf_csum_diff, bpf_l4_csum_replace, bpf_skb_store_bytes},
+    helpers::{bpf_l4_csum_replace, bpf_skb_store_bytes},
     programs::TcContext,
 };
 use kproxy_common::{
@@ -23,7 +23,7 @@ pub(crate) const UDP_CHECKSUM: usize = 6;
 #[inline(never)]
 pub(crate) fn rewrite(ctx: &TcContext, packet: &Packet, value: &FlowValue, hops: u8) -> Option<()> {
     let from = &packet.key;
-    let to = &value.translated(from.proto);
+    let to = &value.to;
     // A UDP checksum of zero means "none" and stays zero (RFC 768, RFC 6935).
     let udp = if packet.is_udp() { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
     let l4_checksum = packet.l4_checksum() as u32;
@@ -33,7 +33,7 @@ pub(crate) fn rewrite(ctx: &TcContext, packet: &Packet, value: &FlowValue, hops:
     // SAFETY: the helpers check offsets and sizes; packet pointers are re-read after them.
     unsafe {
         let flags = u64::from(BPF_F_PSEUDO_HDR) | udp;
-        if bpf_l4_csum_replace(skb, l4_checksum, 0, delta as u64, flags) != 0 {
+        if bpf_l4_csum_replace(skb, l4_checksum, 0, u64::from(delta), flags) != 0 {
             return None;
         }
         if old_ports != ports {
@@ -54,7 +54,7 @@ pub(crate) fn rewrite(ctx: &TcContext, packet: &Packet, value: &FlowValue, hops:
     } else {
         let old_sum = *at::<u16>(ctx, packet.l3 + IPV4_CHECKSUM)?;
         let life = *at::<u8>(ctx, packet.l3 + 8)?;
-        let delta = checksum::add(delta as u32, checksum::less_life(hops));
+        let delta = checksum::add(delta, checksum::less_life(hops));
         write(ctx, packet.l3 + 8, life - hops)?;
         write(ctx, packet.l3 + IPV4_CHECKSUM, checksum::apply(old_sum, delta))?;
         write(ctx, packet.l3 + 12, [to.src.v4_word(), to.dst.v4_word()])?;
@@ -88,19 +88,13 @@ fn port_word(key: &FlowKey) -> u32 {
     u32::from_ne_bytes([a, b, c, d])
 }
 
-/// Checksum difference between the addresses of two packets of one family.
+/// By how much the sum of the addresses of two packets of one family differs.
 #[inline(always)]
-pub(crate) fn address_delta(v6: bool, from: &FlowKey, to: &FlowKey) -> i64 {
-    // SAFETY: eight or thirty-two live bytes each: a key begins with source and destination.
-    unsafe {
-        if v6 {
-            // The helper only reads.
-            let (from, to) = (&raw const *from, &raw const *to);
-            bpf_csum_diff(from.cast_mut().cast(), 32, to.cast_mut().cast(), 32, 0)
-        } else {
-            let mut from = [from.src.v4_word(), from.dst.v4_word()];
-            let mut to = [to.src.v4_word(), to.dst.v4_word()];
-            bpf_csum_diff(from.as_mut_ptr(), 8, to.as_mut_ptr(), 8, 0)
-        }
+pub(crate) fn address_delta(v6: bool, from: &FlowKey, to: &FlowKey) -> u32 {
+    let word = |key: &FlowKey| [key.src.v4_word(), key.dst.v4_word()];
+    if !v6 {
+        return checksum::difference(&word(from), &word(to));
     }
+    let source = checksum::difference(&from.src.0, &to.src.0);
+    checksum::add(source, checksum::difference(&from.dst.0, &to.dst.0))
 }

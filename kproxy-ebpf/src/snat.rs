@@ -28,7 +28,7 @@ pub(crate) fn claim(
     value: &FlowValue,
 ) -> Result<(), DropReason> {
     let (first, count) = (config.snat_first, config.snat_count);
-    let seed = source_port::hash(&value.peer, value.peer_port, value.port);
+    let seed = source_port::hash(&value.to.dst, value.to.dst_port, value.to.src_port);
     // A port whose last connection is over comes last, and the one that rested longest first: the
     // backend may hold it in TIME_WAIT.
     let (mut rested, mut since) = (Port(0), u32::MAX);
@@ -69,7 +69,7 @@ fn insert_new(
 #[inline(always)]
 fn take_over(key: &FlowKey, value: &FlowValue) -> Result<(), DropReason> {
     if let Some(old) = flow::find(key) {
-        let _ = FLOWS.remove(&old.translated(key.proto).reversed());
+        let _ = FLOWS.remove(&old.to.reversed());
     }
     FLOWS.insert(key, value, u64::from(BPF_ANY)).map_err(|_| DropReason::FlowTableFull)
 }

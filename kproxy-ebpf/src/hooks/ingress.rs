@@ -41,60 +41,72 @@ fn is_pod(addr: &Addr) -> bool {
     }
 }
 
-/// What [`begin`] has done, with the service in the lower half: a number, because the kernel refuses
-/// the type information of a function that returns more.
+/// What has become of an opening packet, with the service in the lower half: a number, because the
+/// kernel refuses the type information of a function that returns more.
 mod begun {
     pub(super) const NOTHING: u64 = 0;
-    pub(super) const FLOW: u64 = 1 << 32;
-    pub(super) const REFUSED: u64 = 2 << 32;
-    pub(super) const DROPPED: u64 = 3 << 32;
+    pub(super) const ALLOWED: u64 = 1 << 32;
+    pub(super) const FLOW: u64 = 2 << 32;
+    pub(super) const REFUSED: u64 = 3 << 32;
+    pub(super) const DROPPED: u64 = 4 << 32;
+    pub(super) const ALL: u64 = !(u32::MAX as u64);
 }
 
-/// An opening packet without a flow. In a call of its own, so that packets of flows that are open
-/// need little of the stack.
-#[inline(never)]
+/// Counts a refusal or drop.
+#[inline(always)]
+fn turned_away(service: u32, reason: DropReason) -> u64 {
+    stats::count_drop(service, reason);
+    let what = match reason {
+        DropReason::NoBackend | DropReason::UnknownPort => begun::REFUSED,
+        _ => begun::DROPPED,
+    };
+    what | u64::from(service)
+}
+
+/// An opening packet without a flow. In two calls, one after the other, so that neither needs much
+/// of the stack, and packets of flows that are open need little.
+#[inline(always)]
 fn begin<const L3: usize>(ctx: &TcContext, packet: &Packet) -> u64 {
-    let (service, result) =
-        match lookup::frontend(&packet.key.dst, packet.key.dst_port, packet.key.proto) {
-            Lookup::Frontend(frontend) => {
-                let service =
-                    if is_pod(&packet.key.src) { frontend.internal } else { frontend.external };
-                let result = if sources::allows(&frontend, &packet.key.src) {
-                    open::<L3>(ctx, packet, service)
-                } else {
-                    Err(DropReason::SourceNotAllowed)
-                };
-                (service, result)
+    let begun = dial(packet);
+    if begun & begun::ALL == begun::ALLOWED { open::<L3>(ctx, packet, begun as u32) } else { begun }
+}
+
+/// Whether a frontend is dialled, and by somebody who may.
+#[inline(never)]
+fn dial(packet: &Packet) -> u64 {
+    let key = &packet.key;
+    match lookup::frontend(&key.dst, key.dst_port, key.proto) {
+        Lookup::Frontend(frontend) => {
+            let service = if is_pod(&key.src) { frontend.internal } else { frontend.external };
+            if sources::allows(&frontend, &key.src) {
+                begun::ALLOWED | u64::from(service)
+            } else {
+                turned_away(service, DropReason::SourceNotAllowed)
             }
-            Lookup::UnknownPort => (NO_SERVICE, Err(DropReason::UnknownPort)),
-            Lookup::NotOurs => {
-                if packet.is_syn() {
-                    flow::end_stale(&packet.key);
-                }
-                return begun::NOTHING;
+        }
+        Lookup::UnknownPort => turned_away(NO_SERVICE, DropReason::UnknownPort),
+        Lookup::NotOurs => {
+            if packet.is_syn() {
+                flow::end_stale(key);
             }
-        };
-    let done = match result {
+            begun::NOTHING
+        }
+    }
+}
+
+/// Opens a flow.
+#[inline(never)]
+fn open<const L3: usize>(ctx: &TcContext, packet: &Packet, service: u32) -> u64 {
+    let result = pick::word(service)
+        .ok_or(DropReason::BadMap)
+        .and_then(|word| flow::open::<L3>(ctx, packet, service, Word::unpack(word)));
+    match result {
         Ok(()) => {
             stats::count_connection(service);
-            begun::FLOW
+            begun::FLOW | u64::from(service)
         }
-        Err(reason) => {
-            stats::count_drop(service, reason);
-            match reason {
-                DropReason::NoBackend | DropReason::UnknownPort => begun::REFUSED,
-                _ => begun::DROPPED,
-            }
-        }
-    };
-    done | u64::from(service)
-}
-
-/// In a call of its own: the verifier walks it once, not once for each way that leads here.
-#[inline(never)]
-fn open<const L3: usize>(ctx: &TcContext, packet: &Packet, service: u32) -> Result<(), DropReason> {
-    let word = pick::word(service).ok_or(DropReason::BadMap)?;
-    flow::open::<L3>(ctx, packet, service, Word::unpack(word))
+        Err(reason) => turned_away(service, reason),
+    }
 }
 
 /// Notes a packet of a flow that is open already.
@@ -106,13 +118,13 @@ fn note(packet: &Packet, value: &mut FlowValue) {
     } else if value.flags & (flow_flags::MASQUERADE | flow_flags::REPLIED) == flow_flags::MASQUERADE
         && packet.is_udp()
     {
-        note_answer(value, packet.key.proto);
+        note_answer(value);
     }
 }
 
 #[inline(never)]
-fn note_answer(value: &mut FlowValue, proto: u8) {
-    let reverse = flow::find(&value.translated(proto).reversed());
+fn note_answer(value: &mut FlowValue) {
+    let reverse = flow::find(&value.to.reversed());
     if reverse.is_some_and(|reverse| reverse.flags & flow_flags::REPLIED != 0) {
         value.flags |= flow_flags::REPLIED;
     }
@@ -127,7 +139,7 @@ fn current(packet: &Packet) -> Option<&'static mut FlowValue> {
     if reverse && value.flags & flow_flags::SNAT == 0 {
         return None;
     }
-    if packet.is_syn() && !reverse && flow::end_if_over(&packet.key, value) {
+    if packet.is_syn() && !reverse && flow::end_if_over(value) {
         return None;
     }
     note(packet, value);
@@ -171,7 +183,7 @@ fn ingress<const L3: usize>(ctx: &TcContext) -> i32 {
         }
         let begun = begin::<L3>(ctx, &packet);
         let service = begun as u32;
-        match begun & !u64::from(u32::MAX) {
+        match begun & begun::ALL {
             begun::FLOW => {}
             begun::REFUSED => return refuse::refuse::<L3>(ctx, &packet, service),
             begun::DROPPED => return TC_ACT_SHOT as i32,

@@ -68,10 +68,10 @@ fn forget(
         .collect();
     let mut dead = Vec::new();
     for (key, value) in entries.iter().filter(|(_, value)| !is_reverse(value)) {
-        let reverse_key = value.translated(key.proto).reversed();
+        let reverse_key = value.to.reversed();
         let other = reverse.get_mut(&reverse_key);
         // A reverse entry that names another frontend belongs to another connection.
-        let own = other.filter(|(other, _)| other.translated(key.proto).reversed() == *key);
+        let own = other.filter(|(other, _)| other.to.reversed() == *key);
         let Some((other, has_forward)) = own else {
             if age(value.last_seen, now) >= HALF_AGE {
                 dead.push(*key);
@@ -81,7 +81,8 @@ fn forget(
         *has_forward = true;
         let idle = age(value.last_seen.max(other.last_seen), now);
         let is_old = idle >= FlowState::of(value, other).timeout(key.proto);
-        let has_left = key.proto == proto::UDP && !serves(value.service, value.addr, value.port);
+        let has_left =
+            key.proto == proto::UDP && !serves(value.service, value.to.dst, value.to.dst_port);
         if is_old || has_left {
             dead.push(*key);
         }
@@ -132,26 +133,20 @@ mod tests {
             pad: [0; 3],
         };
         let forward = FlowValue {
-            addr: addr("10.244.1.5"),
-            port: Port::new(8080),
-            peer: key.src,
-            peer_port: key.src_port,
+            to: FlowKey { dst: addr("10.244.1.5"), dst_port: Port::new(8080), ..key },
             flags: there.0,
             service: 2,
             last_seen: NOW - there.1,
             ..FlowValue::default()
         };
         let reverse = FlowValue {
-            addr: key.dst,
-            port: key.dst_port,
-            peer: key.src,
-            peer_port: key.src_port,
+            to: key.reversed(),
             flags: flow_flags::REVERSE | back.0,
             service: 2,
             last_seen: NOW - back.1,
             ..FlowValue::default()
         };
-        [(key, forward), (forward.translated(proto).reversed(), reverse)]
+        [(key, forward), (forward.to.reversed(), reverse)]
     }
 
     fn dead(entries: &[(FlowKey, FlowValue)], serves: bool) -> usize {
@@ -208,7 +203,7 @@ mod tests {
     #[test]
     fn a_reverse_entry_of_another_frontend_is_no_partner() {
         let [forward, mut reverse] = flow(proto::TCP, (0, 60), (REPLIED, 60));
-        reverse.1.port = Port::new(30081);
+        reverse.1.to.src_port = Port::new(30081);
         let gone = forget(&[forward, reverse], NOW, |_, _, _| true);
         assert_eq!(gone.len(), 2, "both halves are orphans");
     }

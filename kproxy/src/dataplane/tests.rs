@@ -427,27 +427,19 @@ fn flows_are_read_and_swept() {
                 proto: proto::UDP,
                 pad: [0; 3],
             };
-            let backend = (addr("127.0.0.1"), Port::new(53));
             let forward = FlowValue {
-                addr: backend.0,
-                port: backend.1,
-                peer: key.src,
-                peer_port: key.src_port,
+                to: FlowKey { dst: addr("127.0.0.1"), dst_port: Port::new(53), ..key },
                 last_seen: seconds,
                 ..FlowValue::default()
             };
             let reverse = FlowValue {
-                addr: key.dst,
-                port: key.dst_port,
-                peer: key.src,
-                peer_port: key.src_port,
+                to: key.reversed(),
                 flags: kproxy_common::flow::flow_flags::REVERSE,
                 last_seen: seconds,
                 ..FlowValue::default()
             };
             dataplane.flows.insert(key, forward, 0).unwrap();
-            let reverse_key = forward.translated(key.proto).reversed();
-            dataplane.flows.insert(reverse_key, reverse, 0).unwrap();
+            dataplane.flows.insert(forward.to.reversed(), reverse, 0).unwrap();
         };
         (1..=20).for_each(&mut open);
         let rows = sandbox.pins().flows().unwrap();

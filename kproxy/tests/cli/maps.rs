@@ -118,21 +118,12 @@ fn fill(bpffs: &Path) {
         proto: proto::TCP,
         pad: [0; 3],
     };
-    let value = |text, port, flags| FlowValue {
-        addr: addr(text),
-        port: Port::new(port),
-        peer: there.src,
-        peer_port: there.src_port,
-        flags,
-        service: 7,
-        last_seen: 1,
-        ..FlowValue::default()
-    };
-    let forward = value("10.244.1.5", 8080, 0);
-    let back = forward.translated(proto::TCP).reversed();
+    let value =
+        |to, flags| FlowValue { to, flags, service: 7, last_seen: 1, ..FlowValue::default() };
+    let to = FlowKey { dst: addr("10.244.1.5"), dst_port: Port::new(8080), ..there };
     let flows = [
-        (there, forward),
-        (back, value("192.0.2.1", 30_080, flow_flags::REVERSE | flow_flags::REPLIED)),
+        (there, value(to, 0)),
+        (to.reversed(), value(there.reversed(), flow_flags::REVERSE | flow_flags::REPLIED)),
     ];
     hash(&mut ebpf, map::FLOWS, &flows);
 

@@ -105,7 +105,14 @@ impl Programs {
             .collect()
     }
 
-    fn hash<K: aya::Pod, V: aya::Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
+    pub(crate) fn program(&mut self, name: &str) -> &mut SchedClassifier {
+        self.ebpf.program_mut(name).unwrap().try_into().unwrap()
+    }
+
+    pub(crate) fn hash<K: aya::Pod, V: aya::Pod>(
+        &mut self,
+        name: &str,
+    ) -> HashMap<&mut MapData, K, V> {
         HashMap::try_from(self.ebpf.map_mut(name).unwrap()).unwrap()
     }
 
@@ -258,9 +265,8 @@ impl Programs {
             packet[..6].copy_from_slice(&DEVICE_MAC);
         }
         let mut out = vec![0u8; packet.len() + 64];
-        let program: &mut SchedClassifier =
-            self.ebpf.program_mut(program).unwrap().try_into().unwrap();
-        let result = program
+        let result = self
+            .program(program)
             .test_run(TestRunOptions {
                 data_in: Some(&packet),
                 data_out: Some(&mut out),

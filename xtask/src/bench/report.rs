@@ -85,7 +85,7 @@ pub(super) fn table(rows: &[Row]) -> String {
             path = row.path;
             text += &format!(
                 "\n{path}\n  {:<24}{:>8}{:>9}{:>9}{:>8}{:>9}{:>9}\n",
-                "", "direct", "nftables", "iptables", "kproxy", "/direct", "/nftabl."
+                "", "direct", "nftables", "iptables", "kproxy", "/direct", "/nft"
             );
         }
         let figure = |variant| {

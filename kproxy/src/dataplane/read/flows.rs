@@ -59,11 +59,11 @@ fn pair(entries: &HashMap<FlowKey, FlowValue>, now: u32) -> Vec<FlowRow> {
     for (key, value) in entries {
         if value.flags & flow_flags::REVERSE == 0 {
             let reverse = entries
-                .get(&value.translated(key.proto).reversed())
+                .get(&value.to.reversed())
                 .filter(|reverse| reverse.flags & flow_flags::REVERSE != 0);
             rows.push(row(key, value, reverse, now));
         } else if entries
-            .get(&value.translated(key.proto).reversed())
+            .get(&value.to.reversed())
             .is_none_or(|forward| forward.flags & flow_flags::REVERSE != 0)
         {
             rows.push(lone_reverse(key, value, now));
@@ -83,7 +83,7 @@ fn row(key: &FlowKey, forward: &FlowValue, reverse: Option<&FlowValue>, now: u32
         protocol: Protocol::from_number(key.proto),
         client: socket(key.src, key.src_port),
         frontend: socket(key.dst, key.dst_port),
-        backend: socket(forward.addr, forward.port),
+        backend: socket(forward.to.dst, forward.to.dst_port),
         state,
         source: source_of(forward),
         halves,
@@ -97,15 +97,12 @@ fn row(key: &FlowKey, forward: &FlowValue, reverse: Option<&FlowValue>, now: u32
 
 fn lone_reverse(key: &FlowKey, value: &FlowValue, now: u32) -> FlowRow {
     let forward = FlowValue {
-        addr: key.src,
-        port: key.src_port,
-        peer: key.dst,
-        peer_port: key.dst_port,
+        to: key.reversed(),
         flags: value.flags & flow_flags::SNAT,
         service: value.service,
         ..FlowValue::default()
     };
-    let mut row = row(&value.translated(key.proto).reversed(), &forward, Some(value), now);
+    let mut row = row(&value.to.reversed(), &forward, Some(value), now);
     row.halves = FlowHalves::ReverseOnly;
     row.expires_in_seconds = 0;
     row
@@ -114,7 +111,7 @@ fn lone_reverse(key: &FlowKey, value: &FlowValue, now: u32) -> FlowRow {
 /// What the backend sees as its client, if it is not netfilter that chooses.
 fn source_of(forward: &FlowValue) -> Option<SocketAddr> {
     let known = forward.flags & flow_flags::MASQUERADE == 0;
-    known.then(|| socket(forward.peer, forward.peer_port))
+    known.then(|| socket(forward.to.src, forward.to.src_port))
 }
 
 fn socket(addr: Addr, port: Port) -> SocketAddr {
@@ -148,20 +145,20 @@ mod tests {
     fn values(source: (&str, u16), flags: u16) -> (FlowValue, FlowValue) {
         let key = key();
         let forward = FlowValue {
-            addr: addr("10.244.1.5"),
-            port: Port::new(8080),
-            peer: addr(source.0),
-            peer_port: Port::new(source.1),
+            to: FlowKey {
+                src: addr(source.0),
+                src_port: Port::new(source.1),
+                dst: addr("10.244.1.5"),
+                dst_port: Port::new(8080),
+                ..key
+            },
             flags,
             service: 7,
             last_seen: 90,
             ..FlowValue::default()
         };
         let reverse = FlowValue {
-            addr: key.dst,
-            port: key.dst_port,
-            peer: key.src,
-            peer_port: key.src_port,
+            to: key.reversed(),
             flags: flow_flags::REVERSE | flow_flags::REPLIED | flags & flow_flags::SNAT,
             last_seen: 95,
             ..forward
@@ -178,7 +175,7 @@ mod tests {
         ] {
             let shown = shown.map(|text| text.parse().unwrap());
             let (forward, reverse) = values(source, flags);
-            let reverse_key = forward.translated(proto::TCP).reversed();
+            let reverse_key = forward.to.reversed();
             let rows = pair(&HashMap::from([(key(), forward), (reverse_key, reverse)]), 100);
             let [row] = rows.as_slice() else { panic!("{rows:?}") };
             assert_eq!(row.client, "203.0.113.9:40000".parse().unwrap());

@@ -1,0 +1,79 @@
+//! What a packet costs in the programs, run by BPF_PROG_TEST_RUN: no network, no lab, so a change of
+//! a few nanoseconds shows. `cargo bench --profile dev -p kproxy --bench programs`; needs root.
+//!
+//! A packet that is translated differs from the one that came in, so it would not be translated
+//! again. The flows measured here translate to what is there already: the work is the same.
+
+#[expect(dead_code, reason = "the tests use the rest")]
+#[path = "../tests/packets/harness.rs"]
+mod harness;
+
+use aya::{TestRun as _, programs::TestRunOptions};
+use harness::{Programs, Tcp, tcp, udp};
+use kproxy_common::{abi::map, flow::FlowValue, net::proto, service::frontend_flags};
+
+/// Runs of one figure, which is the least of its rounds: what disturbs only ever adds.
+const RUNS: u32 = 100_000;
+const ROUNDS: usize = 40;
+
+/// Client, frontend, backend and a pod that is no backend.
+const ENDS: [(&str, [&str; 4]); 2] = [
+    ("IPv4", ["203.0.113.9:40000", "192.0.2.1:30080", "10.244.1.5:8080", "10.244.1.6:8080"]),
+    (
+        "IPv6",
+        [
+            "[2001:db8:7::9]:40000",
+            "[2001:db8::1]:30080",
+            "[fd00:10:244:1::5]:8080",
+            "[fd00:10:244:1::6]:8080",
+        ],
+    ),
+];
+
+/// Makes a packet from one end to another.
+type Make = fn(&str, &str) -> Vec<u8>;
+const WORKS: [(&str, Make); 2] = [("TCP", |from, to| tcp(from, to, Tcp::Ack)), ("UDP", udp)];
+
+fn main() {
+    println!("Nanoseconds a packet, least of {ROUNDS} rounds");
+    println!("           passes in   passes out  translated in  translated out");
+    for (family, [client, frontend, backend, stranger]) in ENDS {
+        let mut programs = Programs::load();
+        programs.service(2, &[&format!("L{backend}")]);
+        for proto in [proto::TCP, proto::UDP] {
+            programs.frontend(frontend, proto, frontend_flags::SERVICE_ADDRESS, 2, 2);
+        }
+        programs.ingress(&tcp(client, frontend, Tcp::Syn));
+        programs.ingress(&udp(client, frontend));
+        keep_still(&mut programs);
+        for (name, make) in WORKS {
+            let [a, b, c, d] = [
+                ("kp_ingress", make(client, stranger)),
+                ("kp_egress", make(stranger, client)),
+                ("kp_ingress", make(client, frontend)),
+                ("kp_egress", make(backend, client)),
+            ]
+            .map(|(program, packet)| least(&mut programs, program, &packet));
+            println!("  {family} {name} {a:>9}  {b:>11}  {c:>13}  {d:>14}");
+        }
+    }
+}
+
+/// What one program takes for one packet.
+fn least(programs: &mut Programs, program: &str, packet: &[u8]) -> u128 {
+    let program = programs.program(program);
+    let round = |_| {
+        let options =
+            TestRunOptions { data_in: Some(packet), repeat: RUNS, ..TestRunOptions::default() };
+        program.test_run(options).expect("BPF_PROG_TEST_RUN").duration.as_nanos()
+    };
+    (0..ROUNDS).map(round).min().unwrap_or_default()
+}
+
+/// Makes every flow translate its packets to what they are.
+fn keep_still(programs: &mut Programs) {
+    for (key, value) in programs.flows() {
+        let value = FlowValue { to: key, ..value };
+        programs.hash(map::FLOWS).insert(key, value, 0).expect("change a flow");
+    }
+}
