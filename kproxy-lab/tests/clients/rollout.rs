@@ -2,7 +2,7 @@
 //! EndpointSlice controller writes on the way.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -134,13 +134,28 @@ impl Rollout {
         self.spec.as_object().is_some_and(|fields| fields.values().any(|value| value == "Local"))
     }
 
+    /// Waits until no UDP flow leads to the pod: they stay as long as it serves (CT-05).
+    pub(crate) fn wait_left(&self, pod: &str) {
+        self.wait_for(pod, |node, place| self.flows_to(node, place), |_node| 0);
+    }
+
     /// Waits until the maps of every node hold the pod so many times.
     fn wait(&self, pod: &str, wanted: impl Fn(&str) -> usize) {
+        self.wait_for(pod, |node, place| self.backends(node, place), wanted);
+    }
+
+    /// Waits until every node has so many of these rows of the pod.
+    fn wait_for(
+        &self,
+        pod: &str,
+        rows: impl Fn(&str, &Place) -> Vec<Value>,
+        wanted: impl Fn(&str) -> usize,
+    ) {
         let place = self.lab.place(pod).unwrap();
         let start = Instant::now();
         for node in self.lab.nodes() {
             loop {
-                let held = self.backends(&node, &place);
+                let held = rows(&node, &place);
                 if held.len() == wanted(&node) {
                     break;
                 }
@@ -158,15 +173,26 @@ impl Rollout {
 
     /// Entries of a pod in the maps of a node.
     fn backends(&self, node: &str, pod: &Place) -> Vec<Value> {
-        let mut command = self.lab.kproxy_command(node, "dump").unwrap();
-        let output = command.args(["backends", "--service", "web", "-o", "json"]).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "dump the backends of {node}: {text}");
-        let rows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
         let addresses = pod.addresses().both().map(|ip| ip.to_string());
-        rows.into_iter()
-            .filter(|row| addresses.iter().any(|address| row["addr"] == *address))
-            .collect()
+        let mut rows = self.dump(node, &["backends", "--service", "web"]);
+        rows.retain(|row| addresses.iter().any(|address| row["addr"] == *address));
+        rows
+    }
+
+    /// UDP flows of a node whose next datagram goes to a pod.
+    fn flows_to(&self, node: &str, pod: &Place) -> Vec<Value> {
+        let of = |ip: IpAddr| self.dump(node, &["flows", "--address", &ip.to_string()]);
+        let mut rows = pod.addresses().both().map(of).concat();
+        rows.retain(|row| row["protocol"] == "UDP" && row["halves"] != "reverse-only");
+        rows
+    }
+
+    fn dump(&self, node: &str, words: &[&str]) -> Vec<Value> {
+        let mut command = self.lab.kproxy_command(node, "dump").unwrap();
+        let output = command.args(words).args(["-o", "json"]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "dump {words:?} of {node}: {text}");
+        serde_json::from_slice(&output.stdout).unwrap()
     }
 
     /// The ClusterIP frontend of one family.

@@ -93,6 +93,7 @@ impl Rollout {
 
         // VER-10: established connections stay, also when the endpoint is not served any more.
         self.step(daemon, asked, &was, Life::Ended);
+        self.wait_left(&was);
         asked.go_on();
         let on = |held: &Held, pod: &str| held.report().unwrap().servers.contains_key(pod);
         assert!(held.iter().any(|held| on(held, &was)), "no long-lived connection to {was}");

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::common::{Cluster, NODE_PORT, SILENCE, at, vips};
-use kproxy_lab::{Family, Outcome, Place, Probe, manifest};
+use kproxy_lab::{Family, HttpOutcome, Outcome, Place, Probe, manifest};
 use serde_json::{Value, json};
 
 /// Port of the health checks.
@@ -14,9 +14,13 @@ fn local(port: u16) -> Value {
     json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": port})
 }
 
-/// The body of a health check, or why there is none.
+/// Status and body of a health check, or why there is none.
 fn health(from: &Place, to: SocketAddr) -> String {
-    from.http_get(to, "/").unwrap_or_else(|error| format!("{error:#}"))
+    match from.http(to, "GET", "/", SILENCE).unwrap() {
+        HttpOutcome::Answered(answer) => format!("{} {}", answer.status, answer.body),
+        HttpOutcome::Refused => "refused".to_owned(),
+        failed => format!("{failed:?}"),
+    }
 }
 
 fn until_health(cluster: &Cluster, what: &str, to: SocketAddr, words: &[&str]) {
