@@ -69,6 +69,13 @@ pub mod flow_flags {
     pub const SNAT: u16 = 1 << 5;
     /// The connection is over: a RST has passed, or a FIN in each direction (both entries).
     pub const OVER: u16 = 1 << 6;
+    /// A pod is its own backend: it sees the frontend as its client, and packets go back out of the
+    /// port that they came in by, in both directions (both entries).
+    pub const HAIRPIN: u16 = 1 << 7;
+
+    /// What tells where packets of an entry are translated: those with [`REVERSE`] alone where they
+    /// leave, all others where they come in.
+    pub const KINDS: u16 = REVERSE | SNAT | HAIRPIN;
 }
 
 /// Idle times after which the sweeper removes a flow. Sources: the defaults of nf_conntrack

@@ -148,7 +148,7 @@ fn is_over(forward: &FlowValue, reverse_key: &FlowKey) -> bool {
 
 /// Opens a flow: picks a backend and inserts both entries.
 #[inline(always)]
-pub(crate) fn open<const L3: usize>(
+pub(crate) fn open<const L3: usize, const POD: bool>(
     ctx: &TcContext,
     packet: &Packet,
     service: u32,
@@ -176,14 +176,18 @@ pub(crate) fn open<const L3: usize>(
         // A collision sends one connection elsewhere, the client keeps its backend.
         affinity = 0;
         (forward.to.dst, forward.to.dst_port) = (slot.addr, slot.port);
-        if slot.flags & slot_flags::LOCAL == 0 {
+        if POD {
+            if slot.addr == key.src {
+                hairpin(config, forward, key);
+            }
+        } else if slot.flags & slot_flags::LOCAL == 0 {
             // Without an Ethernet header a packet cannot be passed on.
             if L3 == 0 || !choose_source(ctx.skb.skb, config, forward) {
                 forward.flags = masquerade(config);
             }
         }
         reverse_key.set_reversed(&forward.to);
-        if forward.flags & flow_flags::SNAT != 0 || claim_reverse(reverse_key, reverse)? {
+        if forward.flags & CLAIMS != 0 || claim_reverse(reverse_key, reverse)? {
             break;
         }
         tries += 1;
@@ -193,8 +197,8 @@ pub(crate) fn open<const L3: usize>(
         (forward.to.src, forward.flags) = (key.src, 0);
     }
     // Outside the loop, so that the verifier need not walk one in the other.
-    if forward.flags & flow_flags::SNAT != 0 {
-        reverse.flags |= flow_flags::SNAT;
+    if forward.flags & CLAIMS != 0 {
+        reverse.flags |= forward.flags & CLAIMS;
         snat::claim(config, reverse_key, reverse)?;
         forward.to.src_port = reverse_key.dst_port;
     }
@@ -204,6 +208,21 @@ pub(crate) fn open<const L3: usize>(
         return Err(DropReason::FlowTableFull);
     }
     Ok(())
+}
+
+/// Flags of connections that have a source port of their own.
+const CLAIMS: u16 = flow_flags::SNAT | flow_flags::HAIRPIN;
+
+/// A pod would not take a packet from itself, so it sees the frontend as its client. Where
+/// netfilter does source NAT it does this one too.
+#[inline(always)]
+fn hairpin(config: &Config, value: &mut FlowValue, key: &FlowKey) {
+    if config.snat_count == 0 {
+        value.flags = masquerade(config);
+        return;
+    }
+    value.to.src = key.dst;
+    value.flags = flow_flags::HAIRPIN;
 }
 
 /// What [`open`] works on: too much for the stack.

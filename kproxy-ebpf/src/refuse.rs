@@ -262,7 +262,7 @@ fn make_v6(ctx: &TcContext, packet: &Packet, error: &Error) -> Option<()> {
 
 /// Sends the packet out of the device that it came in by, to the neighbour that sent it.
 #[inline(always)]
-fn send_back<const L3: usize>(ctx: &TcContext) -> Option<i32> {
+pub(crate) fn send_back<const L3: usize>(ctx: &TcContext) -> Option<i32> {
     if L3 != 0 {
         let [a, b, c, d, e, f] = *at::<[u16; 6]>(ctx, 0)?;
         write(ctx, 0, [d, e, f, a, b, c])?;

@@ -87,7 +87,7 @@ fn node_05_devices_and_addresses_are_followed_as_they_come_and_go() {
         ip("link add br0 type bridge");
         ip("link set br0 up");
         block_on(async {
-            let mut states = watch::follow(Vec::new()).await.unwrap();
+            let mut states = watch::follow(watch::Names::default()).await.unwrap();
             let state = states.borrow_and_update().clone();
             assert_eq!(state.devices, [], "eth0 is down");
             assert!(state.addresses.contains(&"127.0.0.1".parse().unwrap()));
@@ -122,7 +122,7 @@ fn the_role_of_a_device_follows_its_peer_its_ports_and_its_routes() {
         ip("address add 203.0.113.1/24 dev eth0");
         ip("link set eth0 up");
         block_on(async {
-            let mut states = watch::follow(Vec::new()).await.unwrap();
+            let mut states = watch::follow(watch::Names::default()).await.unwrap();
             wait_for(&mut states, "at first", &["eth0"], Some("198.51.100.1")).await;
             // Nothing but a route changes here: it is heard of by itself.
             ip("route add default via 192.0.2.2 dev here");
@@ -149,7 +149,7 @@ fn an_ipv6_address_is_the_nodes_once_it_is_known_to_be_unique() {
         ip("link set eth0 up");
         ip("address add 2001:db8::2/64 dev eth0");
         block_on(async {
-            let mut states = watch::follow(Vec::new()).await.unwrap();
+            let mut states = watch::follow(watch::Names::default()).await.unwrap();
             wait_for(&mut states, "without detection", &["eth0"], Some("2001:db8::1")).await;
             let tentative = "2001:db8::2".parse().unwrap();
             assert!(!states.borrow().addresses.contains(&tentative));

@@ -55,7 +55,7 @@ fn untranslated(packet: &Packet) -> i32 {
 fn error<const L3: usize>(ctx: &TcContext) -> i32 {
     let Some(error) = IcmpError::parse::<L3>(ctx) else { return NEXT };
     let Some(value) = error.flow() else { return NEXT };
-    if value.flags & (flow_flags::REVERSE | flow_flags::SNAT) != flow_flags::REVERSE {
+    if value.flags & flow_flags::KINDS != flow_flags::REVERSE {
         return NEXT;
     }
     stats::count_packet(value.service, ctx.len());
@@ -64,13 +64,15 @@ fn error<const L3: usize>(ctx: &TcContext) -> i32 {
 }
 
 #[inline(always)]
-fn egress<const L3: usize>(ctx: &TcContext) -> i32 {
+fn egress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
     let mut packet = Packet::empty();
     if packet.parse::<L3>(ctx).is_none() {
         return error::<L3>(ctx);
     }
-    let Some(value) = flow::find_for(&packet) else { return untranslated(&packet) };
-    if value.flags & (flow_flags::REVERSE | flow_flags::SNAT) != flow_flags::REVERSE {
+    let Some(value) = flow::find_for(&packet) else {
+        return if POD { NEXT } else { untranslated(&packet) };
+    };
+    if value.flags & flow_flags::KINDS != flow_flags::REVERSE {
         return NEXT;
     }
     value.flags |= flow_flags::REPLIED;
@@ -82,10 +84,15 @@ fn egress<const L3: usize>(ctx: &TcContext) -> i32 {
 
 #[classifier]
 pub fn kp_egress(ctx: TcContext) -> i32 {
-    egress::<14>(&ctx)
+    egress::<14, false>(&ctx)
 }
 
 #[classifier]
 pub fn kp_egress_l3(ctx: TcContext) -> i32 {
-    egress::<0>(&ctx)
+    egress::<0, false>(&ctx)
+}
+
+#[classifier]
+pub fn kp_pod_egress(ctx: TcContext) -> i32 {
+    egress::<14, true>(&ctx)
 }

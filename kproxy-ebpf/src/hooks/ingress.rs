@@ -66,18 +66,22 @@ fn turned_away(service: u32, reason: DropReason) -> u64 {
 /// An opening packet without a flow. In two calls, one after the other, so that neither needs much
 /// of the stack, and packets of flows that are open need little.
 #[inline(always)]
-fn begin<const L3: usize>(ctx: &TcContext, packet: &Packet) -> u64 {
-    let begun = dial(packet);
-    if begun & begun::ALL == begun::ALLOWED { open::<L3>(ctx, packet, begun as u32) } else { begun }
+fn begin<const L3: usize, const POD: bool>(ctx: &TcContext, packet: &Packet) -> u64 {
+    let begun = dial::<POD>(packet);
+    if begun & begun::ALL != begun::ALLOWED {
+        return begun;
+    }
+    open::<L3, POD>(ctx, packet, begun as u32)
 }
 
 /// Whether a frontend is dialled, and by somebody who may.
 #[inline(never)]
-fn dial(packet: &Packet) -> u64 {
+fn dial<const POD: bool>(packet: &Packet) -> u64 {
     let key = &packet.key;
     match lookup::frontend(&key.dst, key.dst_port, key.proto) {
         Lookup::Frontend(frontend) => {
-            let service = if is_pod(&key.src) { frontend.internal } else { frontend.external };
+            let inside = POD || is_pod(&key.src);
+            let service = if inside { frontend.internal } else { frontend.external };
             if sources::allows(&frontend, &key.src) {
                 begun::ALLOWED | u64::from(service)
             } else {
@@ -96,10 +100,10 @@ fn dial(packet: &Packet) -> u64 {
 
 /// Opens a flow.
 #[inline(never)]
-fn open<const L3: usize>(ctx: &TcContext, packet: &Packet, service: u32) -> u64 {
+fn open<const L3: usize, const POD: bool>(ctx: &TcContext, packet: &Packet, service: u32) -> u64 {
     let result = pick::word(service)
         .ok_or(DropReason::BadMap)
-        .and_then(|word| flow::open::<L3>(ctx, packet, service, Word::unpack(word)));
+        .and_then(|word| flow::open::<L3, POD>(ctx, packet, service, Word::unpack(word)));
     match result {
         Ok(()) => {
             stats::count_connection(service);
@@ -136,7 +140,7 @@ fn note_answer(value: &mut FlowValue) {
 fn current(packet: &Packet) -> Option<&'static mut FlowValue> {
     let value = flow::find_for(packet)?;
     let reverse = value.flags & flow_flags::REVERSE != 0;
-    if reverse && value.flags & flow_flags::SNAT == 0 {
+    if value.flags & flow_flags::KINDS == flow_flags::REVERSE {
         return None;
     }
     if packet.is_syn() && !reverse && flow::end_if_over(value) {
@@ -151,7 +155,7 @@ fn current(packet: &Packet) -> Option<&'static mut FlowValue> {
 fn error<const L3: usize>(ctx: &TcContext) -> i32 {
     let Some(error) = IcmpError::parse::<L3>(ctx) else { return NEXT };
     let Some(value) = error.flow() else { return NEXT };
-    let flags = value.flags & (flow_flags::REVERSE | flow_flags::SNAT);
+    let flags = value.flags & flow_flags::KINDS;
     if flags == flow_flags::REVERSE {
         return NEXT;
     }
@@ -159,15 +163,20 @@ fn error<const L3: usize>(ctx: &TcContext) -> i32 {
     let result = if flags & flow_flags::SNAT != 0 {
         forward_error::<L3>(ctx, error)
     } else {
-        error.rewrite::<L3>(ctx, 0).map(|()| NEXT).ok_or(DropReason::RewriteFailed)
+        let done = error.rewrite::<L3>(ctx, 0).and_then(|()| {
+            if flags & flow_flags::HAIRPIN != 0 { refuse::send_back::<L3>(ctx) } else { Some(NEXT) }
+        });
+        done.ok_or(DropReason::RewriteFailed)
     };
     action(value.service, result)
 }
 
+/// `POD`: the packet comes from a pod of this node. A port of a bridge sees packets for the bridge as
+/// those of others.
 #[inline(always)]
-fn ingress<const L3: usize>(ctx: &TcContext) -> i32 {
+fn ingress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
     // SAFETY: a plain read of a live context.
-    if L3 != 0 && unsafe { (*ctx.skb.skb).pkt_type } != PACKET_HOST {
+    if L3 != 0 && !POD && unsafe { (*ctx.skb.skb).pkt_type } != PACKET_HOST {
         return NEXT;
     }
     let mut packet = Packet::empty();
@@ -181,7 +190,7 @@ fn ingress<const L3: usize>(ctx: &TcContext) -> i32 {
         if !packet.opens() {
             return NEXT;
         }
-        let begun = begin::<L3>(ctx, &packet);
+        let begun = begin::<L3, POD>(ctx, &packet);
         let service = begun as u32;
         match begun & begun::ALL {
             begun::FLOW => {}
@@ -207,16 +216,24 @@ fn ingress<const L3: usize>(ctx: &TcContext) -> i32 {
         // SAFETY: a field of a live context that tc programs may write.
         unsafe { (*ctx.skb.skb).mark |= MARK_MASQUERADE };
     }
-    let done = rewrite(ctx, &packet, value, 0);
-    action(service, done.map(|()| NEXT).ok_or(DropReason::RewriteFailed))
+    let mut done = rewrite(ctx, &packet, value, 0).map(|()| NEXT);
+    if POD && value.flags & flow_flags::HAIRPIN != 0 {
+        done = done.and_then(|_| refuse::send_back::<L3>(ctx));
+    }
+    action(service, done.ok_or(DropReason::RewriteFailed))
 }
 
 #[classifier]
 pub fn kp_ingress(ctx: TcContext) -> i32 {
-    ingress::<14>(&ctx)
+    ingress::<14, false>(&ctx)
 }
 
 #[classifier]
 pub fn kp_ingress_l3(ctx: TcContext) -> i32 {
-    ingress::<0>(&ctx)
+    ingress::<0, false>(&ctx)
+}
+
+#[classifier]
+pub fn kp_pod_ingress(ctx: TcContext) -> i32 {
+    ingress::<14, true>(&ctx)
 }

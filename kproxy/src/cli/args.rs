@@ -86,6 +86,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "GLOB[,GLOB]", value_delimiter = ',')]
     pub devices: Vec<DeviceGlob>,
 
+    /// Devices that lead to pods, for those whose sockets are not seen at the cgroup root; `none`:
+    /// no device [default: found by their role, and followed]
+    #[arg(long, value_name = "GLOB[,GLOB]", value_delimiter = ',')]
+    pub pod_devices: Vec<DeviceGlob>,
+
     /// Who changes the source of connections to backends on other nodes: the BPF programs, or
     /// netfilter where they cannot; or netfilter always
     #[arg(long, value_enum, value_name = "WHO", default_value_t = Snat::Bpf)]

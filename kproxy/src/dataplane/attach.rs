@@ -96,19 +96,31 @@ fn cgroup_id(folder: &File) -> io::Result<u64> {
     Ok(folder.metadata()?.ino())
 }
 
-/// Attaches the uplink programs to `devices` and takes them off all others. Every device is tried;
-/// returns what failed.
+/// Where a device leads.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Side {
+    /// To other nodes and to clients.
+    Uplink,
+    /// To a pod of this node.
+    Pod,
+}
+
+/// A device and where it leads.
+pub(super) type Place = (Device, Side);
+
+/// Attaches the programs to `places` and takes them off all others. Every device is tried; returns
+/// what failed.
 pub(super) fn devices(
     object: &mut Ebpf,
     dirs: &PinDirs,
     mode: TcMode,
-    devices: &[Device],
-    gone: &[Device],
+    places: &BTreeSet<Place>,
+    gone: &[Place],
 ) -> Vec<Error> {
     let mut errors = Vec::new();
-    for device in devices {
-        for (name, direction) in programs_of(device) {
-            if let Err(error) = attach(object, dirs, mode, device, name, direction) {
+    for place in places {
+        for (name, direction) in programs_of(place) {
+            if let Err(error) = attach(object, dirs, mode, place, name, direction) {
                 errors.push(error);
                 // One direction alone would translate and never translate back.
                 break;
@@ -116,9 +128,11 @@ pub(super) fn devices(
         }
     }
     match mode {
-        TcMode::Tcx => detach_others(dirs, devices, &mut errors),
+        TcMode::Tcx => detach_others(dirs, places, &mut errors),
         TcMode::Clsact => {
-            for device in gone {
+            // One that has changed sides has got its new programs in place of the old.
+            let is_gone = |device: &Device| !places.iter().any(|(other, _)| other == device);
+            for (device, _) in gone.iter().filter(|(device, _)| is_gone(device)) {
                 errors.extend(detach_clsact(&device.name).err());
             }
         }
@@ -127,19 +141,20 @@ pub(super) fn devices(
 }
 
 /// The two programs of a device, the way back first: no connection is translated one way only.
-const fn programs_of(device: &Device) -> [(&'static str, TcAttachType); 2] {
-    if device.ethernet {
-        [(program::EGRESS, TcAttachType::Egress), (program::INGRESS, TcAttachType::Ingress)]
-    } else {
-        [(program::EGRESS_L3, TcAttachType::Egress), (program::INGRESS_L3, TcAttachType::Ingress)]
-    }
+const fn programs_of((device, side): &Place) -> [(&'static str, TcAttachType); 2] {
+    let [egress, ingress] = match (side, device.ethernet) {
+        (Side::Pod, _) => [program::POD_EGRESS, program::POD_INGRESS],
+        (Side::Uplink, true) => [program::EGRESS, program::INGRESS],
+        (Side::Uplink, false) => [program::EGRESS_L3, program::INGRESS_L3],
+    };
+    [(egress, TcAttachType::Egress), (ingress, TcAttachType::Ingress)]
 }
 
 fn attach(
     object: &mut Ebpf,
     dirs: &PinDirs,
     mode: TcMode,
-    device: &Device,
+    (device, side): &Place,
     name: &'static str,
     direction: TcAttachType,
 ) -> Result<(), Error> {
@@ -147,7 +162,12 @@ fn attach(
         program: name.to_owned(),
         target: format!("device {}", device.name),
         why,
-        remedy: "leave the device out with --devices if it is not meant to carry Service traffic",
+        remedy: match side {
+            Side::Uplink => {
+                "leave the device out with --devices if it is not meant to carry Service traffic"
+            }
+            Side::Pod => "leave the device out with --pod-devices if it does not lead to a pod",
+        },
     };
     let program: &mut SchedClassifier = object
         .program_mut(name)
@@ -218,13 +238,20 @@ pub(super) fn remove_file(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Removes the pins of uplink links that are not wanted: that detaches them.
-fn detach_others(dirs: &PinDirs, devices: &[Device], errors: &mut Vec<Error>) {
-    let wanted: BTreeSet<PathBuf> = devices
+/// Programs are taken off in the reverse of the order in which they are attached: the way there
+/// before the way back.
+pub(super) fn attach_order(link: &Path) -> usize {
+    let name = link.file_name().unwrap_or_default().to_string_lossy();
+    let (program, _) = parse_link(&name);
+    let mut all = program::CGROUP.into_iter().chain(program::DEVICE);
+    all.position(|known| known == program).unwrap_or(usize::MAX)
+}
+
+/// Removes the pins of device links that are not wanted: that detaches them.
+fn detach_others(dirs: &PinDirs, places: &BTreeSet<Place>, errors: &mut Vec<Error>) {
+    let wanted: BTreeSet<PathBuf> = places
         .iter()
-        .flat_map(|device| {
-            programs_of(device).map(|(name, _)| dirs.device_link(name, &device.name))
-        })
+        .flat_map(|place| programs_of(place).map(|(name, _)| dirs.device_link(name, &place.0.name)))
         .collect();
     let failed = |path: &Path, error| Error::Pin { what: "remove", path: path.to_owned(), error };
     let entries = match fs::read_dir(&dirs.links) {
@@ -237,9 +264,9 @@ fn detach_others(dirs: &PinDirs, devices: &[Device], errors: &mut Vec<Error>) {
         .map(|entry| entry.path())
         .filter(|path| !wanted.contains(path))
         .collect();
-    // The way there goes first: `kp_ingress` sorts behind `kp_egress`.
-    stale.sort();
-    for path in stale.into_iter().rev() {
+    // The way there goes first.
+    stale.sort_by_key(|path| std::cmp::Reverse(attach_order(path)));
+    for path in stale {
         match remove_file(&path) {
             Ok(_) => tracing::info!(link = %path.display(), "detached"),
             Err(error) => errors.push(failed(&path, error)),
@@ -294,8 +321,10 @@ pub(super) fn detach_clsact(device: &str) -> Result<bool, Error> {
     for (name, direction) in [
         (program::INGRESS, TcAttachType::Ingress),
         (program::INGRESS_L3, TcAttachType::Ingress),
+        (program::POD_INGRESS, TcAttachType::Ingress),
         (program::EGRESS, TcAttachType::Egress),
         (program::EGRESS_L3, TcAttachType::Egress),
+        (program::POD_EGRESS, TcAttachType::Egress),
     ] {
         match tc::qdisc_detach_program(device, direction, name) {
             Ok(()) => any = true,

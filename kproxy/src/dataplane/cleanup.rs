@@ -5,8 +5,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use kproxy_common::abi::program;
-
 use super::{attach, error::Error, pins::PinDirs};
 use crate::node::{self, nft::Repair};
 
@@ -48,7 +46,7 @@ pub fn cleanup(bpffs_root: &Path) -> Cleanup {
 fn remove_pins(base: &Path, done: &mut Cleanup) {
     for version in list(base, done).into_iter().filter(|path| is_version(path)) {
         let mut links = list(&version.join("links"), done);
-        links.sort_by_key(|path| std::cmp::Reverse(attach_order(path)));
+        links.sort_by_key(|path| std::cmp::Reverse(attach::attach_order(path)));
         for folder in
             [links, list(&version.join("programs"), done), list(&version.join("maps"), done)]
         {
@@ -69,16 +67,6 @@ fn remove_pins(base: &Path, done: &mut Cleanup) {
 fn is_version(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok())
-}
-
-/// Programs are taken off in the reverse of the order in which they are attached: the way there
-/// before the way back.
-fn attach_order(link: &Path) -> usize {
-    let name = link.file_name().unwrap_or_default().to_string_lossy();
-    let program = name.split('@').next().unwrap_or_default();
-    let uplink = [program::EGRESS, program::EGRESS_L3, program::INGRESS, program::INGRESS_L3];
-    let mut all = program::CGROUP.into_iter().chain(uplink);
-    all.position(|known| known == program).unwrap_or(usize::MAX)
 }
 
 fn list(folder: &Path, done: &mut Cleanup) -> Vec<PathBuf> {

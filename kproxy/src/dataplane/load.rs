@@ -214,8 +214,7 @@ fn size_notice(layout: &Layout, info: &MapInfo) -> Option<Problem> {
 }
 
 fn load_programs(object: &mut Ebpf, dirs: &PinDirs, memlock: Option<u64>) -> Result<(), Error> {
-    let uplink = [program::INGRESS, program::EGRESS, program::INGRESS_L3, program::EGRESS_L3];
-    for name in program::CGROUP.into_iter().chain(uplink) {
+    for name in program::CGROUP.into_iter().chain(program::DEVICE) {
         let program = object
             .program_mut(name)
             .ok_or_else(|| Error::Load { why: format!("it has no program {name}") })?;

@@ -47,7 +47,7 @@ use nix::{
 };
 
 use self::{
-    attach::TcMode,
+    attach::{Place, Side, TcMode},
     pins::PinDirs,
     writer::{KernelMaps, Writer},
 };
@@ -131,7 +131,7 @@ pub struct Dataplane {
     masqueraded: Option<usize>,
     tc: TcMode,
     /// Devices that the uplink programs are attached to.
-    devices: BTreeSet<Device>,
+    devices: BTreeSet<Place>,
     notices: Vec<Problem>,
     /// Held as long as this lives: two writers would undo each other's work.
     _lock: Flock<File>,
@@ -231,12 +231,14 @@ impl Dataplane {
         attach::cgroup(&mut self.object, &self.dirs, &root)
     }
 
-    /// Attaches the uplink programs to these devices and takes them off all others. Every device
-    /// is tried, whatever fails.
-    pub fn sync_devices(&mut self, devices: &[Device]) -> Report {
-        let wanted: BTreeSet<Device> = devices.iter().cloned().collect();
-        let gone: Vec<Device> = self.devices.difference(&wanted).cloned().collect();
-        let errors = attach::devices(&mut self.object, &self.dirs, self.tc, devices, &gone);
+    /// Attaches the programs to these uplinks and pod-facing ports and takes them off all other
+    /// devices. Every device is tried, whatever fails.
+    pub fn sync_devices(&mut self, uplinks: &[Device], pods: &[Device]) -> Report {
+        let uplinks = uplinks.iter().map(|device| (device.clone(), Side::Uplink));
+        let pods = pods.iter().map(|device| (device.clone(), Side::Pod));
+        let wanted: BTreeSet<Place> = uplinks.chain(pods).collect();
+        let gone: Vec<Place> = self.devices.difference(&wanted).cloned().collect();
+        let errors = attach::devices(&mut self.object, &self.dirs, self.tc, &wanted, &gone);
         self.devices = wanted;
         let problems = errors.iter().map(Error::to_problem).collect();
         Report { problems, ..Report::default() }

@@ -263,7 +263,7 @@ fn uplink_links_follow_the_devices() {
         run("ip link add eth0 type veth peer name peer0");
         run("ip link add v.1 type veth peer name peer1");
         let mut dataplane = sandbox.open();
-        let report = dataplane.sync_devices(&[device("eth0"), device("v.1")]);
+        let report = dataplane.sync_devices(&[device("eth0"), device("v.1")], &[]);
         assert!(report.problems.is_empty(), "{report:?}");
         let names = |links: &[(String, Option<String>, u32, u32)]| -> Vec<_> {
             links
@@ -280,7 +280,7 @@ fn uplink_links_follow_the_devices() {
         let mut dataplane = sandbox.open();
         let mut l3 = device("v.1");
         l3.ethernet = false;
-        let report = dataplane.sync_devices(&[device("eth0"), l3]);
+        let report = dataplane.sync_devices(&[device("eth0"), l3], &[]);
         assert!(report.problems.is_empty(), "{report:?}");
         let again = sandbox.links();
         assert_eq!(
@@ -297,18 +297,18 @@ fn uplink_links_follow_the_devices() {
         // The device goes and comes back under its name; the other one is no uplink any more.
         run("ip link delete eth0");
         run("ip link add eth0 type veth peer name peer0");
-        let report = dataplane.sync_devices(&[device("eth0")]);
+        let report = dataplane.sync_devices(&[device("eth0")], &[]);
         assert!(report.problems.is_empty(), "{report:?}");
         let again = sandbox.links();
         assert_eq!(names(&again), ["kp_egress eth0", "kp_ingress eth0"]);
 
         // One device that cannot be used does not stop the others.
         let missing = Device { name: "nowhere".into(), index: 999, ethernet: true };
-        let report = dataplane.sync_devices(&[missing, device("eth0")]);
+        let report = dataplane.sync_devices(&[missing, device("eth0")], &[]);
         let [problem] = report.problems.as_slice() else { panic!("{report:?}") };
         assert_eq!(problem.object, "device nowhere");
         assert_eq!(sandbox.links().len(), 2);
-        dataplane.sync_devices(&[]);
+        dataplane.sync_devices(&[], &[]);
         assert!(sandbox.links().is_empty());
     });
 }
@@ -328,7 +328,7 @@ fn clsact_filters_are_replaced_and_those_of_others_stay() {
         for _ in 0..2 {
             let mut dataplane = sandbox.open();
             dataplane.tc = TcMode::Clsact;
-            let report = dataplane.sync_devices(&[device("eth0")]);
+            let report = dataplane.sync_devices(&[device("eth0")], &[]);
             assert!(report.problems.is_empty(), "{report:?}");
             drop(dataplane);
             for (side, program) in [("ingress", "kp_ingress"), ("egress", "kp_egress")] {
@@ -353,8 +353,8 @@ fn clsact_filters_are_replaced_and_those_of_others_stay() {
 
         let mut dataplane = sandbox.open();
         dataplane.tc = TcMode::Clsact;
-        dataplane.sync_devices(&[device("eth0")]);
-        dataplane.sync_devices(&[]);
+        dataplane.sync_devices(&[device("eth0")], &[]);
+        dataplane.sync_devices(&[], &[]);
         assert!(!filters("ingress").contains("kp_ingress") && filters("egress").is_empty());
     });
 }

@@ -11,6 +11,7 @@ pub mod cgroup;
 pub mod namespaces;
 pub mod netns;
 pub mod nft;
+mod pods;
 pub mod roles;
 mod rtnl;
 pub mod source_ports;
@@ -36,6 +37,8 @@ pub struct Device {
 pub struct NodeState {
     /// Devices that lead to other nodes and to clients.
     pub devices: Vec<Device>,
+    /// The node's ends of links to pods.
+    pub pods: Vec<Device>,
     /// Source addresses for connections to backends elsewhere, by index of the uplink: of those on
     /// which the programs can change the source.
     pub sources: BTreeMap<u32, Sources>,

@@ -11,7 +11,7 @@ use tokio::{sync::watch, task::AbortHandle};
 use wildmatch::WildMatch;
 
 use super::{
-    NodeState,
+    NodeState, pods,
     roles::{self, Uplinks},
     rtnl::{self, News},
     sources,
@@ -24,6 +24,15 @@ const SETTLE: Duration = Duration::from_millis(50);
 const RECHECK: Duration = Duration::from_secs(300);
 /// Shortest and longest wait before connecting again.
 const WAIT: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(30)];
+
+/// Names that replace the rules by which devices are found, where there are any.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// Devices that lead to other nodes and to clients.
+    pub uplinks: Vec<WildMatch>,
+    /// Devices that lead to pods.
+    pub pods: Vec<WildMatch>,
+}
 
 /// What went wrong with rtnetlink.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +53,7 @@ pub enum Error {
 ///
 /// # Errors
 /// Netlink cannot be used. What fails later is logged and tried again.
-pub async fn follow(names: Vec<WildMatch>) -> Result<watch::Receiver<NodeState>, Error> {
+pub async fn follow(names: Names) -> Result<watch::Receiver<NodeState>, Error> {
     let (session, state) = Session::open(&names).await?;
     let (sender, receiver) = watch::channel(state);
     tokio::spawn(follow_always(session, names, sender));
@@ -52,11 +61,7 @@ pub async fn follow(names: Vec<WildMatch>) -> Result<watch::Receiver<NodeState>,
 }
 
 /// Follows with one session after the other.
-async fn follow_always(
-    mut session: Session,
-    names: Vec<WildMatch>,
-    sender: watch::Sender<NodeState>,
-) {
+async fn follow_always(mut session: Session, names: Names, sender: watch::Sender<NodeState>) {
     let [shortest, longest] = WAIT;
     loop {
         let Err(mut error) = session.follow(&names, &sender).await else { return };
@@ -99,7 +104,7 @@ struct Session {
 
 impl Session {
     /// Listens first and looks then, so that no change is lost in between.
-    async fn open(names: &[WildMatch]) -> Result<(Self, NodeState), Error> {
+    async fn open(names: &Names) -> Result<(Self, NodeState), Error> {
         let (connection, handle, messages) = new_multicast_connection(&[
             MulticastGroup::Link,
             MulticastGroup::Ipv4Ifaddr,
@@ -117,7 +122,7 @@ impl Session {
     /// Ends well only when nobody listens any more.
     async fn follow(
         &mut self,
-        names: &[WildMatch],
+        names: &Names,
         sender: &watch::Sender<NodeState>,
     ) -> Result<(), Error> {
         loop {
@@ -147,16 +152,17 @@ impl Session {
     }
 
     /// Reads what the node looks like now.
-    async fn look(&mut self, names: &[WildMatch], news: News) -> Result<NodeState, Error> {
+    async fn look(&mut self, names: &Names, news: News) -> Result<NodeState, Error> {
         if news == News::Routes {
             self.defaults = rtnl::default_route_devices(&self.handle).await?;
         }
         let (links, mut addresses) = rtnl::devices(&self.handle, &self.defaults).await?;
         addresses.retain(|ip| ip.is_loopback() || roles::is_global(ip));
-        let Uplinks { devices, problems, left_out } = roles::uplinks(&links, names);
+        let Uplinks { devices, problems, left_out } = roles::uplinks(&links, &names.uplinks);
         let sources = sources::sources(&links, &devices);
+        let pods = pods::pods(&links, &devices, &names.pods);
         let needs_masquerade = left_out || devices.iter().any(|device| !device.ethernet);
-        Ok(NodeState { devices, sources, needs_masquerade, addresses, problems })
+        Ok(NodeState { devices, pods, sources, needs_masquerade, addresses, problems })
     }
 }
 
@@ -173,11 +179,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_ends_is_replaced() {
-        let (session, state) = Session::open(&[]).await.unwrap();
+        let (session, state) = Session::open(&Names::default()).await.unwrap();
         let connection = session.connection.clone();
         // Not what the node looks like: only a fresh look can tell.
         let (sender, mut receiver) = watch::channel(NodeState::default());
-        tokio::spawn(follow_always(session, Vec::new(), sender));
+        tokio::spawn(follow_always(session, Names::default(), sender));
         connection.abort();
         let seen = receiver.wait_for(|seen| seen.addresses == state.addresses);
         tokio::time::timeout(Duration::from_secs(20), seen).await.unwrap().unwrap();

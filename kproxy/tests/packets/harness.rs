@@ -84,7 +84,14 @@ impl Programs {
             .map_max_entries(map::AFFINITY, 4096)
             .load(OBJECT)
             .expect("load the BPF object (needs root)");
-        for name in ["kp_ingress", "kp_egress", "kp_ingress_l3", "kp_egress_l3"] {
+        for name in [
+            "kp_ingress",
+            "kp_egress",
+            "kp_ingress_l3",
+            "kp_egress_l3",
+            "kp_pod_ingress",
+            "kp_pod_egress",
+        ] {
             let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
             program.load().unwrap_or_else(|error| panic!("{name}: {error:?}"));
         }

@@ -22,7 +22,7 @@ use self::netfilter::Table;
 use self::sink::KernelSink;
 use self::snat::SourceNat;
 use super::args::RunArgs;
-use super::values::ClusterCidrs;
+use super::values::{ClusterCidrs, DeviceGlob};
 use super::{Exit, daemon};
 use crate::control;
 use crate::dataplane;
@@ -57,6 +57,7 @@ async fn serve(args: RunArgs) -> Result<Exit> {
         bind_address,
         cgroup_root,
         devices,
+        pod_devices,
         snat,
         snat_ports,
         max_services,
@@ -92,7 +93,8 @@ async fn serve(args: RunArgs) -> Result<Exit> {
         config.cluster = ranges(&cluster_cidr);
     });
 
-    let names = devices.iter().map(|glob| WildMatch::new(glob.as_str())).collect();
+    let globs = |given: Vec<DeviceGlob>| given.iter().map(|g| WildMatch::new(g.as_str())).collect();
+    let names = node_watch::Names { uplinks: globs(devices), pods: globs(pod_devices) };
     let state = node_watch::follow(names).await?;
     if state.borrow().devices.is_empty() {
         warn!("no device leads out of this node yet; NodePorts answer once there is one");

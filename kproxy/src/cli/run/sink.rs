@@ -151,7 +151,7 @@ fn serve(
 ) -> Vec<Problem> {
     // A connection that comes in by a new device must find its source.
     let mut problems = snat.apply(dataplane, node).problems;
-    problems.extend(dataplane.sync_devices(&node.devices).problems);
+    problems.extend(dataplane.sync_devices(&node.devices, &node.pods).problems);
     problems.extend(node.problems.iter().cloned());
     tell_need(dataplane, table);
     problems

@@ -76,12 +76,10 @@ fn sorted(links: Vec<LinkRow>) -> (Cgroup, Vec<Device>) {
 /// What a device with these programs lacks: both directions must be there, and of one kind.
 fn missing(attached: &BTreeSet<String>) -> Vec<String> {
     let has = |name: &str| attached.contains(name);
-    let without_link_header = has(program::INGRESS_L3) || has(program::EGRESS_L3);
-    let both = if without_link_header {
-        [program::INGRESS_L3, program::EGRESS_L3]
-    } else {
-        [program::INGRESS, program::EGRESS]
-    };
+    let pairs =
+        [[program::INGRESS_L3, program::EGRESS_L3], [program::POD_INGRESS, program::POD_EGRESS]];
+    let is_of = |pair: &[&str; 2]| pair.iter().any(|name| has(name));
+    let both = pairs.into_iter().find(is_of).unwrap_or([program::INGRESS, program::EGRESS]);
     both.into_iter().filter(|name| !has(name)).map(str::to_owned).collect()
 }
 
