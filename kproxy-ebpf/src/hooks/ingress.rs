@@ -9,7 +9,7 @@ use kproxy_common::{
     abi::{MARK_MASQUERADE, MARK_REJECT},
     counters::NO_SERVICE,
     drop_reason::DropReason,
-    flow::{FlowValue, flow_flags},
+    flow::{FlowKey, FlowValue, flow_flags},
     net::Addr,
     service::{FrontendValue, Word},
 };
@@ -23,6 +23,10 @@ use crate::{
     rewrite::{End, rewrite},
     sources, stats,
 };
+
+/// Seconds of silence after which netfilter may have forgotten a UDP connection: it must be asked
+/// again to masquerade. `nf_conntrack_udp_timeout` is 30 unless an administrator shortens it.
+const NETFILTER_MEMORY: u32 = 2;
 
 #[inline(always)]
 fn set_mark(ctx: &TcContext, bit: u32) {
@@ -66,6 +70,25 @@ fn open(
     }
 }
 
+/// Brings the forward entry of a masqueraded UDP flow in step with what netfilter knows: it remembers
+/// the flow once it was answered, until the client rests. Out of line, to spare the caller's stack.
+#[inline(never)]
+fn note_answer(key: &FlowKey, forward: &mut FlowValue) {
+    let rested = flow::now().wrapping_sub(forward.last_seen) >= NETFILTER_MEMORY;
+    if !rested && forward.flags & flow_flags::REPLIED != 0 {
+        return;
+    }
+    let reverse = flow::find(&key.reverse_for(forward.addr, forward.port));
+    if rested {
+        forward.flags &= !flow_flags::REPLIED;
+        if let Some(reverse) = reverse {
+            reverse.flags &= !flow_flags::REPLIED;
+        }
+    } else if reverse.is_some_and(|reverse| reverse.flags & flow_flags::REPLIED != 0) {
+        forward.flags |= flow_flags::REPLIED;
+    }
+}
+
 /// The flow that the packet belongs to, opened if need be.
 #[inline(always)]
 fn flow_of(ctx: &TcContext, packet: &Packet) -> Result<Option<FlowValue>, (u32, DropReason)> {
@@ -74,17 +97,10 @@ fn flow_of(ctx: &TcContext, packet: &Packet) -> Result<Option<FlowValue>, (u32, 
             return Ok(None);
         }
         if !packet.is_syn() || !flow::end_if_over(&packet.key, value) {
-            flow::touch(value, packet);
-            if value.flags & (flow_flags::MASQUERADE | flow_flags::REPLIED)
-                == flow_flags::MASQUERADE
-                && packet.is_udp()
-            {
-                let answered = flow::find(&packet.key.reverse_for(value.addr, value.port))
-                    .is_some_and(|reverse| reverse.flags & flow_flags::REPLIED != 0);
-                if answered {
-                    value.flags |= flow_flags::REPLIED;
-                }
+            if value.flags & flow_flags::MASQUERADE != 0 && packet.is_udp() {
+                note_answer(&packet.key, value);
             }
+            flow::touch(value, packet);
             return Ok(Some(*value));
         }
     }

@@ -1,6 +1,7 @@
 //! The packet path with real packets: the client outside the cluster.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::common::{Cluster, NODE_PORT, PATIENCE, SILENCE, TRANSPORTS, at, vips};
 use kproxy_lab::{Family, Hold, Probe, Transport};
@@ -24,6 +25,30 @@ fn ver_05_nodeport_from_outside_near_and_far_backends() {
                     let wanted = if near { client.ip(Family::of(ip)) } else { ip };
                     assert_eq!(answer.client.ip(), wanted, "{what} by {}", answer.server);
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_udp_client_outside_may_rest_for_longer_than_netfilter_remembers() {
+    let cluster = Cluster::new(&["n2/a"]);
+    let (client, node) = (cluster.lab.client(), cluster.lab.node("n1"));
+    let forget = "for file in /proc/sys/net/netfilter/nf_conntrack_udp_timeout*; do \
+                  echo 1 > $file; done";
+    node.run("sh", &["-c", forget]).unwrap();
+    for round in 0..2 {
+        if round > 0 {
+            std::thread::sleep(Duration::from_secs(4));
+        }
+        for family in Family::ALL {
+            let probe = Probe::new(Transport::UdpConnected, node.at(family, NODE_PORT))
+                .from((client.ip(family), 45_000))
+                .timeout(SILENCE);
+            // The second one comes while the connection is known.
+            for _ in 0..2 {
+                let outcome = client.probe(probe.clone()).unwrap();
+                assert!(outcome.all_answered(), "{family:?}: {outcome}\n{}", cluster.logs());
             }
         }
     }
