@@ -153,7 +153,7 @@ fn ct_06_ct_07_udp_flows_leave_a_removed_backend() {
     let cluster = Cluster::new(&["n1/a"]);
     let client = cluster.lab.client();
     let to = at(cluster.lab.node("n1").ip(Family::V4), NODE_PORT);
-    let hold = Hold::udp(to).timeout(std::time::Duration::from_millis(200));
+    let hold = Hold::udp(to).timeout(Duration::from_millis(200));
     let held = client.hold(hold).unwrap();
     wait_until(|| held.report().unwrap().answered > 3);
     cluster.web(&["n2/a"], json!({}));
@@ -184,6 +184,6 @@ fn wait_until(condition: impl Fn() -> bool) {
     let start = std::time::Instant::now();
     while !condition() {
         assert!(start.elapsed() < PATIENCE, "it did not happen");
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
