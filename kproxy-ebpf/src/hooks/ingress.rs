@@ -32,6 +32,10 @@ use crate::{
 /// promiscuous mode shows those of others too.
 const PACKET_HOST: u32 = 0;
 
+/// Seconds of silence after which netfilter may have forgotten a UDP connection: it must be asked
+/// again to masquerade. `nf_conntrack_udp_timeout` is 30 unless an administrator shortens it.
+const NETFILTER_MEMORY: u32 = 2;
+
 /// Whether the sender counts as a pod (MSQ-08): pods of other nodes are "inside".
 #[inline(always)]
 fn is_pod(addr: &Addr) -> bool {
@@ -116,21 +120,30 @@ fn open<const L3: usize, const POD: bool>(ctx: &TcContext, packet: &Packet, serv
 /// Notes a packet of a flow that is open already.
 #[inline(always)]
 fn note(packet: &Packet, value: &mut FlowValue) {
-    flow::touch(value, packet);
     if value.flags & flow_flags::REVERSE != 0 {
         value.flags |= flow_flags::REPLIED;
-    } else if value.flags & (flow_flags::MASQUERADE | flow_flags::REPLIED) == flow_flags::MASQUERADE
-        && packet.is_udp()
-    {
+    } else if value.flags & flow_flags::MASQUERADE != 0 && packet.is_udp() {
         note_answer(value);
     }
+    flow::touch(value, packet);
 }
 
+/// Brings the forward entry of a masqueraded UDP flow in step with what netfilter knows: it remembers
+/// the flow once it was answered, until the client rests. Out of line, to spare the caller's stack.
 #[inline(never)]
-fn note_answer(value: &mut FlowValue) {
-    let reverse = flow::find(&value.to.reversed());
-    if reverse.is_some_and(|reverse| reverse.flags & flow_flags::REPLIED != 0) {
-        value.flags |= flow_flags::REPLIED;
+fn note_answer(forward: &mut FlowValue) {
+    let rested = flow::now().wrapping_sub(forward.last_seen) >= NETFILTER_MEMORY;
+    if !rested && forward.flags & flow_flags::REPLIED != 0 {
+        return;
+    }
+    let reverse = flow::find(&forward.to.reversed());
+    if rested {
+        forward.flags &= !flow_flags::REPLIED;
+        if let Some(reverse) = reverse {
+            reverse.flags &= !flow_flags::REPLIED;
+        }
+    } else if reverse.is_some_and(|reverse| reverse.flags & flow_flags::REPLIED != 0) {
+        forward.flags |= flow_flags::REPLIED;
     }
 }
 

@@ -1,6 +1,7 @@
 //! The packet path with real packets: the client outside the cluster.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::common::{Cluster, NODE_PORT, PATIENCE, SILENCE, TRANSPORTS, at, vips};
 use kproxy_lab::{Family, Hold, Probe, Transport};
@@ -36,6 +37,30 @@ fn near_and_far_backends(snat: &str) {
     }
     let table = cluster.lab.node("n1").run("nft", &["list", "tables"]).unwrap();
     assert_eq!(table.contains("inet kproxy"), snat == "netfilter", "{table}");
+}
+
+#[test]
+fn a_udp_client_outside_may_rest_for_longer_than_netfilter_remembers() {
+    let cluster = Cluster::with_arguments(&["n2/a"], json!({}), &["--snat", "netfilter"]);
+    let (client, node) = (cluster.lab.client(), cluster.lab.node("n1"));
+    let forget = "for file in /proc/sys/net/netfilter/nf_conntrack_udp_timeout*; do \
+                  echo 3 > $file; done";
+    node.run("sh", &["-c", forget]).unwrap();
+    for round in 0..2 {
+        if round > 0 {
+            std::thread::sleep(Duration::from_secs(5));
+        }
+        for family in Family::ALL {
+            let probe = Probe::new(Transport::UdpConnected, node.at(family, NODE_PORT))
+                .from((client.ip(family), 45_000))
+                .timeout(SILENCE);
+            // The second one comes while the connection is known.
+            for _ in 0..2 {
+                let outcome = client.probe(probe.clone()).unwrap();
+                assert!(outcome.all_answered(), "{family:?}: {outcome}\n{}", cluster.logs());
+            }
+        }
+    }
 }
 
 #[test]
@@ -141,7 +166,7 @@ fn ct_06_ct_07_udp_flows_leave_a_removed_backend() {
     let cluster = Cluster::new(&["n1/a"]);
     let client = cluster.lab.client();
     let to = at(cluster.lab.node("n1").ip(Family::V4), NODE_PORT);
-    let hold = Hold::udp(to).timeout(std::time::Duration::from_millis(200));
+    let hold = Hold::udp(to).timeout(Duration::from_millis(200));
     let held = client.hold(hold).unwrap();
     wait_until(|| held.report().unwrap().answered > 3);
     cluster.web(&["n2/a"], json!({}));
@@ -172,6 +197,6 @@ fn wait_until(condition: impl Fn() -> bool) {
     let start = std::time::Instant::now();
     while !condition() {
         assert!(start.elapsed() < PATIENCE, "it did not happen");
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -66,6 +66,19 @@ fn aff_01_aff_10_a_client_stays_with_its_backend_on_every_frontend() {
 }
 
 #[test]
+fn aff_03_an_endpoint_that_only_serves_on_is_no_sticky_choice() {
+    for gone in FOUR {
+        let mut programs = sticky(&[gone], 10_800);
+        let first = connect(&mut programs, CLIENT, 1, NODE);
+        let others: Vec<&str> = FOUR.into_iter().filter(|backend| *backend != gone).collect();
+        programs.service_and_extra(CLUSTER, &others, gone);
+        programs.affinity(CLUSTER, 10_800);
+        let now = connects(&mut programs, 2..20);
+        assert!(now.len() == 1 && !now.contains(&first), "{first}: {now:?}");
+    }
+}
+
+#[test]
 fn aff_01_clients_are_remembered_one_by_one() {
     let mut programs = sticky(&FOUR, 10_800);
     let clients: Vec<String> = (1..=40).map(|i| format!("198.51.100.{i}")).collect();

@@ -182,6 +182,16 @@ impl Programs {
         self.publish(index, first, slots.len());
     }
 
+    /// As [`Self::service`], with an endpoint behind the run that only keeps what it has.
+    pub(crate) fn service_and_extra(&mut self, index: u32, backends: &[&str], extra: &str) {
+        self.service(index, backends);
+        let (first, count) = (16 * index, backends.len() as u32);
+        let mut slots = self.array::<Slot>(map::SLOTS);
+        let head = Slot { extra: 1, ..slots.get(&first, 0).unwrap() };
+        slots.set(first, head, 0).unwrap();
+        slots.set(first + count, slot(extra), 0).unwrap();
+    }
+
     /// Sets the session affinity timeout of a set; 0 switches affinity off.
     pub(crate) fn affinity(&mut self, index: u32, seconds: u32) {
         let mut array = self.array::<Service>(map::SERVICES);

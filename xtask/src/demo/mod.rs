@@ -8,7 +8,7 @@ mod scale;
 
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use kproxy_lab::{Family, Lab, ProxyKind, Source};
 
 use crate::{prepare, say, setup::Scope};
@@ -71,15 +71,16 @@ fn maps(lab: &Lab) -> Result<()> {
     title("The maps of n1: `kproxy dump services` and `kproxy status`");
     show(lab.kproxy_command("n1", "dump")?.arg("services"))?;
     println!();
-    show(lab.kproxy_command("n1", "status")?.arg("--run-dir").arg(lab.run_dir("n1")))
+    show(&mut lab.kproxy_command("n1", "status")?)
 }
 
 fn show(command: &mut Command) -> Result<()> {
     let line = crate::run::command_line(command);
     let output = command.output().with_context(|| format!("run `{line}`"))?;
     print!("{}", String::from_utf8_lossy(&output.stdout));
-    if !output.status.success() {
-        say::line(String::from_utf8_lossy(&output.stderr).trim());
+    // 1: something is not in order, and the output says what.
+    if !matches!(output.status.code(), Some(0 | 1)) {
+        bail!("`{line}`: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
 }
