@@ -107,6 +107,9 @@ impl Config {
 pub mod config_flags {
     /// kproxy's nftables table is there to masquerade what carries the mark.
     pub const NETFILTER: u32 = 1;
+    /// The socket path serves the node's own processes only; pods' packets are translated where they
+    /// come in.
+    pub const HOST_SOCKETS: u32 = 1 << 1;
 }
 
 /// The source addresses that this node uses on one uplink (map [`crate::abi::map::UPLINKS`]).

@@ -28,6 +28,10 @@ pub const fn bit(addr: &Addr) -> u32 {
 /// Size of the flow filter in elements of eight bytes: one byte for each of 65,536 hashes.
 pub const FLOW_ELEMENTS: u32 = 8192;
 
+/// Element of the flow filter behind those of addresses: its first byte is set once a pod-facing port
+/// has opened a flow. Until then such ports have no flows to look for.
+pub const POD_FLOWS: u32 = FLOW_ELEMENTS;
+
 /// Element and byte of the flow filter for an address that packets of a flow are sent to: the
 /// frontend's address on the way there, the client's on the way back. A zero byte proves that no
 /// flow sends there, so traffic that is no Service's is spared the look at the flow table.

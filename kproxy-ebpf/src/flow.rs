@@ -92,6 +92,20 @@ fn note_flows_to(addr: &Addr) {
     }
 }
 
+/// Whether a pod-facing port may have opened flows.
+#[inline(always)]
+pub(crate) fn has_pod_flows() -> bool {
+    FLOW_FILTER.get(filter::POD_FLOWS).is_none_or(|bytes| bytes[0] != 0)
+}
+
+#[inline(always)]
+fn note_pod_flows() {
+    if let Some(bytes) = FLOW_FILTER.get_ptr_mut(filter::POD_FLOWS) {
+        // SAFETY: a live element; every writer stores the same value.
+        unsafe { (*bytes)[0] = 1 };
+    }
+}
+
 /// Records that a packet of this direction has passed.
 #[inline(always)]
 pub(crate) fn touch(value: &mut FlowValue, packet: &Packet) {
@@ -159,6 +173,9 @@ pub(crate) fn open<const L3: usize, const POD: bool>(
     let Opening { forward, reverse, reverse_key } =
         // SAFETY: a field of a live element.
         scratch(|scratch| unsafe { &raw mut (*scratch).opening }).ok_or(DropReason::BadMap)?;
+    if POD {
+        note_pod_flows();
+    }
     note_flows_to(&key.dst);
     // Field by field: whole values would be made on the stack first.
     let now = now();

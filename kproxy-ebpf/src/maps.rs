@@ -70,7 +70,7 @@ pub(crate) static FLOWS: HashMap<FlowKey, FlowValue> =
 
 /// The flow filter. The tc programs set bytes; nobody clears them.
 #[map(name = "KP_FLOW_FILTER")]
-pub(crate) static FLOW_FILTER: Array<[u8; 8]> = Array::with_max_entries(filter::FLOW_ELEMENTS, 0);
+pub(crate) static FLOW_FILTER: Array<[u8; 8]> = Array::with_max_entries(filter::POD_FLOWS + 1, 0);
 
 /// Counters of each service. Written by the programs, read by user space.
 #[map(name = "KP_COUNTERS")]

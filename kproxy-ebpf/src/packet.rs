@@ -163,6 +163,17 @@ impl Packet {
     }
 }
 
+/// The destination of an IP packet whose header is in the linear part.
+#[inline(always)]
+pub(crate) fn destination<const L3: usize>(ctx: &TcContext) -> Option<Addr> {
+    // SAFETY: a plain read of a live context.
+    match unsafe { (*ctx.skb.skb).protocol } as u16 {
+        ETH_P_IP => Some(Addr::from_v4_word(*at::<u32>(ctx, L3 + 16)?)),
+        ETH_P_IPV6 => Some(Addr(*at::<[u32; 4]>(ctx, L3 + 24)?)),
+        _ => None,
+    }
+}
+
 /// Makes the first `len` bytes linear when they are not. `None`: the packet is shorter.
 #[inline(always)]
 pub(crate) fn ensure(ctx: &TcContext, len: usize) -> Option<()> {

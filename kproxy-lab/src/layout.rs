@@ -160,15 +160,20 @@ impl Names {
     }
 
     /// Cgroup of a place's processes below [`Self::cgroup`]. A node's pods are beside its host
-    /// processes, so that one cgroup holds all sockets of the node and nothing else.
+    /// processes, so that one cgroup holds all sockets of the node and nothing else. Virtual machines
+    /// ([`VM`]) are outside of it: nobody on the node sees their sockets.
     pub(crate) fn place_cgroup(place: &str) -> String {
         match place.split_once('/') {
+            Some((node, pod)) if pod.starts_with(VM) => format!("vms/{node}-{pod}"),
             Some((node, pod)) => format!("{node}/pod-{pod}"),
             None if is_node(place) => format!("{place}/host"),
             None => place.to_owned(),
         }
     }
 }
+
+/// Names of pods that stand for virtual machines begin with this.
+pub(crate) const VM: &str = "vm";
 
 /// Whether a place is a node: `n` and a number.
 pub(crate) fn is_node(place: &str) -> bool {

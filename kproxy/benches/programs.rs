@@ -36,7 +36,9 @@ const WORKS: [(&str, Make); 2] = [("TCP", |from, to| tcp(from, to, Tcp::Ack)), (
 
 fn main() {
     println!("Nanoseconds a packet, least of {ROUNDS} rounds");
-    println!("           passes in   passes out  translated in  translated out");
+    println!(
+        "           passes in   passes out  translated in  translated out  from a pod  to a pod"
+    );
     for (family, [client, frontend, backend, stranger]) in ENDS {
         let mut programs = Programs::load();
         programs.service(2, &[&format!("L{backend}")]);
@@ -47,14 +49,16 @@ fn main() {
         programs.ingress(&udp(client, frontend));
         keep_still(&mut programs);
         for (name, make) in WORKS {
-            let [a, b, c, d] = [
+            let [a, b, c, d, e, f] = [
                 ("kp_ingress", make(client, stranger)),
                 ("kp_egress", make(stranger, client)),
                 ("kp_ingress", make(client, frontend)),
                 ("kp_egress", make(backend, client)),
+                ("kp_pod_ingress", make(stranger, backend)),
+                ("kp_pod_egress", make(backend, stranger)),
             ]
             .map(|(program, packet)| least(&mut programs, program, &packet));
-            println!("  {family} {name} {a:>9}  {b:>11}  {c:>13}  {d:>14}");
+            println!("  {family} {name} {a:>9}  {b:>11}  {c:>13}  {d:>14}  {e:>10}  {f:>8}");
         }
     }
 }

@@ -65,6 +65,9 @@ fn error<const L3: usize>(ctx: &TcContext) -> i32 {
 
 #[inline(always)]
 fn egress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
+    if POD && !flow::has_pod_flows() {
+        return NEXT;
+    }
     let mut packet = Packet::empty();
     if packet.parse::<L3>(ctx).is_none() {
         return error::<L3>(ctx);

@@ -22,7 +22,7 @@ use crate::{
     icmp::IcmpError,
     lookup::{self, Lookup},
     maps::CONFIG,
-    packet::Packet,
+    packet::{self, Packet},
     pick, refuse,
     rewrite::rewrite,
     sources, stats,
@@ -190,6 +190,13 @@ fn error<const L3: usize>(ctx: &TcContext) -> i32 {
 fn ingress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
     // SAFETY: a plain read of a live context.
     if L3 != 0 && !POD && unsafe { (*ctx.skb.skb).pkt_type } != PACKET_HOST {
+        return NEXT;
+    }
+    // Most pods' sockets were given a backend before there was a packet.
+    if POD
+        && !flow::has_pod_flows()
+        && packet::destination::<L3>(ctx).is_some_and(|to| lookup::is_ruled_out(&to))
+    {
         return NEXT;
     }
     let mut packet = Packet::empty();

@@ -9,6 +9,7 @@ use aya_ebpf::{
 use kproxy_common::{
     abi::kernel_feature,
     affinity::{client_kind, netns_client},
+    config::config_flags,
     counters::NO_SERVICE,
     drop_reason::DropReason,
     net::{Addr, Port, proto},
@@ -129,6 +130,12 @@ fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<()
         return Ok(());
     }
     let (dialled, port) = read_peer::<V6>(ctx);
+    let is_ours = CONFIG
+        .get(0)
+        .is_some_and(|config| config.flags & config_flags::HOST_SOCKETS == 0 || in_host_netns(ctx));
+    if !is_ours {
+        return Ok(());
+    }
     let found = match effective(ctx, dialled) {
         Some(addr) => lookup::frontend(&addr, port, proto),
         None => Lookup::NotOurs,

@@ -45,7 +45,11 @@ impl Cluster {
 
     /// With further arguments for kproxy.
     pub(crate) fn with_arguments(pods: &[&str], spec: Value, arguments: &[&str]) -> Self {
-        let lab = Lab::builder().nodes(2).build().unwrap();
+        Self::in_lab(Lab::builder().nodes(2).build().unwrap(), pods, spec, arguments)
+    }
+
+    /// In any lab.
+    pub(crate) fn in_lab(lab: Lab, pods: &[&str], spec: Value, arguments: &[&str]) -> Self {
         let cluster = Self { lab, proxies: Vec::new() };
         cluster.web(pods, spec);
         let kproxy = ProxySpec::kproxy(Source::Manifests).args(arguments);

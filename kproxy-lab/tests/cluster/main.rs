@@ -6,6 +6,7 @@ mod api;
 mod common;
 mod lifecycle;
 mod node;
+mod ports;
 mod ranges;
 mod repair;
 mod sockets;

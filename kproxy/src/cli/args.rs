@@ -91,6 +91,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "GLOB[,GLOB]", value_delimiter = ',')]
     pub pod_devices: Vec<DeviceGlob>,
 
+    /// Whose sockets get a backend when they connect; the packets of others are translated
+    #[arg(long, value_enum, value_name = "WHOSE", default_value_t = SocketLb::All)]
+    pub socket_lb: SocketLb,
+
     /// Who changes the source of connections to backends on other nodes: the BPF programs, or
     /// netfilter where they cannot; or netfilter always
     #[arg(long, value_enum, value_name = "WHO", default_value_t = Snat::Bpf)]
@@ -141,6 +145,16 @@ pub enum Snat {
     Bpf,
     /// Netfilter, by a masquerade rule
     Netfilter,
+}
+
+/// Whose sockets get a backend when they connect.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketLb {
+    /// Those of the node and of its pods
+    All,
+    /// Those of the node; packets of pods are translated at their link, so that what runs inside a
+    /// pod (the sidecar of a mesh) sees the ClusterIP
+    Host,
 }
 
 /// Where the maps are pinned.

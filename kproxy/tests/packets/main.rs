@@ -3,6 +3,7 @@
 
 mod affinity;
 mod harness;
+mod ports;
 mod rows;
 mod snat;
 mod sources;

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use kproxy_common::config::Range;
+use kproxy_common::config::{Range, config_flags};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,7 @@ use wildmatch::WildMatch;
 use self::netfilter::Table;
 use self::sink::KernelSink;
 use self::snat::SourceNat;
-use super::args::RunArgs;
+use super::args::{RunArgs, SocketLb};
 use super::values::{ClusterCidrs, DeviceGlob};
 use super::{Exit, daemon};
 use crate::control;
@@ -58,6 +58,7 @@ async fn serve(args: RunArgs) -> Result<Exit> {
         cgroup_root,
         devices,
         pod_devices,
+        socket_lb,
         snat,
         snat_ports,
         max_services,
@@ -91,6 +92,10 @@ async fn serve(args: RunArgs) -> Result<Exit> {
     dataplane.change_config(|config| {
         config.host_netns = host_netns;
         config.cluster = ranges(&cluster_cidr);
+        match socket_lb {
+            SocketLb::All => config.flags &= !config_flags::HOST_SOCKETS,
+            SocketLb::Host => config.flags |= config_flags::HOST_SOCKETS,
+        }
     });
 
     let globs = |given: Vec<DeviceGlob>| given.iter().map(|g| WildMatch::new(g.as_str())).collect();

@@ -36,6 +36,15 @@ pub struct Device {
     pub missing: Vec<String>,
 }
 
+impl Device {
+    /// Whether it is the node's end of a link to a pod.
+    pub(super) fn leads_to_pod(&self) -> bool {
+        let is_pods =
+            |name: &String| [program::POD_INGRESS, program::POD_EGRESS].contains(&name.as_str());
+        self.attached.iter().any(is_pods)
+    }
+}
+
 /// Sorts links by where they lead.
 pub(super) fn of(links: Vec<LinkRow>) -> (Cgroup, Vec<Device>) {
     let (cgroup, devices) = sorted(links);

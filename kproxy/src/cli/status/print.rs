@@ -55,7 +55,8 @@ fn facts(out: &mut dyn Write, look: &Look, status: &Status) -> io::Result<()> {
     };
     let (have, all) = (cgroup.attached.len(), cgroup.attached.len() + cgroup.missing.len());
     fact(out, look, "Cgroup", &format!("{have} of {all} programs{place}"))?;
-    if status.devices.is_empty() {
+    let (pods, uplinks): (Vec<_>, Vec<_>) = status.devices.iter().partition(|d| d.leads_to_pod());
+    if uplinks.is_empty() {
         fact(
             out,
             look,
@@ -64,9 +65,15 @@ fn facts(out: &mut dyn Write, look: &Look, status: &Status) -> io::Result<()> {
         )?;
     }
     for (device, title) in
-        status.devices.iter().zip(std::iter::once("Devices").chain(std::iter::repeat("")))
+        uplinks.iter().zip(std::iter::once("Devices").chain(std::iter::repeat("")))
     {
         fact(out, look, title, &device_text(device))?;
+    }
+    if !pods.is_empty() {
+        fact(out, look, "Pods", &count(pods.len() as u64, "device"))?;
+        for device in pods.iter().filter(|device| !device.missing.is_empty()) {
+            fact(out, look, "", &device_text(device))?;
+        }
     }
     fact(out, look, "Source NAT", &status.source_nat.text())?;
     if !status.node_addresses.is_empty() {
