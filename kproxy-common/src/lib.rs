@@ -15,6 +15,7 @@ pub mod affinity;
 pub mod checksum;
 pub mod config;
 pub mod counters;
+pub mod crc32c;
 pub mod drop_reason;
 pub mod filter;
 pub mod flow;

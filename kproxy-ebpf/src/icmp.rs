@@ -119,7 +119,7 @@ impl IcmpError {
         inner_proto: u8,
         v6: bool,
     ) -> Option<()> {
-        if inner_proto != proto::TCP && inner_proto != proto::UDP {
+        if !matches!(inner_proto, proto::TCP | proto::UDP | proto::SCTP) {
             return None;
         }
         ensure(ctx, inner_l4 + UDP_LEN)?;
@@ -198,7 +198,8 @@ impl IcmpError {
             (header[0], header[1]) = (new[0], new[1]);
             return Some(change_of(&mut header[UDP_CHECKSUM / 2], all, true, delta));
         }
-        if ensure(ctx, l4 + TCP_LEN).is_none() {
+        // SCTP's checksum is over the whole packet, which is not here: nobody can check it.
+        if inner.is_sctp() || ensure(ctx, l4 + TCP_LEN).is_none() {
             write(ctx, l4, new)?;
             return Some(delta);
         }

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! hooks/socket.rs   connect, sendmsg, recvmsg, getpeername at the cgroup root
-//! hooks/ingress.rs  uplink ingress: frontend → backend
-//! hooks/egress.rs   uplink egress: backend's answer → frontend's answer
+//! hooks/ingress.rs  from an uplink or a pod: frontend → backend
+//! hooks/egress.rs   to an uplink or a pod: backend's answer → frontend's answer
 //! hooks/query.rs    what a UDP socket keeps; run by the daemon, never attached
-//! packet.rs parse · lookup.rs frontend → service · sources.rs who may · pick.rs service → backend ·
+//! packet.rs parse · extensions.rs IPv6 headers · fragments.rs ports of fragments ·
+//! lookup.rs frontend → service · sources.rs who may · pick.rs service → backend ·
 //! flow.rs connection entries · snat.rs source ports · rewrite.rs headers and checksums ·
 //! route.rs, forward.rs past the stack · refuse.rs resets, ICMP errors · icmp.rs errors about flows ·
 //! stats.rs counters
@@ -14,8 +15,10 @@
 #![no_std]
 #![no_main]
 
+mod extensions;
 mod flow;
 mod forward;
+mod fragments;
 mod hooks;
 mod icmp;
 mod lookup;

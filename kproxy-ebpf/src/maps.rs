@@ -13,12 +13,14 @@ use kproxy_common::{
     counters::{DropKey, ServiceCounters},
     filter,
     flow::{FlowKey, FlowValue},
+    net::Port,
     ranges::RangeData,
     service::{FrontendKey, FrontendValue, Name, Service, Slot},
     socket::SocketState,
 };
 
 use crate::{
+    extensions::Found,
     flow::{Clock, Opening},
     icmp::IcmpError,
 };
@@ -28,6 +30,7 @@ pub(crate) struct Scratch {
     pub(crate) opening: Opening,
     pub(crate) error: IcmpError,
     pub(crate) clock: Clock,
+    pub(crate) found: Found,
 }
 
 /// Frontends and address entries. Written by user space, read by every program.
@@ -71,6 +74,10 @@ pub(crate) static FLOWS: HashMap<FlowKey, FlowValue> =
 /// The flow filter. The tc programs set bytes; nobody clears them.
 #[map(name = "KP_FLOW_FILTER")]
 pub(crate) static FLOW_FILTER: Array<[u8; 8]> = Array::with_max_entries(filter::POD_FLOWS + 1, 0);
+
+/// Ports of fragmented packets, by addresses and identification.
+#[map(name = "KP_FRAGMENTS")]
+pub(crate) static FRAGMENTS: LruHashMap<FlowKey, [Port; 2]> = LruHashMap::with_max_entries(8192, 0);
 
 /// Counters of each service. Written by the programs, read by user space.
 #[map(name = "KP_COUNTERS")]

@@ -6,12 +6,17 @@ use kproxy_common::{
     net::{Addr, Port, proto},
 };
 
-use crate::rewrite::{TCP_CHECKSUM, UDP_CHECKSUM};
+use crate::{
+    extensions, fragments,
+    rewrite::{TCP_CHECKSUM, UDP_CHECKSUM},
+};
 
 pub(crate) const ETH_P_IP: u16 = 0x0800u16.to_be();
 pub(crate) const ETH_P_IPV6: u16 = 0x86ddu16.to_be();
 /// IPv4 "more fragments" and fragment offset (RFC 791 section 3.1).
 pub(crate) const FRAGMENT: u16 = 0x3fffu16.to_be();
+const MORE_FRAGMENTS: u16 = 0x2000u16.to_be();
+const FRAGMENT_OFFSET: u16 = 0x1fffu16.to_be();
 
 pub(crate) const IPV4_LEN: usize = 20;
 pub(crate) const IPV6_LEN: usize = 40;
@@ -24,21 +29,67 @@ const TCP_SYN: u8 = 0x02;
 const TCP_RST: u8 = 0x04;
 const TCP_ACK: u8 = 0x10;
 
-/// What the programs need to know of a TCP or UDP packet.
+/// SCTP's common header, and the type of the first chunk behind it (RFC 9260 section 3).
+pub(crate) const SCTP_LEN: usize = 12;
+pub(crate) const SCTP_CHECKSUM: usize = 8;
+const SCTP_INIT: usize = 1;
+const SCTP_ABORT: usize = 6;
+const SCTP_SHUTDOWN: usize = 7;
+const SCTP_SHUTDOWN_ACK: usize = 8;
+
+/// Which part of a packet this is: a number that is computed and not chosen, or the verifier would
+/// walk everything that follows once for each.
+pub(crate) mod part {
+    /// All of it.
+    pub(crate) const WHOLE: u8 = 0;
+    /// The first fragment: its header is here.
+    pub(crate) const FIRST: u8 = 1;
+    /// Another fragment: nothing of the header is here.
+    pub(crate) const LATER: u8 = 2;
+
+    /// From the bits "more fragments" and the offset.
+    #[inline(always)]
+    pub(crate) const fn of(more: u32, offset: u32) -> u8 {
+        let is_later = is_set(offset);
+        ((is_later << 1) | (is_set(more) & !is_later)) as u8
+    }
+
+    /// 1 for any bits, else 0.
+    #[inline(always)]
+    const fn is_set(bits: u32) -> u32 {
+        (bits | bits.wrapping_neg()) >> 31
+    }
+}
+
+/// TCP flags of SCTP's chunk types that mean the same: what opens, breaks off and ends an association.
+static SCTP_FLAGS: [u8; 16] = {
+    let mut flags = [TCP_ACK; 16];
+    flags[SCTP_INIT] = TCP_SYN;
+    flags[SCTP_ABORT] = TCP_RST;
+    flags[SCTP_SHUTDOWN] = TCP_FIN;
+    flags[SCTP_SHUTDOWN_ACK] = TCP_FIN;
+    flags
+};
+
+/// What the programs need to know of a TCP, UDP or SCTP packet.
 #[derive(Clone, Copy)]
 pub(crate) struct Packet {
     /// Offset of the IP header from the start of the packet.
     pub(crate) l3: usize,
-    /// Offset of the TCP or UDP header.
+    /// Offset of the TCP, UDP or SCTP header.
     pub(crate) l4: usize,
     /// Addresses, ports and protocol.
     pub(crate) key: FlowKey,
-    /// TCP flags, 0 for UDP.
+    /// Identification of a fragmented packet, as it lies in the header.
+    pub(crate) id: u32,
+    /// TCP flags, those that mean the same for SCTP, 0 for UDP.
     tcp_flags: u8,
     /// Time to live or hop limit.
     pub(crate) life: u8,
     /// IPv6, not IPv4.
     pub(crate) v6: bool,
+    /// Whole packet or fragment: see [`part`].
+    pub(crate) part: u8,
 }
 
 impl Packet {
@@ -56,15 +107,17 @@ impl Packet {
                 proto: 0,
                 pad: [0; 3],
             },
+            id: 0,
             tcp_flags: 0,
             life: 0,
             v6: false,
+            part: part::WHOLE,
         }
     }
 
     /// Reads the headers, in place: a value that is returned would be copied, and the stack is
-    /// small. `None` for everything that is not a whole TCP or UDP packet over IPv4 or IPv6: such
-    /// packets pass untouched. `L3` is the offset of the IP header.
+    /// small. `None` for everything that is not TCP, UDP or SCTP over IPv4 or IPv6, and for fragments
+    /// of packets that are not ours: they pass untouched. `L3` is the offset of the IP header.
     #[inline(always)]
     pub(crate) fn parse<const L3: usize>(&mut self, ctx: &TcContext) -> Option<()> {
         let skb = ctx.skb.skb;
@@ -85,42 +138,63 @@ impl Packet {
     #[inline(always)]
     pub(crate) fn place(&mut self, l3: usize, l4: usize, v6: bool) {
         (self.l3, self.l4, self.v6, self.tcp_flags) = (l3, l4, v6, 0);
+        (self.part, self.id) = (part::WHOLE, 0);
     }
 
     #[inline(always)]
     fn parse_v4<const L3: usize>(&mut self, ctx: &TcContext) -> Option<()> {
-        ensure(ctx, L3 + IPV4_LEN + UDP_LEN)?;
+        ensure(ctx, L3 + IPV4_LEN)?;
         let ihl = usize::from(*at::<u8>(ctx, L3)? & 0x0f) * 4;
-        if ihl < IPV4_LEN || *at::<u16>(ctx, L3 + 6)? & FRAGMENT != 0 {
+        if ihl < IPV4_LEN {
             return None;
         }
         self.key.src = Addr::from_v4_word(*at::<u32>(ctx, L3 + 12)?);
         self.key.dst = Addr::from_v4_word(*at::<u32>(ctx, L3 + 16)?);
         self.life = *at::<u8>(ctx, L3 + 8)?;
         self.place(L3, L3 + ihl, false);
+        let [id, fragment] = *at::<[u16; 2]>(ctx, L3 + 4)?;
+        self.part =
+            part::of(u32::from(fragment & MORE_FRAGMENTS), u32::from(fragment & FRAGMENT_OFFSET));
+        self.id = u32::from(id);
         let proto = *at::<u8>(ctx, L3 + 9)?;
         self.parse_l4(ctx, proto)
     }
 
     #[inline(always)]
     fn parse_v6<const L3: usize>(&mut self, ctx: &TcContext) -> Option<()> {
-        ensure(ctx, L3 + IPV6_LEN + UDP_LEN)?;
+        ensure(ctx, L3 + IPV6_LEN)?;
         self.key.src = Addr(*at::<[u32; 4]>(ctx, L3 + 8)?);
         self.key.dst = Addr(*at::<[u32; 4]>(ctx, L3 + 24)?);
         self.life = *at::<u8>(ctx, L3 + 7)?;
         self.place(L3, L3 + IPV6_LEN, true);
-        let proto = *at::<u8>(ctx, L3 + 6)?;
-        self.parse_l4(ctx, proto)
+        let next = *at::<u8>(ctx, L3 + 6)?;
+        if matches!(next, proto::TCP | proto::UDP) {
+            return self.parse_l4(ctx, next);
+        }
+        let found = extensions::walk(ctx, L3, next)?;
+        self.l4 = extensions::l4_of(found);
+        (self.part, self.id) = (extensions::part_of(found), extensions::id_of(found));
+        self.parse_l4(ctx, extensions::proto_of(found))
     }
 
     #[inline(always)]
     fn parse_l4(&mut self, ctx: &TcContext, proto: u8) -> Option<()> {
+        if self.is_later() {
+            self.key.proto = proto;
+            return fragments::recall(self).then_some(());
+        }
         match proto {
             proto::TCP => {
                 ensure(ctx, self.l4 + TCP_LEN)?;
                 self.tcp_flags = *at::<u8>(ctx, self.l4 + 13)?;
             }
             proto::UDP => ensure(ctx, self.l4 + UDP_LEN)?,
+            proto::SCTP => {
+                ensure(ctx, self.l4 + SCTP_LEN + 4)?;
+                let chunk = usize::from(*at::<u8>(ctx, self.l4 + SCTP_LEN)?);
+                // Larger types mean nothing to a flow; those that end alike end it late at worst.
+                self.tcp_flags = SCTP_FLAGS[chunk & 15];
+            }
             _ => return None,
         }
         let src_port = Port(*at::<u16>(ctx, self.l4)?);
@@ -129,16 +203,39 @@ impl Packet {
         Some(())
     }
 
+    /// Bytes of the IP packet as its header says.
+    #[inline(always)]
+    pub(crate) fn ip_len(&self, ctx: &TcContext) -> Option<u32> {
+        Some(if self.v6 {
+            u32::from(u16::from_be(*at::<u16>(ctx, self.l3 + 4)?)) + IPV6_LEN as u32
+        } else {
+            u32::from(u16::from_be(*at::<u16>(ctx, self.l3 + 2)?))
+        })
+    }
+
     /// Offset of the TCP or UDP checksum.
     #[inline(always)]
     pub(crate) fn l4_checksum(&self) -> usize {
         self.l4 + if self.is_udp() { UDP_CHECKSUM } else { TCP_CHECKSUM }
     }
 
-    /// Whether this packet may open a connection: a SYN, or any UDP datagram.
+    /// Whether this packet may open a connection: a SYN or INIT, or any UDP datagram, of which the
+    /// first fragment counts.
     #[inline(always)]
     pub(crate) fn opens(&self) -> bool {
-        self.is_udp() || self.is_syn()
+        self.is_udp() && !self.is_later() || self.is_syn()
+    }
+
+    /// A fragment without the header.
+    #[inline(always)]
+    pub(crate) fn is_later(&self) -> bool {
+        self.part == part::LATER
+    }
+
+    /// The fragment with the header.
+    #[inline(always)]
+    pub(crate) fn is_first(&self) -> bool {
+        self.part == part::FIRST
     }
 
     /// SYN without ACK.
@@ -160,6 +257,16 @@ impl Packet {
     #[inline(always)]
     pub(crate) fn is_udp(&self) -> bool {
         self.key.proto == proto::UDP
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_tcp(&self) -> bool {
+        self.key.proto == proto::TCP
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_sctp(&self) -> bool {
+        self.key.proto == proto::SCTP
     }
 }
 

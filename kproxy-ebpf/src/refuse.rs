@@ -50,7 +50,7 @@ impl Error {
 /// Refuses a connection as the stack does for a closed port.
 #[inline(never)]
 pub(crate) fn refuse<const L3: usize>(ctx: &TcContext, packet: &Packet, service: u32) -> i32 {
-    if packet.is_udp() {
+    if !packet.is_tcp() {
         return error::<L3>(ctx, packet, &Error::PORT_UNREACHABLE, service);
     }
     action(service, try_reset::<L3>(ctx, packet))
@@ -91,7 +91,7 @@ fn reset(ctx: &TcContext, packet: &Packet) -> Option<()> {
     let [sequence, _, flags] = *at::<[u32; 3]>(ctx, l4 + 4)?;
     let [offset, bits, ..] = flags.to_ne_bytes();
     let header = u32::from(offset >> 4) * 4;
-    let total = ip_len(ctx, packet)? - (l4 - packet.l3) as u32;
+    let total = packet.ip_len(ctx)? - (l4 - packet.l3) as u32;
     // A SYN counts one, and so does each byte that comes with it (RFC 7413).
     let length = total.saturating_sub(header) + u32::from(bits & 0x02 != 0);
     let acknowledged = u32::from_be(sequence).wrapping_add(length).to_be();
@@ -106,16 +106,6 @@ fn reset(ctx: &TcContext, packet: &Packet) -> Option<()> {
     // Swapping ports and addresses changes no sum.
     write(ctx, l4, [packet.key.dst_port.0, packet.key.src_port.0])?;
     answer_header(ctx, packet)
-}
-
-/// Bytes of the IP packet as its header says.
-#[inline(always)]
-fn ip_len(ctx: &TcContext, packet: &Packet) -> Option<u32> {
-    Some(if packet.v6 {
-        u32::from(u16::from_be(*at::<u16>(ctx, packet.l3 + 4)?)) + IPV6_LEN as u32
-    } else {
-        u32::from(u16::from_be(*at::<u16>(ctx, packet.l3 + 2)?))
-    })
 }
 
 /// Swaps the addresses of the IP header and renews its time to live.
@@ -160,27 +150,29 @@ fn try_error<const L3: usize>(
     made.and_then(|()| send_back::<L3>(ctx)).ok_or(DropReason::RewriteFailed)
 }
 
-/// Cuts the packet after the first bytes of its TCP or UDP header. The sum of these bytes as they
-/// will be on the wire.
+/// Cuts the packet after the first bytes of its TCP, UDP or SCTP header. The sum of these bytes as
+/// they will be on the wire.
 #[inline(always)]
 fn cut(ctx: &TcContext, packet: &Packet) -> Option<(usize, u32)> {
+    if packet.is_sctp() {
+        // Its checksum is not among the first eight bytes.
+        let end = packet.l4 + UDP_LEN;
+        shorten(ctx, end)?;
+        return Some((end, sum_of(at::<[u32; 2]>(ctx, packet.l4)?)));
+    }
     let at_sum = packet.l4_checksum();
-    let skb = ctx.skb.skb;
     let before = *at::<u16>(ctx, at_sum)?;
     // A checksum that is still to be written (CHECKSUM_PARTIAL) is the one that this call leaves
     // alone. What gets written makes the rest sum up to the inverse of what is there now.
     // SAFETY: the helper checks the offset.
-    if unsafe { bpf_l4_csum_replace(skb, at_sum as u32, 0, 1, 0) } != 0 {
+    if unsafe { bpf_l4_csum_replace(ctx.skb.skb, at_sum as u32, 0, 1, 0) } != 0 {
         return None;
     }
     let pending = *at::<u16>(ctx, at_sum)? == before;
     write(ctx, at_sum, before)?;
     let kept = if packet.is_udp() { UDP_LEN } else { TCP_LEN };
     let end = packet.l4 + kept;
-    // SAFETY: the helper checks the length.
-    if ctx.len() as usize > end && unsafe { bpf_skb_change_tail(skb, end as u32, 0) } != 0 {
-        return None;
-    }
+    shorten(ctx, end)?;
     if pending {
         return Some((end, u32::from(!before)));
     }
@@ -190,6 +182,15 @@ fn cut(ctx: &TcContext, packet: &Packet) -> Option<(usize, u32)> {
         sum_of(at::<[u32; 5]>(ctx, packet.l4)?)
     };
     Some((end, sum))
+}
+
+/// Cuts the packet off at `end`.
+#[inline(always)]
+fn shorten(ctx: &TcContext, end: usize) -> Option<()> {
+    // SAFETY: the helper checks the length.
+    let is_short = ctx.len() as usize <= end
+        || unsafe { bpf_skb_change_tail(ctx.skb.skb, end as u32, 0) } == 0;
+    is_short.then_some(())
 }
 
 /// The folded sum of these words.

@@ -6,11 +6,11 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use kproxy_common::{
-    checksum,
+    checksum, crc32c,
     flow::{FlowKey, FlowValue},
 };
 
-use crate::packet::{Packet, at, write};
+use crate::packet::{Packet, SCTP_CHECKSUM, SCTP_LEN, at, write};
 
 /// Offsets of checksums in their headers.
 pub(crate) const IPV4_CHECKSUM: usize = 10;
@@ -24,24 +24,9 @@ pub(crate) const UDP_CHECKSUM: usize = 6;
 pub(crate) fn rewrite(ctx: &TcContext, packet: &Packet, value: &FlowValue, hops: u8) -> Option<()> {
     let from = &packet.key;
     let to = &value.to;
-    // A UDP checksum of zero means "none" and stays zero (RFC 768, RFC 6935).
-    let udp = if packet.is_udp() { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
-    let l4_checksum = packet.l4_checksum() as u32;
-    let skb = ctx.skb.skb;
     let delta = address_delta(packet.v6, from, to);
-    let (old_ports, ports) = (port_word(from), port_word(to));
-    // SAFETY: the helpers check offsets and sizes; packet pointers are re-read after them.
-    unsafe {
-        let flags = u64::from(BPF_F_PSEUDO_HDR) | udp;
-        if bpf_l4_csum_replace(skb, l4_checksum, 0, u64::from(delta), flags) != 0 {
-            return None;
-        }
-        if old_ports != ports {
-            let (old, new) = (u64::from(old_ports), u64::from(ports));
-            if bpf_l4_csum_replace(skb, l4_checksum, old, new, udp | 4) != 0 {
-                return None;
-            }
-        }
+    if !packet.is_later() {
+        rewrite_l4(ctx, packet, to, delta)?;
     }
     if packet.v6 {
         // IPv6 has no header checksum to balance the new address, so skb->csum (CHECKSUM_COMPLETE)
@@ -59,10 +44,51 @@ pub(crate) fn rewrite(ctx: &TcContext, packet: &Packet, value: &FlowValue, hops:
         write(ctx, packet.l3 + IPV4_CHECKSUM, checksum::apply(old_sum, delta))?;
         write(ctx, packet.l3 + 12, [to.src.v4_word(), to.dst.v4_word()])?;
     }
-    if old_ports != ports {
-        write(ctx, packet.l4, ports)?;
-    }
     Some(())
+}
+
+/// Ports and checksum of the TCP, UDP or SCTP header. `delta`: what the addresses change in sum.
+#[inline(always)]
+fn rewrite_l4(ctx: &TcContext, packet: &Packet, to: &FlowKey, delta: u32) -> Option<()> {
+    let (old_ports, ports) = (port_word(&packet.key), port_word(to));
+    if packet.is_sctp() {
+        return if old_ports == ports { Some(()) } else { rewrite_sctp(ctx, packet, ports) };
+    }
+    // A UDP checksum of zero means "none" and stays zero (RFC 768, RFC 6935).
+    let udp = if packet.is_udp() { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
+    let (skb, sum) = (ctx.skb.skb, packet.l4_checksum() as u32);
+    let flags = u64::from(BPF_F_PSEUDO_HDR) | udp;
+    // SAFETY: the helpers check offsets; packet pointers are re-read after them.
+    if unsafe { bpf_l4_csum_replace(skb, sum, 0, u64::from(delta), flags) } != 0 {
+        return None;
+    }
+    if old_ports == ports {
+        return Some(());
+    }
+    let (old, new) = (u64::from(old_ports), u64::from(ports));
+    // SAFETY: as above.
+    if unsafe { bpf_l4_csum_replace(skb, sum, old, new, udp | 4) } != 0 {
+        return None;
+    }
+    write(ctx, packet.l4, ports)
+}
+
+/// Ports of SCTP. Its checksum is over the ports, but not over the addresses. Zero means that the
+/// hardware or the stack is still to write it.
+#[inline(never)]
+fn rewrite_sctp(ctx: &TcContext, packet: &Packet, ports: u32) -> Option<()> {
+    // Of how many bytes it is a fragment does not say.
+    if packet.is_first() {
+        return None;
+    }
+    let len = packet.ip_len(ctx)?.wrapping_sub((packet.l4 - packet.l3) as u32);
+    let l4 = packet.l4 & 0x3fff;
+    let [old, _, sum] = *at::<[u32; SCTP_LEN / 4]>(ctx, l4)?;
+    if sum != 0 {
+        let change = crc32c::change(u32::from_le(old ^ ports), len & 0xffff);
+        store(ctx, l4 + SCTP_CHECKSUM, &[sum ^ change.to_le()])?;
+    }
+    store(ctx, l4, &[ports])
 }
 
 /// Writes words at `offset`; skb->csum follows.

@@ -9,7 +9,7 @@ use kproxy_common::{
 };
 
 use crate::{
-    NEXT, action, flow,
+    NEXT, action, flow, fragments,
     icmp::IcmpError,
     lookup::{self, Lookup},
     packet::Packet,
@@ -80,6 +80,9 @@ fn egress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
     }
     value.flags |= flow_flags::REPLIED;
     flow::touch(value, &packet);
+    if packet.is_first() {
+        fragments::remember(&packet);
+    }
     stats::count_packet(value.service, ctx.len());
     let done = rewrite(ctx, &packet, value, 0);
     action(value.service, done.map(|()| NEXT).ok_or(DropReason::RewriteFailed))

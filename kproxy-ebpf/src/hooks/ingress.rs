@@ -19,6 +19,7 @@ use kproxy_common::{
 use crate::{
     NEXT, action, flow,
     forward::{forward, forward_error},
+    fragments,
     icmp::IcmpError,
     lookup::{self, Lookup},
     maps::CONFIG,
@@ -225,6 +226,9 @@ fn ingress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
     };
     let service = value.service;
     stats::count_packet(service, ctx.len());
+    if packet.is_first() {
+        fragments::remember(&packet);
+    }
     if value.flags & flow_flags::SNAT != 0 {
         return forward::<L3>(ctx, &packet, value);
     }

@@ -92,7 +92,7 @@ fn a_pod_that_is_its_own_backend_answers_itself_on_both_paths() {
     let vm = cluster.lab.pod("n1", "vm");
     for vip in vips() {
         for transport in TRANSPORTS {
-            let probe = Probe::new(transport, vip).count(3).padding(1200);
+            let probe = Probe::new(transport, vip).count(3).padding(6000);
             cluster.eventually("the packet path", &vm, &probe, |outcome| {
                 outcome.all_answered() && outcome.server_set() == ["n1/vm"].into()
             });

@@ -64,6 +64,25 @@ fn a_udp_client_outside_may_rest_for_longer_than_netfilter_remembers() {
 }
 
 #[test]
+fn ver_21_large_datagrams_come_through_in_fragments() {
+    for snat in SNAT {
+        let cluster = Cluster::with_arguments(&["n1/a", "n2/a"], json!({}), &["--snat", snat]);
+        let client = cluster.lab.client();
+        for ip in cluster.lab.node("n1").addresses().both() {
+            for transport in [Transport::UdpConnected, Transport::UdpUnconnected] {
+                for bytes in [1600, 6000, 40_000] {
+                    let probe = Probe::new(transport, at(ip, NODE_PORT)).count(4).padding(bytes);
+                    let outcome = client.probe(probe).unwrap();
+                    let what = format!("{snat} {transport:?} {ip} {bytes}: {outcome}");
+                    assert!(outcome.all_answered(), "{what}\n{}", cluster.logs());
+                    assert_eq!(outcome.server_set(), ["n1/a", "n2/a"].into(), "{what}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn pkt_12_a_clusterip_routed_to_a_node_from_outside() {
     let cluster = Cluster::new(&["n1/a", "n2/a"]);
     cluster.lab.route_services_via("n1").unwrap();

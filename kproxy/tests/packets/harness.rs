@@ -435,9 +435,18 @@ pub(crate) fn with_life(packet: &[u8], life: u8) -> Vec<u8> {
 
 /// A UDP packet with correct checksums.
 pub(crate) fn udp(from: &str, to: &str) -> Vec<u8> {
+    udp_with(from, to, PAYLOAD)
+}
+
+/// A UDP packet with so many bytes of data.
+pub(crate) fn udp_of(from: &str, to: &str, bytes: usize) -> Vec<u8> {
+    udp_with(from, to, &vec![7; bytes])
+}
+
+fn udp_with(from: &str, to: &str, data: &[u8]) -> Vec<u8> {
     let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
     let mut packet = Vec::new();
-    ethernet(from.ip(), to.ip()).udp(from.port(), to.port()).write(&mut packet, PAYLOAD).unwrap();
+    ethernet(from.ip(), to.ip()).udp(from.port(), to.port()).write(&mut packet, data).unwrap();
     packet
 }
 

@@ -3,7 +3,9 @@
 
 mod affinity;
 mod harness;
+mod parts;
 mod ports;
 mod rows;
+mod sctp;
 mod snat;
 mod sources;

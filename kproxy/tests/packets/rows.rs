@@ -177,7 +177,7 @@ fn what_is_not_ours_passes_untouched() {
     let mut arp = vec![0xff; 42];
     arp[12..14].copy_from_slice(&[8, 6]);
     let mut fragment = udp("203.0.113.9:1", "192.0.2.1:30080");
-    fragment[20] = 0x20; // more fragments
+    fragment[21] = 1; // an offset
     let mut truncated = tcp("203.0.113.9:1", "192.0.2.1:30080", Tcp::Syn);
     truncated.truncate(14 + 20 + 7);
     for (what, packet) in [
@@ -186,7 +186,7 @@ fn what_is_not_ours_passes_untouched() {
         ("TCP without a flow", tcp("203.0.113.9:1", "192.0.2.1:30080", Tcp::Ack)),
         ("a SYN-ACK to a node port", tcp("203.0.113.9:1", "192.0.2.1:30080", Tcp::SynAck)),
         ("ARP", arp),
-        ("a fragment", fragment),
+        ("a fragment without its first one", fragment),
         ("a cut TCP header", truncated),
     ] {
         for direction in ["kp_ingress", "kp_egress"] {

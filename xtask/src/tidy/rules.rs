@@ -6,10 +6,12 @@ use super::source::Source;
 const LONGEST_FILE: usize = 600;
 
 /// Files that may hold `unsafe` code.
-const UNSAFE: [&str; 20] = [
+const UNSAFE: [&str; 22] = [
     // Helper calls, packet and context access of the programs.
+    "kproxy-ebpf/src/extensions.rs",
     "kproxy-ebpf/src/flow.rs",
     "kproxy-ebpf/src/forward.rs",
+    "kproxy-ebpf/src/fragments.rs",
     "kproxy-ebpf/src/hooks/ingress.rs",
     "kproxy-ebpf/src/hooks/query.rs",
     "kproxy-ebpf/src/hooks/socket.rs",
