@@ -63,6 +63,11 @@ impl Probe {
         Self::new(Transport::UdpUnconnected, to)
     }
 
+    /// Whom it asks.
+    pub const fn to(&self) -> SocketAddr {
+        self.to
+    }
+
     /// Number of requests, each from a socket of its own.
     #[must_use]
     pub fn count(mut self, requests: u32) -> Self {
