@@ -13,12 +13,15 @@ pub(crate) enum Web {
     Local,
     /// A pod on the second node.
     Far,
+    /// The virtual machine on the first node.
+    Machine,
     /// No pod.
     Nobody,
 }
 
 impl Web {
-    pub(crate) const ALL: [Self; 4] = [Self::Both, Self::Local, Self::Far, Self::Nobody];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Both, Self::Local, Self::Far, Self::Machine, Self::Nobody];
     /// Port of the ClusterIPs.
     pub(crate) const PORT: u16 = 80;
 
@@ -27,6 +30,7 @@ impl Web {
             Self::Both => "both",
             Self::Local => "local",
             Self::Far => "far",
+            Self::Machine => "machine",
             Self::Nobody => "nobody",
         }
     }
@@ -37,6 +41,7 @@ impl Web {
             Self::Local => ["10.96.0.11", "fd00:10:96::11"],
             Self::Far => ["10.96.0.12", "fd00:10:96::12"],
             Self::Nobody => ["10.96.0.13", "fd00:10:96::13"],
+            Self::Machine => ["10.96.0.14", "fd00:10:96::14"],
         }
     }
 
@@ -46,6 +51,7 @@ impl Web {
             Self::Local => 30_081,
             Self::Far => 30_082,
             Self::Nobody => 30_083,
+            Self::Machine => 30_084,
         }
     }
 
@@ -55,6 +61,7 @@ impl Web {
             Self::Both => &["n1/a", "n2/a"],
             Self::Local => &["n1/a"],
             Self::Far => &["n2/a"],
+            Self::Machine => &["n1/vm"],
             Self::Nobody => &[],
         }
     }

@@ -13,8 +13,10 @@ use crate::{large, policy};
 type Case = fn(&Stage) -> Result<()>;
 
 /// All of them by name, in the order in which they run.
-pub(crate) const CASES: [(&str, Case); 11] = [
+pub(crate) const CASES: [(&str, Case); 13] = [
     ("pods_dial_services", pods_dial_services),
+    ("virtual_machines_dial_services", virtual_machines_dial_services),
+    ("a_virtual_machine_dials_itself", a_virtual_machine_dials_itself),
     ("hosts_dial_services", hosts_dial_services),
     ("outside_dials_node_ports", outside_dials_node_ports),
     ("outside_dials_cluster_ips", outside_dials_cluster_ips),
@@ -31,7 +33,16 @@ pub(crate) const CASES: [(&str, Case); 11] = [
 const ENOUGH: u32 = 8;
 
 fn pods_dial_services(stage: &Stage) -> Result<()> {
-    for pod in ["n1/a", "n1/b", "n2/b"] {
+    dial_services(stage, &["n1/a", "n1/b", "n2/b"])
+}
+
+/// Their packets are translated at the node's end of their link.
+fn virtual_machines_dial_services(stage: &Stage) -> Result<()> {
+    dial_services(stage, &["n1/vm", "n2/vm"])
+}
+
+fn dial_services(stage: &Stage, from: &[&str]) -> Result<()> {
+    for pod in from {
         let pod = stage.lab.place(pod)?;
         for to in Web::Both.vips() {
             for transport in TRANSPORTS {
@@ -45,6 +56,20 @@ fn pods_dial_services(stage: &Stage) -> Result<()> {
         for ip in stage.dialled("n2")? {
             let to = at(ip, Web::Both.node_port());
             stage.answered(&pod, Probe::tcp(to).count(ENOUGH), Web::Both.pods())?;
+        }
+    }
+    Ok(())
+}
+
+/// It would not take a packet from itself.
+fn a_virtual_machine_dials_itself(stage: &Stage) -> Result<()> {
+    let vm = stage.lab.pod("n1", "vm");
+    for to in Web::Machine.vips() {
+        for transport in TRANSPORTS {
+            let probe = Probe::new(transport, to).count(2).padding(1000);
+            let outcome = stage.answered(&vm, probe, Web::Machine.pods())?;
+            let seen = outcome.clients();
+            ensure!(!seen.contains(&vm.ip(Family::of(to.ip()))), "{to}: {outcome}");
         }
     }
     Ok(())
@@ -120,7 +145,7 @@ fn refusals(stage: &Stage) -> Result<()> {
     for ip in stage.lab.node("n1").addresses().both() {
         frontends.push(at(ip, Web::Nobody.node_port()));
     }
-    for from in ["n1/b", "n2", "client"] {
+    for from in ["n1/b", "n1/vm", "n2", "client"] {
         let from = stage.lab.place(from)?;
         for to in &frontends {
             for transport in [Transport::Tcp, Transport::UdpConnected] {
@@ -163,14 +188,14 @@ fn connections_last(stage: &Stage) -> Result<()> {
             }
         }
     }
-    for from in ["n1/b", "n1"] {
+    for from in ["n1/b", "n1/vm", "n1"] {
         for to in Web::Far.vips() {
             held.push((stage.lab.place(from)?, Hold::tcp(to)));
         }
     }
     let mut running = Vec::new();
     for (from, hold) in held {
-        running.push((format!("{} {hold:?}", from.name()), from.hold(hold)?));
+        running.push((format!("{} {hold:?}", from.name()), stage.held(&from, hold)?));
     }
     for (what, held) in &running {
         let start = std::time::Instant::now();

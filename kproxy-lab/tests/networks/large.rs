@@ -29,7 +29,7 @@ const fn least_mtu(stage: &Stage) -> usize {
 /// Who asks which frontend on the backend that is far from the first node.
 fn ways(stage: &Stage) -> Result<Vec<(Arc<Place>, SocketAddr)>> {
     let mut ways = Vec::new();
-    for from in ["n1/b", "n1"] {
+    for from in ["n1/b", "n1/vm", "n2/vm", "n1"] {
         for vip in Web::Far.vips() {
             ways.push((stage.lab.place(from)?, vip));
         }

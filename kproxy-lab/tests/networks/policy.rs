@@ -58,7 +58,7 @@ fn with_policies(stage: &Stage) -> Result<()> {
     Web::Far.vips().into_iter().try_for_each(|vip| ask(&friend, vip))?;
     // Everybody else is kept out, on the pod's own node and elsewhere, whatever they dial.
     let mut kept_out = Vec::new();
-    for pod in ["n1/b", "n2/b"] {
+    for pod in ["n1/b", "n2/b", "n1/vm", "n2/vm"] {
         kept_out.extend(Web::Far.vips().map(|vip| (lab.place(pod), vip)));
     }
     for node in lab.nodes() {

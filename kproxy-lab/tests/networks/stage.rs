@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use kproxy_lab::manifest::{Service, Slice, yaml};
 use kproxy_lab::{
-    Family, Feature, Lab, Network, Outcome, POD_PORT, Place, Probe, Proxy, ProxySpec, Source,
-    Transport,
+    Family, Feature, Held, Hold, Lab, Network, Outcome, POD_PORT, Place, Probe, Proxy, ProxySpec,
+    Source, Transport,
 };
 use serde_json::{Value, json};
 
@@ -51,13 +52,20 @@ impl fmt::Display for Row {
     }
 }
 
-/// The cluster: two nodes with the pods `a` (behind Services) and `b` (a client only).
+/// The cluster: two nodes with the pods `a` (behind Services), `b` (a client only) and `vm`, whose
+/// sockets nobody on the node sees.
 pub(crate) struct Stage {
     pub(crate) row: Row,
     pub(crate) lab: Lab,
     proxies: Vec<Arc<Proxy>>,
     others: Vec<Others>,
+    /// The next source port for UDP. A client port that is used again, with another frontend or
+    /// with the backend itself, is for tests of its own.
+    port: AtomicU16,
 }
+
+/// Source ports for UDP: below those that kernels give out.
+const FIRST_PORT: u16 = 1_024;
 
 /// Plays all cases on one row.
 pub(crate) fn play(row: &Row) {
@@ -80,12 +88,17 @@ pub(crate) fn play(row: &Row) {
 
 impl Stage {
     fn new(row: Row) -> Result<Self> {
-        let mut builder = Lab::builder().nodes(2).network(row.network);
+        let mut builder = Lab::builder().nodes(2).pods(&["a", "b", "vm"]).network(row.network);
         if let With::Feature(feature) = row.with {
             builder = builder.feature(feature);
         }
-        let mut stage =
-            Self { row, lab: builder.build()?, proxies: Vec::new(), others: Vec::new() };
+        let mut stage = Self {
+            row,
+            lab: builder.build()?,
+            proxies: Vec::new(),
+            others: Vec::new(),
+            port: FIRST_PORT.into(),
+        };
         stage.lab.route_services_via("n1")?;
         stage.lab.write_manifest("all.yaml", &stage.objects()?)?;
         let mut kproxy = ProxySpec::kproxy(Source::Manifests);
@@ -134,7 +147,7 @@ impl Stage {
     /// Asks, and expects an answer to everything by each of `servers`, from the address dialled.
     pub(crate) fn answered(&self, from: &Place, probe: Probe, servers: &[&str]) -> Result<Outcome> {
         let to = probe.to();
-        let outcome = from.probe(probe.clone())?;
+        let outcome = from.probe(self.from_new_ports(probe.clone()))?;
         let what = || format!("{} asks {to} ({probe:?}): {outcome}", from.name());
         ensure!(outcome.all_answered(), "{}", what());
         ensure!(outcome.server_set() == servers.iter().copied().collect(), "{}", what());
@@ -144,9 +157,23 @@ impl Stage {
         Ok(outcome)
     }
 
+    fn from_new_ports(&self, probe: Probe) -> Probe {
+        if probe.transport() == Transport::Tcp {
+            return probe;
+        }
+        let ports = u16::try_from(probe.requests()).unwrap_or(u16::MAX);
+        let first = self.port.fetch_add(ports, Ordering::Relaxed);
+        probe.ports(first)
+    }
+
+    /// A connection from a source port that nobody has used.
+    pub(crate) fn held(&self, from: &Place, hold: Hold) -> Result<Held> {
+        from.hold(hold.port(self.port.fetch_add(1, Ordering::Relaxed)))
+    }
+
     /// Asks, and expects to hear nothing at all.
     pub(crate) fn silent(&self, from: &Place, probe: Probe) -> Result<()> {
-        let outcome = from.probe(probe.clone().timeout(SILENCE))?;
+        let outcome = from.probe(self.from_new_ports(probe.clone()).timeout(SILENCE))?;
         let all = outcome.attempts.len();
         ensure!(outcome.timeouts() == all, "{} asks {}: {outcome}", from.name(), probe.to());
         Ok(())
