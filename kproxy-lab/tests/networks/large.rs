@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use kproxy_lab::{Family, Feature, Network, Place, Probe};
 
 use crate::case::Web;
@@ -47,6 +47,13 @@ fn ways(stage: &Stage) -> Result<Vec<(Arc<Place>, SocketAddr)>> {
 pub(crate) fn transfers(stage: &Stage) -> Result<()> {
     for (from, to) in ways(stage)? {
         stage.answered(&from, Probe::tcp(to).count(2).padding(MUCH), Web::Far.pods())?;
+    }
+    if stage.row.with == With::Feature(Feature::SmallMtu) {
+        // Told in the name of the frontend: the client knows of nobody else.
+        for ip in stage.lab.node("n1").addresses().both() {
+            let way = stage.lab.client().run("ip", &["route", "get", &ip.to_string()])?;
+            ensure!(way.contains("mtu 1300"), "the client was not told: {way}");
+        }
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use aya::util::KernelVersion;
 use kproxy_lab::manifest::{Service, Slice, yaml};
 use kproxy_lab::{
     Family, Feature, Held, Hold, Lab, Network, Outcome, POD_PORT, Place, Probe, Proxy, ProxySpec,
@@ -43,6 +44,21 @@ pub(crate) struct Row {
     pub(crate) with: With,
 }
 
+impl Row {
+    /// Whether this kernel can make it.
+    fn is_supported(&self) -> Result<()> {
+        match self.with {
+            With::Feature(feature) => feature.is_supported(),
+            With::OtherTcx => {
+                let has_tcx = KernelVersion::current()? >= KernelVersion::new(6, 6, 0);
+                ensure!(has_tcx, "the kernel has no tcx: that came with 6.6");
+                Ok(())
+            }
+            With::Nothing | With::NetfilterSnat => Ok(()),
+        }
+    }
+}
+
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.with {
@@ -69,9 +85,7 @@ const FIRST_PORT: u16 = 1_024;
 
 /// Plays all cases on one row.
 pub(crate) fn play(row: &Row) {
-    if let With::Feature(feature) = row.with
-        && let Err(reason) = feature.is_supported()
-    {
+    if let Err(reason) = row.is_supported() {
         // Nothing of it can be made here: docs/networks.md says on which kernels it was.
         eprintln!("{row}: not run: {reason}");
         return;
@@ -147,7 +161,7 @@ impl Stage {
     /// Asks, and expects an answer to everything by each of `servers`, from the address dialled.
     pub(crate) fn answered(&self, from: &Place, probe: Probe, servers: &[&str]) -> Result<Outcome> {
         let to = probe.to();
-        let outcome = from.probe(self.from_new_ports(probe.clone()))?;
+        let outcome = from.probe(self.with_new_ports(probe.clone()))?;
         let what = || format!("{} asks {to} ({probe:?}): {outcome}", from.name());
         ensure!(outcome.all_answered(), "{}", what());
         ensure!(outcome.server_set() == servers.iter().copied().collect(), "{}", what());
@@ -157,7 +171,7 @@ impl Stage {
         Ok(outcome)
     }
 
-    fn from_new_ports(&self, probe: Probe) -> Probe {
+    fn with_new_ports(&self, probe: Probe) -> Probe {
         if probe.transport() == Transport::Tcp {
             return probe;
         }
@@ -173,7 +187,7 @@ impl Stage {
 
     /// Asks, and expects to hear nothing at all.
     pub(crate) fn silent(&self, from: &Place, probe: Probe) -> Result<()> {
-        let outcome = from.probe(self.from_new_ports(probe.clone()).timeout(SILENCE))?;
+        let outcome = from.probe(self.with_new_ports(probe.clone()).timeout(SILENCE))?;
         let all = outcome.attempts.len();
         ensure!(outcome.timeouts() == all, "{} asks {}: {outcome}", from.name(), probe.to());
         Ok(())

@@ -87,10 +87,11 @@ impl Script {
         self.line(format!("route replace {to} via {via}"));
     }
 
-    /// Routes to the pods of a node.
+    /// Routes to the pods of a node. Their MTU is locked: `bpf_fib_lookup` sees it for IPv4 only
+    /// then (`ip_mtu_from_fib_result`, net/ipv4/route.c).
     fn pod_routes(&mut self, node: u8, mtu: Option<u16>) {
         let (range, via) = (layout::on_node(node, 0), layout::node(node));
-        let mtu = mtu.map_or_else(String::new, |mtu| format!(" mtu {mtu}"));
+        let mtu = mtu.map_or_else(String::new, |mtu| format!(" mtu lock {mtu}"));
         self.line(format!("route replace {}/24 via {}{mtu}", range.v4, via.v4));
         self.line(format!("route replace {}/64 via {}{mtu}", range.v6, via.v6));
     }
