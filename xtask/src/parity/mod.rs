@@ -11,6 +11,7 @@ mod ids;
 mod improvements;
 mod look;
 mod names;
+mod network;
 mod objects;
 mod page;
 mod read;
@@ -76,6 +77,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let rows: Vec<Row> = ids
         .iter()
         .filter(|id| wanted(&id.id))
+        .filter(|id| match network::left_out(options.network, &id.id) {
+            Some(why) => {
+                say::line(format!("{} is left out on {}: {why}", id.id, options.network));
+                false
+            }
+            None => true,
+        })
         .filter_map(|id| {
             let case = ids::case_of(&id.id, &all)?;
             let played = played.get(case.id.as_str())?;
