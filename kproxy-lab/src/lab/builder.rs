@@ -153,9 +153,7 @@ impl Lab {
 
 impl Lab {
     fn wire_node(&self, number: u8, node: &str) -> Result<()> {
-        if self.shape.has(Feature::RpFilter) {
-            netns::sysctl(&self.names.netns_path(node), wiring::RP_FILTER)?;
-        }
+        netns::sysctl(&self.names.netns_path(node), &wiring::rp_filter(&self.shape))?;
         self.ip(Some(node), &wiring::node(&self.shape, number, self.nodes))?;
         if self.shape.network == Network::Vxlan {
             let forwarding = wiring::overlay::forwarding(number, self.nodes);

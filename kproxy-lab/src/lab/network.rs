@@ -51,7 +51,8 @@ pub enum Feature {
     /// tracking calls invalid.
     ForwardDrop,
     /// A second uplink `eth1` on a subnet of its own, by which the nodes answer the client, and
-    /// the first node, whatever uplink was dialled.
+    /// the first node, whatever uplink was dialled. The reverse path filter is loose, as it must be
+    /// then.
     SecondUplink,
     /// The uplink is a VLAN of `eth0`.
     VlanUplink,

@@ -28,10 +28,18 @@ pub(super) const SETTINGS: &[(&str, &str)] = &[
 pub(super) const FORWARDING: &[(&str, &str)] =
     &[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")];
 
-/// Settings of nodes with [`Feature::RpFilter`]. Of a device's own setting and that of all devices
-/// the larger counts (Documentation/networking/ip-sysctl.rst): 1 is strict.
-pub(super) const RP_FILTER: &[(&str, &str)] =
-    &[("ipv4/conf/all/rp_filter", "1"), ("ipv4/conf/default/rp_filter", "1")];
+/// Reverse path filter of nodes. Of a device's own setting and that of all devices the larger counts
+/// (Documentation/networking/ip-sysctl.rst): 1 is strict, 2 takes a source that is reachable at all.
+pub(super) fn rp_filter(shape: &Shape) -> [(&'static str, &'static str); 2] {
+    let value = if shape.has(Feature::SecondUplink) {
+        "2"
+    } else if shape.has(Feature::RpFilter) {
+        "1"
+    } else {
+        "0"
+    };
+    [("ipv4/conf/all/rp_filter", value), ("ipv4/conf/default/rp_filter", value)]
+}
 
 /// Whether bridged packets pass netfilter; only where br_netfilter is loaded.
 pub(super) const fn bridge_netfilter(on: bool) -> &'static [(&'static str, &'static str)] {
