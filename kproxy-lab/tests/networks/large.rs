@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use kproxy_lab::{Family, Feature, Network, Place, Probe};
 
 use crate::case::Web;
-use crate::stage::{Stage, With, at};
+use crate::stage::{SILENCE, Stage, With, at};
 
 /// Bytes of a transfer, in each direction.
 const MUCH: usize = 1_000_000;
@@ -67,12 +67,16 @@ pub(crate) fn datagrams(stage: &Stage) -> Result<()> {
         let padding = least_mtu(stage) - headers - bare - SLACK;
         stage.answered(&from, Probe::udp(to).count(3).padding(padding), Web::Far.pods())?;
     }
-    // Sockets of the cluster are connected to the pod itself: fragments are the kernel's business.
-    for from in ["n1/b", "n1"] {
-        for vip in Web::Far.vips() {
-            let probe = Probe::udp(vip).count(2).padding(FRAGMENTED);
-            stage.answered(&*stage.lab.place(from)?, probe, Web::Far.pods())?;
-        }
+    Ok(())
+}
+
+/// Datagrams in fragments, of both ends. The first one may only teach the sender how large packets
+/// of this way can be.
+pub(crate) fn fragments(stage: &Stage) -> Result<()> {
+    for (from, to) in ways(stage)? {
+        let probe = Probe::udp(to).padding(FRAGMENTED);
+        let first = stage.answered(&from, probe.clone().timeout(SILENCE), Web::Far.pods());
+        first.or_else(|_too_big| stage.answered(&from, probe, Web::Far.pods()))?;
     }
     Ok(())
 }
