@@ -6,6 +6,7 @@ mod cases;
 mod large;
 mod other;
 mod policy;
+mod ports;
 mod stage;
 
 use kproxy_lab::{Feature, Network};

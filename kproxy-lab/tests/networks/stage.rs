@@ -101,7 +101,7 @@ pub(crate) fn play(row: &Row) {
 }
 
 impl Stage {
-    fn new(row: Row) -> Result<Self> {
+    pub(crate) fn new(row: Row) -> Result<Self> {
         let mut builder = Lab::builder().nodes(2).pods(&["a", "b", "vm"]).network(row.network);
         if let With::Feature(feature) = row.with {
             builder = builder.feature(feature);
