@@ -207,7 +207,8 @@ fn new_backend<const V6: bool>(
     packed: u64,
 ) -> Result<&'static Slot, DropReason> {
     if sources::is_restricted(frontend) && !is_allowed::<V6>(ctx, call, frontend, dialled) {
-        // Dropped, and counted, where the packets leave the node (hooks/egress.rs).
+        // Judged by the packet where it leaves the pod (hooks/ingress.rs); dropped, and counted, where
+        // it leaves the node (hooks/egress.rs).
         return Err(DropReason::SourceNotAllowed);
     }
     let service = frontend.internal;
@@ -236,7 +237,7 @@ fn new_backend<const V6: bool>(
 
 /// Whether this socket may connect to a frontend with source ranges. A bound socket is judged by
 /// its address. The kernel gives the others one after this hook: a process of the node counts as
-/// the node, a pod may only when every pod may (docs/decisions/0008-source-ranges.md).
+/// the node, a pod is judged by its packets unless every pod may (docs/decisions/0008-source-ranges.md).
 #[inline(always)]
 fn is_allowed<const V6: bool>(
     ctx: &SockAddrContext,
