@@ -12,7 +12,7 @@ use kproxy_common::{
     drop_reason::DropReason,
     filter,
     flow::{FlowKey, FlowState, FlowValue, flow_flags},
-    net::Addr,
+    net::{Addr, proto},
     service::{Word, slot_flags},
 };
 
@@ -277,6 +277,15 @@ fn masquerade(config: &Config) -> u16 {
     if config.flags & config_flags::NETFILTER != 0 { flow_flags::MASQUERADE } else { 0 }
 }
 
+/// Seconds of silence after which a UDP flow gives its client port away to another frontend: nothing
+/// says when such a conversation is over.
+const UDP_REST: u32 = 3;
+
+#[inline(always)]
+fn rests(value: &FlowValue) -> bool {
+    now().wrapping_sub(value.last_seen) >= UDP_REST
+}
+
 /// Inserts the reverse entry. `false`: another live connection owns it.
 ///
 /// Everything comes by pointers that go on to helpers: LLVM would pass the fields of other
@@ -294,7 +303,9 @@ fn claim_reverse(key: &FlowKey, value: &FlowValue) -> Result<bool, DropReason> {
         if let Some(forward) = find(&forward_key)
             && forward.to.reversed() == *key
         {
-            if forward.flags & flow_flags::OVER == 0 {
+            let is_over = forward.flags & flow_flags::OVER != 0
+                || key.proto == proto::UDP && rests(forward) && rests(other);
+            if !is_over {
                 return Ok(false);
             }
             let _ = FLOWS.remove(&forward_key);
@@ -306,7 +317,7 @@ fn claim_reverse(key: &FlowKey, value: &FlowValue) -> Result<bool, DropReason> {
     }
 }
 
-/// Ends a flow whose answers would be mistaken for those of the direct connection that this SYN
+/// Ends a flow whose answers would be mistaken for those of the direct connection that this packet
 /// opens (same client port, straight to the backend).
 #[inline(never)]
 pub(crate) fn end_stale(direct: &FlowKey) {

@@ -35,6 +35,15 @@ pub(crate) fn is_free_service_address(addr: &Addr) -> bool {
     CONFIG.get(0).is_some_and(|config| config.is_free_service_address(addr))
 }
 
+/// Whether this is an address of the node itself.
+#[inline(never)]
+pub(crate) fn is_node_address(addr: &Addr) -> bool {
+    let key = FrontendKey::address(*addr);
+    // SAFETY: read at once; user space only ever replaces whole elements.
+    unsafe { FRONTENDS.get(&key) }
+        .is_some_and(|about| about.flags & frontend_flags::NODE_ADDRESS != 0)
+}
+
 /// Looks a dialled address up: exact frontend, then NodePort, then unknown port.
 #[inline(always)]
 pub(crate) fn frontend(addr: &Addr, port: Port, proto: u8) -> Lookup {

@@ -95,9 +95,7 @@ fn dial<const POD: bool>(packet: &Packet) -> u64 {
         }
         Lookup::UnknownPort => turned_away(NO_SERVICE, DropReason::UnknownPort),
         Lookup::NotOurs => {
-            if packet.is_syn() {
-                flow::end_stale(key);
-            }
+            flow::end_stale(key);
             begun::NOTHING
         }
     }
@@ -148,20 +146,16 @@ fn note_answer(forward: &mut FlowValue) {
     }
 }
 
-/// The flow that the packet belongs to, if it is open and goes on. `None` also for answers that the
-/// egress of this node translates.
+/// Whether the packet belongs to the flow that was found for it, which then takes note of it. A SYN
+/// that opens a new connection does not.
 #[inline(always)]
-fn current(packet: &Packet) -> Option<&'static mut FlowValue> {
-    let value = flow::find_for(packet)?;
+fn goes_on(packet: &Packet, value: &mut FlowValue) -> bool {
     let reverse = value.flags & flow_flags::REVERSE != 0;
-    if value.flags & flow_flags::KINDS == flow_flags::REVERSE {
-        return None;
-    }
     if packet.is_syn() && !reverse && flow::end_if_over(value) {
-        return None;
+        return false;
     }
     note(packet, value);
-    Some(value)
+    true
 }
 
 /// An ICMP error about a request that this node passed on, or about an answer.
@@ -204,25 +198,36 @@ fn ingress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
     if packet.parse::<L3>(ctx).is_none() {
         return error::<L3>(ctx);
     }
-    let value = if let Some(value) = current(&packet) {
-        value
-    } else {
-        // Without a flow only an opening packet is ours: connections that kube-proxy opened live on.
-        if !packet.opens() {
+    let mut found = None;
+    if let Some(value) = flow::find_for(&packet) {
+        if value.flags & flow_flags::KINDS != flow_flags::REVERSE {
+            found = goes_on(&packet, value).then_some(value);
+        } else if !packet.is_syn() {
+            // An answer, which is translated where it leaves.
             return NEXT;
         }
-        let begun = begin::<L3, POD>(ctx, &packet);
-        let service = begun as u32;
-        match begun & begun::ALL {
-            begun::FLOW => {}
-            begun::REFUSED => return refuse::refuse::<L3>(ctx, &packet, service),
-            begun::DROPPED => return TC_ACT_SHOT as i32,
-            _ => return NEXT,
+    }
+    let value = match found {
+        Some(value) => value,
+        None => {
+            // Without a flow only an opening packet is ours: connections that kube-proxy opened live
+            // on.
+            if !packet.opens() {
+                return NEXT;
+            }
+            let begun = begin::<L3, POD>(ctx, &packet);
+            let service = begun as u32;
+            match begun & begun::ALL {
+                begun::FLOW => {}
+                begun::REFUSED => return refuse::refuse::<L3>(ctx, &packet, service),
+                begun::DROPPED => return TC_ACT_SHOT as i32,
+                _ => return NEXT,
+            }
+            let Some(value) = flow::find(&packet.key) else {
+                return action(service, Err(DropReason::BadMap));
+            };
+            value
         }
-        let Some(value) = flow::find(&packet.key) else {
-            return action(service, Err(DropReason::BadMap));
-        };
-        value
     };
     let service = value.service;
     stats::count_packet(service, ctx.len());

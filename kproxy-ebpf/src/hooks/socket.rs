@@ -207,6 +207,11 @@ fn new_backend<const V6: bool>(
     packed: u64,
 ) -> Result<&'static Slot, DropReason> {
     if sources::is_restricted(frontend) && !is_allowed::<V6>(ctx, call, frontend, dialled) {
+        if in_host_netns(ctx) && lookup::is_node_address(dialled) {
+            // Its packets would not leave the node, and whoever listens there would answer.
+            stats::count_drop(frontend.internal, DropReason::SourceNotAllowed);
+            return Err(DropReason::UnknownPort);
+        }
         // Judged by the packet where it leaves the pod (hooks/ingress.rs); dropped, and counted, where
         // it leaves the node (hooks/egress.rs).
         return Err(DropReason::SourceNotAllowed);

@@ -1,9 +1,9 @@
 //! The cases. Addresses are documentation ranges; `L` marks an endpoint on this node.
 
 use kproxy_common::{
-    abi::MARK_MASQUERADE,
+    abi::{MARK_MASQUERADE, map},
     drop_reason::DropReason,
-    flow::flow_flags,
+    flow::{FlowValue, flow_flags},
     net::proto::{TCP, UDP},
     service::{empty_verdict, frontend_flags as kind},
 };
@@ -243,12 +243,37 @@ fn one_client_port_on_two_frontends_with_one_backend() {
 fn a_direct_connection_is_not_rewritten_by_a_leftover_flow() {
     let (client, backend) = ("203.0.113.9:40000", "10.244.1.5:8080");
     let mut programs = programs(&[&format!("L{backend}")]);
-    programs.ingress(&tcp(client, "192.0.2.1:30080", Tcp::Syn));
-    let direct = tcp(client, backend, Tcp::Syn);
-    assert_eq!(programs.ingress(&direct).packet, direct);
-    let answer = tcp(backend, client, Tcp::SynAck);
-    assert_eq!(programs.egress(&answer).packet, answer);
-    assert_eq!(programs.flows(), []);
+    for (request, direct, answer) in [
+        (
+            tcp(client, "192.0.2.1:30080", Tcp::Syn),
+            tcp(client, backend, Tcp::Syn),
+            tcp(backend, client, Tcp::SynAck),
+        ),
+        (udp(client, "192.0.2.1:30080"), udp(client, backend), udp(backend, client)),
+    ] {
+        programs.ingress(&request);
+        assert_eq!(programs.ingress(&direct).packet, direct);
+        assert_eq!(programs.egress(&answer).packet, answer);
+        assert_eq!(programs.flows(), []);
+    }
+}
+
+/// Clients behind one NAT address meet this by chance.
+#[test]
+fn a_udp_client_port_that_rests_is_free_for_another_frontend() {
+    let (client, backend) = ("203.0.113.9:40000", "10.244.1.5:8080");
+    let mut programs = programs(&[&format!("L{backend}")]);
+    programs.ingress(&udp(client, "192.0.2.1:30080"));
+    programs.egress(&udp(backend, client));
+    let second = udp(client, "10.96.0.10:80");
+    assert_eq!(programs.ingress(&second).action, SHOT, "the first one is in use");
+    for (key, value) in programs.flows() {
+        let rested = FlowValue { last_seen: value.last_seen - 5, ..value };
+        programs.hash(map::FLOWS).insert(key, rested, 0).unwrap();
+    }
+    assert_eq!(programs.ingress(&second).destination(), backend.parse().unwrap());
+    assert_eq!(programs.egress(&udp(backend, client)).source(), "10.96.0.10:80".parse().unwrap());
+    assert_eq!(programs.flows().len(), 2, "nothing is left of the first one");
 }
 
 #[test]

@@ -54,8 +54,7 @@ pub(super) fn show(lab: &Lab) -> Result<()> {
             print_step(endpoints, from, requests.iter().filter(|(at, _)| (from..to).contains(at)));
         }
     }
-    println!("\nOne round robin serves both. Outside, the kernel sends the first refusals at once");
-    println!("and then one a second (icmp_ratelimit).");
+    println!("\nOne round robin serves both.");
     Ok(())
 }
 
