@@ -222,7 +222,8 @@ fn new_backend<const V6: bool>(
             stats::count_drop(frontend.internal, DropReason::SourceNotAllowed);
             return Err(DropReason::UnknownPort);
         }
-        // Dropped, and counted, where the packets leave the node (hooks/egress.rs).
+        // Judged by the packet where it leaves the pod (hooks/ingress.rs); dropped, and counted, where
+        // it leaves the node (hooks/egress.rs).
         return Err(DropReason::SourceNotAllowed);
     }
     let service = frontend.internal;
@@ -254,7 +255,7 @@ fn new_backend<const V6: bool>(
 
 /// Whether this socket may connect to a frontend with source ranges. A bound socket is judged by
 /// its address. The kernel gives the others one after this hook: a process of the node counts as
-/// the node, a pod may only when every pod may (docs/decisions/0008-source-ranges.md).
+/// the node, a pod is judged by its packets unless every pod may (docs/decisions/0008-source-ranges.md).
 #[inline(always)]
 fn is_allowed<const V6: bool>(
     ctx: &SockAddrContext,

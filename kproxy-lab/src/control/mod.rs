@@ -37,9 +37,9 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts etcd and the API server and writes the lab's Nodes. [`Lab::start_control_plane`]
-    /// calls it.
-    pub(crate) fn start(lab: &Lab) -> Result<Self> {
+    /// Starts etcd and the API server, with these arguments besides the lab's usual ones, and writes
+    /// the lab's Nodes. [`Lab::start_control_plane`] calls it.
+    pub(crate) fn start(lab: &Lab, arguments: &[&str]) -> Result<Self> {
         // All programs first: building one may take minutes.
         let (etcd, server) = (kubernetes::etcd()?, kubernetes::kube_apiserver()?);
         let place = lab.add_control_place()?;
@@ -52,7 +52,8 @@ impl ControlPlane {
         let access = Access::make(&dir, place.at(Family::V4, PORT), &files.authority)?;
 
         let etcd = Process::new("etcd".into(), &dir, "etcd", etcd_command(&place, &etcd, &data)?);
-        let command = server_command(&place, &server, &dir, &files, &access)?;
+        let mut command = server_command(&place, &server, &dir, &files, &access)?;
+        command.args(arguments);
         let api_server = Process::new("the API server".into(), &dir, "kube-apiserver", command);
         etcd.launch()?;
         api_server.launch()?;

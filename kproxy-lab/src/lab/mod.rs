@@ -248,10 +248,19 @@ impl Lab {
     /// # Errors
     /// When it runs already, a program is missing, or the API server does not get ready.
     pub fn start_control_plane(&self) -> Result<&ControlPlane> {
+        self.start_control_plane_with(&[])
+    }
+
+    /// As [`Self::start_control_plane`], with these arguments of the API server besides the lab's
+    /// usual ones.
+    ///
+    /// # Errors
+    /// As for [`Self::start_control_plane`].
+    pub fn start_control_plane_with(&self, arguments: &[&str]) -> Result<&ControlPlane> {
         if self.control.get().is_some() {
             bail!("lab {} has a control plane already", self.id());
         }
-        let control = ControlPlane::start(self)?;
+        let control = ControlPlane::start(self, arguments)?;
         Ok(self.control.get_or_init(|| control))
     }
 

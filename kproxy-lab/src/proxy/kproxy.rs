@@ -27,7 +27,8 @@ pub(super) fn prepare(lab: &Lab, node: &str, source: Source, spec: &ProxySpec) -
         }
         Source::Manifests => run.arg("--manifests").arg(lab.manifests()),
     };
-    run.args(["--hostname-override", node, "--cluster-cidr", &spec.cluster_cidr]);
+    let name = spec.node_name.as_deref().unwrap_or(node);
+    run.args(["--hostname-override", name, "--cluster-cidr", &spec.cluster_cidr]);
     run.arg("--cgroup-root").arg(lab.node_cgroup(node));
     pins(&mut run, lab, node);
     run.args(&spec.arguments);

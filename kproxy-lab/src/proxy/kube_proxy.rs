@@ -23,7 +23,7 @@ pub(super) fn prepare(lab: &Lab, node: &str, mode: Mode, spec: &ProxySpec) -> Re
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
         "mode": mode.name(),
-        "hostnameOverride": node,
+        "hostnameOverride": spec.node_name.as_deref().unwrap_or(node),
         "clientConnection": {"kubeconfig": lab.control()?.kube_proxy_kubeconfig()},
         "clusterCIDR": spec.cluster_cidr,
         "detectLocalMode": "ClusterCIDR",

@@ -63,6 +63,7 @@ pub struct ProxySpec {
     arguments: Vec<OsString>,
     capabilities: Option<Vec<String>>,
     kubeconfig: Option<PathBuf>,
+    node_name: Option<String>,
     cluster_cidr: String,
     config: Value,
 }
@@ -75,6 +76,7 @@ impl From<ProxyKind> for ProxySpec {
             arguments: Vec::new(),
             capabilities: None,
             kubeconfig: None,
+            node_name: None,
             cluster_cidr: CLUSTER_CIDRS.to_owned(),
             config: Value::Null,
         }
@@ -96,6 +98,13 @@ impl ProxySpec {
     #[must_use]
     pub fn kubeconfig(mut self, path: &Path) -> Self {
         self.kubeconfig = Some(path.to_owned());
+        self
+    }
+
+    /// The node's name, as the proxy is told (default: the name that the lab has for it).
+    #[must_use]
+    pub fn node_name(mut self, name: &str) -> Self {
+        self.node_name = Some(name.to_owned());
         self
     }
 

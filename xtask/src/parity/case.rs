@@ -11,6 +11,8 @@ use super::step::Step;
 /// A case.
 #[derive(Debug)]
 pub(super) struct Case {
+    /// Its name: the id of the behaviour, and more words where an id has several cases.
+    pub(super) name: String,
     /// Id of the behaviour.
     pub(super) id: String,
     /// Further ids that it shows.

@@ -17,14 +17,14 @@ pub(crate) fn check(root: &Path, sources: &[std::path::PathBuf]) -> Result<Vec<S
         findings.push(format!("parity: {error:#}"));
     }
     for case in cases.iter().filter(|case| !settings.contains_key(&case.settings)) {
-        findings.push(format!("parity: case {}: no settings `{}`", case.id, case.settings));
+        findings.push(format!("parity: case {}: no settings `{}`", case.name, case.settings));
     }
     let documented = improvements::read()?;
     let better = page::better(&ids, &cases);
     for id in better.iter().filter(|id| !documented.contains_key(**id)) {
         findings.push(format!("parity: {id} differs on purpose and is not in improvements.md"));
     }
-    let has_case = |id: &str| ids::case_of(id, &cases).is_some();
+    let has_case = |id: &str| ids::cases_of(id, &cases).next().is_some();
     let idle = |id: &&String| has_case(id) && !better.contains(id.as_str());
     for id in documented.keys().filter(idle) {
         findings.push(format!("docs/improvements.md: no case of {id} differs on purpose"));

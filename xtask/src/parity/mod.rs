@@ -85,9 +85,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             None => true,
         })
         .filter_map(|id| {
-            let case = ids::case_of(&id.id, &all)?;
-            let played = played.get(case.id.as_str())?;
-            Some(Row::new(id, case, played, &improvements))
+            let of = ids::cases_of(&id.id, &all);
+            let of: Vec<_> =
+                of.filter_map(|case| Some((case, played.get(case.name.as_str())?))).collect();
+            (!of.is_empty()).then(|| Row::new(id, &of, &improvements))
         })
         .collect();
     if options.json {
@@ -141,8 +142,8 @@ fn file<'a>(
     mut sights: Sights,
 ) {
     for case in cases {
-        let Some(seen) = sights.remove(&case.id) else { continue };
-        let entry = played.entry(&case.id).or_default();
+        let Some(seen) = sights.remove(&case.name) else { continue };
+        let entry = played.entry(&case.name).or_default();
         match who {
             Who::Kproxy => entry.kproxy = seen,
             Who::Nftables => entry.nftables = seen,

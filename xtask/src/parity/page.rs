@@ -48,7 +48,7 @@ pub(super) fn of_rows(rows: &[Row], ids: &[Id]) -> String {
 pub(super) fn of_data(ids: &[Id], cases: &[Case]) -> String {
     let better = better(ids, cases);
     let verdict = |id: &'_ Id| {
-        ids::case_of(&id.id, cases)?;
+        ids::cases_of(&id.id, cases).next()?;
         Some(if better.contains(id.id.as_str()) { Verdict::Better } else { Verdict::Same })
     };
     let marks = ids.iter().filter_map(|id| Some((id.id.as_str(), verdict(id)?))).collect();
@@ -58,8 +58,9 @@ pub(super) fn of_data(ids: &[Id], cases: &[Case]) -> String {
 /// Ids whose cases differ on purpose.
 pub(super) fn better<'a>(ids: &'a [Id], cases: &[Case]) -> BTreeSet<&'a str> {
     let is_better = |id: &&Id| {
-        let Some(case) = ids::case_of(&id.id, cases) else { return false };
-        case.looks().any(|(ids, see)| case.is_for(&id.id, ids) && see.differs_on_purpose())
+        ids::cases_of(&id.id, cases).any(|case| {
+            case.looks().any(|(ids, see)| case.is_for(&id.id, ids) && see.differs_on_purpose())
+        })
     };
     ids.iter().filter(is_better).map(|id| id.id.as_str()).collect()
 }

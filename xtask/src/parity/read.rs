@@ -1,7 +1,8 @@
 //! Reads the cases.
 //!
 //! A file of `cases/` holds the cases of one area of ids as YAML documents: one that begins with
-//! `case` opens a case, those that follow are its steps. The first key of a step says what it is.
+//! `case` opens a case, those that follow are its steps. The first key of a step says what it is. A
+//! case is called after the id that it shows; a second one of an id has more words in its name.
 
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -59,12 +60,13 @@ pub(super) fn parse(text: &str) -> Result<Vec<Case>> {
     for document in documents {
         if document.get("case").is_some() {
             let title: Title = from(document)?;
-            let Title { case: id, covers, settings, alone } = title;
-            cases.push(Case { id, covers, settings, alone, steps: Vec::new() });
+            let Title { case: name, covers, settings, alone } = title;
+            let id = name.split(' ').next().unwrap_or_default().to_owned();
+            cases.push(Case { name, id, covers, settings, alone, steps: Vec::new() });
             continue;
         }
         let case = cases.last_mut().context("a step before the first case")?;
-        case.steps.extend(steps(document).with_context(|| case.id.clone())?);
+        case.steps.extend(steps(document).with_context(|| case.name.clone())?);
     }
     Ok(cases)
 }
@@ -117,6 +119,7 @@ fn rows(flows: Flows) -> Result<Vec<Step>> {
             padding: 0,
             bind: None,
             sticky: false,
+            addresses: false,
             see: See::new(see.clone(), kproxy),
         }));
     }
@@ -163,8 +166,9 @@ mod tests {
                     if value.is_null() {
                         continue;
                     }
-                    let owner = owners.entry(value.to_string()).or_insert_with(|| case.id.clone());
-                    assert_eq!(*owner, case.id, "{value}");
+                    let owner =
+                        owners.entry(value.to_string()).or_insert_with(|| case.name.clone());
+                    assert_eq!(*owner, case.name, "{value}");
                 }
                 let is_balanced = service.spec["type"] == "LoadBalancer";
                 let none_given = service.spec["allocateLoadBalancerNodePorts"] == false;

@@ -44,15 +44,18 @@ pub(super) struct Played {
 }
 
 impl Played {
-    /// What is for one id of the case, and what went wrong altogether.
-    fn only(&self, id: &str, case: &Case) -> Self {
+    /// Adds what is for one id of a case, and what went wrong altogether.
+    fn add(&mut self, played: &Self, id: &str, case: &Case) {
         let wanted = |sight: &&Sight| sight.is_failure() || case.is_for(id, &sight.ids);
-        let of = |sights: &[Sight]| sights.iter().filter(wanted).cloned().collect();
-        Self {
-            kproxy: of(&self.kproxy),
-            nftables: of(&self.nftables),
-            iptables: of(&self.iptables),
-        }
+        let of = |sights: &[Sight]| sights.iter().filter(wanted).cloned().collect::<Vec<_>>();
+        let missing = Sight::failure("the same step", "not reached");
+        let (mut ours, mut theirs) = (of(&played.kproxy), of(&played.nftables));
+        let length = ours.len().max(theirs.len());
+        ours.resize(length, missing.clone());
+        theirs.resize(length, missing);
+        self.kproxy.extend(ours);
+        self.nftables.extend(theirs);
+        self.iptables.extend(of(&played.iptables));
     }
 }
 
@@ -61,7 +64,7 @@ impl Played {
 pub(super) struct Row {
     pub(super) id: String,
     pub(super) is: String,
-    case: String,
+    cases: Vec<String>,
     played: Played,
     pub(super) verdict: Verdict,
     why: String,
@@ -76,8 +79,8 @@ struct JsonRow<'a> {
     kube_proxy: String,
     verdict: Verdict,
     why: &'a str,
-    /// The case that shows it: cases are called after the first of their ids.
-    case: &'a str,
+    /// The cases that show it: cases are called after the first of their ids.
+    cases: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     kube_proxy_iptables: Option<String>,
 }
@@ -92,17 +95,16 @@ impl Row {
     /// Compares what was seen.
     pub(super) fn new(
         id: &Id,
-        case: &Case,
-        played: &Played,
+        cases: &[(&Case, &Played)],
         improvements: &BTreeMap<String, String>,
     ) -> Self {
-        let played = played.only(&id.id, case);
+        let mut played = Played::default();
+        for (case, of_case) in cases {
+            played.add(of_case, &id.id, case);
+        }
         let documented = improvements.contains_key(&id.id);
         let (mut verdict, mut reasons) = (Verdict::Same, Vec::new());
-        let missing = Sight::failure("the same step", "not reached");
-        for index in 0..played.kproxy.len().max(played.nftables.len()) {
-            let ours = played.kproxy.get(index).unwrap_or(&missing);
-            let theirs = played.nftables.get(index).unwrap_or(&missing);
+        for (ours, theirs) in played.kproxy.iter().zip(&played.nftables) {
             let found = compare(ours, theirs, documented);
             verdict = verdict.max(found);
             if found == Verdict::Differs {
@@ -124,8 +126,9 @@ impl Row {
             Verdict::Better => improvements.get(&id.id).cloned().unwrap_or_default(),
             Verdict::Differs => reasons.join("; "),
         };
-        let (id, is, case) = (id.id.clone(), id.is.clone(), case.id.clone());
-        Self { id, is, case, played, verdict, why }
+        let (id, is) = (id.id.clone(), id.is.clone());
+        let cases = cases.iter().map(|(case, _)| case.name.clone()).collect();
+        Self { id, is, cases, played, verdict, why }
     }
 
     /// kproxy shows a difference that no page explains.
@@ -164,7 +167,7 @@ pub(super) fn json(rows: &[Row], without: &[WithoutCase<'_>]) -> serde_json::Res
             kube_proxy: words(&row.played.nftables),
             verdict: row.verdict,
             why: &row.why,
-            case: &row.case,
+            cases: &row.cases,
             kube_proxy_iptables: (!row.played.iptables.is_empty())
                 .then(|| words(&row.played.iptables)),
         })
@@ -228,7 +231,7 @@ mod tests {
         let improvements = BTreeMap::from([("VER-05".to_owned(), "because".to_owned())]);
         let improvements = if documented { improvements } else { BTreeMap::new() };
         let id = Id { id: id.into(), is: "n".into(), reason: None, shown_by: None };
-        Row::new(&id, &case(), played, &improvements)
+        Row::new(&id, &[(&case(), played)], &improvements)
     }
 
     fn verdict(ours: Sight, theirs: Sight, documented: bool) -> Verdict {
@@ -266,6 +269,23 @@ mod tests {
         let played = Played { kproxy: sights.clone(), nftables: sights, iptables: Vec::new() };
         assert!(!row("VER-05", &played, false).differs());
         assert!(row("VER-12", &played, false).differs());
+    }
+
+    #[test]
+    fn an_id_is_judged_by_all_its_cases() {
+        let (first, second) = (case(), case());
+        let played = |seen| Played {
+            kproxy: vec![sight("a", seen)],
+            nftables: vec![sight("a", "a")],
+            iptables: Vec::new(),
+        };
+        let id = Id { id: "VER-05".into(), is: "n".into(), reason: None, shown_by: None };
+        let row = |seen| {
+            let (one, other) = (played("a"), played(seen));
+            Row::new(&id, &[(&first, &one), (&second, &other)], &BTreeMap::new())
+        };
+        assert!(!row("a").differs());
+        assert!(row("b").differs());
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub(super) type All = BTreeMap<String, Settings>;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Settings {
+    /// The nodes' name, if another than their own.
+    node_name: Option<String>,
     /// Ranges of the pods, with `NODE` for the node's number; the lab's if left out.
     cluster_cidr: Option<String>,
     /// As `cluster_cidr`, where kproxy is told otherwise.
@@ -50,6 +52,10 @@ impl Settings {
             Who::Nftables => ProxySpec::kube_proxy(Mode::Nftables).config(self.kube_proxy.clone()),
             Who::Iptables => ProxySpec::kube_proxy(Mode::Iptables).config(self.kube_proxy.clone()),
         };
-        spec.cluster_cidr(&ranges)
+        let spec = spec.cluster_cidr(&ranges);
+        match &self.node_name {
+            Some(name) => spec.node_name(name),
+            None => spec,
+        }
     }
 }

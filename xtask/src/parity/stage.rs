@@ -156,6 +156,7 @@ impl<'a> Stage<'a> {
     }
 
     fn run(&self, on: &str, words: &str) -> Result<()> {
+        let words = self.names.fill_in(words)?;
         let words: Vec<&str> = words.split(' ').collect();
         let (program, arguments) = words.split_first().context("an empty command")?;
         self.world.lab.place(on)?.run(program, arguments).map(drop)

@@ -166,7 +166,10 @@ pub(super) struct Probe {
     /// All requests of a place must reach one backend, whatever it asks.
     #[serde(default)]
     pub(super) sticky: bool,
-    /// What must be seen.
+    /// Clients are shown by their addresses, not by whose these are.
+    #[serde(default)]
+    pub(super) addresses: bool,
+    /// What must be seen; `this | that` where chance decides.
     pub(super) see: See,
 }
 
@@ -314,7 +317,7 @@ pub(super) struct Serve {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Run {
-    /// Its words, with one space between.
+    /// Its words, with one space between and `${place.v4}` for addresses.
     pub(super) run: String,
     /// The place.
     pub(super) on: String,
