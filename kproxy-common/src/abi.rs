@@ -33,9 +33,11 @@ pub mod map {
     pub const AFFINITY: &str = "KP_AFFINITY";
     /// LPM trie: prefix length and [`crate::ranges::RangeData`] → nothing of interest (u32).
     pub const RANGES: &str = "KP_RANGES";
+    /// Hash: [`crate::load::LoadKey`] → open connections (i64).
+    pub const LOAD: &str = "KP_LOAD";
 
     /// Every map that is pinned.
-    pub const PINNED: [&str; 14] = [
+    pub const PINNED: [&str; 15] = [
         FRONTENDS,
         SERVICES,
         SLOTS,
@@ -50,6 +52,7 @@ pub mod map {
         SOCKETS,
         AFFINITY,
         RANGES,
+        LOAD,
     ];
 }
 
@@ -67,6 +70,8 @@ pub mod program {
         "kp_connect4",
         "kp_connect6",
     ];
+    /// Sees sockets close. Attached to the cgroup once a service picks by least connections.
+    pub const RELEASE: &str = "kp_release";
     /// Answers what a UDP socket was told ([`crate::socket::SocketQuery`]); run by the daemon, never
     /// attached nor pinned.
     pub const UDP_SOCKET: &str = "kp_udp_socket";

@@ -110,6 +110,8 @@ pub mod config_flags {
     /// The socket path serves the node's own processes only; pods' packets are translated where they
     /// come in.
     pub const HOST_SOCKETS: u32 = 1 << 1;
+    /// A program sees sockets close, so that their connections can be counted ([`crate::load`]).
+    pub const COUNT_SOCKETS: u32 = 1 << 16;
 }
 
 /// The source addresses that this node uses on one uplink (map [`crate::abi::map::UPLINKS`]).

@@ -72,6 +72,8 @@ pub mod flow_flags {
     /// A pod is its own backend: it sees the frontend as its client, and packets go back out of the
     /// port that they came in by, in both directions (both entries).
     pub const HAIRPIN: u16 = 1 << 7;
+    /// The connection is among the open ones of its backend ([`crate::load`]; both entries).
+    pub const COUNTED: u16 = 1 << 15;
 
     /// What tells where packets of an entry are translated: those with [`REVERSE`] alone where they
     /// leave, all others where they come in.

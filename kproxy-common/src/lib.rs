@@ -19,6 +19,8 @@ pub mod crc32c;
 pub mod drop_reason;
 pub mod filter;
 pub mod flow;
+pub mod load;
+pub mod maglev;
 pub mod net;
 mod pod;
 pub mod ranges;

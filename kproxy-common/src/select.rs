@@ -12,6 +12,19 @@ pub const fn round_robin(word: Word, turn: u32) -> Option<u32> {
     Some(word.first.wrapping_add(turn % word.count as u32))
 }
 
+/// Numbers of two slots of a run that are not the same, by two random numbers; of a run of one slot,
+/// that one twice.
+#[inline(always)]
+pub const fn two(word: Word, random: u32, other: u32) -> (u32, u32) {
+    let count = word.count as u32;
+    if count < 2 {
+        return (word.first, word.first);
+    }
+    let one = random % count;
+    let other = (one + 1 + other % (count - 1)) % count;
+    (word.first.wrapping_add(one), word.first.wrapping_add(other))
+}
+
 /// Slot number of the backend with this [`Slot::order`]; `None` when the run does not hold it. `slot`
 /// reads a slot.
 ///
@@ -70,6 +83,22 @@ mod tests {
         let slots: Vec<_> = (0..6).filter_map(|turn| round_robin(word, turn)).collect();
         assert_eq!(slots, [100, 101, 102, 100, 101, 102]);
         assert_eq!(round_robin(Word::default(), 5), None);
+    }
+
+    #[test]
+    fn two_slots_are_never_the_same_and_every_pair_comes() {
+        let word = Word { first: 100, count: 4, generation: 1 };
+        let mut pairs = std::collections::BTreeMap::new();
+        for random in 0..4 {
+            for other in 0..3 {
+                *pairs.entry(two(word, random, other)).or_insert(0) += 1;
+            }
+        }
+        assert_eq!(pairs.len(), 12, "each pair once: {pairs:?}");
+        assert!(
+            pairs.keys().all(|(a, b)| a != b && (100..104).contains(a) && (100..104).contains(b))
+        );
+        assert_eq!(two(Word { count: 1, ..word }, 7, 9), (100, 100));
     }
 
     #[test]

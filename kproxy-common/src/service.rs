@@ -121,6 +121,13 @@ pub mod service_flags {
     /// The entry belongs to a service port. A free entry keeps its generation, so that a later set
     /// of the same index is not taken for the old one.
     pub const IN_USE: u32 = 1;
+    /// New connections get a random backend. Without this and the next two: each in its turn.
+    pub const RANDOM: u32 = 1 << 1;
+    /// New connections get the one of two random backends that has fewer open connections.
+    pub const LEAST_CONNECTIONS: u32 = 1 << 2;
+    /// New connections get the backend that the set's table has for the client, once the run has
+    /// one ([`slot_flags::TABLE`]).
+    pub const MAGLEV: u32 = 1 << 3;
 }
 
 /// The decoded form of [`Service::word`]: bits 0–31 first slot, 32–47 count, 48–63 generation.
@@ -201,6 +208,8 @@ impl Slot {
 pub mod slot_flags {
     /// The endpoint runs on this node.
     pub const LOCAL: u16 = 1;
+    /// In the first slot of a run: a lookup table follows the run (see [`crate::maglev`]).
+    pub const TABLE: u16 = 1 << 1;
 }
 
 /// Service index of the cluster-wide set of service port `id`.

@@ -39,8 +39,8 @@ pub struct SocketState {
     pub peers: [Peer; PEERS],
     /// Peer to reuse next when all are taken.
     pub next: u32,
-    /// Always 0.
-    pub pad: u32,
+    /// 1: the first peer is among the open connections of its backend ([`crate::load`]).
+    pub counted: u32,
 }
 
 /// Input and output of [`crate::abi::program::UDP_SOCKET`]: it looks the socket up and fills in

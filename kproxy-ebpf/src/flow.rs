@@ -12,11 +12,13 @@ use kproxy_common::{
     drop_reason::DropReason,
     filter,
     flow::{FlowKey, FlowState, FlowValue, flow_flags},
+    maglev,
     net::{Addr, proto},
     service::{Word, slot_flags},
 };
 
 use crate::{
+    load,
     maps::{CONFIG, FLOW_FILTER, FLOWS, UPLINKS, has, scratch},
     packet::Packet,
     pick,
@@ -129,6 +131,9 @@ fn end(value: &mut FlowValue) {
     if value.flags & flow_flags::RST != 0 || other.flags & flow_flags::FIN != 0 {
         value.flags |= flow_flags::OVER;
         other.flags |= flow_flags::OVER;
+        if value.flags & flow_flags::COUNTED != 0 {
+            load::ended(value, other);
+        }
     }
 }
 
@@ -184,14 +189,15 @@ pub(crate) fn open<const L3: usize, const POD: bool>(
         value.flags = 0;
     }
     reverse.to.set_reversed(key);
-    reverse.flags = flow_flags::REVERSE;
+    let mut settings = pick::settings(service);
+    reverse.flags = flow_flags::REVERSE | load::flag(settings);
     forward.to = *key;
-    let mut affinity = pick::affinity(service);
     let mut tries = 0;
     loop {
-        let slot = pick::backend(&key.src, client_kind::ADDRESS, service, word, affinity)?;
+        let hash = || maglev::hash(&key.src, key.src_port, key.proto);
+        let slot = pick::backend(&key.src, client_kind::ADDRESS, service, word, settings, hash)?;
         // A collision sends one connection elsewhere, the client keeps its backend.
-        affinity = 0;
+        settings = pick::NEXT_ONE;
         (forward.to.dst, forward.to.dst_port) = (slot.addr, slot.port);
         if POD {
             if slot.addr == key.src {
@@ -220,9 +226,13 @@ pub(crate) fn open<const L3: usize, const POD: bool>(
         forward.to.src_port = reverse_key.dst_port;
     }
     note_flows_to(&reverse_key.dst);
+    forward.flags |= reverse.flags & flow_flags::COUNTED;
     if FLOWS.insert(key, &*forward, u64::from(BPF_ANY)).is_err() {
         let _ = FLOWS.remove(&*reverse_key);
         return Err(DropReason::FlowTableFull);
+    }
+    if forward.flags & flow_flags::COUNTED != 0 {
+        load::opened(forward);
     }
     Ok(())
 }

@@ -4,9 +4,11 @@
 //! hooks/socket.rs   connect, sendmsg, recvmsg, getpeername at the cgroup root
 //! hooks/ingress.rs  from an uplink or a pod: frontend → backend
 //! hooks/egress.rs   to an uplink or a pod: backend's answer → frontend's answer
+//! hooks/release.rs  sockets that close
 //! hooks/query.rs    what a UDP socket keeps; run by the daemon, never attached
 //! packet.rs parse · extensions.rs IPv6 headers · fragments.rs ports of fragments ·
 //! lookup.rs frontend → service · sources.rs who may · pick.rs service → backend ·
+//! algorithm.rs which backend of the set · load.rs open connections of backends ·
 //! flow.rs connection entries · snat.rs source ports · rewrite.rs headers and checksums ·
 //! route.rs, forward.rs past the stack · refuse.rs resets, ICMP errors · icmp.rs errors about flows ·
 //! stats.rs counters
@@ -14,13 +16,16 @@
 //! No tail calls and no loops without a small bound: the programs load on 5.10 and later.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
+mod algorithm;
 mod extensions;
 mod flow;
 mod forward;
 mod fragments;
 mod hooks;
 mod icmp;
+mod load;
 mod lookup;
 mod maps;
 mod packet;

@@ -13,6 +13,7 @@ use kproxy_common::{
     counters::{DropKey, ServiceCounters},
     filter,
     flow::{FlowKey, FlowValue},
+    load::LoadKey,
     net::Port,
     ranges::RangeData,
     service::{FrontendKey, FrontendValue, Name, Service, Slot},
@@ -122,6 +123,13 @@ pub(crate) static AFFINITY: LruHashMap<AffinityKey, AffinityValue> =
 #[map(name = "KP_RANGES")]
 pub(crate) static RANGES: LpmTrie<RangeData, u32> =
     LpmTrie::with_max_entries(abi::DEFAULT_RANGES, BPF_F_NO_PREALLOC);
+
+/// Open connections of the backends of services that pick by least connections. Written by the tc
+/// programs, connect and release; user space corrects flows and forgets what is zero. A full map
+/// counts no further backends.
+#[map(name = "KP_LOAD")]
+pub(crate) static LOAD: HashMap<LoadKey, i64> =
+    HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
 /// What the kernel has (bits of `abi::kernel_feature`); the loader sets it before the programs are
 /// verified, so that older kernels never see calls that they lack.

@@ -1,15 +1,17 @@
 //! From a service to a backend.
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns};
 use kproxy_common::{
     affinity::{AffinityKey, AffinityValue},
     drop_reason::DropReason,
+    maglev,
     net::{Addr, Port},
     select,
-    service::{MAX_EXTRA, Slot, Word, cluster_index, empty_verdict},
+    service::{MAX_EXTRA, Slot, Word, empty_verdict, service_flags},
 };
 
 use crate::{
+    algorithm,
     maps::{AFFINITY, SERVICES, SLOTS},
     stats::{self, Path},
 };
@@ -36,26 +38,62 @@ pub(crate) fn refusal(word: Word) -> Option<DropReason> {
     })
 }
 
-/// The backend of a service for a new connection: by round robin or, with a session affinity timeout
-/// in seconds, for the client of this [`kproxy_common::affinity::client_kind`].
+/// The backend of a service for a new connection: by the service's algorithm or, with session
+/// affinity, the one that the client was given last.
+///
+/// `kind`: [`kproxy_common::affinity::client_kind`]; `settings`: see [`settings`]; `hash`: of this
+/// connection of the client, asked for where the algorithm needs it.
 #[inline(always)]
 pub(crate) fn backend(
     client: &Addr,
     kind: u32,
     service: u32,
     word: Word,
-    affinity: u32,
+    settings: u64,
+    hash: impl FnOnce() -> u32,
 ) -> Result<&'static Slot, DropReason> {
     if let Some(reason) = refusal(word) {
         return Err(reason);
     }
-    let number = if affinity == 0 {
+    let number = if settings == NEXT_ONE {
         let turn = stats::next_turn(service, Path::of_client(kind));
         select::round_robin(word, turn).ok_or(DropReason::BadMap)?
     } else {
-        slot_for(client, kind, service, word.pack(), affinity)
+        chosen(client, kind, service, word, settings, hash)
     };
     SLOTS.get(number).ok_or(DropReason::BadMap)
+}
+
+/// Number of the slot for a new connection of a service with settings of its own.
+#[inline(always)]
+fn chosen(
+    client: &Addr,
+    kind: u32,
+    service: u32,
+    word: Word,
+    settings: u64,
+    hash: impl FnOnce() -> u32,
+) -> u32 {
+    let (flags, timeout) = (settings as u32, affinity(settings));
+    if timeout != 0 {
+        let number = last_given(client, kind, service, word.pack(), timeout);
+        if number != NONE {
+            return number;
+        }
+    }
+    let hash = if flags & service_flags::MAGLEV == 0 {
+        0
+    } else if timeout != 0 {
+        // Of the client alone, so that nodes agree on a client that they do not know yet.
+        maglev::hash(client, Port(0), 0)
+    } else {
+        hash()
+    };
+    let number = algorithm::choose(service, kind, word.pack(), flags, hash);
+    if timeout != 0 {
+        remember(client, kind, service, number);
+    }
+    number
 }
 
 /// Whether the run still holds this backend: as a backend, or as an endpoint that only keeps what it
@@ -87,44 +125,64 @@ pub(crate) fn is_member(word: u64, addr: &Addr, port: Port) -> bool {
     false
 }
 
-/// Session affinity timeout of a service in seconds; 0: it has none. In the cache line of the word,
-/// which has just been read.
+/// [`settings`] of a service without any: the next backend by round robin, and no memory.
+pub(crate) const NEXT_ONE: u64 = service_flags::IN_USE as u64;
+
+/// How a service picks: its flags, and above them its session affinity timeout. In the cache line of
+/// the word, which has just been read.
 #[inline(always)]
-pub(crate) fn affinity(service: u32) -> u32 {
-    SERVICES.get(service).map_or(0, |entry| entry.affinity_seconds)
+pub(crate) fn settings(service: u32) -> u64 {
+    match SERVICES.get(service) {
+        Some(entry) => u64::from(entry.flags) | u64::from(entry.affinity_seconds) << 32,
+        None => NEXT_ONE,
+    }
 }
 
-/// Number of the slot for a new connection of `client`: that of the backend which it was given last,
-/// if the set still holds it and the time is not up, else the next by round robin. It is remembered.
-///
-/// `kind`: [`kproxy_common::affinity::client_kind`]; `word`: packed, with at least one slot. What
-/// goes in and out fits into registers: the callers have little stack left.
+/// Session affinity timeout in seconds among these [`settings`]; 0: none.
+#[inline(always)]
+pub(crate) const fn affinity(settings: u64) -> u32 {
+    (settings >> 32) as u32
+}
+
+/// No slot: what fits into a register, for the callers have little stack left.
+const NONE: u32 = u32::MAX;
+
+/// Number of the slot with the backend that the client was given last, if the set still holds it and
+/// the time is not up; else [`NONE`].
 #[inline(never)]
-fn slot_for(client: &Addr, kind: u32, service: u32, word: u64, timeout: u32) -> u32 {
+fn last_given(client: &Addr, kind: u32, service: u32, word: u64, timeout: u32) -> u32 {
     let key = AffinityKey::new(*client, kind, service);
-    let word = Word::unpack(word);
-    if let Some(value) = AFFINITY.get_ptr_mut(&key) {
-        // SAFETY: a live element. An evicted one may be in use for another client by now: what is
-        // read counts only if the set holds it, and that client's time would be prolonged at worst.
-        let value = unsafe { &mut *value };
-        if value.left(now(), timeout) != 0 {
-            let wanted = Slot::order_of(&value.addr, value.port);
-            if let Some(number) = select::find(word, wanted, |number| SLOTS.get(number)) {
-                value.last = now();
-                return number;
-            }
-        }
+    let Some(value) = AFFINITY.get_ptr_mut(&key) else { return NONE };
+    // SAFETY: a live element. An evicted one may be in use for another client by now: what is
+    // read counts only if the set holds it, and that client's time would be prolonged at worst.
+    let value = unsafe { &mut *value };
+    if value.left(now(), timeout) == 0 {
+        return NONE;
     }
-    // Taken from the key: what lives through the search above costs stack.
-    let path = Path::of_client(key.kind);
-    let turn = stats::next_turn(cluster_index(key.service_port), path);
-    let number = select::round_robin(word, turn).unwrap_or(word.first);
+    let wanted = Slot::order_of(&value.addr, value.port);
+    let found = select::find(Word::unpack(word), wanted, |number| SLOTS.get(number));
+    if found.is_some() {
+        value.last = now();
+    }
+    found.unwrap_or(NONE)
+}
+
+/// Remembers the backend of this slot for the client.
+#[inline(never)]
+fn remember(client: &Addr, kind: u32, service: u32, number: u32) {
+    let key = AffinityKey::new(*client, kind, service);
     if let Some(slot) = SLOTS.get(number) {
         let value = AffinityValue { addr: slot.addr, last: now(), port: slot.port, pad: [0; 3] };
         // Without memory for it the client is a new one next time.
         let _ = AFFINITY.insert(&key, &value, 0);
     }
-    number
+}
+
+/// Any number.
+#[inline(always)]
+pub(crate) fn random() -> u32 {
+    // SAFETY: no arguments.
+    unsafe { bpf_get_prandom_u32() }
 }
 
 #[inline(always)]

@@ -16,6 +16,7 @@ pub struct Hold {
     pub(crate) pause: Duration,
     pub(crate) timeout: Duration,
     pub(crate) unanswered: bool,
+    pub(crate) port: Option<u16>,
 }
 
 impl Hold {
@@ -27,6 +28,7 @@ impl Hold {
             pause: Duration::from_millis(10),
             timeout: Duration::from_secs(3),
             unanswered: false,
+            port: None,
         }
     }
 
@@ -44,6 +46,13 @@ impl Hold {
     #[must_use]
     pub fn pause(mut self, pause: Duration) -> Self {
         self.pause = pause;
+        self
+    }
+
+    /// Bind the socket to a port first, instead of one that the kernel draws at random.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = Some(port);
         self
     }
 

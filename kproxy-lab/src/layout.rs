@@ -95,6 +95,19 @@ pub(crate) const fn on_node(node: u8, host: u8) -> Addresses {
     }
 }
 
+/// Range of all pods of each family: the halves of [`CLUSTER_CIDRS`].
+pub(crate) const fn cluster_ranges() -> (&'static str, &'static str) {
+    ("10.244.0.0/16", "fd00:10:244::/48")
+}
+
+/// An address on the second subnet of the nodes: 172.19.0.`host`, fd00:19::`host`.
+pub(crate) const fn on_second_fabric(host: u8) -> Addresses {
+    Addresses {
+        v4: Ipv4Addr::new(172, 19, 0, host),
+        v6: Ipv6Addr::new(0xfd00, 0x19, 0, 0, 0, 0, 0, digits(host)),
+    }
+}
+
 /// The router's host number on every subnet, and the bridge's in every pod range.
 pub(crate) const GATEWAY: u8 = 1;
 /// Host number of the control plane on the fabric.
@@ -105,6 +118,11 @@ pub(crate) const CLIENT: u8 = 2;
 /// Address of node `n` (counted from 1) on the fabric.
 pub(crate) const fn node(n: u8) -> Addresses {
     on_fabric(10 + n)
+}
+
+/// Address of node `n` on the second fabric.
+pub(crate) const fn second(n: u8) -> Addresses {
+    on_second_fabric(10 + n)
 }
 
 /// ClusterIPs of the API server: the first of each range.
@@ -190,6 +208,12 @@ mod tests {
         assert_eq!(node(2).v6.to_string(), "fd00:18::12");
         assert_eq!(on_node(12, 110).v6.to_string(), "fd00:10:244:12::110");
         assert_eq!(on_outside(CLIENT).v6.to_string(), "2001:db8::2");
+    }
+
+    #[test]
+    fn the_ranges_of_pods_are_those_that_a_proxy_is_told() {
+        let (v4, v6) = cluster_ranges();
+        assert_eq!(format!("{v4},{v6}"), CLUSTER_CIDRS);
     }
 
     #[test]

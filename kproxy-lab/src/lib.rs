@@ -68,7 +68,7 @@ pub use binary::kproxy;
 pub use control::{Api, ControlPlane};
 pub use hold::{Hold, HoldReport};
 pub use http::{HttpAnswer, HttpOutcome};
-pub use lab::{Builder, Held, Lab, Place};
+pub use lab::{Builder, Feature, Held, Lab, Network, Place};
 pub use layout::{Addresses, CLUSTER_CIDRS, Family, POD_PORT, SERVICE_CIDR_V4, SERVICE_CIDR_V6};
 pub use load::{BULK_BYTES, Load, LoadReport, Work};
 pub use probe::{Attempt, Outcome, Probe, Transport, Verdict, mapped};

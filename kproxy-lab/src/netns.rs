@@ -1,4 +1,4 @@
-//! Network namespaces: entering them, settings in them, and `ip` commands.
+//! Network namespaces: entering them, settings in them, and commands of iproute2.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
@@ -33,10 +33,10 @@ pub(crate) fn run_in<T: Send>(path: &Path, work: impl FnOnce() -> Result<T> + Se
 }
 
 /// Writes settings (paths below /proc/sys/net) of a network namespace.
-pub(crate) fn sysctl(path: &Path, settings: &[(&str, &str)]) -> Result<()> {
+pub(crate) fn sysctl<N: AsRef<str> + Sync>(path: &Path, settings: &[(N, &str)]) -> Result<()> {
     run_in(path, || {
         for (name, value) in settings {
-            let file = Path::new("/proc/sys/net").join(name);
+            let file = Path::new("/proc/sys/net").join(name.as_ref());
             fs::write(&file, value)
                 .with_context(|| format!("set {} to {value}", file.display()))?;
         }
@@ -49,10 +49,16 @@ pub(crate) fn has_bridge_netfilter() -> bool {
     Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables").exists()
 }
 
-/// Runs `ip` commands, one a line, in the named namespace or in none. The `ip` process works
-/// inside `cgroup`: when the lab is cleaned half-way through its making, it ends with the rest.
-pub(crate) fn ip(netns: Option<&str>, commands: &str, cgroup: &Path) -> Result<()> {
-    let mut command = Command::new("ip");
+/// Runs commands of `ip` or `bridge`, one a line, in the named namespace or in none. The process
+/// works inside `cgroup`: when the lab is cleaned half-way through its making, it ends with the
+/// rest.
+pub(crate) fn batch(
+    program: &str,
+    netns: Option<&str>,
+    commands: &str,
+    cgroup: &Path,
+) -> Result<()> {
+    let mut command = Command::new(program);
     if let Some(netns) = netns {
         command.args(["-netns", netns]);
     }
@@ -62,16 +68,16 @@ pub(crate) fn ip(netns: Option<&str>, commands: &str, cgroup: &Path) -> Result<(
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .context("run `ip`: install iproute2")?;
+        .with_context(|| format!("run `{program}`: install iproute2"))?;
     cgroup::join(cgroup, child.id())?;
     // It reads its commands only now, inside the cgroup. A failed write means that it gave up: its
     // message says why.
     let written = child.stdin.take().map(|mut input| input.write_all(commands.as_bytes()));
-    let output = child.wait_with_output().context("wait for `ip`")?;
+    let output = child.wait_with_output().with_context(|| format!("wait for `{program}`"))?;
     if !output.status.success() || !matches!(written, Some(Ok(()))) {
         let message = String::from_utf8_lossy(&output.stderr);
         bail!(
-            "`ip` in {}: {}\ncommands:\n{commands}",
+            "`{program}` in {}: {}\ncommands:\n{commands}",
             netns.unwrap_or("the initial namespace"),
             message.trim(),
         );

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,7 @@ pub struct Probe {
     pub(crate) timeout: Duration,
     pub(crate) pause: Duration,
     pub(crate) from: Option<SocketAddr>,
+    pub(crate) ports: Option<u16>,
     pub(crate) padding: usize,
     pub(crate) same_socket: bool,
 }
@@ -43,6 +44,7 @@ impl Probe {
             timeout: Duration::from_secs(3),
             pause: Duration::ZERO,
             from: None,
+            ports: None,
             padding: 0,
             same_socket: false,
         }
@@ -61,6 +63,11 @@ impl Probe {
     /// One request from an unconnected UDP socket.
     pub fn udp_unconnected(to: impl Into<SocketAddr>) -> Self {
         Self::new(Transport::UdpUnconnected, to)
+    }
+
+    /// Whom it asks.
+    pub const fn to(&self) -> SocketAddr {
+        self.to
     }
 
     /// Number of requests, each from a socket of its own.
@@ -98,6 +105,31 @@ impl Probe {
         self
     }
 
+    /// Bind the sockets to ports that follow each other, instead of ones that the kernel draws at
+    /// random: so no two probes ever use the same one.
+    #[must_use]
+    pub fn ports(mut self, first: u16) -> Self {
+        self.ports = Some(first);
+        self
+    }
+
+    /// The address and port to bind the socket of a request to, by the request's number.
+    pub(crate) fn source(&self, number: u32) -> Option<SocketAddr> {
+        let Some(first) = self.ports else { return self.from };
+        let port = u32::from(first) + number;
+        Some(unspecified(self.to.ip(), u16::try_from(port).unwrap_or(0)))
+    }
+
+    /// Over what it asks.
+    pub const fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// Number of requests.
+    pub const fn requests(&self) -> u32 {
+        self.count
+    }
+
     /// Add so many bytes to the request and to the answer, and compare them.
     #[must_use]
     pub fn padding(mut self, bytes: usize) -> Self {
@@ -110,6 +142,14 @@ impl Probe {
     pub fn mapped(mut self) -> Self {
         self.to = mapped(self.to);
         self
+    }
+}
+
+/// A port on any address of a family.
+pub(crate) fn unspecified(like: IpAddr, port: u16) -> SocketAddr {
+    match like {
+        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, port).into(),
+        IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, port).into(),
     }
 }
 

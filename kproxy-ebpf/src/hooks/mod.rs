@@ -3,4 +3,5 @@
 mod egress;
 mod ingress;
 mod query;
+mod release;
 mod socket;

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::{bpf_get_netns_cookie, bpf_set_retval},
+    helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval},
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
@@ -12,12 +12,14 @@ use kproxy_common::{
     config::config_flags,
     counters::NO_SERVICE,
     drop_reason::DropReason,
+    maglev,
     net::{Addr, Port, proto},
     service::{FrontendValue, Slot, Word, frontend_flags, service_port_id},
     socket::{PEERS, Peer, SocketState},
 };
 
 use crate::{
+    load,
     lookup::{self, Lookup},
     maps::{CONFIG, SOCKETS, has},
     pick, sources, stats,
@@ -168,7 +170,8 @@ fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<()
         write_peer::<V6>(ctx, &peer.backend, peer.backend_port);
         return Ok(());
     }
-    let slot = new_backend::<V6>(ctx, call, &frontend, &dialled, packed)?;
+    let settings = pick::settings(service);
+    let slot = new_backend::<V6>(ctx, call, &frontend, &dialled, packed, settings)?;
     // Without memory for the storage only the way back shows the backend.
     if let Some(state) = state {
         let fresh = Peer {
@@ -179,6 +182,9 @@ fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<()
             service,
             word: packed,
         };
+        if state.counted != 0 {
+            load::left(state);
+        }
         match call {
             Call::Connect => {
                 state.peers[0] = fresh;
@@ -186,6 +192,9 @@ fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<()
                 state.peers[1].frontend_port = Port(0);
                 state.peers[2].frontend_port = Port(0);
                 state.peers[3].frontend_port = Port(0);
+                if load::counts(settings) {
+                    load::joined(state);
+                }
             }
             Call::Send => match remembered(state, &dialled, port, service) {
                 Some(peer) => *peer = fresh,
@@ -205,6 +214,7 @@ fn new_backend<const V6: bool>(
     frontend: &FrontendValue,
     dialled: &Addr,
     packed: u64,
+    settings: u64,
 ) -> Result<&'static Slot, DropReason> {
     if sources::is_restricted(frontend) && !is_allowed::<V6>(ctx, call, frontend, dialled) {
         if in_host_netns(ctx) && lookup::is_node_address(dialled) {
@@ -217,14 +227,17 @@ fn new_backend<const V6: bool>(
         return Err(DropReason::SourceNotAllowed);
     }
     let service = frontend.internal;
-    let timeout = pick::affinity(service);
-    let client = if timeout == 0 {
+    let client = if pick::affinity(settings) == 0 {
         Addr::default()
     } else {
         // SAFETY: the helper takes the context.
         netns_client(unsafe { bpf_get_netns_cookie(ctx.as_ptr()) })
     };
-    match pick::backend(&client, client_kind::NETNS, service, Word::unpack(packed), timeout) {
+    // The socket has no port yet, and no other node ever sees what it was given.
+    // SAFETY: the helper takes the context.
+    let hash = || maglev::hash_of_number(unsafe { bpf_get_socket_cookie(ctx.as_ptr()) });
+    let word = Word::unpack(packed);
+    match pick::backend(&client, client_kind::NETNS, service, word, settings, hash) {
         Ok(slot) => {
             stats::count_connection(service);
             Ok(slot)
@@ -318,6 +331,9 @@ fn remember(state: &mut SocketState, peer: Peer) {
 fn forget_peers(ctx: &SockAddrContext) {
     // SAFETY: the helper returns null or this socket's live storage.
     if let Some(state) = unsafe { SOCKETS.get_ptr_mut(ctx).as_mut() } {
+        if state.counted != 0 {
+            load::left(state);
+        }
         let mut i = 0;
         while i < PEERS {
             state.peers[i].frontend_port = Port(0);

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, anyhow};
 
 use crate::agent::dial::{Client, describe};
 use crate::hold::{Hold, HoldReport};
+use crate::probe::unspecified;
 
 /// The open connections of an agent.
 #[derive(Default)]
@@ -38,7 +39,8 @@ impl Shared {
 impl Holds {
     /// Connects, waits for the first answer and goes on in the background.
     pub(crate) fn open(&self, hold: &Hold) -> Result<u64> {
-        let mut client = Client::open(hold.transport, hold.to, None, hold.timeout)
+        let from = hold.port.map(|port| unspecified(hold.to.ip(), port));
+        let mut client = Client::open(hold.transport, hold.to, from, hold.timeout)
             .with_context(|| format!("connect to {}", hold.to))?;
         let shared = Arc::new(Shared::default());
         // The caller goes on to change things: the connection has to stand before.

@@ -20,7 +20,7 @@ pub(crate) fn run(probe: &Probe) -> Outcome {
         let start = Instant::now();
         let client = match kept.take() {
             Some(client) => Ok(client),
-            None => Client::open(probe.transport, probe.to, probe.from, probe.timeout),
+            None => Client::open(probe.transport, probe.to, probe.source(number), probe.timeout),
         };
         let mut attempt = match client {
             Ok(mut client) => {

@@ -11,7 +11,7 @@ use std::thread;
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::lab::Lab;
+use crate::lab::{Builder, Lab, Network};
 use crate::layout::Names;
 use crate::proxy::{Mode, ProxyKind, Source};
 use crate::{agent, cgroup, kubernetes, netns, signals, state, watcher};
@@ -40,6 +40,9 @@ enum Action {
         /// Names of the pods of every node.
         #[arg(long, value_delimiter = ',', default_value = "a,b")]
         pods: Vec<String>,
+        /// How nodes and pods are connected.
+        #[arg(long, value_enum, default_value_t)]
+        network: Network,
     },
     /// List the labs on this machine.
     List,
@@ -115,7 +118,10 @@ impl Cli {
     /// When it cannot be done.
     pub fn run(self) -> Result<ExitCode> {
         match self.command {
-            Action::Up { api_server, proxy, nodes, pods } => up(nodes, &pods, api_server, proxy)?,
+            Action::Up { api_server, proxy, nodes, pods, network } => {
+                let pods: Vec<&str> = pods.iter().map(String::as_str).collect();
+                up(Lab::builder().nodes(nodes).pods(&pods).network(network), api_server, proxy)?;
+            }
             Action::List => list()?,
             Action::Programs => {
                 for path in [
@@ -149,10 +155,9 @@ impl Cli {
     }
 }
 
-fn up(nodes: u8, pods: &[String], api_server: bool, proxy: Option<UpProxy>) -> Result<()> {
+fn up(lab: Builder, api_server: bool, proxy: Option<UpProxy>) -> Result<()> {
     signals::clean_on_signals()?;
-    let pods: Vec<&str> = pods.iter().map(String::as_str).collect();
-    let lab = Lab::builder().nodes(nodes).pods(&pods).build()?;
+    let lab = lab.build()?;
     let kind = proxy.map(|proxy| proxy.kind(api_server));
     if api_server || matches!(kind, Some(ProxyKind::KubeProxy(_))) {
         lab.start_control_plane()?;

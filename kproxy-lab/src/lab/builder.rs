@@ -7,7 +7,8 @@ use std::thread;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use crate::lab::{Lab, Place, wiring};
+use crate::lab::network::{Feature, Network, Shape};
+use crate::lab::{Lab, Place, rules, wiring};
 use crate::layout::{self, GATEWAY};
 use crate::watcher::Watcher;
 use crate::{cgroup, netns, signals, state};
@@ -18,11 +19,13 @@ pub struct Builder {
     nodes: u8,
     pods: Vec<String>,
     bridge_netfilter: bool,
+    shape: Shape,
 }
 
 impl Default for Builder {
     fn default() -> Self {
-        Self { nodes: 1, pods: vec!["a".into(), "b".into()], bridge_netfilter: true }
+        let pods = vec!["a".into(), "b".into()];
+        Self { nodes: 1, pods, bridge_netfilter: true, shape: Shape::default() }
     }
 }
 
@@ -50,6 +53,20 @@ impl Builder {
         self
     }
 
+    /// How nodes and pods are connected (default: [`Network::Bridge`]).
+    #[must_use]
+    pub fn network(mut self, network: Network) -> Self {
+        self.shape.network = network;
+        self
+    }
+
+    /// Something that the nodes have besides; may be said of several.
+    #[must_use]
+    pub fn feature(mut self, feature: Feature) -> Self {
+        self.shape.features.insert(feature);
+        self
+    }
+
     /// Makes the lab. Labs whose process has died are removed on the way.
     ///
     /// # Errors
@@ -61,6 +78,9 @@ impl Builder {
         if !(1..=99).contains(&self.nodes) {
             bail!("a lab has 1 to 99 nodes, not {}", self.nodes);
         }
+        for feature in &self.shape.features {
+            feature.is_supported()?;
+        }
         if let Err(error) = state::clean_dead() {
             eprintln!("kproxy-lab: {error:#}");
         }
@@ -70,6 +90,7 @@ impl Builder {
         let lab = Lab {
             cgroup: cgroup_root.join(names.cgroup()),
             nodes: self.nodes,
+            shape: self.shape,
             places: Mutex::new(BTreeMap::new()),
             proxies: Mutex::new(Vec::new()),
             control: OnceLock::new(),
@@ -112,10 +133,10 @@ impl Lab {
                 add(node, layout::node(number));
             }
         }
-        self.ip(Some("router"), &wiring::router(&self.names, self.nodes))?;
+        self.ip(Some("router"), &wiring::router(&self.shape, &self.names, self.nodes))?;
         self.ip(Some("client"), &wiring::client())?;
         for (number, node) in (1..).zip(&nodes) {
-            self.ip(Some(node), &wiring::node(number, self.nodes))?;
+            self.wire_node(number, node)?;
             self.make_node_dirs(node)?;
         }
         if netns::has_bridge_netfilter() {
@@ -125,6 +146,21 @@ impl Lab {
                 let settings = wiring::bridge_netfilter(bridge_netfilter);
                 netns::sysctl(&self.names.netns_path(node), settings)?;
             }
+        }
+        Ok(())
+    }
+}
+
+impl Lab {
+    fn wire_node(&self, number: u8, node: &str) -> Result<()> {
+        netns::sysctl(&self.names.netns_path(node), &wiring::rp_filter(&self.shape))?;
+        self.ip(Some(node), &wiring::node(&self.shape, number, self.nodes))?;
+        if self.shape.network == Network::Vxlan {
+            let forwarding = wiring::overlay::forwarding(number, self.nodes);
+            self.batch("bridge", Some(node), &forwarding)?;
+        }
+        if let Some(rules) = rules::of_node(&self.shape, number) {
+            self.node(node).run("nft", &[&rules])?;
         }
         Ok(())
     }

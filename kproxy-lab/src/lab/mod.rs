@@ -2,7 +2,9 @@
 
 mod agent;
 mod builder;
+mod network;
 mod place;
+mod rules;
 mod wiring;
 
 use std::collections::BTreeMap;
@@ -13,10 +15,12 @@ use std::{fs, io};
 use anyhow::{Context as _, Result, anyhow, bail};
 
 pub use builder::Builder;
+pub use network::{Feature, Network};
 pub use place::{Held, Place};
 
 use crate::control::ControlPlane;
-use crate::layout::{self, Names};
+use crate::lab::network::Shape;
+use crate::layout::{self, Addresses, Names};
 use crate::proxy::Proxy;
 use crate::watcher::Watcher;
 use crate::{mounts, netns, signals, state};
@@ -28,6 +32,7 @@ pub struct Lab {
     names: Names,
     cgroup: PathBuf,
     nodes: u8,
+    shape: Shape,
     places: Mutex<BTreeMap<String, Arc<Place>>>,
     proxies: Mutex<Vec<Arc<Proxy>>>,
     control: OnceLock<ControlPlane>,
@@ -59,6 +64,22 @@ impl Lab {
     /// Names of the nodes: `n1`, `n2`, …
     pub fn nodes(&self) -> Vec<String> {
         (1..=self.nodes).map(|node| format!("n{node}")).collect()
+    }
+
+    /// How its nodes and pods are connected.
+    pub const fn network(&self) -> Network {
+        self.shape.network
+    }
+
+    /// A node's addresses on its second uplink ([`Feature::SecondUplink`]).
+    ///
+    /// # Errors
+    /// When there is no such node, or no second uplink.
+    pub fn second_addresses(&self, node: &str) -> Result<Addresses> {
+        if !self.shape.has(Feature::SecondUplink) {
+            bail!("the nodes of lab {} have one uplink", self.id());
+        }
+        Ok(layout::second(self.node_number(node)?))
     }
 
     /// Names of all places.
@@ -189,8 +210,11 @@ impl Lab {
         };
         self.make_namespaces(std::slice::from_ref(&place), &[])?;
         let addresses = pod_place.addresses();
-        self.ip(Some(node), &wiring::pod_port(&self.names, &place, pod, addresses))?;
-        self.ip(Some(&place), &wiring::pod(number, addresses))?;
+        let shape = &self.shape;
+        self.ip(Some(node), &wiring::pods::port(shape, &self.names, &place, pod, addresses))?;
+        let settings = wiring::pods::port_settings(shape, pod);
+        netns::sysctl(&self.names.netns_path(node), &settings)?;
+        self.ip(Some(&place), &wiring::pods::pod(shape, number, addresses))?;
         pod_place.serve(layout::POD_PORT)?;
         Ok(pod_place)
     }
@@ -204,7 +228,7 @@ impl Lab {
         let place = self.place(&name)?;
         place.end();
         crate::cgroup::remove(place.cgroup())?;
-        self.ip(Some(node), &wiring::no_pod_port(pod))?;
+        self.ip(Some(node), &wiring::pods::no_port(&self.shape, pod))?;
         netns::remove(&self.names.netns(&name))?;
         self.places().remove(&name);
         Ok(())
@@ -293,8 +317,12 @@ impl Lab {
 
     /// Runs `ip` commands in a place, or outside all of them.
     fn ip(&self, place: Option<&str>, script: &wiring::Script) -> Result<()> {
+        self.batch("ip", place, script)
+    }
+
+    fn batch(&self, program: &str, place: Option<&str>, script: &wiring::Script) -> Result<()> {
         let netns = place.map(|place| self.names.netns(place));
-        netns::ip(netns.as_deref(), script.as_str(), &self.cgroup.join("setup"))
+        netns::batch(program, netns.as_deref(), script.as_str(), &self.cgroup.join("setup"))
     }
 
     /// Makes the namespaces and cgroups of places.

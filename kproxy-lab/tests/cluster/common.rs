@@ -60,7 +60,12 @@ impl Cluster {
     /// Writes the Service `web` and its slices. Pods whose name begins with `~` are terminating and
     /// still serve.
     pub(crate) fn web(&self, pods: &[&str], spec: Value) {
-        self.lab.write_manifest("web.yaml", &self.web_yaml(pods, spec)).unwrap();
+        self.write_web(pods, spec, json!({}));
+    }
+
+    /// As [`Self::web`], with metadata of the Service.
+    pub(crate) fn annotated(&self, pods: &[&str], metadata: Value) {
+        self.write_web(pods, json!({}), metadata);
     }
 
     /// Writes any objects into a file of their own.
@@ -68,7 +73,7 @@ impl Cluster {
         self.lab.write_manifest(name, &yaml(objects).unwrap()).unwrap();
     }
 
-    fn web_yaml(&self, pods: &[&str], spec: Value) -> String {
+    fn write_web(&self, pods: &[&str], spec: Value, metadata: Value) {
         let service = Service::new("web")
             .cluster_ips(VIPS[0], VIPS[1])
             .of_type("NodePort")
@@ -76,7 +81,8 @@ impl Cluster {
             .node_port(NODE_PORT)
             .port("udp", "UDP", PORT, TARGET)
             .node_port(NODE_PORT)
-            .spec(spec);
+            .spec(spec)
+            .metadata(metadata);
         let place = |name: &&str| self.lab.place(name.trim_start_matches('~')).unwrap();
         let places: Vec<_> = pods.iter().map(|name| (place(name), name.starts_with('~'))).collect();
         let mut objects = vec![Value::from(service)];
@@ -91,7 +97,7 @@ impl Cluster {
                 slice.pod_with(place, conditions)
             }))
         }));
-        yaml(objects).unwrap()
+        self.lab.write_manifest("web.yaml", &yaml(objects).unwrap()).unwrap();
     }
 
     /// A second Service with one TCP port 80 on these pods.

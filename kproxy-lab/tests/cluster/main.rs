@@ -2,6 +2,7 @@
 //! Needs root and a built `kproxy` (`cargo xtask test` sees to both).
 
 mod affinity;
+mod algorithms;
 mod api;
 mod common;
 mod lifecycle;

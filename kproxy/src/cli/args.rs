@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kproxy_common::abi;
 
+use crate::plan::Algorithm;
+
 use super::values::{
     AddressFilter, ClusterCidrs, DeviceGlob, MapSize, NodePortRanges, PortFilter, PortRange,
     ServiceFilter,
@@ -104,6 +106,12 @@ pub struct RunArgs {
     /// uses [default: the largest range outside ip_local_port_range and 30000-32767]
     #[arg(long, value_name = "LOW-HIGH")]
     pub snat_ports: Option<PortRange>,
+
+    /// How backends are picked for new connections, where the annotation `kproxy.dev/lb-algorithm` of
+    /// a Service does not say
+    #[arg(long, value_name = "NAME", default_value = Algorithm::RoundRobin.name(),
+          value_parser = super::values::algorithm())]
+    pub lb_algorithm: Algorithm,
 
     /// Capacity of the service map: two entries a service port and family
     #[arg(long, value_name = "N", default_value_t = MapSize(abi::DEFAULT_SERVICES))]

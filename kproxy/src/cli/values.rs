@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::plan::NodePortAddresses;
+use crate::plan::{Algorithm, NodePortAddresses};
 
 /// Pod ranges: at most one a family.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -144,6 +145,12 @@ impl fmt::Display for MapSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// The names of the algorithms, for clap.
+pub(super) fn algorithm() -> impl TypedValueParser<Value = Algorithm> {
+    PossibleValuesParser::new(Algorithm::ALL.map(Algorithm::name))
+        .map(|name| Algorithm::from_name(&name).unwrap_or_default())
 }
 
 /// Node name as kube-proxy takes it: trimmed, lower case (`GetHostname` in kubernetes

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::dataplane::SERVICE_RANGES;
 use crate::model::{
-    Family, Model, Node, Problem, Service, ServiceCidr, ServiceName, Slice, Touched,
+    Algorithm, Family, Model, Node, Problem, Service, ServiceCidr, ServiceName, Slice, Touched,
 };
 use crate::plan::{
     Change, Claims, HealthChecks, NodePortAddresses, PlanContext, ServicePortId, ServicePortPlan,
@@ -27,6 +27,7 @@ pub struct Planner {
     health_checks: HealthChecks,
     node_port_addresses: NodePortAddresses,
     bind_address: Option<IpAddr>,
+    algorithm: Algorithm,
     problems: Problems,
     dirty: Touched,
     lists: Lists,
@@ -54,6 +55,7 @@ impl Planner {
             health_checks: HealthChecks::new(),
             node_port_addresses: NodePortAddresses::default(),
             bind_address: None,
+            algorithm: Algorithm::default(),
             problems: Problems::default(),
             dirty: Touched::new(),
             lists: Lists::default(),
@@ -72,6 +74,13 @@ impl Planner {
         self.node_port_addresses = addresses;
         self.bind_address = bind_address;
         self.set_node(Node::default());
+        self
+    }
+
+    /// Picks backends in this way where a Service does not say.
+    #[must_use]
+    pub const fn with_algorithm(mut self, algorithm: Algorithm) -> Self {
+        self.algorithm = algorithm;
         self
     }
 
@@ -241,6 +250,7 @@ impl Planner {
             zone: self.model.node().zone.as_deref(),
             local_addresses: &self.local_addresses,
             node_addresses: &self.model.node().addresses,
+            algorithm: self.algorithm,
         };
         let slices = self.model.slices(name);
         self.problems.set(Origin::Plan(name.clone()), check_service(service, slices.clone()));

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::plan::{Change, NodePortAddresses, ServicePortPlan};
+use crate::plan::{Algorithm, Change, NodePortAddresses, ServicePortPlan};
 use crate::source;
 
 use super::planner::Planner;
@@ -39,6 +39,8 @@ pub struct Settings {
     pub node_port_addresses: NodePortAddresses,
     /// The node's primary address, instead of the one that its Node object has.
     pub bind_address: Option<IpAddr>,
+    /// How backends are picked where a Service does not say.
+    pub algorithm: Algorithm,
     /// Takes what the servers beside the loop want to know.
     pub state: watch::Sender<State>,
 }
@@ -52,6 +54,7 @@ impl Settings {
             collect: Duration::from_millis(5),
             node_port_addresses: NodePortAddresses::default(),
             bind_address: None,
+            algorithm: Algorithm::default(),
             state: watch::Sender::default(),
         }
     }
@@ -89,7 +92,8 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let planner = Planner::new(settings.node_name.as_str())
-        .with_node_port_addresses(settings.node_port_addresses.clone(), settings.bind_address);
+        .with_node_port_addresses(settings.node_port_addresses.clone(), settings.bind_address)
+        .with_algorithm(settings.algorithm);
     let mut inputs = Inputs { events, addresses, addresses_ended: false, shutdown };
     let mut control = Loop {
         settings,

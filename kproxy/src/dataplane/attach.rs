@@ -17,7 +17,7 @@ use std::{
 use aya::{
     Ebpf,
     programs::{
-        CgroupSockAddr, LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+        LinkOrder, Program, ProgramError, SchedClassifier, TcAttachType,
         links::{CgroupAttachMode, FdLink},
         tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
     },
@@ -57,37 +57,47 @@ impl TcMode {
 
 /// Attaches the socket programs to a cgroup and everything below it.
 pub(super) fn cgroup(object: &mut Ebpf, dirs: &PinDirs, root: &Path) -> Result<(), Error> {
-    let target = root.display().to_string();
-    let folder = File::open(root);
-    for name in program::CGROUP {
-        let failed = |why: String| Error::Attach {
-            program: name.to_owned(),
-            target: target.clone(),
-            why,
-            remedy: "look whether another program holds the hook for itself (bpftool cgroup \
-                     tree), or name another folder with --cgroup-root",
-        };
-        let folder = folder.as_ref().map_err(|error| failed(error.to_string()))?;
-        let id = cgroup_id(folder).map_err(|error| failed(error.to_string()))?;
-        let program: &mut CgroupSockAddr = object
-            .program_mut(name)
-            .and_then(|program| program.try_into().ok())
-            .ok_or_else(|| failed("the BPF object lacks it".to_owned()))?;
-        let path = dirs.cgroup_link(name);
-        let fd = program.fd().map_err(|error| failed(chain(&error)))?;
-        if update_pinned(&path, LinkPlace::Cgroup(id), fd.as_fd())
-            .map_err(|error| failed(error.to_string()))?
-        {
-            continue;
-        }
-        let link = program
-            .attach(folder, CgroupAttachMode::Single)
-            .and_then(|link| program.take_link(link))
-            .map_err(|error| failed(chain(&error)))?;
-        let link = FdLink::try_from(link).map_err(|error| failed(chain(&error)))?;
-        pin_link(link, &path)?;
+    program::CGROUP.into_iter().try_for_each(|name| to_cgroup(object, dirs, root, name))
+}
+
+/// Attaches one program to a cgroup and everything below it.
+pub(super) fn to_cgroup(
+    object: &mut Ebpf,
+    dirs: &PinDirs,
+    root: &Path,
+    name: &str,
+) -> Result<(), Error> {
+    let failed = |why: String| Error::Attach {
+        program: name.to_owned(),
+        target: root.display().to_string(),
+        why,
+        remedy: "look whether another program holds the hook for itself (bpftool cgroup tree), or \
+                 name another folder with --cgroup-root",
+    };
+    let folder = File::open(root).map_err(|error| failed(error.to_string()))?;
+    let id = cgroup_id(&folder).map_err(|error| failed(error.to_string()))?;
+    let lacks = || failed("the BPF object lacks it".to_owned());
+    let program = object.program_mut(name).ok_or_else(lacks)?;
+    let path = dirs.cgroup_link(name);
+    let fd = program.fd().map_err(|error| failed(chain(&error)))?;
+    if update_pinned(&path, LinkPlace::Cgroup(id), fd.as_fd())
+        .map_err(|error| failed(error.to_string()))?
+    {
+        return Ok(());
     }
-    Ok(())
+    let mode = CgroupAttachMode::Single;
+    let link = match program {
+        Program::CgroupSockAddr(program) => {
+            let link = program.attach(folder, mode).and_then(|link| program.take_link(link));
+            FdLink::try_from(link.map_err(|error| failed(chain(&error)))?)
+        }
+        Program::CgroupSock(program) => {
+            let link = program.attach(folder, mode).and_then(|link| program.take_link(link));
+            FdLink::try_from(link.map_err(|error| failed(chain(&error)))?)
+        }
+        _ => return Err(lacks()),
+    };
+    pin_link(link.map_err(|error| failed(chain(&error)))?, &path)
 }
 
 /// The kernel's id of a cgroup: the inode number of its folder.

@@ -5,17 +5,18 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use kproxy_common::{
     config::{Range, SERVICE_RANGES},
+    maglev::{PER_SLOT, pack, table_slots},
     net::{Addr, Port},
     ranges::{self, RangeData},
     service::{
         FrontendKey, FrontendValue, MAX_EXTRA, NAME_LEN, Name, Service, Slot, Word, cluster_index,
-        empty_verdict, frontend_flags, local_index, slot_flags,
+        empty_verdict, frontend_flags, local_index, service_flags, slot_flags,
     },
 };
 
 use crate::plan::{
-    Backend, BackendSet, EmptyVerdict, Family, Frontend, FrontendKind, Protocol, Scope,
-    ServicePortId, ServicePortPlan, Sources,
+    Algorithm, Backend, BackendSet, EmptyVerdict, Family, Frontend, FrontendKind, Protocol, Scope,
+    ServicePortId, ServicePortPlan, Sources, maglev_table,
 };
 
 /// Name of a service port; `None` when it does not fit (no valid Kubernetes name is that long).
@@ -72,9 +73,46 @@ pub(crate) fn encode_slot(backend: &Backend) -> Slot {
     }
 }
 
+/// Flags of a set that is in use.
+pub(crate) const fn encode_flags(algorithm: Algorithm) -> u32 {
+    let algorithm = match algorithm {
+        Algorithm::RoundRobin => 0,
+        Algorithm::Random => service_flags::RANDOM,
+        Algorithm::LeastConnections => service_flags::LEAST_CONNECTIONS,
+        Algorithm::Maglev => service_flags::MAGLEV,
+    };
+    service_flags::IN_USE | algorithm
+}
+
+/// How a set with these flags picks.
+pub(crate) fn decode_algorithm(flags: u32) -> Algorithm {
+    let is = |algorithm: &Algorithm| encode_flags(*algorithm) == flags | service_flags::IN_USE;
+    Algorithm::ALL.into_iter().find(is).unwrap_or_default()
+}
+
+/// Length of the run that a word leads to; `first` is its first slot.
+pub(crate) fn run_len(word: Word, first: Option<Slot>) -> u32 {
+    let Some(first) = first.filter(|_| word.count > 0) else { return 0 };
+    let count = u32::from(word.count);
+    let table = if first.flags & slot_flags::TABLE == 0 { 0 } else { table_slots(count) };
+    count + first.extra.min(MAX_EXTRA) + table
+}
+
+/// Takes the lookup table off a run of so many backends, so that it needs less room. Whether it had
+/// one.
+pub(crate) fn drop_table(run: &mut Vec<Slot>, backends: usize) -> bool {
+    let Some(first) = run.first_mut().filter(|first| first.flags & slot_flags::TABLE != 0) else {
+        return false;
+    };
+    first.flags &= !slot_flags::TABLE;
+    let len = backends + first.extra as usize;
+    run.truncate(len);
+    true
+}
+
 /// The run of a set: its backends, then UDP endpoints that it leaves out and that serve all the
 /// same, for sockets that are there already (CT-05). Beyond [`MAX_EXTRA`] they are left out here;
-/// an empty set has no run and so none of them.
+/// an empty set has no run and so none of them. Behind all of them the lookup table of a maglev set.
 pub(crate) fn encode_run(plan: &ServicePortPlan, scope: Scope, set: &BackendSet) -> Vec<Slot> {
     let mut run: Vec<Slot> = set.backends.iter().map(encode_slot).collect();
     let Some(first) = run.first().copied() else { return run };
@@ -92,6 +130,10 @@ pub(crate) fn encode_run(plan: &ServicePortPlan, scope: Scope, set: &BackendSet)
         let extra = serving.chain(other.filter(|backend| !set.backends.contains(backend)));
         run.extend(extra.take(MAX_EXTRA as usize).map(|backend| encode_slot(&backend)));
         run[0] = Slot { extra: (run.len() - set.backends.len()) as u32, ..first };
+    }
+    if plan.algorithm == Algorithm::Maglev && set.backends.len() <= Word::MAX_BACKENDS {
+        run[0].flags |= slot_flags::TABLE;
+        run.extend(maglev_table(&set.backends).chunks(PER_SLOT as usize).map(pack));
     }
     run
 }
@@ -248,6 +290,14 @@ mod tests {
         let v4 = RangeData { service_port: 7, addr: Addr::from_v4_word(1) };
         assert_eq!(decode_range(ranges::ID_BITS + 8, &v4), None);
         assert_eq!(decode_range(ranges::ADDRESS_BITS + 1, &v4), None);
+    }
+
+    #[test]
+    fn algorithms_come_back_from_flags() {
+        for algorithm in Algorithm::ALL {
+            assert_eq!(decode_algorithm(encode_flags(algorithm)), algorithm);
+        }
+        assert_eq!(decode_algorithm(0), Algorithm::RoundRobin);
     }
 
     #[test]

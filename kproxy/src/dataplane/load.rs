@@ -15,6 +15,7 @@ use kproxy_common::{
     counters::{DropKey, ServiceCounters},
     filter,
     flow::{FlowKey, FlowValue},
+    load::LoadKey,
     ranges::RangeData,
     service::{FrontendKey, FrontendValue, Name, Service, Slot},
     socket::SocketState,
@@ -25,6 +26,7 @@ use super::{
     attach::remove_file,
     error::{Error, chain},
     pins::PinDirs,
+    recount::Loads,
     writer::{KernelMaps, Parts},
 };
 use crate::model::Problem;
@@ -37,6 +39,8 @@ pub(super) struct Loaded {
     pub(super) maps: KernelMaps,
     /// The flow table.
     pub(super) flows: Flows,
+    /// Open connections by backend.
+    pub(super) loads: Loads,
     /// Source addresses by device.
     pub(super) uplinks: Uplinks,
     /// Pinned maps whose size is not the one asked for.
@@ -53,7 +57,7 @@ struct Layout {
     capacity: Option<(u32, &'static str)>,
 }
 
-fn layouts(settings: &Settings) -> [Layout; 14] {
+fn layouts(settings: &Settings) -> [Layout; 15] {
     let map = |name, kind, key, value, capacity| Layout { name, kind, key, value, capacity };
     let services = Some((settings.max_services, "--max-services"));
     let names = Some((settings.max_services.div_ceil(2), "--max-services"));
@@ -89,6 +93,7 @@ fn layouts(settings: &Settings) -> [Layout; 14] {
             size_of::<AffinityValue>(),
             affinity,
         ),
+        map(map::LOAD, MapType::Hash, size_of::<LoadKey>(), size_of::<i64>(), None),
         map(map::RANGES, MapType::LpmTrie, size_of::<Key<RangeData>>(), size_of::<u32>(), ranges),
     ]
 }
@@ -127,7 +132,8 @@ pub(super) fn load(bytes: &[u8], settings: &Settings, dirs: &PinDirs) -> Result<
     })?;
     load_programs(&mut object, dirs, memlock)?;
     let (maps, flows, uplinks) = take_maps(&mut object, is_new)?;
-    Ok(Loaded { object, maps, flows, uplinks, notices })
+    let loads = typed(&mut object, map::LOAD)?;
+    Ok(Loaded { object, maps, flows, loads, uplinks, notices })
 }
 
 /// Bits of [`kernel_feature`] that this kernel has; none when its version cannot be told.
@@ -214,12 +220,13 @@ fn size_notice(layout: &Layout, info: &MapInfo) -> Option<Problem> {
 }
 
 fn load_programs(object: &mut Ebpf, dirs: &PinDirs, memlock: Option<u64>) -> Result<(), Error> {
-    for name in program::CGROUP.into_iter().chain(program::DEVICE) {
+    for name in program::CGROUP.into_iter().chain([program::RELEASE]).chain(program::DEVICE) {
         let program = object
             .program_mut(name)
             .ok_or_else(|| Error::Load { why: format!("it has no program {name}") })?;
         let loaded = match &mut *program {
             Program::CgroupSockAddr(program) => program.load(),
+            Program::CgroupSock(program) => program.load(),
             Program::SchedClassifier(program) => program.load(),
             _ => Err(ProgramError::UnexpectedProgramType),
         };
@@ -262,13 +269,14 @@ fn pin_program(program: &mut Program, name: &str, dirs: &PinDirs) -> Result<(), 
 pub(super) type Flows = HashMap<MapData, FlowKey, FlowValue>;
 pub(super) type Uplinks = HashMap<MapData, u32, Uplink>;
 
+fn typed<T: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &str) -> Result<T, Error> {
+    let map = object
+        .take_map(name)
+        .ok_or_else(|| Error::Load { why: format!("it has no map {name}") })?;
+    T::try_from(map).map_err(|error| Error::Load { why: format!("map {name}: {error}") })
+}
+
 fn take_maps(object: &mut Ebpf, is_new: bool) -> Result<(KernelMaps, Flows, Uplinks), Error> {
-    fn typed<T: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &str) -> Result<T, Error> {
-        let map = object
-            .take_map(name)
-            .ok_or_else(|| Error::Load { why: format!("it has no map {name}") })?;
-        T::try_from(map).map_err(|error| Error::Load { why: format!("map {name}: {error}") })
-    }
     fn array(object: &mut Ebpf, name: &str) -> Result<MapData, Error> {
         match object.take_map(name) {
             Some(Map::Array(data)) => Ok(data),

@@ -18,6 +18,7 @@ mod load;
 mod memory;
 pub mod pins;
 pub mod read;
+mod recount;
 mod sockets;
 mod sweep;
 mod sys;
@@ -38,7 +39,7 @@ use aya::{Ebpf, maps::IterableMap as _};
 use ipnet::IpNet;
 pub use kproxy_common::config::SERVICE_RANGES;
 use kproxy_common::{
-    abi,
+    abi::{self, program},
     config::{Config, Uplink, config_flags},
 };
 use nix::{
@@ -49,6 +50,7 @@ use nix::{
 use self::{
     attach::{Place, Side, TcMode},
     pins::PinDirs,
+    recount::Recount,
     writer::{KernelMaps, Writer},
 };
 pub use self::{
@@ -124,6 +126,12 @@ pub struct Dataplane {
     object: Ebpf,
     writer: Writer<KernelMaps>,
     flows: load::Flows,
+    loads: recount::Loads,
+    recount: Recount,
+    /// Where the socket programs are attached.
+    cgroup: Option<PathBuf>,
+    /// Whether a program sees sockets close.
+    sees_closes: bool,
     uplinks: load::Uplinks,
     /// Flow entries at the last sweep.
     flow_entries: usize,
@@ -149,7 +157,7 @@ impl Dataplane {
         node::bpffs::ensure(&settings.bpffs_root)?;
         let dirs = PinDirs::new(&settings.bpffs_root);
         let lock = lock(&dirs)?;
-        let load::Loaded { object, maps, flows, uplinks, notices } =
+        let load::Loaded { object, maps, flows, loads, uplinks, notices } =
             load::load(OBJECT, settings, &dirs)?;
         Ok(Self {
             settings: settings.clone(),
@@ -157,6 +165,10 @@ impl Dataplane {
             object,
             writer: Writer::open(maps).map_err(Error::Maps)?,
             flows,
+            loads,
+            recount: Recount::default(),
+            cgroup: None,
+            sees_closes: false,
             uplinks,
             flow_entries: 0,
             masqueraded: None,
@@ -171,6 +183,7 @@ impl Dataplane {
     /// left. On a node that is as it should be, nothing is written.
     pub fn reconcile(&mut self, desired: impl IntoIterator<Item = ServicePortPlan>) -> Report {
         let mut report = self.writer.reconcile(desired, now());
+        self.see_closes(false);
         report.problems.extend(self.notices.iter().cloned());
         report
     }
@@ -178,7 +191,9 @@ impl Dataplane {
     /// Applies one batch of changes. A frontend may pass from one service port to another within a
     /// batch: it is replaced in one step.
     pub fn apply(&mut self, changes: Vec<Change>) -> Report {
-        self.writer.apply(changes, now())
+        let mut report = self.writer.apply(changes, now());
+        report.problems.extend(self.see_closes(false));
+        report
     }
 
     /// Tries again what the maps have refused. Does nothing when nothing waits.
@@ -228,7 +243,32 @@ impl Dataplane {
     /// No cgroup v2 tree, or the kernel refused.
     pub fn attach_cgroup(&mut self) -> Result<(), Error> {
         let root = node::cgroup::root(self.settings.cgroup_root.as_deref())?;
-        attach::cgroup(&mut self.object, &self.dirs, &root)
+        attach::cgroup(&mut self.object, &self.dirs, &root)?;
+        self.cgroup = Some(root);
+        // A program that an earlier run has attached is replaced like all others.
+        let is_attached = self.dirs.cgroup_link(program::RELEASE).exists();
+        self.see_closes(is_attached);
+        Ok(())
+    }
+
+    /// Has a program see sockets close once a service picks by least connections, and not before: it
+    /// runs for every socket of the node. Without it no socket is counted. Returns why it is missing,
+    /// when that is news.
+    fn see_closes(&mut self, anyway: bool) -> Option<Problem> {
+        let wanted = (anyway || self.writer.counts_connections()) && !self.sees_closes;
+        let root = self.cgroup.as_deref().filter(|_| wanted)?;
+        let attached = attach::to_cgroup(&mut self.object, &self.dirs, root, program::RELEASE);
+        self.sees_closes = attached.is_ok();
+        let flag = if self.sees_closes { config_flags::COUNT_SOCKETS } else { 0 };
+        self.change_config(|config| {
+            config.flags = config.flags & !config_flags::COUNT_SOCKETS | flag;
+        });
+        let problem = attached.err()?.to_problem();
+        let is_news = !self.notices.contains(&problem);
+        is_news.then(|| {
+            self.notices.push(problem.clone());
+            problem
+        })
     }
 
     /// Attaches the programs to these uplinks and pod-facing ports and takes them off all other
@@ -245,13 +285,16 @@ impl Dataplane {
     }
 
     /// Forgets flows that are over and UDP flows of backends that serve no more. To be called every few
-    /// seconds, and after a UDP endpoint was removed.
+    /// seconds, and after a UDP endpoint was removed. Puts the numbers of open connections right.
     ///
     /// # Errors
     /// The flow table could not be read.
     pub fn sweep(&mut self) -> Result<SweepReport, Error> {
         let serves = |index, addr, port| self.writer.serves(index, addr, port);
-        let report = sweep::sweep(&mut self.flows, serves, now()).map_err(Error::Maps)?;
+        let (report, open) = sweep::sweep(&mut self.flows, serves, now()).map_err(Error::Maps)?;
+        if self.writer.counts_connections() {
+            self.recount.correct(&mut self.loads, &open).map_err(Error::Maps)?;
+        }
         self.flow_entries = report.entries - report.removed;
         self.masqueraded = Some(report.masqueraded);
         Ok(report)

@@ -5,17 +5,22 @@
 //! is cut when its backend is gone, also when no backend is left (CT-06, and CT-07 done right);
 //! the next datagram opens a new one, and the way back stays until it is idle, for answers under way.
 //! A backend that only takes no new flows, because it terminates or a policy leaves it out, keeps
-//! those that it has (CT-05).
+//! those that it has (CT-05). What is left is counted by backend for least connections.
 
-use std::{collections::HashMap as Pairs, io, time::Duration};
+use std::{
+    collections::{HashMap as Pairs, HashSet},
+    io,
+    time::Duration,
+};
 
 use aya::maps::{HashMap, MapData};
 use kproxy_common::{
     flow::{FlowKey, FlowState, FlowValue, flow_flags},
+    load::{LoadKey, counted},
     net::{Addr, Port, proto},
 };
 
-use super::sys;
+use super::{recount::Open, sys};
 
 /// Entries younger than this are not taken for half a flow: the program inserts the halves one
 /// after the other.
@@ -33,7 +38,8 @@ pub struct SweepReport {
 }
 
 /// Removes what is to be forgotten. `serves`: whether a backend of a service may keep its UDP
-/// flows. `now`: CLOCK_MONOTONIC, the programs' clock.
+/// flows. `now`: CLOCK_MONOTONIC, the programs' clock. With the report come the open connections that
+/// are counted.
 ///
 /// # Errors
 /// The flows cannot be read. An entry that is gone already is no error.
@@ -41,7 +47,7 @@ pub(crate) fn sweep(
     flows: &mut HashMap<MapData, FlowKey, FlowValue>,
     serves: impl Fn(u32, Addr, Port) -> bool,
     now: Duration,
-) -> io::Result<SweepReport> {
+) -> io::Result<(SweepReport, Open)> {
     let entries = sys::read_hash(flows)?;
     let now = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
     let dead = forget(&entries, now, serves);
@@ -52,7 +58,23 @@ pub(crate) fn sweep(
         // The programs may have removed it meanwhile.
         let _gone_already = flows.remove(key);
     }
-    Ok(SweepReport { entries: entries.len(), removed: dead.len(), masqueraded })
+    let report = SweepReport { entries: entries.len(), removed: dead.len(), masqueraded };
+    Ok((report, open(&entries, &dead)))
+}
+
+/// Open connections of each backend among those that are counted.
+fn open(entries: &[(FlowKey, FlowValue)], dead: &[FlowKey]) -> Open {
+    let mut open = Open::new();
+    let mut count = |value: &FlowValue, by| {
+        if !is_reverse(value) && value.flags & flow_flags::COUNTED != 0 {
+            let (addr, port) = (value.to.dst, value.to.dst_port);
+            *open.entry(LoadKey { addr, port, path: counted::FLOWS }).or_default() += by;
+        }
+    };
+    entries.iter().for_each(|(_, value)| count(value, 1));
+    let dead: HashSet<&FlowKey> = dead.iter().collect();
+    entries.iter().filter(|(key, _)| dead.contains(key)).for_each(|(_, value)| count(value, -1));
+    open
 }
 
 /// Which entries are to be forgotten. Pure: all facts come from the arguments.
@@ -198,6 +220,20 @@ mod tests {
         assert_eq!((dead(&[forward], true), dead(&[reverse], true)), (1, 1));
         let [forward, reverse] = flow(proto::TCP, (0, 1), (REPLIED, 1));
         assert_eq!((dead(&[forward], true), dead(&[reverse], true)), (0, 0));
+    }
+
+    #[test]
+    fn open_connections_are_those_that_are_counted_and_stay() {
+        const COUNTED: u16 = flow_flags::COUNTED;
+        let open_of = |flags| {
+            let entries = flow(proto::TCP, (flags, 0), (REPLIED | flags, 0));
+            (open(&entries, &[]).into_values().sum::<i64>(), entries)
+        };
+        assert_eq!((open_of(0).0, open_of(COUNTED).0), (0, 1));
+        let (_, entries) = open_of(COUNTED);
+        assert_eq!(open(&entries, &[entries[0].0, entries[1].0]).into_values().sum::<i64>(), 0);
+        let key = LoadKey { addr: addr("10.244.1.5"), port: Port::new(8080), path: counted::FLOWS };
+        assert_eq!(open(&entries, &[]).get(&key), Some(&1));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use super::{
     *,
 };
 use crate::plan::{
-    Backend, BackendSet, EmptyVerdict, Family, Frontend, FrontendKind, Protocol, Scope,
+    Algorithm, Backend, BackendSet, EmptyVerdict, Family, Frontend, FrontendKind, Protocol, Scope,
     ServicePortId, Sources,
 };
 
@@ -155,6 +155,7 @@ fn plan(name: &str, cluster_ip: &str, node_port: u16, backends: &[u16]) -> Servi
         serving: Vec::new(),
         created: None,
         affinity_seconds: None,
+        algorithm: Algorithm::RoundRobin,
         source_ranges: Vec::new(),
     }
 }
@@ -320,7 +321,7 @@ fn clsact_filters_are_replaced_and_those_of_others_stay() {
         run("tc qdisc add dev eth0 clsact");
         // Somebody else's filter: a program of another name.
         drop(sandbox.open());
-        let other = PinDirs::new(&sandbox.bpffs).programs.join(abi::program::EGRESS_L3);
+        let other = PinDirs::new(&sandbox.bpffs).programs.join(program::EGRESS_L3);
         let other = format!("bpf direct-action object-pinned {}", other.display());
         run(&format!("tc filter add dev eth0 ingress prio 7 {other}"));
         let filters = |side: &str| run(&format!("tc filter show dev eth0 {side}"));

@@ -19,7 +19,7 @@ mod tests;
 pub use net::{Family, Protocol};
 pub use node::Node;
 pub use problem::Problem;
-pub use service::{Service, ServiceName, ServicePort, ServiceType, TrafficPolicy};
+pub use service::{Algorithm, Service, ServiceName, ServicePort, ServiceType, TrafficPolicy};
 pub use service_cidr::{ServiceCidr, ServiceCidrName};
 pub use slice::{Endpoint, Slice, SliceName, SlicePort};
 pub use store::{Model, Touched};

@@ -52,6 +52,41 @@ pub enum TrafficPolicy {
     Local,
 }
 
+/// How a backend is picked for a new connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Algorithm {
+    /// Each in its turn.
+    #[default]
+    RoundRobin,
+    /// Any.
+    Random,
+    /// The one of two random ones that has fewer open connections.
+    LeastConnections,
+    /// The one that a hash of the client leads to, on every node the same.
+    Maglev,
+}
+
+impl Algorithm {
+    /// All of them.
+    pub const ALL: [Self; 4] =
+        [Self::RoundRobin, Self::Random, Self::LeastConnections, Self::Maglev];
+
+    /// The word that people write.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round-robin",
+            Self::Random => "random",
+            Self::LeastConnections => "least-connections",
+            Self::Maglev => "maglev",
+        }
+    }
+
+    /// From that word.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
+    }
+}
+
 /// A Service that has a cluster IP and at least one usable port.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Service {
@@ -78,6 +113,8 @@ pub struct Service {
     pub health_check_node_port: Option<NonZeroU16>,
     /// Session affinity timeout in seconds, for `sessionAffinity: ClientIP` (SVC-11).
     pub affinity_seconds: Option<u32>,
+    /// The annotation `kproxy.dev/lb-algorithm`; `None`: what the node does by default.
+    pub algorithm: Option<Algorithm>,
     /// Ports, at least one; each (name, protocol) at most once.
     pub ports: Vec<ServicePort>,
 }

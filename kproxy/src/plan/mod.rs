@@ -7,6 +7,7 @@
 mod check;
 mod claims;
 mod health;
+mod maglev;
 mod node_ports;
 mod ranges;
 mod service;
@@ -19,6 +20,7 @@ pub(crate) mod tests;
 pub use check::check_service;
 pub use claims::{Claims, Settled};
 pub use health::{HealthCheck, HealthChecks, health_check};
+pub use maglev::table as maglev_table;
 pub use node_ports::NodePortAddresses;
 pub use service::{PlanContext, plan_service};
 pub use topology::{Candidate, Categorized, Uses, categorize};

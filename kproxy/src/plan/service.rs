@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::model::{Family, Protocol, Service, ServicePort, Slice, TrafficPolicy};
+use crate::model::{Algorithm, Family, Protocol, Service, ServicePort, Slice, TrafficPolicy};
 
 use super::topology::{Candidate, Categorized, Uses, categorize};
 use super::{
@@ -21,6 +21,8 @@ pub struct PlanContext<'a> {
     pub local_addresses: &'a BTreeSet<IpAddr>,
     /// Addresses of this node's Node object (NODE-02).
     pub node_addresses: &'a [IpAddr],
+    /// How backends are picked where a Service does not say.
+    pub algorithm: Algorithm,
 }
 
 /// Plans a Service: one [`ServicePortPlan`] a port and family that has a cluster IP (SEL-03).
@@ -74,6 +76,7 @@ pub fn plan_service<'s>(
                 local: sets.local,
                 created: service.created,
                 affinity_seconds: service.affinity_seconds,
+                algorithm: service.algorithm.unwrap_or(context.algorithm),
                 source_ranges: ranges.map_or_else(Vec::new, |ranges| ranges.nets),
             });
         }

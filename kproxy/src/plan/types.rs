@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-pub use crate::model::{Family, Protocol};
+pub use crate::model::{Algorithm, Family, Protocol};
 
 /// Identity of a service port in the maps: kube-proxy's service port name (namespace, name, port
 /// name, protocol; `pkg/proxy/types.go`) and the family.
@@ -137,6 +137,8 @@ pub struct ServicePortPlan {
     pub created: Option<i64>,
     /// Session affinity timeout in seconds (`sessionAffinity: ClientIP`).
     pub affinity_seconds: Option<u32>,
+    /// How backends are picked.
+    pub algorithm: Algorithm,
     /// Who may dial the frontends that are open to some sources only. Sorted, no range within
     /// another; empty when there is no such frontend.
     pub source_ranges: Vec<IpNet>,

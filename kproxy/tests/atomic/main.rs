@@ -20,8 +20,8 @@ use etherparse::PacketBuilder;
 use kproxy::{
     dataplane::{Dataplane, Settings},
     plan::{
-        Backend, BackendSet, Change, EmptyVerdict, Family, Frontend, FrontendKind, Protocol, Scope,
-        ServicePortId, ServicePortPlan, Sources,
+        Algorithm, Backend, BackendSet, Change, EmptyVerdict, Family, Frontend, FrontendKind,
+        Protocol, Scope, ServicePortId, ServicePortPlan, Sources,
     },
 };
 use kproxy_common::abi::ABI_VERSION;
@@ -94,6 +94,7 @@ fn plan(number: u32) -> ServicePortPlan {
         serving: Vec::new(),
         created: None,
         affinity_seconds: None,
+        algorithm: Algorithm::RoundRobin,
         source_ranges: Vec::new(),
     }
 }
@@ -182,11 +183,19 @@ fn a_change_of_endpoints_makes_no_bpf_call() {
                 let report = dataplane.apply(vec![Change::Set(plan(number))]);
                 assert_eq!((report.writes, report.words), (0, 1), "{report:?}");
             }
+            // Nor with another algorithm, whose tables come and go.
+            for number in 200..220 {
+                let algorithm = Algorithm::ALL[number as usize % 4];
+                let change = ServicePortPlan { algorithm, ..plan(number) };
+                let report = dataplane.apply(vec![Change::Set(change)]);
+                assert_eq!((report.writes, report.words), (0, 1), "{report:?}");
+            }
         });
     });
-    assert_eq!(lookup(&program(&bpffs), Ipv4Addr::new(203, 0, 113, 9), 1), 199);
+    assert_eq!(lookup(&program(&bpffs), Ipv4Addr::new(203, 0, 113, 9), 1), 219);
     // Planning the same again changes nothing at all.
-    let report = dataplane.reconcile([plan(199)]);
+    let algorithm = Algorithm::ALL[219 % 4];
+    let report = dataplane.reconcile([ServicePortPlan { algorithm, ..plan(219) }]);
     assert!(report.is_empty(), "{report:?}");
 }
 

@@ -8,12 +8,13 @@ use std::net::{IpAddr, SocketAddr};
 use aya::{
     Ebpf, EbpfLoader, TestRun as _,
     maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuHashMap, lpm_trie::Key},
-    programs::{SchedClassifier, TestRunOptions},
+    programs::{Program, SchedClassifier, TestRunOptions},
 };
 use etherparse::{
     Icmpv4Type, Icmpv6Type, Ipv4Header, NetSlice, PacketBuilder, SlicedPacket, TransportSlice,
     icmpv4, icmpv6,
 };
+use kproxy::plan::{Backend, maglev_table};
 use kproxy_common::{
     abi::map,
     affinity::{AffinityKey, AffinityValue},
@@ -22,6 +23,8 @@ use kproxy_common::{
     drop_reason::DropReason,
     filter,
     flow::{FlowKey, FlowValue},
+    load::LoadKey,
+    maglev::{PER_SLOT, pack},
     net::{Addr, Port},
     ranges::{self, RangeData},
     service::{
@@ -102,10 +105,17 @@ impl Programs {
         programs
     }
 
-    /// Instructions that the verifier walked, by program.
-    pub(crate) fn verified(&self) -> Vec<(String, u32)> {
-        let count =
-            |program: &aya::programs::Program| program.info().ok()?.verified_instruction_count();
+    /// Instructions that the verifier walked, by program; those of sockets are loaded for it.
+    pub(crate) fn verified(&mut self) -> Vec<(String, u32)> {
+        for (name, program) in self.ebpf.programs_mut() {
+            match program {
+                Program::CgroupSockAddr(program) => program.load(),
+                Program::CgroupSock(program) => program.load(),
+                _ => continue,
+            }
+            .unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        }
+        let count = |program: &Program| program.info().ok()?.verified_instruction_count();
         self.ebpf
             .programs()
             .filter_map(|(name, program)| Some((name.to_owned(), count(program)?)))
@@ -199,6 +209,38 @@ impl Programs {
         array.set(index, entry, 0).unwrap();
     }
 
+    /// Sets how a set picks: a bit of `service_flags`, or 0 for round-robin.
+    pub(crate) fn algorithm(&mut self, index: u32, flag: u32) {
+        let mut array = self.array::<Service>(map::SERVICES);
+        let entry =
+            Service { flags: service_flags::IN_USE | flag, ..array.get(&index, 0).unwrap() };
+        array.set(index, entry, 0).unwrap();
+    }
+
+    /// As [`Self::service_at`], with a lookup table behind the run.
+    pub(crate) fn service_with_table(&mut self, index: u32, first: u32, backends: &[&str]) {
+        self.service_at(index, first, backends);
+        let mut array = self.array::<Slot>(map::SLOTS);
+        let run: Vec<Slot> =
+            (first..).take(backends.len()).map(|i| array.get(&i, 0).unwrap()).collect();
+        let backend =
+            |slot: &Slot| Backend { addr: slot.addr.into(), port: slot.port.get(), local: false };
+        let table = maglev_table(&run.iter().map(backend).collect::<Vec<_>>());
+        for (i, entries) in (first + run.len() as u32..).zip(table.chunks(PER_SLOT as usize)) {
+            array.set(i, pack(entries), 0).unwrap();
+        }
+        array.set(first, Slot { flags: run[0].flags | slot_flags::TABLE, ..run[0] }, 0).unwrap();
+    }
+
+    /// Open connections of a backend on a path (`counted`); `None`: none were ever counted.
+    pub(crate) fn connections(&mut self, backend: &str, path: u16) -> Option<i64> {
+        self.hash(map::LOAD).get(&load_key(backend, path), 0).ok()
+    }
+
+    pub(crate) fn set_connections(&mut self, backend: &str, path: u16, connections: i64) {
+        self.hash(map::LOAD).insert(load_key(backend, path), connections, 0).unwrap();
+    }
+
     /// Makes every remembered client older.
     pub(crate) fn age_clients(&mut self, seconds: u64) {
         let mut clients = self.hash::<AffinityKey, AffinityValue>(map::AFFINITY);
@@ -236,15 +278,15 @@ impl Programs {
 
     fn publish(&mut self, index: u32, first: u32, count: usize) {
         let mut array = self.array::<Service>(map::SERVICES);
-        let old = Word::unpack(array.get(&index, 0).unwrap().word);
+        let before = Word::unpack(array.get(&index, 0).unwrap().word);
         let word = Word {
             first,
             count: u16::try_from(count).unwrap(),
-            generation: old.generation.wrapping_add(1),
+            generation: before.generation.wrapping_add(1),
         };
-        let affinity_seconds = array.get(&index, 0).unwrap().affinity_seconds;
-        let entry = Service { word: word.pack(), flags: service_flags::IN_USE, affinity_seconds };
-        array.set(index, entry, 0).unwrap();
+        let old = array.get(&index, 0).unwrap();
+        let flags = old.flags | service_flags::IN_USE;
+        array.set(index, Service { word: word.pack(), flags, ..old }, 0).unwrap();
     }
 
     /// Packets come in by this device of the current network namespace.
@@ -334,6 +376,11 @@ impl Programs {
     pub(crate) fn flows(&mut self) -> Vec<(FlowKey, FlowValue)> {
         self.hash(map::FLOWS).iter().map(|row| row.unwrap()).collect()
     }
+}
+
+fn load_key(backend: &str, path: u16) -> LoadKey {
+    let at: SocketAddr = backend.parse().unwrap();
+    LoadKey { addr: at.ip().into(), port: Port::new(at.port()), path }
 }
 
 fn range_key(index: u32, base: &str, len: u8) -> Key<RangeData> {

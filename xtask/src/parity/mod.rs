@@ -11,6 +11,7 @@ mod ids;
 mod improvements;
 mod look;
 mod names;
+mod network;
 mod objects;
 mod page;
 mod read;
@@ -24,6 +25,7 @@ mod world;
 use std::{collections::BTreeMap, fs};
 
 use anyhow::{Context as _, Result, bail};
+use kproxy_lab::Network;
 
 use crate::{prepare, say, setup::Scope, workspace};
 use case::{Case, Who};
@@ -38,8 +40,11 @@ pub(crate) struct Options {
     #[arg(long)]
     json: bool,
     /// Write docs/parity.md from the results.
-    #[arg(long, conflicts_with = "id")]
+    #[arg(long, conflicts_with_all = ["id", "network"])]
     write_docs: bool,
+    /// How the lab's nodes and pods are connected.
+    #[arg(long, value_enum, default_value_t)]
+    network: Network,
     /// Install nothing; report what is missing and stop.
     #[arg(long)]
     no_install: bool,
@@ -68,10 +73,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     prepare::programs(options.no_install, Scope::All)?;
     kproxy_lab::clean_on_signals()?;
 
-    let played = play(&cases, &settings)?;
+    let played = play(options.network, &cases, &settings)?;
     let rows: Vec<Row> = ids
         .iter()
         .filter(|id| wanted(&id.id))
+        .filter(|id| match network::left_out(options.network, &id.id) {
+            Some(why) => {
+                say::line(format!("{} is left out on {}: {why}", id.id, options.network));
+                false
+            }
+            None => true,
+        })
         .filter_map(|id| {
             let of = ids::cases_of(&id.id, &all);
             let of: Vec<_> =
@@ -98,9 +110,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// Plays the cases on every proxy, those of the same settings together; what was seen, by case.
-fn play<'a>(cases: &[&'a Case], settings: &settings::All) -> Result<BTreeMap<&'a str, Played>> {
-    say::heading("Making two nodes, a client and an API server");
-    let lab = world::make_lab()?;
+fn play<'a>(
+    network: Network,
+    cases: &[&'a Case],
+    settings: &settings::All,
+) -> Result<BTreeMap<&'a str, Played>> {
+    say::heading(format!("Making two nodes ({network}), a client and an API server"));
+    let lab = world::make_lab(network)?;
     let mut played = BTreeMap::<&str, Played>::new();
     for (name, with) in settings {
         for who in [Who::Kproxy, Who::Nftables, Who::Iptables] {

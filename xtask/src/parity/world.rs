@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use kproxy_lab::{Lab, Place, Proxy};
+use kproxy_lab::{Lab, Network, Place, Proxy};
 use serde_json::{Value, json};
 
 use super::{
@@ -54,8 +54,8 @@ pub(super) struct World<'a> {
 ///
 /// # Errors
 /// When it cannot be made.
-pub(super) fn make_lab() -> Result<Lab> {
-    let lab = Lab::builder().nodes(2).pods(&["a", "b", "c", "d", "e"]).build()?;
+pub(super) fn make_lab(network: Network) -> Result<Lab> {
+    let lab = Lab::builder().network(network).nodes(2).pods(&["a", "b", "c", "d", "e"]).build()?;
     let api = lab.start_control_plane_with(&[LENIENT_ADDRESSES])?.api();
     // Cases are about what is refused, not about how many refusals a second a kernel tells.
     for place in lab.place_names() {
@@ -144,7 +144,10 @@ impl World<'_> {
 
     fn play(&self, case: &Case, all: &Mutex<Sights>) {
         let started = std::time::Instant::now();
-        let sights = Stage::new(self).play(case);
+        let mut sights = Stage::new(self).play(case);
+        if self.lab.network() != Network::Bridge {
+            sights = sights.into_iter().map(Sight::on_another_network).collect();
+        }
         let good = sights.iter().filter(|sight| sight.is_expected()).count();
         let took = started.elapsed().as_secs_f32();
         say::line(format!("{:<7} {good} of {} as expected ({took:.1} s)", case.name, sights.len()));

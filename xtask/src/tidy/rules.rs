@@ -6,7 +6,7 @@ use super::source::Source;
 const LONGEST_FILE: usize = 600;
 
 /// Files that may hold `unsafe` code.
-const UNSAFE: [&str; 22] = [
+const UNSAFE: [&str; 24] = [
     // Helper calls, packet and context access of the programs.
     "kproxy-ebpf/src/extensions.rs",
     "kproxy-ebpf/src/flow.rs",
@@ -14,8 +14,10 @@ const UNSAFE: [&str; 22] = [
     "kproxy-ebpf/src/fragments.rs",
     "kproxy-ebpf/src/hooks/ingress.rs",
     "kproxy-ebpf/src/hooks/query.rs",
+    "kproxy-ebpf/src/hooks/release.rs",
     "kproxy-ebpf/src/hooks/socket.rs",
     "kproxy-ebpf/src/icmp.rs",
+    "kproxy-ebpf/src/load.rs",
     "kproxy-ebpf/src/lookup.rs",
     "kproxy-ebpf/src/main.rs",
     "kproxy-ebpf/src/maps.rs",

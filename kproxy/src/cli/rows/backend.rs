@@ -1,6 +1,6 @@
 //! `kproxy dump backends`
 
-use super::{Row, endpoint, kind_cell, name_cell};
+use super::{Row, endpoint, kind_cell, name_cell, nothing};
 use crate::cli::render::table::{Cell, Column, Give};
 use crate::dataplane::read::{BackendRow, scope_name};
 
@@ -14,6 +14,9 @@ impl Row for BackendRow {
         Column::new("SET", |row: &Self| Cell::new(scope_name(row.set))),
         Column::new("NODE", |row: &Self| Cell::new(if row.local { "this" } else { "other" })),
         Column::new("PROTOCOL", |row: &Self| kind_cell(row.service.as_ref())).wide(),
+        Column::new("CONNECTIONS", |row: &Self| row.connections.map_or_else(nothing, Cell::new))
+            .number()
+            .wide(),
         Column::new("SLOT", |row: &Self| Cell::new(row.slot)).number().wide(),
         Column::new("ID", |row: &Self| Cell::new(row.id)).number().wide(),
     ];

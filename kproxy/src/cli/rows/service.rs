@@ -76,6 +76,7 @@ impl Row for Service {
         })
         .number()
         .wide(),
+        Column::new("ALGORITHM", |s: &Self| Cell::new(s.row.algorithm.name())).wide(),
         Column::new("SOURCES", |s: &Self| {
             let ranges = &s.row.source_ranges;
             if ranges.is_empty() { nothing() } else { Cell::new(ranges.join(",")) }

@@ -61,6 +61,7 @@ async fn serve(args: RunArgs) -> Result<Exit> {
         socket_lb,
         snat,
         snat_ports,
+        lb_algorithm,
         max_services,
         max_slots,
         max_frontends,
@@ -114,6 +115,7 @@ async fn serve(args: RunArgs) -> Result<Exit> {
     let mut settings = control::Settings::new(node_name.as_str(), &run_dir);
     warn_of_open_family(&nodeport_addresses.0);
     settings.node_port_addresses = nodeport_addresses.0;
+    settings.algorithm = lb_algorithm;
     settings.bind_address = Some(bind_address).filter(|ip| !ip.is_unspecified());
     tokio::spawn(server::health_check::serve(settings.state.subscribe(), sender.clone()));
     let feeding = feed(manifests, kubeconfig, node_name, sender, shutdown.clone());

@@ -10,7 +10,9 @@ use crate::dataplane::read::{
     AddressRow, AffinityClient, AffinityRow, BackendRow, CounterRow, DropRow, FlowHalves, FlowRow,
     FrontendRow, ServiceRow, SetRow,
 };
-use crate::plan::{EmptyVerdict, Family, FrontendKind, Protocol, Scope, ServicePortId, Sources};
+use crate::plan::{
+    Algorithm, EmptyVerdict, Family, FrontendKind, Protocol, Scope, ServicePortId, Sources,
+};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -30,6 +32,15 @@ fn id(text: &str, protocol: Protocol, family: Family) -> ServicePortId {
         port: port.to_owned(),
         protocol,
         family,
+    }
+}
+
+/// The shop's endpoints are not equally fast.
+fn algorithm_of(service: &ServicePortId) -> Algorithm {
+    match service.name.as_str() {
+        "shop-frontend" => Algorithm::LeastConnections,
+        "kube-dns" => Algorithm::Random,
+        _ => Algorithm::RoundRobin,
     }
 }
 
@@ -75,11 +86,13 @@ impl Builder {
         let restricted = frontends.iter().any(|(kind, ..)| *kind == FrontendKind::LoadBalancer);
         let source_ranges = restricted.then(|| "203.0.113.0/24".to_owned()).into_iter().collect();
         let affinity_seconds = (service.name == "shop-frontend").then_some(10_800);
+        let algorithm = algorithm_of(service);
         let service = Some(service.clone());
         self.tables.services.push(ServiceRow {
             id: number,
             service,
             affinity_seconds,
+            algorithm,
             source_ranges,
             cluster,
             local,
@@ -114,6 +127,8 @@ impl Builder {
                 addr: end(address).ip(),
                 port: end(address).port(),
                 local: *local,
+                connections: (algorithm_of(service) == Algorithm::LeastConnections)
+                    .then_some(u64::from(slot)),
                 slot,
             });
         }

@@ -10,7 +10,7 @@ mod rows;
 mod words;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap as Numbers},
     net::IpAddr,
     path::Path,
 };
@@ -25,6 +25,8 @@ use kproxy_common::{
     drop_reason::DropReason,
     filter,
     flow::{FlowKey, FlowValue},
+    load::LoadKey,
+    net::{Addr, Port},
     ranges::RangeData,
     service::{
         FrontendKey, FrontendValue, Name, Service, Slot, frontend_flags, service_flags,
@@ -38,7 +40,7 @@ pub(crate) use words::name_opt;
 pub use words::{kind_name, scope_name, sources_name, verdict_name};
 
 use super::{codec, memory::View, pins::PinDirs, sys};
-use crate::plan::{Protocol, Scope, ServicePortId};
+use crate::plan::{Algorithm, Protocol, Scope, ServicePortId};
 
 /// The pinned maps of this version, opened for reading.
 pub struct Pins {
@@ -50,6 +52,7 @@ pub struct Pins {
     drops: PerCpuHashMap<MapData, DropKey, u64>,
     affinity: HashMap<MapData, AffinityKey, AffinityValue>,
     ranges: LpmTrie<MapData, RangeData, u32>,
+    loads: HashMap<MapData, LoadKey, i64>,
     services: View<Service>,
     slots: View<Slot>,
     filter: View<u64>,
@@ -73,6 +76,7 @@ impl Pins {
             drops: open.typed(map::DROPS)?,
             affinity: open.typed(map::AFFINITY)?,
             ranges: open.typed(map::RANGES)?,
+            loads: open.typed(map::LOAD)?,
             services: open.view(map::SERVICES)?,
             slots: open.view(map::SLOTS)?,
             filter: open.view(map::FILTER)?,
@@ -177,6 +181,7 @@ impl Pins {
                     service: names.get(&id).cloned(),
                     affinity_seconds: (entry.affinity_seconds != 0)
                         .then_some(entry.affinity_seconds),
+                    algorithm: codec::decode_algorithm(entry.flags),
                     source_ranges: sorted(ranges.remove(&id).unwrap_or_default()),
                     cluster,
                     local: self.set(id, Scope::Local).map(|(set, _)| set),
@@ -190,17 +195,23 @@ impl Pins {
     /// Backends of every published set, sorted by name, set, address, port.
     ///
     /// # Errors
-    /// The NAMES map could not be read.
+    /// A map could not be read.
     pub fn backends(&self) -> Result<Vec<BackendRow>, ReadError> {
         let mut rows = Vec::new();
+        let mut open: Numbers<(Addr, Port), u64> = Numbers::new();
+        for (key, count) in sys::read_hash(&self.loads).map_err(ReadError::of(map::LOAD))? {
+            *open.entry((key.addr, key.port)).or_default() += u64::try_from(count).unwrap_or(0);
+        }
         for service in self.services()? {
+            let counts = service.algorithm == Algorithm::LeastConnections;
             let sets = [(Scope::Cluster, Some(service.cluster)), (Scope::Local, service.local)];
             for (scope, set) in sets {
                 let Some(set) = set else { continue };
                 let first = set.first_slot.unwrap_or(0);
                 let run = (0..u32::from(set.backends)).map(|i| first.saturating_add(i));
                 rows.extend(run.filter_map(|slot| {
-                    let backend = codec::decode_slot(&self.slots.get(slot)?);
+                    let entry = self.slots.get(slot)?;
+                    let backend = codec::decode_slot(&entry);
                     Some(BackendRow {
                         id: service.id,
                         service: service.service.clone(),
@@ -208,6 +219,8 @@ impl Pins {
                         addr: backend.addr,
                         port: backend.port,
                         local: backend.local,
+                        connections: counts
+                            .then(|| open.get(&(entry.addr, entry.port)).copied().unwrap_or(0)),
                         slot,
                     })
                 }));
@@ -278,7 +291,8 @@ impl Pins {
             let Some(entry) = self.services.get(index) else { break };
             if entry.flags & service_flags::IN_USE != 0 {
                 services += 1;
-                slots += u64::from(codec::word_of(&entry).count);
+                let word = codec::word_of(&entry);
+                slots += u64::from(codec::run_len(word, self.slots.get(word.first)));
             }
         }
         let bits = (0..self.filter.len())

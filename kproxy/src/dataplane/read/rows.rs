@@ -8,7 +8,7 @@ use kproxy_common::{drop_reason::DropReason, flow::FlowState};
 use serde::Serialize;
 
 use super::words;
-use crate::plan::{EmptyVerdict, FrontendKind, Protocol, Scope, ServicePortId, Sources};
+use crate::plan::{Algorithm, EmptyVerdict, FrontendKind, Protocol, Scope, ServicePortId, Sources};
 
 /// A frontend: what clients dial and where it leads.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -61,6 +61,9 @@ pub struct ServiceRow {
     pub service: Option<ServicePortId>,
     /// Session affinity timeout in seconds.
     pub affinity_seconds: Option<u32>,
+    /// How backends are picked.
+    #[serde(serialize_with = "words::algorithm")]
+    pub algorithm: Algorithm,
     /// Who may dial the frontends that are open to some sources only.
     pub source_ranges: Vec<String>,
     /// The cluster-wide set.
@@ -102,6 +105,9 @@ pub struct BackendRow {
     pub port: u16,
     /// The endpoint runs on this node.
     pub local: bool,
+    /// Connections that this node has open to it, of all service ports that count them; `None`:
+    /// this one does not ([`Algorithm::LeastConnections`] does).
+    pub connections: Option<u64>,
     /// Slot number.
     pub slot: u32,
 }

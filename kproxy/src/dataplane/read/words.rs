@@ -3,7 +3,7 @@
 use kproxy_common::{drop_reason::DropReason, flow::FlowState};
 use serde::{Serializer, ser::SerializeStruct as _};
 
-use crate::plan::{EmptyVerdict, FrontendKind, Protocol, Scope, ServicePortId, Sources};
+use crate::plan::{Algorithm, EmptyVerdict, FrontendKind, Protocol, Scope, ServicePortId, Sources};
 
 /// `ClusterIP`, `NodePort`, `ExternalIP` or `LoadBalancer`.
 pub const fn kind_name(kind: FrontendKind) -> &'static str {
@@ -50,6 +50,10 @@ pub const fn sources_name(sources: Sources) -> &'static str {
         Sources::Ranges { node: false } => "ranges",
         Sources::Ranges { node: true } => "ranges and this node",
     }
+}
+
+pub(super) fn algorithm<S: Serializer>(algorithm: &Algorithm, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(algorithm.name())
 }
 
 pub(super) fn sources<S: Serializer>(sources: &Sources, to: S) -> Result<S::Ok, S::Error> {

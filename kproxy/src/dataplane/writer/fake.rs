@@ -19,7 +19,7 @@ use kproxy_common::{
 use super::maps::{Maps, Refusal};
 use crate::{
     dataplane::{codec, memory::Memory},
-    plan::{Backend, EmptyVerdict, Scope, ServicePortId},
+    plan::{Algorithm, Backend, EmptyVerdict, Scope, ServicePortId},
 };
 
 /// Source ranges that fit.
@@ -68,6 +68,7 @@ pub(super) struct MeantSet {
     pub(super) backends: Vec<Backend>,
     pub(super) empty: Option<EmptyVerdict>,
     pub(super) affinity: u32,
+    pub(super) algorithm: Algorithm,
 }
 
 impl FakeMaps {
@@ -128,8 +129,8 @@ impl FakeMaps {
                 let set = self.meant_set(&entry)?;
                 let word = codec::word_of(&entry);
                 if word.count > 0 {
-                    let extra = self.arrays.slots.get(word.first).unwrap().extra;
-                    for slot in word.first..word.first + u32::from(word.count) + extra {
+                    let len = codec::run_len(word, self.arrays.slots.get(word.first));
+                    for slot in word.first..word.first + len {
                         assert!(slots.insert(slot), "slot {slot} is used twice");
                     }
                 }
@@ -182,6 +183,7 @@ impl FakeMaps {
             backends: slots.map(|slot| codec::decode_slot(&slot)).collect(),
             empty: (word.count == 0).then(|| codec::decode_verdict(word.first)),
             affinity: entry.affinity_seconds,
+            algorithm: codec::decode_algorithm(entry.flags),
         })
     }
 

@@ -84,6 +84,8 @@ pub(crate) struct Writer<M> {
     stray_ranges: Vec<(u32, IpNet)>,
     /// Ids from here on have never been used: their counters are zero.
     untouched_from: u32,
+    /// Whether a set picks by least connections, or has since this was opened.
+    counts_connections: bool,
 }
 
 /// A service port in the maps.
@@ -111,6 +113,14 @@ struct Pending {
 
 /// Wanted frontends of a service port.
 type Wanted = BTreeMap<FrontendKey, FrontendValue>;
+
+/// A plan whose sets are published.
+struct Accepted {
+    plan: ServicePortPlan,
+    wanted: Wanted,
+    /// What its sets go without.
+    problems: Vec<Problem>,
+}
 
 impl<M: Maps> Writer<M> {
     /// Makes the maps hold exactly `desired`: adds, changes and removes, and repairs what a crash
@@ -215,6 +225,12 @@ impl<M: Maps> Writer<M> {
         in_set(Scope::Cluster) || in_set(Scope::Local) || serving.contains(&(addr, port))
     }
 
+    /// Whether open connections are counted: a service port picks by their number, or has done so
+    /// and its connections go on.
+    pub(crate) const fn counts_connections(&self) -> bool {
+        self.counts_connections
+    }
+
     /// Number of service ports in the maps.
     pub(crate) fn service_ports(&self) -> usize {
         self.ports.len()
@@ -261,15 +277,15 @@ impl<M: Maps> Writer<M> {
 
         let mut report = Report::default();
         self.clear_stray_ranges(&mut report);
-        let mut accepted: Vec<(ServicePortPlan, Wanted)> = Vec::new();
+        let mut accepted: Vec<Accepted> = Vec::new();
         let mut removed = Vec::new();
         for (id, plan) in work {
             match plan {
                 None => removed.push(id),
                 Some(plan) => match self.publish(&plan, now, &mut report) {
-                    Ok(id) => {
+                    Ok((id, problems)) => {
                         let wanted = wanted_frontends(&plan, id);
-                        accepted.push((plan, wanted));
+                        accepted.push(Accepted { plan, wanted, problems });
                     }
                     Err(problem) => self.postpone(plan, vec![problem], &mut report),
                 },
@@ -277,8 +293,9 @@ impl<M: Maps> Writer<M> {
         }
 
         let mut leaving = self.leaving(&accepted, &removed);
-        for (plan, wanted) in &accepted {
-            let mut problems = self.add_ranges(plan);
+        for Accepted { plan, wanted, problems } in &mut accepted {
+            let mut problems = std::mem::take(problems);
+            problems.extend(self.add_ranges(plan));
             problems.extend(self.add_frontends(&plan.id, wanted, &mut leaving));
             if !problems.is_empty() {
                 self.postpone(plan.clone(), problems, &mut report);
@@ -289,7 +306,7 @@ impl<M: Maps> Writer<M> {
             self.remove_frontend(&key, &mut report);
         }
         self.settle(&mut report);
-        for (plan, _) in &accepted {
+        for Accepted { plan, .. } in &accepted {
             self.retire_local(plan, now);
             self.retire_ranges(plan, &mut report);
         }
@@ -329,11 +346,11 @@ impl<M: Maps> Writer<M> {
     /// Frontends in the map that nobody wants any more.
     fn leaving(
         &mut self,
-        accepted: &[(ServicePortPlan, Wanted)],
+        accepted: &[Accepted],
         removed: &[ServicePortId],
     ) -> HashSet<FrontendKey> {
         let mut leaving = std::mem::take(&mut self.strays);
-        for (plan, wanted) in accepted {
+        for Accepted { plan, wanted, .. } in accepted {
             let Some(port) = self.ports.get(&plan.id) else { continue };
             leaving.extend(port.frontends.iter().filter(|key| !wanted.contains_key(key)));
         }

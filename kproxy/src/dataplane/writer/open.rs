@@ -7,7 +7,7 @@ use std::{
     io,
 };
 
-use kproxy_common::service::{MAX_EXTRA, service_flags, service_port_id};
+use kproxy_common::service::{service_flags, service_port_id};
 
 use super::{Addresses, Counted, Maps, Port, Report, Run, Runs, Writer, problems};
 use crate::{dataplane::codec, model::Problem, plan::Scope};
@@ -36,6 +36,7 @@ impl<M: Maps> Writer<M> {
             stray_ids: BTreeSet::new(),
             stray_ranges: Vec::new(),
             untouched_from,
+            counts_connections: false,
         };
         writer.find_ports(names);
         writer.find_stray_sets();
@@ -78,6 +79,7 @@ impl<M: Maps> Writer<M> {
                 self.stray_ids.insert(id);
                 continue;
             }
+            self.counts_connections |= self.picks_least(id);
             let runs = [Scope::Cluster, Scope::Local].map(|scope| self.find_run(id, scope));
             self.by_id.insert(id, name.clone());
             self.ports.insert(name, Port { id, runs, ..Port::default() });
@@ -91,11 +93,8 @@ impl<M: Maps> Writer<M> {
             return None;
         }
         let word = codec::word_of(&self.maps.services().get(codec::index_of(id, scope))?);
-        let extra = match word.count {
-            0 => 0,
-            _ => self.maps.slots().get(word.first)?.extra.min(MAX_EXTRA),
-        };
-        let run = Run { first: word.first, len: u32::from(word.count) + extra };
+        let len = codec::run_len(word, self.maps.slots().get(word.first));
+        let run = Run { first: word.first, len };
         self.slots.claim(run).then_some(run)
     }
 
@@ -112,6 +111,11 @@ impl<M: Maps> Writer<M> {
         let index = u64::from(id) * 2 + scope as u64;
         let entry = u32::try_from(index).ok().and_then(|index| self.maps.services().get(index));
         entry.is_some_and(|entry| entry.flags & service_flags::IN_USE != 0)
+    }
+
+    fn picks_least(&self, id: u32) -> bool {
+        let entry = self.maps.services().get(codec::index_of(id, Scope::Cluster));
+        entry.is_some_and(|entry| entry.flags & service_flags::LEAST_CONNECTIONS != 0)
     }
 
     /// Removes names and sets that no service port owns.

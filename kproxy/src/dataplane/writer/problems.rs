@@ -81,6 +81,13 @@ pub(super) fn no_slots(id: &ServicePortId, backends: usize, is_new: bool) -> Pro
     of_port(id, &what, grow("--max-slots"))
 }
 
+/// There is room for the backends and not for the lookup table of maglev.
+pub(super) fn no_table(id: &ServicePortId) -> Problem {
+    let what = "no room for the table of the algorithm maglev in the map KP_SLOTS; its backends are \
+                picked by round-robin";
+    of_port(id, what, grow("--max-slots"))
+}
+
 /// More backends than one set can hold.
 pub(super) fn too_many_backends(id: &ServicePortId, backends: usize, is_new: bool) -> Problem {
     let effect = if is_new { "it is not served" } else { "its earlier backends stay in use" };

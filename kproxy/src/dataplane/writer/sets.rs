@@ -8,7 +8,7 @@ use super::{Maps, Port, Report, Run, Writer, problems};
 use crate::{
     dataplane::codec,
     model::Problem,
-    plan::{BackendSet, Scope, ServicePortId, ServicePortPlan},
+    plan::{Algorithm, BackendSet, Scope, ServicePortId, ServicePortPlan},
 };
 
 /// What is to be done for one set.
@@ -23,20 +23,20 @@ enum Step {
 
 impl<M: Maps> Writer<M> {
     /// Publishes the sets of a plan, giving the service port an id and a name if it is new. All or
-    /// nothing: on an error the earlier sets stay in force.
+    /// nothing: on an error the earlier sets stay in force. With the id comes what a set goes without.
     pub(super) fn publish(
         &mut self,
         plan: &ServicePortPlan,
         now: Duration,
         report: &mut Report,
-    ) -> Result<u32, Problem> {
+    ) -> Result<(u32, Vec<Problem>), Problem> {
         let is_new = !self.ports.contains_key(&plan.id);
         let id = match self.ports.get(&plan.id) {
             Some(port) => port.id,
             None => self.new_id(&plan.id)?,
         };
         let published = self.publish_sets(plan, id, is_new, now, report);
-        if let (Ok(()), Some(port)) = (&published, self.ports.get_mut(&plan.id)) {
+        if let (Ok(_), Some(port)) = (&published, self.ports.get_mut(&plan.id)) {
             port.serving = Some(codec::encode_serving(plan));
         }
         if is_new && published.is_err() {
@@ -46,7 +46,7 @@ impl<M: Maps> Writer<M> {
                 Err(_) => drop(self.stray_ids.insert(id)),
             }
         }
-        published.map(|()| id)
+        published.map(|problems| (id, problems))
     }
 
     fn publish_sets(
@@ -56,13 +56,13 @@ impl<M: Maps> Writer<M> {
         is_new: bool,
         now: Duration,
         report: &mut Report,
-    ) -> Result<(), Problem> {
+    ) -> Result<Vec<Problem>, Problem> {
         let affinity = plan.affinity_seconds.unwrap_or(0);
         let sets = [(Scope::Cluster, Some(&plan.cluster)), (Scope::Local, plan.local.as_ref())];
-        let mut steps = Vec::new();
+        let (mut steps, mut problems) = (Vec::new(), Vec::new());
         for (scope, set) in sets {
             let Some(set) = set else { continue };
-            match self.prepare(plan, id, scope, set, is_new) {
+            match self.prepare(plan, id, scope, set, is_new, &mut problems) {
                 Ok(step) => steps.push((scope, set, step)),
                 Err(problem) => {
                     for (_, _, step) in steps {
@@ -81,8 +81,8 @@ impl<M: Maps> Writer<M> {
         for (scope, set, step) in steps {
             let index = codec::index_of(id, scope);
             let present = self.maps.services().get(index).unwrap_or_default();
-            let mut next =
-                Service { flags: service_flags::IN_USE, affinity_seconds: affinity, ..present };
+            let flags = codec::encode_flags(plan.algorithm);
+            let mut next = Service { flags, affinity_seconds: affinity, ..present };
             let run = match step {
                 Step::Keep => continue,
                 Step::Rewrite => {
@@ -110,7 +110,8 @@ impl<M: Maps> Writer<M> {
                 self.slots.give_back(old, now);
             }
         }
-        Ok(())
+        self.counts_connections |= plan.algorithm == Algorithm::LeastConnections;
+        Ok(problems)
     }
 
     /// Compares a set with the maps and, if it differs, fills a new run that nobody sees yet.
@@ -121,17 +122,17 @@ impl<M: Maps> Writer<M> {
         scope: Scope,
         set: &BackendSet,
         is_new: bool,
+        problems: &mut Vec<Problem>,
     ) -> Result<Step, Problem> {
-        let (port_id, affinity) = (&plan.id, plan.affinity_seconds.unwrap_or(0));
-        let slots = codec::encode_run(plan, scope, set);
+        let port_id = &plan.id;
+        let mut slots = codec::encode_run(plan, scope, set);
         let index = codec::index_of(id, scope);
         let present = self.maps.services().get(index).unwrap_or_default();
-        let in_use = present.flags & service_flags::IN_USE != 0;
-        let run = self.ports.get(port_id).and_then(|port| port.runs[scope as usize]);
-        if in_use && !is_new && self.holds(&present, run, set, &slots) {
-            let same =
-                present.affinity_seconds == affinity && present.flags == service_flags::IN_USE;
-            return Ok(if same { Step::Keep } else { Step::Rewrite });
+        let known =
+            Some(present).filter(|present| present.flags & service_flags::IN_USE != 0 && !is_new);
+        let held = self.ports.get(port_id).and_then(|port| port.runs[scope as usize]);
+        if let Some(step) = self.without_run(known, held, plan, set, &slots) {
+            return Ok(step);
         }
         let count = set.backends.len();
         if count > Word::MAX_BACKENDS {
@@ -140,7 +141,15 @@ impl<M: Maps> Writer<M> {
         if count == 0 {
             return Ok(Step::Publish(None));
         }
-        let Some(run) = self.slots.take(slots.len() as u32) else {
+        let mut run = self.slots.take(slots.len() as u32);
+        if run.is_none() && codec::drop_table(&mut slots, count) {
+            problems.push(problems::no_table(port_id));
+            if let Some(step) = self.without_run(known, held, plan, set, &slots) {
+                return Ok(step);
+            }
+            run = self.slots.take(slots.len() as u32);
+        }
+        let Some(run) = run else {
             return Err(problems::no_slots(port_id, count, is_new));
         };
         for (number, slot) in (run.first..).zip(&slots) {
@@ -148,6 +157,21 @@ impl<M: Maps> Writer<M> {
             debug_assert!(stored, "runs are below the capacity of SLOTS");
         }
         Ok(Step::Publish(Some(run)))
+    }
+
+    /// What is to be done for a set whose slots are in the maps already; `None` for any other.
+    fn without_run(
+        &self,
+        known: Option<Service>,
+        held: Option<Run>,
+        plan: &ServicePortPlan,
+        set: &BackendSet,
+        slots: &[Slot],
+    ) -> Option<Step> {
+        let present = known.filter(|present| self.holds(present, held, set, slots))?;
+        let same = present.affinity_seconds == plan.affinity_seconds.unwrap_or(0)
+            && present.flags == codec::encode_flags(plan.algorithm);
+        Some(if same { Step::Keep } else { Step::Rewrite })
     }
 
     /// Whether the published word and its slots say just what `set` and its `slots` say.

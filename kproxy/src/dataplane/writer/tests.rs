@@ -1,5 +1,6 @@
 //! The writer on maps in memory.
 
+mod algorithms;
 mod history;
 mod ranges;
 
@@ -23,8 +24,8 @@ use super::{
 use crate::{
     dataplane::codec,
     plan::{
-        Backend, BackendSet, Change, EmptyVerdict, Family, Frontend, FrontendKind, Protocol, Scope,
-        ServicePortId, ServicePortPlan, Sources,
+        Algorithm, Backend, BackendSet, Change, EmptyVerdict, Family, Frontend, FrontendKind,
+        Protocol, Scope, ServicePortId, ServicePortPlan, Sources,
     },
 };
 
@@ -76,6 +77,7 @@ fn plan(number: u8, numbers: impl IntoIterator<Item = u8>) -> ServicePortPlan {
         serving: Vec::new(),
         created: None,
         affinity_seconds: None,
+        algorithm: Algorithm::RoundRobin,
         source_ranges: Vec::new(),
     }
 }

@@ -13,8 +13,8 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use crate::model::{
-    Endpoint, Family, Protocol, Service, ServiceName, ServicePort, ServiceType, Slice, SliceName,
-    SlicePort, TrafficPolicy,
+    Algorithm, Endpoint, Family, Protocol, Service, ServiceName, ServicePort, ServiceType, Slice,
+    SliceName, SlicePort, TrafficPolicy,
 };
 
 use super::{PlanContext, ServicePortPlan, plan_service};
@@ -49,6 +49,7 @@ pub(crate) fn service(name: &str, cluster_ips: &[&str]) -> Service {
         external_policy_written: TrafficPolicy::Cluster,
         health_check_node_port: None,
         affinity_seconds: None,
+        algorithm: None,
         ports: vec![port("", Protocol::Tcp, 80)],
     }
 }
@@ -89,6 +90,12 @@ pub(crate) fn plan_with(
     slices: &[Slice],
     local_addresses: &BTreeSet<IpAddr>,
 ) -> Vec<ServicePortPlan> {
-    let context = PlanContext { node_name: NODE, zone: None, local_addresses, node_addresses: &[] };
+    let context = PlanContext {
+        node_name: NODE,
+        zone: None,
+        local_addresses,
+        node_addresses: &[],
+        algorithm: Algorithm::RoundRobin,
+    };
     plan_service(service, slices.iter(), &context)
 }

@@ -25,6 +25,7 @@ fn plan_on(service: &Service, node_addresses: &[&str], local: &[&str]) -> Vec<Se
         zone: None,
         local_addresses: &local_addresses,
         node_addresses: &node_addresses,
+        algorithm: Algorithm::RoundRobin,
     };
     plan_service(service, [].iter(), &context)
 }

@@ -15,6 +15,29 @@ fn frontends(plans: &[ServicePortPlan]) -> Vec<(FrontendKind, IpAddr)> {
 }
 
 #[test]
+fn a_service_that_does_not_say_is_picked_from_as_the_node_does_it() {
+    for (written, default, wanted) in [
+        (None, Algorithm::RoundRobin, Algorithm::RoundRobin),
+        (None, Algorithm::Maglev, Algorithm::Maglev),
+        (Some(Algorithm::RoundRobin), Algorithm::Maglev, Algorithm::RoundRobin),
+        (Some(Algorithm::LeastConnections), Algorithm::Random, Algorithm::LeastConnections),
+    ] {
+        let mut web = service("web", &["10.96.0.1", "fd00:10:96::1"]);
+        web.algorithm = written;
+        let none = BTreeSet::new();
+        let context = PlanContext {
+            node_name: NODE,
+            zone: None,
+            local_addresses: &none,
+            node_addresses: &[],
+            algorithm: default,
+        };
+        let plans = plan_service(&web, [].iter(), &context);
+        assert_eq!(plans.iter().map(|plan| plan.algorithm).collect::<Vec<_>>(), [wanted; 2]);
+    }
+}
+
+#[test]
 fn sel_03_a_family_without_a_cluster_ip_has_no_plan() {
     let mut web = service("web", &["10.96.0.1"]);
     web.external_ips = vec![ip("2001:db8::1")];

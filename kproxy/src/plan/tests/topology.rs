@@ -170,6 +170,7 @@ fn top_13_families_and_ports_have_their_own_hints() {
         zone: Some("a"),
         local_addresses: &none,
         node_addresses: &[],
+        algorithm: Algorithm::RoundRobin,
     };
     let plans = plan_service(&web, slices.iter(), &context);
     let sizes: Vec<_> = plans.iter().map(|plan| plan.cluster.backends.len()).collect();

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1 as core;
 use super::{
     Report, has_label, parse_cidr, parse_ip, port_number, protocol, service_key, unusable,
 };
-use crate::model::{Family, Service, ServicePort, ServiceType, TrafficPolicy};
+use crate::model::{Algorithm, Family, Service, ServicePort, ServiceType, TrafficPolicy};
 use crate::source::{Parsed, Verdict};
 
 /// A Service with this label, whatever its value, belongs to another proxy (SEL-01).
@@ -17,6 +17,9 @@ pub(crate) const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-n
 /// `sessionAffinityConfig.clientIP.timeoutSeconds` when not given (SVC-11).
 const DEFAULT_AFFINITY_SECONDS: i32 = 10_800;
 const MAX_AFFINITY_SECONDS: i32 = 86_400;
+
+/// How backends are picked. Named after Cilium's `service.cilium.io/lb-algorithm`.
+const ALGORITHM_ANNOTATION: &str = "kproxy.dev/lb-algorithm";
 
 /// Whether kproxy has anything to do with a Service (SEL-01, SEL-02, SEL-05).
 fn is_ours(service: &core::Service, spec: &core::ServiceSpec) -> bool {
@@ -64,6 +67,7 @@ pub fn service(object: &core::Service) -> Parsed<Service> {
         ),
         health_check_node_port: health_check_node_port(spec, &mut report),
         affinity_seconds: affinity(spec, &mut report),
+        algorithm: algorithm(object, &mut report),
         ports,
     };
     if service.has_health_check() && service.health_check_node_port.is_none() {
@@ -225,6 +229,21 @@ fn health_check_node_port(spec: &core::ServiceSpec, report: &mut Report) -> Opti
         );
     }
     port
+}
+
+fn algorithm(service: &core::Service, report: &mut Report) -> Option<Algorithm> {
+    let written = service.metadata.annotations.as_ref()?.get(ALGORITHM_ANNOTATION)?;
+    let algorithm = Algorithm::from_name(written);
+    if algorithm.is_none() {
+        report.add(
+            format!(
+                "annotation {ALGORITHM_ANNOTATION} {written:?} is unknown, the default of this \
+                 node counts"
+            ),
+            "use round-robin, random, least-connections or maglev",
+        );
+    }
+    algorithm
 }
 
 fn affinity(spec: &core::ServiceSpec, report: &mut Report) -> Option<u32> {

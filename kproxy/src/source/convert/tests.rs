@@ -3,7 +3,7 @@ use k8s_openapi::api::discovery::v1 as discovery;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::{Endpoint, Family, Service, ServiceType, Slice, TrafficPolicy};
+use crate::model::{Algorithm, Endpoint, Family, Service, ServiceType, Slice, TrafficPolicy};
 use crate::source::{Parsed, Verdict};
 
 fn parse_service(spec: Value) -> Parsed<Service> {
@@ -212,6 +212,36 @@ fn svc_11_affinity_has_the_default_timeout_and_its_bounds() {
     assert_eq!(used(client_ip(Value::Null)).affinity_seconds, Some(10_800));
     assert_eq!(used(client_ip(json!(30))).affinity_seconds, Some(30));
     assert_eq!(mended(client_ip(json!(0)), "out of range").affinity_seconds, Some(1));
+}
+
+#[test]
+fn the_algorithm_is_an_annotation_and_a_bad_one_is_reported() {
+    let annotated = |annotations: Value| {
+        let object = json!({
+            "metadata": {"namespace": "default", "name": "web", "annotations": annotations},
+            "spec": {"clusterIP": "10.96.0.10", "ports": [{"port": 80}]},
+        });
+        service(&serde_json::from_value(object).unwrap())
+    };
+    for (annotations, algorithm) in [
+        (json!({}), None),
+        (json!({"other/lb-algorithm": "random"}), None),
+        (json!({"kproxy.dev/lb-algorithm": "round-robin"}), Some(Algorithm::RoundRobin)),
+        (json!({"kproxy.dev/lb-algorithm": "random"}), Some(Algorithm::Random)),
+        (
+            json!({"kproxy.dev/lb-algorithm": "least-connections"}),
+            Some(Algorithm::LeastConnections),
+        ),
+        (json!({"kproxy.dev/lb-algorithm": "maglev"}), Some(Algorithm::Maglev)),
+    ] {
+        assert_eq!(used(annotated(annotations.clone())).algorithm, algorithm, "{annotations}");
+    }
+    for bad in ["", "Maglev", "maglev ", "round_robin", "least-conn", "ip-hash", "true"] {
+        let parsed = annotated(json!({"kproxy.dev/lb-algorithm": bad}));
+        assert_eq!(parsed.problems[0].object, "Service default/web");
+        let service = mended(parsed, &format!("lb-algorithm {bad:?} is unknown"));
+        assert_eq!(service.algorithm, None, "the default applies");
+    }
 }
 
 #[test]

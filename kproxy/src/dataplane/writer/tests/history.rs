@@ -6,6 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// Room for the tables of maglev of every step.
+const SLOTS: u32 = 1 << 19;
+
 /// One step of a random history.
 #[derive(Clone, Debug)]
 enum Step {
@@ -22,12 +25,16 @@ fn any_plan() -> impl Strategy<Value = ServicePortPlan> {
         prop::collection::btree_set(0u8..8, 0..6),
         prop::option::of(prop::collection::btree_set(0u8..4, 0..3)),
         0u8..8,
-        prop::option::of(1u32..3),
+        (
+            prop::option::of(1u32..3),
+            // Tables take time.
+            prop_oneof![15 => prop::sample::select(&Algorithm::ALL[..3]), 1 => Just(Algorithm::Maglev)],
+        ),
         any::<bool>(),
         prop::collection::btree_set(8u8..12, 0..3),
         prop::sample::subsequence(vec!["192.0.2.0/24", "10.244.0.0/16", "0.0.0.0/1"], 0..=2),
     )
-        .prop_map(|(number, cluster, local, kinds, affinity, drop, others, ranges)| {
+        .prop_map(|(number, cluster, local, kinds, (affinity, algorithm), drop, others, ranges)| {
             let mut plan = plan(number, cluster);
             plan.serving = serving(others);
             if kinds & 1 != 0 {
@@ -48,6 +55,7 @@ fn any_plan() -> impl Strategy<Value = ServicePortPlan> {
                 }
             }
             plan.affinity_seconds = affinity;
+            plan.algorithm = algorithm;
             plan.source_ranges = ranges.into_iter().map(net).collect();
             if let (Some(last), false) = (plan.frontends.last_mut(), plan.source_ranges.is_empty())
             {
@@ -75,7 +83,7 @@ proptest! {
     fn after_any_history_the_maps_equal_those_of_planning_anew(
         steps in prop::collection::vec((any_step(), 0u64..2000), 1..40),
     ) {
-        let maps = FakeMaps::new(32, 256, 256);
+        let maps = FakeMaps::new(32, SLOTS, 256);
         let mut writer = Writer::open(maps.clone()).unwrap();
         let mut desired = BTreeMap::new();
         let mut nodes = BTreeSet::new();
@@ -113,7 +121,7 @@ proptest! {
         }
         maps.crash_in(None);
 
-        let anew = FakeMaps::new(32, 256, 256);
+        let anew = FakeMaps::new(32, SLOTS, 256);
         let mut fresh = Writer::open(anew.clone()).unwrap();
         fresh.set_node_addresses(&nodes);
         fresh.reconcile(desired.values().cloned(), now);
