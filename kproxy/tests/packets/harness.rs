@@ -315,10 +315,16 @@ impl Programs {
 
     /// Runs one program on one packet.
     pub(crate) fn run(&mut self, program: &str, packet: &[u8]) -> Ran {
-        // struct __sk_buff; `mark` is its third word, `ifindex` its eleventh
+        self.run_cut(program, packet, 0)
+    }
+
+    /// As [`Self::run`], for a packet that is still to be cut into segments of so many bytes.
+    pub(crate) fn run_cut(&mut self, program: &str, packet: &[u8], segment: u32) -> Ran {
+        // struct __sk_buff; `mark` is its third word, `ifindex` its eleventh, `gso_size` its 45th
         // (include/uapi/linux/bpf.h).
         let (mut ctx_in, mut ctx_out) = ([0u8; 192], [0u8; 192]);
         ctx_in[40..44].copy_from_slice(&self.device.to_ne_bytes());
+        ctx_in[176..180].copy_from_slice(&segment.to_ne_bytes());
         let mut packet = packet.to_vec();
         if self.device != 0 {
             packet[..6].copy_from_slice(&DEVICE_MAC);
