@@ -9,7 +9,7 @@ use aya_ebpf::{
 use kproxy_common::{
     abi::kernel_feature,
     affinity::{client_kind, netns_client},
-    config::config_flags,
+    config::{Config, config_flags},
     counters::NO_SERVICE,
     drop_reason::DropReason,
     maglev,
@@ -123,6 +123,13 @@ fn effective(ctx: &SockAddrContext, addr: Addr) -> Option<Addr> {
     })
 }
 
+/// Whether the socket path serves this socket: `--socket-lb host` leaves those of pods alone.
+#[inline(always)]
+fn is_served(ctx: &SockAddrContext) -> bool {
+    let is_for_all = |config: &Config| config.flags & config_flags::HOST_SOCKETS == 0;
+    CONFIG.get(0).is_some_and(|config| is_for_all(config) || in_host_netns(ctx))
+}
+
 /// connect() and sendmsg(): gives the socket a backend when it dials a frontend.
 #[inline(always)]
 fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<(), DropReason> {
@@ -132,17 +139,12 @@ fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<()
         return Ok(());
     }
     let (dialled, port) = read_peer::<V6>(ctx);
-    let is_ours = CONFIG
-        .get(0)
-        .is_some_and(|config| config.flags & config_flags::HOST_SOCKETS == 0 || in_host_netns(ctx));
-    if !is_ours {
-        return Ok(());
-    }
     let found = match effective(ctx, dialled) {
         Some(addr) => lookup::frontend(&addr, port, proto),
         None => Lookup::NotOurs,
     };
     let frontend = match found {
+        Lookup::Frontend(_) | Lookup::UnknownPort if !is_served(ctx) => return Ok(()),
         Lookup::Frontend(value) => value,
         Lookup::UnknownPort => {
             stats::count_drop(NO_SERVICE, DropReason::UnknownPort);
