@@ -258,6 +258,23 @@ fn a_direct_connection_is_not_rewritten_by_a_leftover_flow() {
     }
 }
 
+#[test]
+fn a_connection_that_is_refused_anew_leaves_nothing_of_the_old_one() {
+    let (client, node) = ("203.0.113.9:40000", "192.0.2.1:30080");
+    for answered in [false, true] {
+        let mut programs = programs(&["L10.244.1.5:8080"]);
+        programs.ingress(&tcp(client, node, Tcp::Syn));
+        if answered {
+            programs.egress(&tcp("10.244.1.5:8080", client, Tcp::Rst));
+        }
+        programs.empty(CLUSTER, empty_verdict::DROP);
+        assert_eq!(programs.ingress(&tcp(client, node, Tcp::Syn)).action, SHOT);
+        assert_eq!(programs.flows(), []);
+        let data = tcp(client, node, Tcp::Ack);
+        assert_eq!(programs.ingress(&data).packet, data, "no backend has this connection");
+    }
+}
+
 /// Clients behind one NAT address meet this by chance.
 #[test]
 fn a_udp_client_port_that_rests_is_free_for_another_frontend() {

@@ -55,7 +55,7 @@ fn at(text: &str) -> SocketAddr {
 
 /// Runs a test in a network namespace with one uplink, over which clients and other nodes are
 /// reached, and one device with the MTU 1400 that leads to 10.244.3.0/24 and fd00:10:244:3::/64.
-fn on_a_node(test: impl FnOnce(&mut Programs) + Send + 'static) {
+pub(crate) fn on_a_node(test: impl FnOnce(&mut Programs) + Send + 'static) {
     let run = move || {
         unshare(CloneFlags::CLONE_NEWNET).expect("namespaces need root");
         let script = "
@@ -220,7 +220,9 @@ fn a_backend_without_a_route_is_left_to_the_stack_and_a_lost_route_is_counted() 
 }
 
 /// Type and code, MTU, addresses and what is inside.
-fn error_of(ran: &Ran) -> ((u8, u8), u32, (std::net::IpAddr, std::net::IpAddr), Vec<u8>) {
+pub(crate) fn error_of(
+    ran: &Ran,
+) -> ((u8, u8), u32, (std::net::IpAddr, std::net::IpAddr), Vec<u8>) {
     let sliced = SlicedPacket::from_ethernet(&ran.packet).unwrap();
     let ends: (std::net::IpAddr, std::net::IpAddr) = match sliced.net.as_ref().unwrap() {
         NetSlice::Ipv4(ip) => {
