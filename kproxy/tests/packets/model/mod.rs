@@ -170,7 +170,7 @@ fn dialled(case: &Case, client: &Index, port: u16, what: &Index) -> Ends {
     for other in
         ["198.51.100.77:80", "10.96.0.99:80", "[2001:db8:77::77]:80", "[fd00:10:96::99]:80"]
     {
-        all.push((other.parse().unwrap(), if port % 2 == 0 { TCP } else { UDP }));
+        all.push((other.parse().unwrap(), if port.is_multiple_of(2) { TCP } else { UDP }));
     }
     let (to, proto) = all[what.index(all.len())];
     let from = (ip(CLIENTS[usize::from(to.is_ipv6())][client.index(4)]), port).into();
