@@ -341,6 +341,9 @@ pub(crate) fn end_stale(direct: &FlowKey) {
         return;
     }
     let forward_key = reverse.to.reversed();
-    let _ = FLOWS.remove(&forward_key);
+    // After the sweeper took the forward entry, the one that is there is of a newer flow.
+    if find(&forward_key).is_some_and(|forward| forward.to == *direct) {
+        let _ = FLOWS.remove(&forward_key);
+    }
     let _ = FLOWS.remove(&reverse_key);
 }

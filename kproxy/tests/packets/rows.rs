@@ -259,6 +259,23 @@ fn a_direct_connection_is_not_rewritten_by_a_leftover_flow() {
 }
 
 #[test]
+fn a_direct_datagram_ends_the_old_flow_to_its_backend_and_not_the_new_one() {
+    let (client, node) = ("203.0.113.9:40000", "192.0.2.1:30080");
+    let mut programs = programs(&["L10.244.1.5:8080"]);
+    programs.ingress(&udp(client, node));
+    let forward = programs.flows().into_iter().find(|(_, v)| v.flags & flow_flags::REVERSE == 0);
+    // As the sweeper does when the backend serves no more.
+    programs.hash::<_, FlowValue>(map::FLOWS).remove(&forward.unwrap().0).unwrap();
+    programs.service(CLUSTER, &["L10.244.1.6:8080"]);
+    programs.ingress(&udp(client, node));
+    programs.ingress(&udp(client, "10.244.1.5:8080"));
+    assert_eq!(programs.flows().len(), 2);
+    programs.service(CLUSTER, &["L10.244.1.7:8080"]);
+    let same = programs.ingress(&udp(client, node)).destination();
+    assert_eq!(same, "10.244.1.6:8080".parse().unwrap());
+}
+
+#[test]
 fn a_connection_that_is_refused_anew_leaves_nothing_of_the_old_one() {
     let (client, node) = ("203.0.113.9:40000", "192.0.2.1:30080");
     for answered in [false, true] {

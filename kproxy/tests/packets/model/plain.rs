@@ -53,6 +53,8 @@ pub(super) struct Flow {
     /// Netfilter knows it.
     pub(super) known: bool,
     pub(super) over: bool,
+    /// The client's entry was swept: answers under way pass, the next request is a new flow's.
+    pub(super) swept: bool,
 }
 
 /// What becomes of a packet.
@@ -174,7 +176,7 @@ impl Model {
         if pod && !self.pods_have_flows && self.is_ruled_out(&ends.to.ip()) {
             return Ok(Fate::Untouched);
         }
-        if let Some(i) = self.flows.iter().position(|flow| flow.dialled == ends) {
+        if let Some(i) = self.asked_by(ends) {
             if !(syn && self.is_over(i)) {
                 return Ok(self.passes(i, 0, pod, act, bytes));
             }
@@ -227,7 +229,7 @@ impl Model {
             return self.passes(i, 1, false, act, bytes);
         }
         let opens = ends.proto == UDP || act == Act::Open;
-        if pod || !opens || self.flows.iter().any(|flow| flow.dialled == ends) {
+        if pod || !opens || self.asked_by(ends).is_some() {
             return Fate::Untouched;
         }
         // Nothing that is still addressed to a frontend may leave the node where it would be refused.
@@ -257,6 +259,10 @@ impl Model {
             }
             Dialled::Frontend(..) | Dialled::Nothing => Fate::Untouched,
         }
+    }
+
+    fn asked_by(&self, ends: Ends) -> Option<usize> {
+        self.flows.iter().position(|flow| flow.dialled == ends && !flow.swept)
     }
 
     fn answered_by(&self, ends: Ends) -> Option<usize> {
@@ -381,7 +387,7 @@ impl Model {
     fn is_taken(&self, to: Ends) -> bool {
         self.flows.iter().filter(|flow| flow.to == to).any(|flow| {
             let rests = flow.seen.iter().all(|seen| self.now - seen >= UDP_REST);
-            !(flow.over || to.proto == UDP && rests)
+            !(flow.over || flow.swept || to.proto == UDP && rests)
         })
     }
 
@@ -469,6 +475,7 @@ impl Model {
             answered: false,
             known: false,
             over: false,
+            swept: false,
         });
         self.counters.entry(service).or_default().0 += 1;
         Ok(self.translate(self.flows.len() - 1, 0, pod, act, bytes))
