@@ -12,9 +12,6 @@ pub enum DropReason {
     UnknownPort = 3,
     /// Dropped: the flow table is full.
     FlowTableFull = 4,
-    /// Dropped: the client's port already talks to the only usable backends through another
-    /// frontend, and the answers could not be told apart.
-    FlowCollision = 5,
     /// Dropped: a header could not be rewritten (the kernel refused the write).
     RewriteFailed = 6,
     /// Dropped: the maps contradict each other (a run of slots that does not exist).
@@ -36,12 +33,11 @@ pub const REFUSALS_A_SECOND: u32 = 1000;
 
 impl DropReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 11] = [
         Self::NoBackend,
         Self::NoLocalBackend,
         Self::UnknownPort,
         Self::FlowTableFull,
-        Self::FlowCollision,
         Self::RewriteFailed,
         Self::BadMap,
         Self::NoSourcePort,
@@ -63,7 +59,6 @@ impl DropReason {
             Self::NoLocalBackend => "no-local-backend",
             Self::UnknownPort => "unknown-port",
             Self::FlowTableFull => "flow-table-full",
-            Self::FlowCollision => "flow-collision",
             Self::RewriteFailed => "rewrite-failed",
             Self::BadMap => "bad-map",
             Self::NoSourcePort => "no-source-port",
@@ -86,10 +81,6 @@ impl DropReason {
             }
             Self::FlowTableFull => {
                 "dropped: the flow table is full; raise --max-flows or look for a flood"
-            }
-            Self::FlowCollision => {
-                "dropped: this client port already talks to the same backend through another \
-                 frontend"
             }
             Self::RewriteFailed => "dropped: the kernel refused to rewrite a header; report a bug",
             Self::BadMap => "dropped: the maps contradict each other; restart kproxy, report a bug",

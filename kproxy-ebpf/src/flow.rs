@@ -13,7 +13,7 @@ use kproxy_common::{
     filter,
     flow::{FlowKey, FlowState, FlowValue, flow_flags},
     maglev,
-    net::{Addr, proto},
+    net::Addr,
     service::{Word, slot_flags},
 };
 
@@ -25,9 +25,6 @@ use crate::{
     route::{self, Route},
     snat,
 };
-
-/// Backends tried before a collision of answers is given up on.
-const COLLISION_TRIES: u32 = 4;
 
 /// Seconds of CLOCK_MONOTONIC, up to 64 ticks old (0.64 s at 100 Hz): the kernel's clock takes a fifth
 /// of what a packet costs here, its tick is one load.
@@ -190,40 +187,30 @@ pub(crate) fn open<const L3: usize, const POD: bool>(
         value.flags = 0;
     }
     reverse.to.set_reversed(key);
-    let mut settings = pick::settings(service);
+    let settings = pick::settings(service);
     reverse.flags = flow_flags::REVERSE | load::flag(settings);
     forward.to = *key;
-    let mut tries = 0;
-    loop {
-        let hash = || maglev::hash(&key.src, key.src_port, key.proto);
-        let slot = pick::backend(&key.src, client_kind::ADDRESS, service, word, settings, hash)?;
-        // A collision sends one connection elsewhere, the client keeps its backend.
-        settings = pick::NEXT_ONE;
-        (forward.to.dst, forward.to.dst_port) = (slot.addr, slot.port);
-        if POD {
-            if slot.addr == key.src {
-                hairpin(config, forward, key);
-            }
-        } else if slot.flags & slot_flags::LOCAL == 0 {
-            // Without an Ethernet header a packet cannot be passed on.
-            if L3 == 0 || !choose_source(ctx.skb.skb, config, forward) {
-                forward.flags = masquerade(config);
-            }
+    let hash = || maglev::hash(&key.src, key.src_port, key.proto);
+    let slot = pick::backend(&key.src, client_kind::ADDRESS, service, word, settings, hash)?;
+    (forward.to.dst, forward.to.dst_port) = (slot.addr, slot.port);
+    if POD {
+        if slot.addr == key.src {
+            hairpin(config, forward, key);
         }
-        reverse_key.set_reversed(&forward.to);
-        if forward.flags & CLAIMS != 0 || claim_reverse(reverse_key, reverse)? {
-            break;
+    } else if slot.flags & slot_flags::LOCAL == 0 {
+        // Without an Ethernet header a packet cannot be passed on.
+        if L3 == 0 || !choose_source(ctx.skb.skb, config, forward) {
+            forward.flags = masquerade(config);
         }
-        tries += 1;
-        if tries == COLLISION_TRIES {
-            return Err(DropReason::FlowCollision);
-        }
-        (forward.to.src, forward.flags) = (key.src, 0);
     }
-    // Outside the loop, so that the verifier need not walk one in the other.
-    if forward.flags & CLAIMS != 0 {
-        reverse.flags |= forward.flags & CLAIMS;
-        snat::claim(config, reverse_key, reverse)?;
+    reverse_key.set_reversed(&forward.to);
+    let claims = forward.flags & CLAIMS;
+    reverse.flags |= claims;
+    // The backend sees another port of the client where answers could not be told from those of a
+    // connection that the same port has through another frontend, as with conntrack.
+    if claims != 0 || !claim_reverse(reverse_key, reverse)? {
+        let ports = if claims != 0 { snat::Ports::of(config) } else { snat::Ports::ANY };
+        snat::claim(ports.pack(), reverse_key, reverse)?;
         forward.to.src_port = reverse_key.dst_port;
     }
     note_flows_to(&reverse_key.dst);
@@ -288,15 +275,6 @@ fn masquerade(config: &Config) -> u16 {
     if config.flags & config_flags::NETFILTER != 0 { flow_flags::MASQUERADE } else { 0 }
 }
 
-/// Seconds of silence after which a UDP flow gives its client port away to another frontend: nothing
-/// says when such a conversation is over.
-const UDP_REST: u32 = 3;
-
-#[inline(always)]
-fn rests(value: &FlowValue) -> bool {
-    now().wrapping_sub(value.last_seen) >= UDP_REST
-}
-
 /// Inserts the reverse entry. `false`: another live connection owns it.
 ///
 /// Everything comes by pointers that go on to helpers: LLVM would pass the fields of other
@@ -314,9 +292,7 @@ fn claim_reverse(key: &FlowKey, value: &FlowValue) -> Result<bool, DropReason> {
         if let Some(forward) = find(&forward_key)
             && forward.to.reversed() == *key
         {
-            let is_over = forward.flags & flow_flags::OVER != 0
-                || key.proto == proto::UDP && rests(forward) && rests(other);
-            if !is_over {
+            if forward.flags & flow_flags::OVER == 0 {
                 return Ok(false);
             }
             let _ = FLOWS.remove(&forward_key);

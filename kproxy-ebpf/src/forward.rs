@@ -7,7 +7,7 @@ use kproxy_common::{drop_reason::DropReason, flow::FlowValue};
 use crate::{
     action,
     icmp::IcmpError,
-    packet::{Packet, UDP_LEN, at},
+    packet::{Packet, UDP_LEN, at, segment_size},
     refuse::{self, Error},
     rewrite::rewrite,
     route::{self, Route},
@@ -95,10 +95,13 @@ pub(crate) fn forward_error<const L3: usize>(
 /// kernel cuts it up.
 #[inline(always)]
 fn size(ctx: &TcContext, packet: &Packet) -> Option<u32> {
-    // SAFETY: a plain read of a live context.
-    let segment = unsafe { (*ctx.skb.skb).gso_size };
+    let segment = segment_size(ctx);
     if segment == 0 {
         return Some(ctx.len() - packet.l3 as u32);
+    }
+    if packet.is_sctp() {
+        // Cut between its chunks (GSO_BY_FRAGS): the kernel does not say how large they are.
+        return Some(0);
     }
     let header = if packet.is_udp() {
         UDP_LEN as u32

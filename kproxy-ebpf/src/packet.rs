@@ -190,10 +190,16 @@ impl Packet {
             }
             proto::UDP => ensure(ctx, self.l4 + UDP_LEN)?,
             proto::SCTP => {
-                ensure(ctx, self.l4 + SCTP_LEN + 4)?;
-                let chunk = usize::from(*at::<u8>(ctx, self.l4 + SCTP_LEN)?);
-                // Larger types mean nothing to a flow; those that end alike end it late at worst.
-                self.tcp_flags = SCTP_FLAGS[chunk & 15];
+                ensure(ctx, self.l4 + SCTP_LEN)?;
+                // Several packets of data in one: the list of their chunks begins here, and bytes
+                // that are pulled out of the first ones are lost to it.
+                if segment_size(ctx) == 0 {
+                    ensure(ctx, self.l4 + SCTP_LEN + 4)?;
+                    // All four: the verifier learns nothing from the check of a single byte.
+                    let [chunk, ..] = *at::<[u8; 4]>(ctx, self.l4 + SCTP_LEN)?;
+                    // Larger types mean nothing to a flow; those that end alike end it late at worst.
+                    self.tcp_flags = SCTP_FLAGS[usize::from(chunk & 15)];
+                }
             }
             _ => return None,
         }
@@ -279,6 +285,13 @@ pub(crate) fn destination<const L3: usize>(ctx: &TcContext) -> Option<Addr> {
         ETH_P_IPV6 => Some(Addr(*at::<[u32; 4]>(ctx, L3 + 24)?)),
         _ => None,
     }
+}
+
+/// Bytes of the largest segment of a packet that the hardware or the kernel cuts up, otherwise 0.
+#[inline(always)]
+pub(crate) fn segment_size(ctx: &TcContext) -> u32 {
+    // SAFETY: a plain read of a live context.
+    unsafe { (*ctx.skb.skb).gso_size }
 }
 
 /// Makes the first `len` bytes linear when they are not. `None`: the packet is shorter.

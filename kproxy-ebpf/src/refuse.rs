@@ -18,7 +18,7 @@ use crate::{
     action,
     flow::now,
     maps::REFUSALS,
-    packet::{IPV4_LEN, IPV6_LEN, Packet, TCP_LEN, UDP_LEN, at, write},
+    packet::{IPV4_LEN, IPV6_LEN, Packet, SCTP_LEN, TCP_LEN, UDP_LEN, at, ensure, write},
     rewrite::{IPV4_CHECKSUM, store},
 };
 
@@ -155,10 +155,16 @@ fn try_error<const L3: usize>(
 #[inline(always)]
 fn cut(ctx: &TcContext, packet: &Packet) -> Option<(usize, u32)> {
     if packet.is_sctp() {
-        // Its checksum is not among the first eight bytes.
-        let end = packet.l4 + UDP_LEN;
-        shorten(ctx, end)?;
-        return Some((end, sum_of(at::<[u32; 2]>(ctx, packet.l4)?)));
+        // A checksum that is still to be written stays so; it has to stay in the packet, too.
+        let end = packet.l4 + SCTP_LEN;
+        if !packet.is_syn() {
+            shorten(ctx, end)?;
+            return Some((end, sum_of(at::<[u32; 3]>(ctx, packet.l4)?)));
+        }
+        // Who sent an INIT believes only what holds the tag in it (RFC 9260 section 10, rule 6).
+        ensure(ctx, end + 8)?;
+        shorten(ctx, end + 8)?;
+        return Some((end + 8, sum_of(at::<[u32; 5]>(ctx, packet.l4)?)));
     }
     let at_sum = packet.l4_checksum();
     let before = *at::<u16>(ctx, at_sum)?;

@@ -1,4 +1,5 @@
-//! Source ports for connections to backends on other nodes.
+//! Source ports: for connections to backends on other nodes, for a pod that is its own backend, and
+//! for a client port that leads to one backend by two frontends.
 //!
 //! The reverse entry of a flow is the claim: its key is {backend, this node's address and port}, and
 //! it is inserted only where none is. So a port is free for every backend on its own, and the owner
@@ -15,6 +16,34 @@ use kproxy_common::{
 
 use crate::{flow, maps::FLOWS};
 
+/// Source ports to choose from.
+pub(crate) struct Ports {
+    first: u16,
+    count: u16,
+}
+
+impl Ports {
+    /// Those of an address that is not this node's.
+    pub(crate) const ANY: Self = Self { first: 1024, count: 64_512 };
+
+    /// Those of this node.
+    #[inline(always)]
+    pub(crate) fn of(config: &Config) -> Self {
+        Self { first: config.snat_first, count: config.snat_count }
+    }
+
+    /// For a register: a BPF function has five.
+    #[inline(always)]
+    pub(crate) const fn pack(self) -> u32 {
+        (self.first as u32) << 16 | self.count as u32
+    }
+
+    #[inline(always)]
+    const fn unpack(packed: u32) -> Self {
+        Self { first: (packed >> 16) as u16, count: packed as u16 }
+    }
+}
+
 /// Ports tried. At nine ports in ten taken, one connection in thirty would still find none.
 const TRIES: u32 = 32;
 /// What the map says when the key is there (include/uapi/asm-generic/errno-base.h).
@@ -22,12 +51,8 @@ const EEXIST: i32 = -17;
 
 /// Claims a source port: completes `key`'s destination port and inserts `value` under it.
 #[inline(never)]
-pub(crate) fn claim(
-    config: &Config,
-    key: &mut FlowKey,
-    value: &FlowValue,
-) -> Result<(), DropReason> {
-    let (first, count) = (config.snat_first, config.snat_count);
+pub(crate) fn claim(ports: u32, key: &mut FlowKey, value: &FlowValue) -> Result<(), DropReason> {
+    let Ports { first, count } = Ports::unpack(ports);
     let seed = source_port::hash(&value.to.dst, value.to.dst_port, value.to.src_port);
     // A port whose last connection is over comes last, and the one that rested longest first: the
     // backend may hold it in TIME_WAIT.
@@ -35,7 +60,7 @@ pub(crate) fn claim(
     let mut attempt = 0;
     while attempt < TRIES {
         key.dst_port = source_port::nth(first, count, seed, attempt);
-        let Some(owner) = flow::find(key) else { return insert_new(config, seed, key, value) };
+        let Some(owner) = flow::find(key) else { return insert_new(ports, seed, key, value) };
         if owner.flags & flow_flags::OVER != 0 && owner.last_seen < since {
             (rested, since) = (key.dst_port, owner.last_seen);
         }
@@ -51,18 +76,19 @@ pub(crate) fn claim(
 /// Inserts under a key that was free a moment ago.
 #[inline(always)]
 fn insert_new(
-    config: &Config,
+    ports: u32,
     seed: u32,
     key: &mut FlowKey,
     value: &FlowValue,
 ) -> Result<(), DropReason> {
+    let Ports { first, count } = Ports::unpack(ports);
     match FLOWS.insert(&*key, value, u64::from(BPF_NOEXIST)) {
         Ok(()) => return Ok(()),
         Err(EEXIST) => {}
         Err(_) => return Err(DropReason::FlowTableFull),
     }
     // Another CPU was faster: once more, with a port that was not looked at.
-    key.dst_port = source_port::nth(config.snat_first, config.snat_count, seed, TRIES);
+    key.dst_port = source_port::nth(first, count, seed, TRIES);
     FLOWS.insert(&*key, value, u64::from(BPF_NOEXIST)).map_err(|_| DropReason::NoSourcePort)
 }
 

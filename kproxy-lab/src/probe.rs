@@ -18,6 +18,8 @@ pub enum Transport {
     UdpConnected,
     /// UDP socket without connect(); sendto() and recvfrom().
     UdpUnconnected,
+    /// One-to-one SCTP socket, which is used as a TCP one is (RFC 6458 section 4).
+    Sctp,
 }
 
 /// Requests to send, and how.
@@ -60,6 +62,11 @@ impl Probe {
         Self::new(Transport::UdpConnected, to)
     }
 
+    /// One SCTP request.
+    pub fn sctp(to: impl Into<SocketAddr>) -> Self {
+        Self::new(Transport::Sctp, to)
+    }
+
     /// One request from an unconnected UDP socket.
     pub fn udp_unconnected(to: impl Into<SocketAddr>) -> Self {
         Self::new(Transport::UdpUnconnected, to)
@@ -77,7 +84,7 @@ impl Probe {
         self
     }
 
-    /// All requests from one socket (TCP: over one connection).
+    /// All requests from one socket (TCP and SCTP: over one connection).
     #[must_use]
     pub fn same_socket(mut self) -> Self {
         self.same_socket = true;
@@ -181,7 +188,7 @@ pub struct Attempt {
     pub verdict: Verdict,
     /// getpeername() after connect(); `None` for unconnected sockets.
     pub peer: Option<SocketAddr>,
-    /// Source address that recvfrom() told with the answer; `None` for TCP.
+    /// Source address that recvfrom() told with the answer; `None` for TCP and SCTP.
     pub source: Option<SocketAddr>,
     /// getsockname() after the request.
     pub local: Option<SocketAddr>,

@@ -50,12 +50,20 @@ pub(crate) enum Op {
 pub(crate) struct Serve {
     /// What it calls itself.
     pub(crate) name: String,
-    /// TCP and UDP port.
     pub(crate) port: u16,
+    pub(crate) sockets: Sockets,
     /// Addresses to bind; answers to datagrams come from the address they were sent to.
     pub(crate) addresses: Vec<IpAddr>,
     /// CPU to run on.
     pub(crate) cpu: Option<usize>,
+}
+
+/// Sockets of a server. SCTP ones are made only where they are asked for: the first one on a machine
+/// loads the kernel's module.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) enum Sockets {
+    TcpAndUdp,
+    Sctp,
 }
 
 /// What a server answers to `who TOKEN PADDING`: one line of JSON.

@@ -28,7 +28,9 @@ fn pods_hosts_and_the_client_reach_pods_on_every_node() {
                     assert_eq!(outcome.clients(), BTreeSet::from([client.ip(family)]), "{what}");
                 }
                 match transport {
-                    Transport::Tcp => assert_eq!(outcome.peers(), [to].into(), "{what}"),
+                    Transport::Tcp | Transport::Sctp => {
+                        assert_eq!(outcome.peers(), [to].into(), "{what}")
+                    }
                     Transport::UdpConnected => {
                         assert_eq!(
                             (outcome.peers(), outcome.sources()),

@@ -1,4 +1,4 @@
-//! One TCP connection of a server.
+//! One TCP or SCTP connection of a server.
 //!
 //! Lines that it understands: `who TOKEN PADDING` (who are you, whom do you see), `ping`, `last`
 //! (ping, then the server closes first, so that the client keeps no TIME_WAIT socket), `get N`

@@ -13,9 +13,13 @@ use crate::protocol::{Answer, who};
 
 /// An open client socket.
 pub(super) enum Client {
-    Tcp(BufReader<TcpStream>),
+    /// TCP or SCTP: the standard library's calls work on both.
+    Stream(BufReader<TcpStream>),
     UdpConnected(UdpSocket),
-    Udp { socket: UdpSocket, to: SocketAddr },
+    Udp {
+        socket: UdpSocket,
+        to: SocketAddr,
+    },
 }
 
 impl Client {
@@ -28,6 +32,7 @@ impl Client {
     ) -> io::Result<Self> {
         let (kind, protocol) = match transport {
             Transport::Tcp => (Type::STREAM, Protocol::TCP),
+            Transport::Sctp => (Type::STREAM, Protocol::SCTP),
             Transport::UdpConnected | Transport::UdpUnconnected => (Type::DGRAM, Protocol::UDP),
         };
         let socket = Socket::new(Domain::for_address(to), kind, Some(protocol))?;
@@ -36,12 +41,17 @@ impl Client {
             socket.bind(&from.into())?;
         }
         match transport {
-            Transport::Tcp => {
+            Transport::Tcp | Transport::Sctp => {
+                if transport == Transport::Sctp {
+                    report_icmp_errors(&socket);
+                }
                 socket.connect_timeout(&to.into(), timeout)?;
-                socket.set_tcp_nodelay(true)?;
+                if transport == Transport::Tcp {
+                    socket.set_tcp_nodelay(true)?;
+                }
                 socket.set_read_timeout(Some(timeout))?;
                 socket.set_write_timeout(Some(timeout))?;
-                Ok(Self::Tcp(BufReader::new(socket.into())))
+                Ok(Self::Stream(BufReader::new(socket.into())))
             }
             Transport::UdpConnected => {
                 socket.connect(&to.into())?;
@@ -56,7 +66,7 @@ impl Client {
 
     pub(super) fn local(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(stream) => stream.get_ref().local_addr(),
+            Self::Stream(stream) => stream.get_ref().local_addr(),
             Self::UdpConnected(socket) | Self::Udp { socket, .. } => socket.local_addr(),
         }
         .ok()
@@ -64,7 +74,7 @@ impl Client {
 
     pub(super) fn peer(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(stream) => stream.get_ref().peer_addr().ok(),
+            Self::Stream(stream) => stream.get_ref().peer_addr().ok(),
             Self::UdpConnected(socket) => socket.peer_addr().ok(),
             Self::Udp { .. } => None,
         }
@@ -79,7 +89,7 @@ impl Client {
     ) -> io::Result<(Answer, Option<SocketAddr>)> {
         let request = who(token, padding);
         let (answer, source) = match self {
-            Self::Tcp(stream) => {
+            Self::Stream(stream) => {
                 stream.get_mut().write_all(request.as_bytes())?;
                 (read_line(stream, token)?, None)
             }
@@ -102,8 +112,8 @@ impl Client {
     }
 }
 
-/// Without IP_RECVERR an unconnected socket never hears of an ICMP error, and a refusal would look
-/// like silence.
+/// Without IP_RECVERR an unconnected UDP socket and an SCTP one never hear of an ICMP error, and a
+/// refusal would look like silence.
 fn report_icmp_errors(socket: &Socket) {
     // Each option fits one family; a v4-mapped socket takes both.
     let _other_family = setsockopt(socket, sockopt::Ipv4RecvErr, &true);

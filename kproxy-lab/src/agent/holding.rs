@@ -103,7 +103,7 @@ fn work(mut client: Client, hold: &Hold, shared: &Shared) {
                 report.sent += 1;
                 report.lost += 1;
             }
-            Err(e) if matches!(client, Client::Tcp(_)) => {
+            Err(e) if matches!(client, Client::Stream(_)) => {
                 report.sent += 1;
                 report.broken = Some(describe(&e));
                 return;

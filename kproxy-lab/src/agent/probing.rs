@@ -27,9 +27,9 @@ pub(crate) fn run(probe: &Probe) -> Outcome {
                 let peer = client.peer();
                 let result = client.ask(number.into(), probe.padding, probe.timeout);
                 let attempt = attempt(result, peer, client.local());
-                // A TCP connection that failed is of no more use; a UDP socket is.
+                // A connection that failed is of no more use; a UDP socket is.
                 let alive = matches!(attempt.verdict, Verdict::Answered(_))
-                    || !matches!(client, Client::Tcp(_));
+                    || !matches!(client, Client::Stream(_));
                 kept = (probe.same_socket && alive).then_some(client);
                 attempt
             }

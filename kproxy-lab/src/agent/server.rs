@@ -1,4 +1,4 @@
-//! TCP and UDP server for probes and loads: one thread for all sockets of a port.
+//! TCP, UDP and SCTP server for probes and loads: one thread for all sockets of a port.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::agent::connection::{Connection, Next};
 use crate::agent::pin;
-use crate::protocol::{Answer, PING, PONG, Serve};
+use crate::protocol::{Answer, PING, PONG, Serve, Sockets};
 
 /// Token of the event that ends the thread.
 const STOP: u64 = 0;
@@ -41,10 +41,16 @@ impl Server {
         reactor.watch(&*stop, STOP).context("watch the event descriptor")?;
         for ip in &spec.addresses {
             let at = SocketAddr::new(*ip, spec.port);
-            let listener = bind(at, Type::STREAM).with_context(|| format!("listen on tcp {at}"))?;
+            let (stream, name) = match spec.sockets {
+                Sockets::TcpAndUdp => (Protocol::TCP, "tcp"),
+                Sockets::Sctp => (Protocol::SCTP, "sctp"),
+            };
+            let listener = bind(at, stream).with_context(|| format!("listen on {name} {at}"))?;
             reactor.add(Entry::Listener(listener.into()))?;
-            let udp = bind(at, Type::DGRAM).with_context(|| format!("bind udp {at}"))?;
-            reactor.add(Entry::Udp { socket: udp.into(), local: at })?;
+            if let Sockets::TcpAndUdp = spec.sockets {
+                let udp = bind(at, Protocol::UDP).with_context(|| format!("bind udp {at}"))?;
+                reactor.add(Entry::Udp { socket: udp.into(), local: at })?;
+            }
         }
         let cpu = spec.cpu;
         let thread = thread::spawn(move || {
@@ -66,8 +72,8 @@ impl Server {
     }
 }
 
-fn bind(at: SocketAddr, kind: Type) -> io::Result<Socket> {
-    let protocol = if kind == Type::STREAM { Protocol::TCP } else { Protocol::UDP };
+fn bind(at: SocketAddr, protocol: Protocol) -> io::Result<Socket> {
+    let kind = if protocol == Protocol::UDP { Type::DGRAM } else { Type::STREAM };
     let socket = Socket::new(Domain::for_address(at), kind, Some(protocol))?;
     if at.is_ipv6() {
         socket.set_only_v6(true)?;

@@ -12,7 +12,7 @@ use crate::agent::{self, Holds};
 use crate::hold::Hold;
 use crate::load::{Load, Work};
 use crate::probe::{Probe, Transport};
-use crate::protocol::Serve;
+use crate::protocol::{Serve, Sockets};
 
 /// Kind of socket.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -20,6 +20,7 @@ enum Socket {
     Tcp,
     Udp,
     UdpUnconnected,
+    Sctp,
 }
 
 impl From<Socket> for Transport {
@@ -28,6 +29,7 @@ impl From<Socket> for Transport {
             Socket::Tcp => Self::Tcp,
             Socket::Udp => Self::UdpConnected,
             Socket::UdpUnconnected => Self::UdpUnconnected,
+            Socket::Sctp => Self::Sctp,
         }
     }
 }
@@ -99,6 +101,9 @@ pub(super) fn probe(options: &ProbeOptions) -> Result<()> {
 pub(super) struct ServeOptions {
     /// TCP and UDP port.
     port: u16,
+    /// Make it an SCTP port instead.
+    #[arg(long)]
+    sctp: bool,
     /// What the server calls itself.
     #[arg(long, default_value = "server")]
     name: String,
@@ -112,12 +117,13 @@ pub(super) struct ServeOptions {
 
 /// Answers probes until it is interrupted.
 pub(super) fn serve(options: ServeOptions) -> Result<()> {
-    let ServeOptions { port, name, mut address, cpu } = options;
+    let ServeOptions { port, sctp, name, mut address, cpu } = options;
     if address.is_empty() {
         address = own_addresses()?;
     }
     let addresses = address;
-    agent::serve(&Serve { name, port, addresses, cpu })
+    let sockets = if sctp { Sockets::Sctp } else { Sockets::TcpAndUdp };
+    agent::serve(&Serve { name, port, sockets, addresses, cpu })
 }
 
 /// Addresses of this namespace. Each is bound on its own: a UDP socket of the unspecified address

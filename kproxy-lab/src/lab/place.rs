@@ -17,7 +17,7 @@ use crate::layout::{Addresses, Family, Names};
 use crate::load::{Load, LoadReport};
 use crate::probe::{Outcome, Probe};
 use crate::process::Process;
-use crate::protocol::{Op, Serve};
+use crate::protocol::{Op, Serve, Sockets};
 
 /// One network namespace of a lab with its cgroup. On a node this is the host.
 #[derive(Debug)]
@@ -135,7 +135,18 @@ impl Place {
     /// When an address cannot be bound.
     pub fn serve_at(&self, addresses: &[IpAddr], port: u16, cpu: Option<usize>) -> Result<()> {
         let (name, addresses) = (self.name.clone(), addresses.to_vec());
-        self.agent()?.call(Op::Serve(Serve { name, port, addresses, cpu }))
+        let sockets = Sockets::TcpAndUdp;
+        self.agent()?.call(Op::Serve(Serve { name, port, sockets, addresses, cpu }))
+    }
+
+    /// Like [`Self::serve`], on an SCTP port; no other server of the place may have its number.
+    ///
+    /// # Errors
+    /// When the port is taken or the kernel has no SCTP sockets.
+    pub fn serve_sctp(&self, port: u16) -> Result<()> {
+        let (name, addresses) = (self.name.clone(), self.addresses.both().to_vec());
+        let sockets = Sockets::Sctp;
+        self.agent()?.call(Op::Serve(Serve { name, port, sockets, addresses, cpu: None }))
     }
 
     /// Closes the sockets of a server.

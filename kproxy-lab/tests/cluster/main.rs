@@ -10,6 +10,7 @@ mod node;
 mod ports;
 mod ranges;
 mod repair;
+mod sctp;
 mod sockets;
 mod udp;
 mod uplink;

@@ -153,15 +153,16 @@ fn least_connections_count_udp_flows_and_both_families() {
 }
 
 #[test]
-fn a_client_port_on_two_frontends_leaves_the_algorithm_once_rather_than_fail() {
+fn a_client_port_on_two_frontends_goes_where_the_algorithm_says() {
     for algorithm in [RANDOM, LEAST_CONNECTIONS, MAGLEV] {
         let mut programs = node(&FOUR[..2], algorithm);
         if algorithm == LEAST_CONNECTIONS {
-            programs.set_connections(B, SOCKETS, 100);
+            programs.set_connections(B, SOCKETS, 1000);
         }
         for number in 0..20 {
             let first = connect(&mut programs, &client(number), NODE);
-            assert_ne!(connect(&mut programs, &client(number), VIP), first, "{algorithm}");
+            let second = connect(&mut programs, &client(number), VIP);
+            assert!(algorithm == RANDOM || first == second, "{algorithm}");
         }
         assert_eq!(programs.drops(), [], "{algorithm}");
     }

@@ -3,15 +3,14 @@
 //! The maps are private to each [`Programs`] and filled directly: what is tested here is the
 //! programs, not the writer.
 
+mod reset;
+
 use std::net::{IpAddr, SocketAddr};
 
 use aya::{
     Ebpf, EbpfLoader, TestRun as _,
-    maps::{
-        Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues, lpm_trie::Key,
-    },
+    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuHashMap, lpm_trie::Key},
     programs::{Program, SchedClassifier, TestRunOptions},
-    util::nr_cpus,
 };
 use etherparse::{
     Icmpv4Type, Icmpv6Type, Ipv4Header, NetSlice, PacketBuilder, SlicedPacket, TransportSlice,
@@ -41,9 +40,6 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/kp
 pub(crate) const NEXT: i32 = -1;
 pub(crate) const SHOT: i32 = 2;
 pub(crate) const REDIRECT: i32 = 7;
-
-/// Service indices below this one are what [`Programs::forget_all`] clears.
-const SERVICES_USED: u32 = 16;
 
 /// MAC address of the device of [`Programs::on_device`]; the loopback device has none.
 pub(crate) const DEVICE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -321,10 +317,16 @@ impl Programs {
 
     /// Runs one program on one packet.
     pub(crate) fn run(&mut self, program: &str, packet: &[u8]) -> Ran {
-        // struct __sk_buff; `mark` is its third word, `ifindex` its eleventh
+        self.run_cut(program, packet, 0)
+    }
+
+    /// As [`Self::run`], for a packet that is still to be cut into segments of so many bytes.
+    pub(crate) fn run_cut(&mut self, program: &str, packet: &[u8], segment: u32) -> Ran {
+        // struct __sk_buff; `mark` is its third word, `ifindex` its eleventh, `gso_size` its 45th
         // (include/uapi/linux/bpf.h).
         let (mut ctx_in, mut ctx_out) = ([0u8; 192], [0u8; 192]);
         ctx_in[40..44].copy_from_slice(&self.device.to_ne_bytes());
+        ctx_in[176..180].copy_from_slice(&segment.to_ne_bytes());
         let mut packet = packet.to_vec();
         if self.device != 0 {
             packet[..6].copy_from_slice(&DEVICE_MAC);
@@ -379,58 +381,9 @@ impl Programs {
         rows
     }
 
-    /// Makes every flow older.
-    pub(crate) fn age_flows(&mut self, seconds: u32) {
-        for (key, value) in self.flows() {
-            let last_seen = value.last_seen.wrapping_sub(seconds);
-            self.hash(map::FLOWS).insert(key, FlowValue { last_seen, ..value }, 0).unwrap();
-        }
-    }
-
-    /// Empties every map but those of the configuration and the uplinks. Of arrays, the elements up
-    /// to `SERVICES_USED`.
-    pub(crate) fn forget_all(&mut self) {
-        let mut frontends = self.hash::<FrontendKey, FrontendValue>(map::FRONTENDS);
-        let keys = forget(&mut frontends);
-        for key in keys {
-            let (word, _) = filter::position(filter::bit(&key.addr));
-            self.array::<u64>(map::FILTER).set(word, 0, 0).unwrap();
-        }
-        forget(&mut self.hash::<FlowKey, FlowValue>(map::FLOWS));
-        forget(&mut self.hash::<AffinityKey, AffinityValue>(map::AFFINITY));
-        forget(&mut self.hash::<LoadKey, i64>(map::LOAD));
-        let mut ranges = self.ranges();
-        let keys: Vec<_> = ranges.keys().map(Result::unwrap).collect();
-        keys.iter().for_each(|key| ranges.remove(key).unwrap());
-        let mut drops: PerCpuHashMap<_, DropKey, u64> =
-            PerCpuHashMap::try_from(self.ebpf.map_mut(map::DROPS).unwrap()).unwrap();
-        let keys: Vec<_> = drops.keys().map(Result::unwrap).collect();
-        keys.iter().for_each(|key| drops.remove(key).unwrap());
-        let cpus = nr_cpus().unwrap();
-        let zeros = |n| vec![ServiceCounters::default(); n];
-        for index in 0..SERVICES_USED {
-            self.array(map::SERVICES).set(index, Service::default(), 0).unwrap();
-            let mut counters: PerCpuArray<_, ServiceCounters> =
-                PerCpuArray::try_from(self.ebpf.map_mut(map::COUNTERS).unwrap()).unwrap();
-            let none = PerCpuValues::try_from(zeros(cpus)).unwrap();
-            counters.set(index, none, 0).unwrap();
-        }
-        let mut refusals: PerCpuArray<_, [u32; 2]> =
-            PerCpuArray::try_from(self.ebpf.map_mut("KP_REFUSALS").unwrap()).unwrap();
-        let none = PerCpuValues::try_from(vec![[0; 2]; cpus]).unwrap();
-        refusals.set(0, none, 0).unwrap();
-        self.array::<[u8; 8]>(map::FLOW_FILTER).set(filter::POD_FLOWS, [0; 8], 0).unwrap();
-    }
-
     pub(crate) fn flows(&mut self) -> Vec<(FlowKey, FlowValue)> {
         self.hash(map::FLOWS).iter().map(|row| row.unwrap()).collect()
     }
-}
-
-fn forget<K: aya::Pod, V: aya::Pod>(hash: &mut HashMap<&mut MapData, K, V>) -> Vec<K> {
-    let keys: Vec<K> = hash.keys().map(Result::unwrap).collect();
-    keys.iter().for_each(|key| hash.remove(key).unwrap());
-    keys
 }
 
 fn load_key(backend: &str, path: u16) -> LoadKey {

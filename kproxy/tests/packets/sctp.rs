@@ -12,6 +12,7 @@ use kproxy_common::{
 
 use crate::harness::{NEXT, Programs, REDIRECT};
 use crate::rows::{CLUSTER, programs};
+use crate::snat::{FAMILIES, SERVICE, on_a_node};
 
 const ENDS: [[&str; 3]; 2] = [
     ["203.0.113.9:40000", "192.0.2.1:30080", "10.244.1.5:8080"],
@@ -42,13 +43,19 @@ fn crc32c(bytes: &[u8]) -> u32 {
 
 /// A packet with one chunk and so many bytes of data.
 pub(crate) fn sctp(from: &str, to: &str, chunk: u8, bytes: usize) -> Vec<u8> {
+    let mut chunk = vec![chunk, 0];
+    chunk.extend((4 + bytes as u16).to_be_bytes());
+    chunk.resize(chunk.len() + bytes, 7);
+    packet(from, to, &chunk)
+}
+
+fn packet(from: &str, to: &str, chunks: &[u8]) -> Vec<u8> {
     let (from, to) = (at(from), at(to));
     let mut body = Vec::new();
     body.extend(from.port().to_be_bytes());
     body.extend(to.port().to_be_bytes());
-    body.extend([1, 2, 3, 4, 0, 0, 0, 0, chunk, 0]);
-    body.extend((4 + bytes as u16).to_be_bytes());
-    body.resize(body.len() + bytes, 7);
+    body.extend([1, 2, 3, 4, 0, 0, 0, 0]);
+    body.extend(chunks);
     let sum = crc32c(&body);
     body[8..12].copy_from_slice(&sum.to_le_bytes());
     let link = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [0; 6]);
@@ -132,12 +139,34 @@ fn a_checksum_that_is_still_to_be_written_is_left_alone() {
     }
 }
 
+/// The kernel keeps the chunks of several packets of data in a list behind the header and says
+/// GSO_BY_FRAGS (include/linux/skbuff.h). Bytes pulled out of the list would be lost to it.
+#[test]
+fn several_packets_of_data_in_one_need_the_header_only() {
+    on_a_node(|programs| {
+        for family in &FAMILIES {
+            let (client, node) = (family.client, family.node_port);
+            let any = if node.starts_with('[') { "[::]:30080" } else { "0.0.0.0:30080" };
+            programs.frontend(any, SCTP, frontend_flags::NODE_PORT, SERVICE, SERVICE);
+            programs.service(SERVICE, &[family.backend]);
+            let opened = programs.ingress(&sctp(client, node, INIT, 16));
+            assert_eq!(opened.action, REDIRECT, "{:?}", programs.drops());
+            let ran = programs.run_cut("kp_ingress", &packet(client, node, &[]), 0xffff);
+            assert_eq!(ran.action, REDIRECT, "{:?}", programs.drops());
+            assert_eq!(ends(&ran.packet), ends(&opened.packet));
+        }
+    });
+}
+
 #[test]
 fn ver_01_an_init_without_backends_is_answered_with_port_unreachable() {
     for [client, node, _] in ENDS {
         let mut programs = with_sctp("L10.244.1.5:8080");
         programs.empty(CLUSTER, empty_verdict::REJECT);
-        let ran = programs.ingress(&sctp(client, node, INIT, 16));
+        let init = sctp(client, node, INIT, 16);
+        // The INIT's tag is among what comes back.
+        let told = &init[14..14 + if init[14] >> 4 == 4 { 20 } else { 40 } + 12 + 8];
+        let ran = programs.ingress(&init);
         assert_eq!(ran.action, REDIRECT);
         let sliced = etherparse::SlicedPacket::from_ethernet(&ran.packet).unwrap();
         use etherparse::{Icmpv4Type, Icmpv6Type, TransportSlice, icmpv4, icmpv6};
@@ -149,6 +178,7 @@ fn ver_01_an_init_without_backends_is_answered_with_port_unreachable() {
                     Icmpv4Type::DestinationUnreachable(icmpv4::DestUnreachableHeader::Port)
                 );
                 assert_eq!(header.checksum, header.icmp_type.calc_checksum(icmp.payload()));
+                assert_eq!(icmp.payload(), told);
             }
             TransportSlice::Icmpv6(icmp) => {
                 let header = icmp.header();
@@ -156,6 +186,7 @@ fn ver_01_an_init_without_backends_is_answered_with_port_unreachable() {
                     header.icmp_type,
                     Icmpv6Type::DestinationUnreachable(icmpv6::DestUnreachableCode::Port)
                 );
+                assert_eq!(icmp.payload(), told);
                 let Some(etherparse::NetSlice::Ipv6(ip)) = sliced.net else { panic!("no IPv6") };
                 let (from, to) = (ip.header().source(), ip.header().destination());
                 assert_eq!(

@@ -278,6 +278,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn where_chance_decides_one_of_several_fits() {
+        assert!(fits("a as n1 | b as n1", "b as n1"));
+        assert!(fits("a as n1", "a as n1"));
+        assert!(!fits("a as n1 | b as n1", "a b as n1"));
+        assert!(!fits("a as n1", ""));
+    }
+
+    #[test]
     fn another_network_may_show_another_client_and_nothing_else() {
         for (expected, seen, is_expected) in [
             ("n2/a as itself", "n2/a as n1", true),
@@ -292,13 +300,5 @@ mod tests {
             assert_eq!(sight.on_another_network().is_expected(), is_expected, "{seen}");
         }
         assert!(!Sight::failure("a step", "broken").on_another_network().is_expected());
-    }
-
-    #[test]
-    fn where_chance_decides_one_of_several_fits() {
-        assert!(fits("a as n1 | b as n1", "b as n1"));
-        assert!(fits("a as n1", "a as n1"));
-        assert!(!fits("a as n1 | b as n1", "a b as n1"));
-        assert!(!fits("a as n1", ""));
     }
 }

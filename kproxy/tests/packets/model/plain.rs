@@ -19,8 +19,7 @@ pub(super) const PORTS: std::ops::Range<u16> = 20_000..20_100;
 pub(super) const OVERLAY: [&str; 2] = ["10.244.1.0", "fd00:10:244:1::"];
 /// Seconds that a step [`super::cases::Step::Rest`] takes.
 pub(super) const REST: u32 = 5;
-/// Seconds after which a UDP conversation is over, and after which netfilter may have forgotten it.
-const UDP_REST: u32 = 3;
+/// Seconds after which netfilter may have forgotten a UDP conversation.
 const NETFILTER_MEMORY: u32 = 2;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -98,8 +97,8 @@ pub(super) struct Model {
     now: u32,
     /// A pod-facing port has opened flows.
     pods_have_flows: bool,
-    /// Backends that a client may have been given last.
-    memory: BTreeMap<(IpAddr, u32), BTreeSet<SocketAddr>>,
+    /// The backend that a client was given last.
+    memory: BTreeMap<(IpAddr, u32), SocketAddr>,
     /// Connections, packets and bytes by service index.
     pub(super) counters: BTreeMap<u32, (u64, u64, u64)>,
     pub(super) drops: BTreeMap<(u32, u32), u64>,
@@ -385,10 +384,7 @@ impl Model {
 
     /// Whether answers of a backend to these ends already belong to a live connection.
     fn is_taken(&self, to: Ends) -> bool {
-        self.flows.iter().filter(|flow| flow.to == to).any(|flow| {
-            let rests = flow.seen.iter().all(|seen| self.now - seen >= UDP_REST);
-            !(flow.over || flow.swept || to.proto == UDP && rests)
-        })
+        self.flows.iter().any(|flow| flow.to == to && !flow.over && !flow.swept)
     }
 
     #[expect(clippy::too_many_arguments, reason = "all that a packet and its Service say")]
@@ -404,63 +400,34 @@ impl Model {
     ) -> Result<Fate, String> {
         let (Set { backends, .. }, version) = self.sets[&service].clone();
         let all: BTreeSet<SocketAddr> = backends.iter().map(|text| address(text)).collect();
-        let taken: BTreeSet<SocketAddr> = backends
-            .iter()
-            .filter(|text| {
-                let (kind, from) = self.manner(pod, ends, text);
-                let to = Ends { from: (from, ends.from.port()).into(), to: address(text), ..ends };
-                matches!(kind, Kind::Plain | Kind::Masquerade) && self.is_taken(to)
-            })
-            .map(|text| address(text))
-            .collect();
-        let port = &self.case.service_ports[service_port as usize];
-        let sticky = port.affinity != 0;
+        let sticky = self.case.service_ports[service_port as usize].affinity != 0;
         let memory_key = (ends.from.ip(), service_port);
-        let memory = self.memory.get(&memory_key).cloned().unwrap_or_default();
-        // The client comes back to its backend, if that is still one, but for a collision.
-        let comes_back = sticky && !memory.is_empty() && memory.is_subset(&all);
-        let mut allowed = &all - &taken;
-        if comes_back && memory.is_disjoint(&taken) {
-            allowed = memory.clone();
-        }
-        // Four backends are tried, by turns after the first one.
-        let tries_all = all.len() <= 3 || all.len() <= 4 && !sticky && port.algorithm == 0;
-
-        if seen.action == SHOT {
-            if !allowed.is_empty() && (tries_all || taken.is_empty()) {
-                return Err(format!("no flow, though {allowed:?} are free"));
-            }
-            if sticky && !comes_back {
-                self.memory.insert(memory_key, all);
-            }
-            self.count_drop(service, DropReason::FlowCollision);
-            return Ok(Fate::Dropped);
-        }
-        let Some(to) = seen.ends else { return Err("no packet came out".to_owned()) };
+        let Some(to) = seen.ends.filter(|_| seen.action != SHOT) else {
+            return Err("no packet came out".to_owned());
+        };
+        let allowed = match self.memory.get(&memory_key) {
+            // The client comes back to its backend, if that is still one.
+            Some(backend) if sticky && all.contains(backend) => BTreeSet::from([*backend]),
+            _ => all,
+        };
         if !allowed.contains(&to.to) {
             return Err(format!("the backend {} is none of {allowed:?}", to.to));
         }
         if sticky {
-            let after = match (comes_back, memory.is_disjoint(&taken)) {
-                (true, true) => BTreeSet::from([to.to]),
-                (true, false) => memory,
-                (false, _) => &taken | &BTreeSet::from([to.to]),
-            };
-            self.memory.insert(memory_key, after);
+            self.memory.insert(memory_key, to.to);
         }
         let text = backends.iter().find(|text| address(text) == to.to).unwrap();
         let (kind, source) = self.manner(pod, ends, text);
-        let claims = matches!(kind, Kind::Snat | Kind::Hairpin);
-        let port_fits = if claims {
-            PORTS.contains(&to.from.port())
-        } else {
-            to.from.port() == ends.from.port()
+        let own = Ends { from: (source, ends.from.port()).into(), ..to };
+        // Another connection of this client port has answers of this backend: the backend sees
+        // another port of the client.
+        let port_fits = match kind {
+            Kind::Snat | Kind::Hairpin => PORTS.contains(&to.from.port()),
+            Kind::Plain | Kind::Masquerade if self.is_taken(own) => to.from.port() >= 1024,
+            Kind::Plain | Kind::Masquerade => to == own,
         };
-        if to.from.ip() != source || !port_fits {
+        if to.from.ip() != source || !port_fits || self.is_taken(to) {
             return Err(format!("{kind:?}: the source is {}", to.from));
-        }
-        if claims && self.flows.iter().any(|flow| flow.to == to && !flow.over) {
-            return Err(format!("the source port of {to:?} is in use"));
         }
         // What is left of an earlier connection gives way.
         self.flows.retain(|flow| flow.to != to);
