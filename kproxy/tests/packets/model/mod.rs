@@ -3,6 +3,7 @@
 
 mod cases;
 mod plain;
+mod reset;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

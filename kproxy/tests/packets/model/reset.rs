@@ -1,9 +1,16 @@
 //! One set of programs for many cases: loading them is slow.
 
-use aya::maps::PerCpuValues;
+use aya::maps::{HashMap, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use aya::util::nr_cpus;
+use kproxy_common::abi::map;
+use kproxy_common::affinity::{AffinityKey, AffinityValue};
+use kproxy_common::counters::{DropKey, ServiceCounters};
+use kproxy_common::filter;
+use kproxy_common::flow::{FlowKey, FlowValue};
+use kproxy_common::load::LoadKey;
+use kproxy_common::service::{FrontendKey, FrontendValue, Service};
 
-use super::*;
+use crate::harness::Programs;
 
 /// Service indices below this one are what [`Programs::forget_all`] clears.
 const SERVICES_USED: u32 = 16;
