@@ -23,6 +23,8 @@ pub mod load;
 pub mod maglev;
 pub mod net;
 mod pod;
+#[cfg(test)]
+mod properties;
 pub mod ranges;
 pub mod select;
 pub mod service;

@@ -136,13 +136,14 @@ fn end(value: &mut FlowValue) {
 
 /// Ends the connection of a forward entry when an opening packet starts a new one on the same
 /// addresses and ports: the old one is over, or it was never answered and the backends have changed
-/// since (the retry goes to a live backend).
+/// since (the retry goes to a live backend). Both entries go: the new connection may be refused.
 #[inline(never)]
-pub(crate) fn end_if_over(forward: &FlowValue) -> bool {
+pub(crate) fn end_if_over(key: &FlowKey, forward: &FlowValue) -> bool {
     let reverse_key = forward.to.reversed();
     let over = is_over(forward, &reverse_key);
     if over {
         let _ = FLOWS.remove(&reverse_key);
+        let _ = FLOWS.remove(key);
     }
     over
 }
@@ -316,6 +317,9 @@ pub(crate) fn end_stale(direct: &FlowKey) {
         return;
     }
     let forward_key = reverse.to.reversed();
-    let _ = FLOWS.remove(&forward_key);
+    // After the sweeper took the forward entry, the one that is there is of a newer flow.
+    if find(&forward_key).is_some_and(|forward| forward.to == *direct) {
+        let _ = FLOWS.remove(&forward_key);
+    }
     let _ = FLOWS.remove(&reverse_key);
 }

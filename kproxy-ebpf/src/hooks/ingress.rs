@@ -151,7 +151,7 @@ fn note_answer(forward: &mut FlowValue) {
 #[inline(always)]
 fn goes_on(packet: &Packet, value: &mut FlowValue) -> bool {
     let reverse = value.flags & flow_flags::REVERSE != 0;
-    if packet.is_syn() && !reverse && flow::end_if_over(value) {
+    if packet.is_syn() && !reverse && flow::end_if_over(&packet.key, value) {
         return false;
     }
     note(packet, value);

@@ -1,5 +1,6 @@
 //! The binary: exit codes, sentences, what goes where, and the tables of real maps.
 
+mod any_bytes;
 mod maps;
 
 use std::fs::{self, Permissions};

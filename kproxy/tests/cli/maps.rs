@@ -26,7 +26,7 @@ fn addr(text: &str) -> Addr {
 }
 
 /// Runs `test` with a bpffs that only it and its children see, and which goes with it.
-fn with_own_bpffs(test: fn(&Path)) {
+pub(super) fn with_own_bpffs(test: fn(&Path)) {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("skipped: mounting a BPF file system needs root");
         return;
@@ -140,7 +140,7 @@ fn run(words: &[&str], bpffs: &Path) -> Output {
 }
 
 #[track_caller]
-fn printed(words: &[&str], bpffs: &Path) -> String {
+pub(super) fn printed(words: &[&str], bpffs: &Path) -> String {
     let output = run(words, bpffs);
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()

@@ -67,7 +67,7 @@ impl Ran {
 
 /// All programs, with maps of their own.
 pub(crate) struct Programs {
-    ebpf: Ebpf,
+    pub(crate) ebpf: Ebpf,
     /// Index of the device that packets come in by, 0: the loopback device.
     device: u32,
 }
@@ -133,7 +133,7 @@ impl Programs {
         HashMap::try_from(self.ebpf.map_mut(name).unwrap()).unwrap()
     }
 
-    fn array<V: aya::Pod>(&mut self, name: &str) -> Array<&mut MapData, V> {
+    pub(crate) fn array<V: aya::Pod>(&mut self, name: &str) -> Array<&mut MapData, V> {
         Array::try_from(self.ebpf.map_mut(name).unwrap()).unwrap()
     }
 
@@ -267,7 +267,7 @@ impl Programs {
         self.ranges().remove(&key).unwrap();
     }
 
-    fn ranges(&mut self) -> LpmTrie<&mut MapData, RangeData, u32> {
+    pub(crate) fn ranges(&mut self) -> LpmTrie<&mut MapData, RangeData, u32> {
         LpmTrie::try_from(self.ebpf.map_mut(map::RANGES).unwrap()).unwrap()
     }
 

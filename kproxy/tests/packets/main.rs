@@ -4,6 +4,7 @@
 mod affinity;
 mod algorithms;
 mod harness;
+mod model;
 mod parts;
 mod ports;
 mod rows;

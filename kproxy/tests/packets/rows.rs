@@ -1,9 +1,9 @@
 //! The cases. Addresses are documentation ranges; `L` marks an endpoint on this node.
 
 use kproxy_common::{
-    abi::MARK_MASQUERADE,
+    abi::{MARK_MASQUERADE, map},
     drop_reason::DropReason,
-    flow::flow_flags,
+    flow::{FlowValue, flow_flags},
     net::proto::{TCP, UDP},
     service::{empty_verdict, frontend_flags as kind},
 };
@@ -281,6 +281,40 @@ fn a_direct_connection_is_not_rewritten_by_a_leftover_flow() {
         assert_eq!(programs.ingress(&direct).packet, direct);
         assert_eq!(programs.egress(&answer).packet, answer);
         assert_eq!(programs.flows(), []);
+    }
+}
+
+#[test]
+fn a_direct_datagram_ends_the_old_flow_to_its_backend_and_not_the_new_one() {
+    let (client, node) = ("203.0.113.9:40000", "192.0.2.1:30080");
+    let mut programs = programs(&["L10.244.1.5:8080"]);
+    programs.ingress(&udp(client, node));
+    let forward = programs.flows().into_iter().find(|(_, v)| v.flags & flow_flags::REVERSE == 0);
+    // As the sweeper does when the backend serves no more.
+    programs.hash::<_, FlowValue>(map::FLOWS).remove(&forward.unwrap().0).unwrap();
+    programs.service(CLUSTER, &["L10.244.1.6:8080"]);
+    programs.ingress(&udp(client, node));
+    programs.ingress(&udp(client, "10.244.1.5:8080"));
+    assert_eq!(programs.flows().len(), 2);
+    programs.service(CLUSTER, &["L10.244.1.7:8080"]);
+    let same = programs.ingress(&udp(client, node)).destination();
+    assert_eq!(same, "10.244.1.6:8080".parse().unwrap());
+}
+
+#[test]
+fn a_connection_that_is_refused_anew_leaves_nothing_of_the_old_one() {
+    let (client, node) = ("203.0.113.9:40000", "192.0.2.1:30080");
+    for answered in [false, true] {
+        let mut programs = programs(&["L10.244.1.5:8080"]);
+        programs.ingress(&tcp(client, node, Tcp::Syn));
+        if answered {
+            programs.egress(&tcp("10.244.1.5:8080", client, Tcp::Rst));
+        }
+        programs.empty(CLUSTER, empty_verdict::DROP);
+        assert_eq!(programs.ingress(&tcp(client, node, Tcp::Syn)).action, SHOT);
+        assert_eq!(programs.flows(), []);
+        let data = tcp(client, node, Tcp::Ack);
+        assert_eq!(programs.ingress(&data).packet, data, "no backend has this connection");
     }
 }
 

@@ -18,11 +18,11 @@ const ENDS: [[&str; 3]; 2] = [
     ["203.0.113.9:40000", "192.0.2.1:30080", "10.244.1.5:8080"],
     ["[2001:db8:9::9]:40000", "[2001:db8::1]:30080", "[fd00:10:244:1::5]:8080"],
 ];
-const INIT: u8 = 1;
-const INIT_ACK: u8 = 2;
-const DATA: u8 = 0;
-const ABORT: u8 = 6;
-const SHUTDOWN: u8 = 7;
+pub(crate) const INIT: u8 = 1;
+pub(crate) const INIT_ACK: u8 = 2;
+pub(crate) const DATA: u8 = 0;
+pub(crate) const ABORT: u8 = 6;
+pub(crate) const SHUTDOWN: u8 = 7;
 const SHUTDOWN_ACK: u8 = 8;
 
 fn at(text: &str) -> SocketAddr {
@@ -42,7 +42,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 }
 
 /// A packet with one chunk and so many bytes of data.
-fn sctp(from: &str, to: &str, chunk: u8, bytes: usize) -> Vec<u8> {
+pub(crate) fn sctp(from: &str, to: &str, chunk: u8, bytes: usize) -> Vec<u8> {
     let mut chunk = vec![chunk, 0];
     chunk.extend((4 + bytes as u16).to_be_bytes());
     chunk.resize(chunk.len() + bytes, 7);
@@ -74,7 +74,7 @@ fn packet(from: &str, to: &str, chunks: &[u8]) -> Vec<u8> {
 }
 
 /// Source and destination; panics on a wrong checksum.
-fn ends(packet: &[u8]) -> (SocketAddr, SocketAddr) {
+pub(crate) fn ends(packet: &[u8]) -> (SocketAddr, SocketAddr) {
     let v4 = packet[14] >> 4 == 4;
     let (ip, body) = packet[14..].split_at(if v4 { 20 } else { 40 });
     let addr = |v4_at: usize, v6_at: usize| -> std::net::IpAddr {

@@ -221,7 +221,9 @@ fn a_backend_without_a_route_is_left_to_the_stack_and_a_lost_route_is_counted() 
 }
 
 /// Type and code, MTU, addresses and what is inside.
-fn error_of(ran: &Ran) -> ((u8, u8), u32, (std::net::IpAddr, std::net::IpAddr), Vec<u8>) {
+pub(crate) fn error_of(
+    ran: &Ran,
+) -> ((u8, u8), u32, (std::net::IpAddr, std::net::IpAddr), Vec<u8>) {
     let sliced = SlicedPacket::from_ethernet(&ran.packet).unwrap();
     let ends: (std::net::IpAddr, std::net::IpAddr) = match sliced.net.as_ref().unwrap() {
         NetSlice::Ipv4(ip) => {

@@ -5,6 +5,7 @@
 
 mod docs;
 mod filters;
+mod fuzz;
 mod layout;
 mod sample;
 

@@ -54,7 +54,7 @@ pub(crate) fn monotonic_seconds() -> io::Result<u32> {
     Ok(now.tv_sec() as u32)
 }
 
-fn pair(entries: &HashMap<FlowKey, FlowValue>, now: u32) -> Vec<FlowRow> {
+pub(super) fn pair(entries: &HashMap<FlowKey, FlowValue>, now: u32) -> Vec<FlowRow> {
     let mut rows = Vec::new();
     for (key, value) in entries {
         if value.flags & flow_flags::REVERSE == 0 {

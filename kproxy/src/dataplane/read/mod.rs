@@ -5,6 +5,8 @@
 mod affinity;
 mod error;
 mod flows;
+#[cfg(test)]
+mod fuzz;
 mod links;
 mod rows;
 mod words;

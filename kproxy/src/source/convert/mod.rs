@@ -9,6 +9,8 @@ mod service_cidr;
 mod slice;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;
 
 use std::net::IpAddr;

@@ -16,6 +16,8 @@ mod folder;
 mod watch;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;
 
 pub use watch::{Settings, run};

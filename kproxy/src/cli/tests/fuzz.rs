@@ -1,0 +1,110 @@
+//! Any word on the command line is a value or refused, never a panic; what is shown of a value can
+//! be typed again.
+
+use std::fmt::Debug;
+use std::str::FromStr;
+
+use clap::Parser as _;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::super::args::Cli;
+use super::super::values::{
+    AddressFilter, ClusterCidrs, DeviceGlob, MapSize, NodePortRanges, PortFilter, PortRange,
+    ServiceFilter, node_name,
+};
+
+/// Pieces of good and bad values.
+const PIECES: [&str; 30] = [
+    "10.244.0.0",
+    "/16",
+    "/33",
+    ",",
+    " ",
+    "fd00::",
+    "/56",
+    "primary",
+    "-",
+    "1024",
+    "65535",
+    "65536",
+    "0",
+    "Ki",
+    "Mi",
+    "*",
+    "?",
+    "eth0",
+    "[",
+    "]",
+    ":",
+    "/",
+    "default",
+    "web",
+    "%",
+    "\u{0}",
+    "é",
+    "::",
+    "99999999999999999999",
+    "\n",
+];
+
+fn any_word() -> impl Strategy<Value = String> {
+    prop_oneof![
+        3 => vec(select(&PIECES[..]), 0..6).prop_map(|pieces| pieces.concat()),
+        1 => any::<String>(),
+    ]
+}
+
+/// The value, or a refusal that says something.
+fn parse<T: FromStr<Err = String> + Debug>(text: &str) -> Option<T> {
+    match text.parse() {
+        Ok(value) => Some(value),
+        Err(error) => {
+            assert!(!error.is_empty(), "{text:?}");
+            None
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_word_is_a_value_or_refused(text in any_word()) {
+        if let Some(ranges) = parse::<ClusterCidrs>(&text) {
+            prop_assert!(ranges.v4.is_none_or(|v4| v4.trunc() == v4));
+            prop_assert!(ranges.v6.is_none_or(|v6| v6.trunc() == v6));
+        }
+        parse::<NodePortRanges>(&text);
+        parse::<ServiceFilter>(&text);
+        parse::<AddressFilter>(&text);
+        if let Some(glob) = parse::<DeviceGlob>(&text) {
+            prop_assert_eq!(glob.as_str(), &text);
+        }
+        if let Some(PortRange(ports)) = parse(&text) {
+            prop_assert!(*ports.start() >= 1024 && ports.start() <= ports.end());
+        }
+        if let Some(MapSize(size)) = parse(&text) {
+            prop_assert!((2..=MapSize::MAX).contains(&size));
+            prop_assert_eq!(MapSize(size).to_string().parse(), Ok(MapSize(size)));
+        }
+        if let Some(PortFilter::Number(number)) = parse(&text) {
+            prop_assert!(number > 0);
+        }
+        if let Ok(name) = node_name(&text) {
+            prop_assert_eq!(name.trim(), &name);
+        }
+    }
+
+    #[test]
+    fn any_command_line_is_understood_or_refused(
+        verb in select(&["run", "dump", "status", "cleanup", "version", "dump flows", "help"][..]),
+        option in select(&["--service", "--address", "--port", "--cluster-cidr", "--uplinks",
+            "--max-slots", "--snat-ports", "-o", "--nodeport-addresses"][..]),
+        value in any_word(),
+    ) {
+        let line = std::iter::once("kproxy").chain(verb.split(' ')).chain([option, &value]);
+        if let Err(error) = Cli::try_parse_from(line) {
+            prop_assert!(!error.to_string().is_empty());
+        }
+    }
+}

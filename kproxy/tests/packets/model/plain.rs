@@ -1,0 +1,450 @@
+//! The plain model: what the programs should do, said without maps, hashes or bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use kproxy_common::abi::MARK_MASQUERADE;
+use kproxy_common::counters::NO_SERVICE;
+use kproxy_common::drop_reason::DropReason;
+use kproxy_common::filter;
+use kproxy_common::net::proto::UDP;
+use kproxy_common::service::{cluster_index, empty_verdict, frontend_flags as kind};
+
+use super::cases::{Act, BACKENDS, Case, Ends, Frontend, Hook, NODE, PODS, Set, ip};
+use crate::harness::{NEXT, REDIRECT, SHOT};
+
+/// Source ports that the programs give out.
+pub(super) const PORTS: std::ops::Range<u16> = 20_000..20_100;
+/// The address of the device that the third network of backends is behind, a family.
+pub(super) const OVERLAY: [&str; 2] = ["10.244.1.0", "fd00:10:244:1::"];
+/// Seconds that a step [`super::cases::Step::Rest`] takes.
+pub(super) const REST: u32 = 5;
+/// Seconds after which netfilter may have forgotten a UDP conversation.
+const NETFILTER_MEMORY: u32 = 2;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    /// The source stays.
+    Plain,
+    /// Netfilter changes the source.
+    Masquerade,
+    /// The programs do.
+    Snat,
+    /// A pod is its own backend and sees the frontend as its client.
+    Hairpin,
+}
+
+/// A connection that is translated.
+#[derive(Clone, Debug)]
+pub(super) struct Flow {
+    /// As the client sends.
+    pub(super) dialled: Ends,
+    /// As the backend receives.
+    pub(super) to: Ends,
+    pub(super) kind: Kind,
+    pub(super) service: u32,
+    /// How often the set had changed when the backend was chosen.
+    version: u32,
+    /// Time of the last request and of the last answer.
+    seen: [u32; 2],
+    fin: [bool; 2],
+    answered: bool,
+    /// Netfilter knows it.
+    pub(super) known: bool,
+    pub(super) over: bool,
+    /// The client's entry was swept: answers under way pass, the next request is a new flow's.
+    pub(super) swept: bool,
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fate {
+    /// It goes on as it is.
+    Untouched,
+    Dropped,
+    /// The sender is told that nobody listens.
+    Refused,
+    /// It goes on with these ends.
+    Becomes {
+        ends: Ends,
+        action: i32,
+        mark: u32,
+        turned: bool,
+    },
+}
+
+/// What a dialled address, port and protocol leads to.
+enum Dialled<'a> {
+    Frontend(u32, &'a Frontend),
+    UnknownPort,
+    Nothing,
+}
+
+/// What the programs were seen to do with a packet that opens a flow: which of the allowed ways
+/// they took is theirs to choose.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    pub(super) action: i32,
+    /// Ends of the packet that came out, if it has any.
+    pub(super) ends: Option<Ends>,
+}
+
+pub(super) struct Model {
+    case: Case,
+    /// By service index.
+    sets: BTreeMap<u32, (Set, u32)>,
+    pub(super) flows: Vec<Flow>,
+    now: u32,
+    /// A pod-facing port has opened flows.
+    pods_have_flows: bool,
+    /// The backend that a client was given last.
+    memory: BTreeMap<(IpAddr, u32), SocketAddr>,
+    /// Connections, packets and bytes by service index.
+    pub(super) counters: BTreeMap<u32, (u64, u64, u64)>,
+    pub(super) drops: BTreeMap<(u32, u32), u64>,
+}
+
+/// Service port `i` of a case has the id `i + 1`.
+pub(super) fn index(service_port: usize, local: u32) -> u32 {
+    cluster_index(service_port as u32 + 1) + local
+}
+
+pub(super) fn address(text: &str) -> SocketAddr {
+    text.trim_start_matches('L').parse().unwrap()
+}
+
+fn holds(base: &str, len: u8, addr: &IpAddr) -> bool {
+    ipnet::IpNet::new(ip(base), len).unwrap().contains(addr)
+}
+
+impl Model {
+    pub(super) fn new(case: &Case) -> Self {
+        let sets = case.service_ports.iter().enumerate().flat_map(|(i, service_port)| {
+            [0, 1].map(|local| (index(i, local), (service_port.sets[local as usize].clone(), 0)))
+        });
+        Self {
+            case: case.clone(),
+            sets: sets.collect(),
+            flows: Vec::new(),
+            now: 1000,
+            pods_have_flows: false,
+            memory: BTreeMap::new(),
+            counters: BTreeMap::new(),
+            drops: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn publish(&mut self, service: u32, set: Set) {
+        let (old, version) = self.sets.get_mut(&service).unwrap();
+        *old = set;
+        *version += 1;
+    }
+
+    pub(super) fn rest(&mut self) {
+        self.now += REST;
+    }
+
+    /// What should become of a packet of `bytes` bytes, given what was seen where that is open. An
+    /// error says what was seen that may not be.
+    pub(super) fn take(
+        &mut self,
+        hook: Hook,
+        ends: Ends,
+        act: Act,
+        bytes: usize,
+        seen: Seen,
+    ) -> Result<Fate, String> {
+        match hook {
+            Hook::Ingress => self.comes_in(false, ends, act, bytes, seen),
+            Hook::PodIngress => self.comes_in(true, ends, act, bytes, seen),
+            Hook::Egress => Ok(self.goes_out(false, ends, act, bytes)),
+            Hook::PodEgress => Ok(self.goes_out(true, ends, act, bytes)),
+        }
+    }
+
+    fn comes_in(
+        &mut self,
+        pod: bool,
+        ends: Ends,
+        act: Act,
+        bytes: usize,
+        seen: Seen,
+    ) -> Result<Fate, String> {
+        let opens = ends.proto == UDP || act == Act::Open;
+        let syn = ends.proto != UDP && act == Act::Open;
+        if pod && !self.pods_have_flows && self.is_ruled_out(&ends.to.ip()) {
+            return Ok(Fate::Untouched);
+        }
+        if let Some(i) = self.asked_by(ends) {
+            if !(syn && self.is_over(i)) {
+                return Ok(self.passes(i, 0, pod, act, bytes));
+            }
+            self.flows.remove(i);
+        } else if let Some(i) = self.answered_by(ends) {
+            if matches!(self.flows[i].kind, Kind::Snat | Kind::Hairpin) {
+                return Ok(self.passes(i, 1, pod, act, bytes));
+            }
+            if !syn {
+                return Ok(Fate::Untouched);
+            }
+        }
+        if !opens {
+            return Ok(Fate::Untouched);
+        }
+        let (service_port, frontend) = match self.lookup(ends) {
+            Dialled::Frontend(service_port, frontend) => (service_port, frontend.clone()),
+            Dialled::UnknownPort => {
+                self.count_drop(NO_SERVICE, DropReason::UnknownPort);
+                return Ok(Fate::Refused);
+            }
+            Dialled::Nothing => {
+                // The direct connection's answers are those of the backend itself.
+                self.flows.retain(|flow| flow.to != ends);
+                return Ok(Fate::Untouched);
+            }
+        };
+        let inside = pod || PODS.iter().any(|(base, len)| holds(base, *len, &ends.from.ip()));
+        let local = if inside { frontend.internal } else { frontend.external };
+        let service = index(service_port as usize, local);
+        if !self.is_allowed(service_port, &frontend, &ends.from.ip()) {
+            self.count_drop(service, DropReason::SourceNotAllowed);
+            return Ok(Fate::Dropped);
+        }
+        self.pods_have_flows |= pod;
+        if self.sets[&service].0.backends.is_empty() {
+            return Ok(self.no_backend(service));
+        }
+        self.open(pod, service_port, service, ends, act, bytes, seen)
+    }
+
+    fn goes_out(&mut self, pod: bool, ends: Ends, act: Act, bytes: usize) -> Fate {
+        if pod && !self.pods_have_flows {
+            return Fate::Untouched;
+        }
+        if let Some(i) = self.answered_by(ends) {
+            if matches!(self.flows[i].kind, Kind::Snat | Kind::Hairpin) {
+                return Fate::Untouched;
+            }
+            return self.passes(i, 1, false, act, bytes);
+        }
+        let opens = ends.proto == UDP || act == Act::Open;
+        if pod || !opens || self.asked_by(ends).is_some() {
+            return Fate::Untouched;
+        }
+        // Nothing that is still addressed to a frontend may leave the node where it would be refused.
+        match self.lookup(ends) {
+            Dialled::Frontend(service_port, frontend) if frontend.flags & kind::CLUSTER_IP != 0 => {
+                let service = index(service_port as usize, frontend.internal);
+                if self.sets[&service].0.backends.is_empty() {
+                    self.no_backend(service);
+                    return Fate::Dropped;
+                }
+                Fate::Untouched
+            }
+            Dialled::Frontend(service_port, frontend)
+                if frontend.flags & kind::SOURCE_RANGES != 0 =>
+            {
+                let service = index(service_port as usize, frontend.internal);
+                self.count_drop(service, DropReason::SourceNotAllowed);
+                Fate::Dropped
+            }
+            Dialled::UnknownPort => {
+                self.count_drop(NO_SERVICE, DropReason::UnknownPort);
+                Fate::Dropped
+            }
+            Dialled::Nothing if holds("10.96.0.0", 16, &ends.to.ip()) => {
+                self.count_drop(NO_SERVICE, DropReason::FreeServiceAddress);
+                Fate::Dropped
+            }
+            Dialled::Frontend(..) | Dialled::Nothing => Fate::Untouched,
+        }
+    }
+
+    fn asked_by(&self, ends: Ends) -> Option<usize> {
+        self.flows.iter().position(|flow| flow.dialled == ends && !flow.swept)
+    }
+
+    fn answered_by(&self, ends: Ends) -> Option<usize> {
+        self.flows.iter().position(|flow| flow.to.reversed() == ends)
+    }
+
+    fn lookup(&self, ends: Ends) -> Dialled<'_> {
+        let v6 = ends.to.is_ipv6();
+        let on_node = ends.to.ip() == ip(NODE[usize::from(v6)]);
+        let mut is_cluster_ip = false;
+        for (i, service_port) in self.case.service_ports.iter().enumerate() {
+            for frontend in service_port.frontends.iter().filter(|_| service_port.v6 == v6) {
+                let addr_matches = frontend.at.ip() == ends.to.ip()
+                    || on_node && frontend.at.ip().is_unspecified();
+                let rest = (frontend.at.port(), service_port.proto);
+                if addr_matches && rest == (ends.to.port(), ends.proto) {
+                    return Dialled::Frontend(i as u32, frontend);
+                }
+                is_cluster_ip |=
+                    frontend.flags & kind::CLUSTER_IP != 0 && frontend.at.ip() == ends.to.ip();
+            }
+        }
+        if is_cluster_ip { Dialled::UnknownPort } else { Dialled::Nothing }
+    }
+
+    /// The address filter is exact but for addresses that share a bit.
+    fn is_ruled_out(&self, addr: &IpAddr) -> bool {
+        let bit = |addr: IpAddr| filter::bit(&addr.into());
+        let frontends =
+            self.case.service_ports.iter().flat_map(|service_port| &service_port.frontends);
+        let known = frontends.map(|frontend| frontend.at.ip()).chain(NODE.map(ip));
+        !known.map(bit).any(|known| known == bit(*addr))
+    }
+
+    fn is_allowed(&self, service_port: u32, frontend: &Frontend, source: &IpAddr) -> bool {
+        let ranges = &self.case.service_ports[service_port as usize].ranges;
+        frontend.flags & kind::SOURCE_RANGES == 0
+            || ranges.iter().any(|(base, len)| holds(base, *len, source))
+    }
+
+    fn count_drop(&mut self, service: u32, reason: DropReason) {
+        *self.drops.entry((service, reason as u32)).or_default() += 1;
+    }
+
+    /// Refuses or drops as the verdict of the empty set says.
+    fn no_backend(&mut self, service: u32) -> Fate {
+        if self.sets[&service].0.verdict == empty_verdict::REJECT {
+            self.count_drop(service, DropReason::NoBackend);
+            Fate::Refused
+        } else {
+            self.count_drop(service, DropReason::NoLocalBackend);
+            Fate::Dropped
+        }
+    }
+
+    /// Whether an opening packet starts a new connection in place of this one: it has ended, or it
+    /// was never answered and the backends have changed.
+    fn is_over(&self, i: usize) -> bool {
+        let flow = &self.flows[i];
+        let opening = !flow.answered && flow.fin == [false, false];
+        flow.over || opening && flow.version != self.sets[&flow.service].1
+    }
+
+    /// A packet of an open flow: `way` 0 is the client's, 1 the backend's.
+    fn passes(&mut self, i: usize, way: usize, pod: bool, act: Act, bytes: usize) -> Fate {
+        let now = self.now;
+        let flow = &mut self.flows[i];
+        let udp = flow.dialled.proto == UDP;
+        if way == 1 {
+            flow.answered = true;
+        } else if udp && flow.kind == Kind::Masquerade {
+            if now - flow.seen[0] >= NETFILTER_MEMORY {
+                (flow.answered, flow.known) = (false, false);
+            } else if flow.answered {
+                flow.known = true;
+            }
+        }
+        flow.seen[way] = now;
+        match act {
+            Act::Rst if !udp => flow.over = true,
+            Act::Fin if !udp => {
+                flow.fin[way] = true;
+                flow.over |= flow.fin[1 - way];
+            }
+            _ => {}
+        }
+        self.translate(i, way, pod, act, bytes)
+    }
+
+    fn translate(&mut self, i: usize, way: usize, pod: bool, act: Act, bytes: usize) -> Fate {
+        let flow = &self.flows[i];
+        let ends = if way == 0 { flow.to } else { flow.dialled.reversed() };
+        let first = if flow.dialled.proto == UDP { !flow.known } else { act == Act::Open };
+        let marked = way == 0 && flow.kind == Kind::Masquerade && first;
+        let turned = pod && flow.kind == Kind::Hairpin;
+        let redirected = turned || flow.kind == Kind::Snat;
+        let counters = self.counters.entry(flow.service).or_default();
+        (counters.1, counters.2) = (counters.1 + 1, counters.2 + bytes as u64);
+        Fate::Becomes {
+            ends,
+            action: if redirected { REDIRECT } else { NEXT },
+            mark: if marked { MARK_MASQUERADE } else { 0 },
+            turned,
+        }
+    }
+
+    /// How a connection to this backend is translated, and the source address that it sees.
+    fn manner(&self, pod: bool, ends: Ends, backend: &str) -> (Kind, IpAddr) {
+        let (client, to) = (ends.from.ip(), address(backend).ip());
+        let v6 = usize::from(to.is_ipv6());
+        let changed = if pod { client == to } else { !backend.starts_with('L') };
+        match (changed, self.case.own_ports) {
+            (false, _) => (Kind::Plain, client),
+            (true, false) => (Kind::Masquerade, client),
+            (true, true) if pod => (Kind::Hairpin, ends.to.ip()),
+            (true, true) if backend == BACKENDS[v6][4] => (Kind::Snat, ip(OVERLAY[v6])),
+            (true, true) => (Kind::Snat, ip(NODE[v6])),
+        }
+    }
+
+    /// Whether answers of a backend to these ends already belong to a live connection.
+    fn is_taken(&self, to: Ends) -> bool {
+        self.flows.iter().any(|flow| flow.to == to && !flow.over && !flow.swept)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all that a packet and its Service say")]
+    fn open(
+        &mut self,
+        pod: bool,
+        service_port: u32,
+        service: u32,
+        ends: Ends,
+        act: Act,
+        bytes: usize,
+        seen: Seen,
+    ) -> Result<Fate, String> {
+        let (Set { backends, .. }, version) = self.sets[&service].clone();
+        let all: BTreeSet<SocketAddr> = backends.iter().map(|text| address(text)).collect();
+        let sticky = self.case.service_ports[service_port as usize].affinity != 0;
+        let memory_key = (ends.from.ip(), service_port);
+        let Some(to) = seen.ends.filter(|_| seen.action != SHOT) else {
+            return Err("no packet came out".to_owned());
+        };
+        let allowed = match self.memory.get(&memory_key) {
+            // The client comes back to its backend, if that is still one.
+            Some(backend) if sticky && all.contains(backend) => BTreeSet::from([*backend]),
+            _ => all,
+        };
+        if !allowed.contains(&to.to) {
+            return Err(format!("the backend {} is none of {allowed:?}", to.to));
+        }
+        if sticky {
+            self.memory.insert(memory_key, to.to);
+        }
+        let text = backends.iter().find(|text| address(text) == to.to).unwrap();
+        let (kind, source) = self.manner(pod, ends, text);
+        let own = Ends { from: (source, ends.from.port()).into(), ..to };
+        // Another connection of this client port has answers of this backend: the backend sees
+        // another port of the client.
+        let port_fits = match kind {
+            Kind::Snat | Kind::Hairpin => PORTS.contains(&to.from.port()),
+            Kind::Plain | Kind::Masquerade if self.is_taken(own) => to.from.port() >= 1024,
+            Kind::Plain | Kind::Masquerade => to == own,
+        };
+        if to.from.ip() != source || !port_fits || self.is_taken(to) {
+            return Err(format!("{kind:?}: the source is {}", to.from));
+        }
+        // What is left of an earlier connection gives way.
+        self.flows.retain(|flow| flow.to != to);
+        self.flows.push(Flow {
+            dialled: ends,
+            to,
+            kind,
+            service,
+            version,
+            seen: [self.now; 2],
+            fin: [false; 2],
+            answered: false,
+            known: false,
+            over: false,
+            swept: false,
+        });
+        self.counters.entry(service).or_default().0 += 1;
+        Ok(self.translate(self.flows.len() - 1, 0, pod, act, bytes))
+    }
+}

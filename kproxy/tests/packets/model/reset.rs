@@ -1,0 +1,67 @@
+//! One set of programs for many cases: loading them is slow.
+
+use aya::maps::{HashMap, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
+use aya::util::nr_cpus;
+use kproxy_common::abi::map;
+use kproxy_common::affinity::{AffinityKey, AffinityValue};
+use kproxy_common::counters::{DropKey, ServiceCounters};
+use kproxy_common::filter;
+use kproxy_common::flow::{FlowKey, FlowValue};
+use kproxy_common::load::LoadKey;
+use kproxy_common::service::{FrontendKey, FrontendValue, Service};
+
+use crate::harness::Programs;
+
+/// Service indices below this one are what [`Programs::forget_all`] clears.
+const SERVICES_USED: u32 = 16;
+
+impl Programs {
+    /// Makes every flow older.
+    pub(crate) fn age_flows(&mut self, seconds: u32) {
+        for (key, value) in self.flows() {
+            let last_seen = value.last_seen.wrapping_sub(seconds);
+            self.hash(map::FLOWS).insert(key, FlowValue { last_seen, ..value }, 0).unwrap();
+        }
+    }
+
+    /// Empties every map but those of the configuration and the uplinks. Of arrays, the elements up
+    /// to `SERVICES_USED`.
+    pub(crate) fn forget_all(&mut self) {
+        let mut frontends = self.hash::<FrontendKey, FrontendValue>(map::FRONTENDS);
+        let keys = forget(&mut frontends);
+        for key in keys {
+            let (word, _) = filter::position(filter::bit(&key.addr));
+            self.array::<u64>(map::FILTER).set(word, 0, 0).unwrap();
+        }
+        forget(&mut self.hash::<FlowKey, FlowValue>(map::FLOWS));
+        forget(&mut self.hash::<AffinityKey, AffinityValue>(map::AFFINITY));
+        forget(&mut self.hash::<LoadKey, i64>(map::LOAD));
+        let mut ranges = self.ranges();
+        let keys: Vec<_> = ranges.keys().map(Result::unwrap).collect();
+        keys.iter().for_each(|key| ranges.remove(key).unwrap());
+        let mut drops: PerCpuHashMap<_, DropKey, u64> =
+            PerCpuHashMap::try_from(self.ebpf.map_mut(map::DROPS).unwrap()).unwrap();
+        let keys: Vec<_> = drops.keys().map(Result::unwrap).collect();
+        keys.iter().for_each(|key| drops.remove(key).unwrap());
+        let cpus = nr_cpus().unwrap();
+        let zeros = |n| vec![ServiceCounters::default(); n];
+        for index in 0..SERVICES_USED {
+            self.array(map::SERVICES).set(index, Service::default(), 0).unwrap();
+            let mut counters: PerCpuArray<_, ServiceCounters> =
+                PerCpuArray::try_from(self.ebpf.map_mut(map::COUNTERS).unwrap()).unwrap();
+            let none = PerCpuValues::try_from(zeros(cpus)).unwrap();
+            counters.set(index, none, 0).unwrap();
+        }
+        let mut refusals: PerCpuArray<_, [u32; 2]> =
+            PerCpuArray::try_from(self.ebpf.map_mut("KP_REFUSALS").unwrap()).unwrap();
+        let none = PerCpuValues::try_from(vec![[0; 2]; cpus]).unwrap();
+        refusals.set(0, none, 0).unwrap();
+        self.array::<[u8; 8]>(map::FLOW_FILTER).set(filter::POD_FLOWS, [0; 8], 0).unwrap();
+    }
+}
+
+fn forget<K: aya::Pod, V: aya::Pod>(hash: &mut HashMap<&mut MapData, K, V>) -> Vec<K> {
+    let keys: Vec<K> = hash.keys().map(Result::unwrap).collect();
+    keys.iter().for_each(|key| hash.remove(key).unwrap());
+    keys
+}
