@@ -1,5 +1,10 @@
 //! The objects that a case makes, changes and deletes.
 
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
 use anyhow::{Context as _, Result, bail};
 use kproxy_lab::{Family, manifest::Slice};
 use serde_json::{Value, json};
@@ -8,6 +13,9 @@ use super::{
     stage::Stage,
     step::{self, Endpoint, EndpointWith},
 };
+
+/// How long another case may hold a NodePort.
+const NODE_PORT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where the cases' objects are.
 const NAMESPACE: &str = "default";
@@ -133,7 +141,7 @@ impl Stage<'_> {
             };
             let kind = format!("{}/{}", part("/apiVersion")?, part("/kind")?);
             let name = part("/metadata/name")?;
-            self.world.lab.control()?.api().apply_object(object.clone())?;
+            self.send(&object)?;
             self.objects.insert((kind, name), object);
         }
         Ok(())
@@ -147,7 +155,26 @@ impl Stage<'_> {
         let mut given: Value = parts.into_iter().filter(|(_, value)| !value.is_null()).collect();
         self.names.fill_in_all(&mut given)?;
         merge(object, &given);
-        self.world.lab.control()?.api().apply_object(object.clone())
+        let object = object.clone();
+        self.send(&object)
+    }
+
+    /// Applies an object. A NodePort that the API server has drawn for another case meanwhile is free
+    /// again when that case is over.
+    fn send(&self, object: &Value) -> Result<Value> {
+        let start = Instant::now();
+        loop {
+            let result = self.world.lab.control()?.api().apply_object(object.clone());
+            match result {
+                Err(error)
+                    if start.elapsed() < NODE_PORT_PATIENCE
+                        && format!("{error:#}").contains("provided port is already allocated") =>
+                {
+                    sleep(Duration::from_millis(500));
+                }
+                result => return result,
+            }
+        }
     }
 
     pub(super) fn patch(&self, kind: &str, name: &str, fields: &Value) -> Result<()> {
