@@ -7,6 +7,7 @@ mod api;
 mod common;
 mod lifecycle;
 mod node;
+mod opt_out;
 mod ports;
 mod ranges;
 mod repair;

@@ -25,6 +25,7 @@ use super::{
     Settings,
     attach::remove_file,
     error::{Error, chain},
+    netns::Netns,
     pins::PinDirs,
     recount::Loads,
     writer::{KernelMaps, Parts},
@@ -43,6 +44,8 @@ pub(super) struct Loaded {
     pub(super) loads: Loads,
     /// Source addresses by device.
     pub(super) uplinks: Uplinks,
+    /// Network namespaces that the socket path serves or leaves alone.
+    pub(super) netns: Netns,
     /// Pinned maps whose size is not the one asked for.
     pub(super) notices: Vec<Problem>,
 }
@@ -57,7 +60,7 @@ struct Layout {
     capacity: Option<(u32, &'static str)>,
 }
 
-fn layouts(settings: &Settings) -> [Layout; 15] {
+fn layouts(settings: &Settings) -> [Layout; 16] {
     let map = |name, kind, key, value, capacity| Layout { name, kind, key, value, capacity };
     let services = Some((settings.max_services, "--max-services"));
     let names = Some((settings.max_services.div_ceil(2), "--max-services"));
@@ -94,6 +97,7 @@ fn layouts(settings: &Settings) -> [Layout; 15] {
             affinity,
         ),
         map(map::LOAD, MapType::Hash, size_of::<LoadKey>(), size_of::<i64>(), None),
+        map(map::NETNS, MapType::Hash, size_of::<u64>(), size_of::<u32>(), None),
         map(map::RANGES, MapType::LpmTrie, size_of::<Key<RangeData>>(), size_of::<u32>(), ranges),
     ]
 }
@@ -133,7 +137,8 @@ pub(super) fn load(bytes: &[u8], settings: &Settings, dirs: &PinDirs) -> Result<
     load_programs(&mut object, dirs, memlock)?;
     let (maps, flows, uplinks) = take_maps(&mut object, is_new)?;
     let loads = typed(&mut object, map::LOAD)?;
-    Ok(Loaded { object, maps, flows, loads, uplinks, notices })
+    let netns = typed(&mut object, map::NETNS)?;
+    Ok(Loaded { object, maps, flows, loads, uplinks, netns, notices })
 }
 
 /// Bits of [`kernel_feature`] that this kernel has; none when its version cannot be told.

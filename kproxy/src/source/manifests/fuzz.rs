@@ -133,6 +133,7 @@ fn check(contents: &Contents) {
             }
             Item::Slice(parsed) => &parsed.problems[..],
             Item::ServiceCidr(parsed) => &parsed.problems[..],
+            Item::Pod(parsed) => &parsed.problems[..],
             Item::Node(_) => &[],
         };
         for problem in problems {
