@@ -27,6 +27,7 @@ use super::{
     error::{Error, chain},
     netns::Netns,
     pins::PinDirs,
+    pod_flows::Filter,
     recount::Loads,
     writer::{KernelMaps, Parts},
 };
@@ -46,6 +47,8 @@ pub(super) struct Loaded {
     pub(super) uplinks: Uplinks,
     /// Network namespaces that the socket path serves or leaves alone.
     pub(super) netns: Netns,
+    /// Addresses that flows send to.
+    pub(super) filter: Filter,
     /// Pinned maps whose size is not the one asked for.
     pub(super) notices: Vec<Problem>,
 }
@@ -135,10 +138,13 @@ pub(super) fn load(bytes: &[u8], settings: &Settings, dirs: &PinDirs) -> Result<
         _ => Error::Load { why: chain(&error) },
     })?;
     load_programs(&mut object, dirs, memlock)?;
-    let (maps, flows, uplinks) = take_maps(&mut object, is_new)?;
+    let maps = take_maps(&mut object, is_new)?;
+    let flows = typed(&mut object, map::FLOWS)?;
+    let uplinks = typed(&mut object, map::UPLINKS)?;
     let loads = typed(&mut object, map::LOAD)?;
     let netns = typed(&mut object, map::NETNS)?;
-    Ok(Loaded { object, maps, flows, loads, uplinks, netns, notices })
+    let filter = typed(&mut object, map::FLOW_FILTER)?;
+    Ok(Loaded { object, maps, flows, loads, uplinks, netns, filter, notices })
 }
 
 /// Bits of [`kernel_feature`] that this kernel has; none when its version cannot be told.
@@ -281,7 +287,7 @@ fn typed<T: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &str) -> Re
     T::try_from(map).map_err(|error| Error::Load { why: format!("map {name}: {error}") })
 }
 
-fn take_maps(object: &mut Ebpf, is_new: bool) -> Result<(KernelMaps, Flows, Uplinks), Error> {
+fn take_maps(object: &mut Ebpf, is_new: bool) -> Result<KernelMaps, Error> {
     fn array(object: &mut Ebpf, name: &str) -> Result<MapData, Error> {
         match object.take_map(name) {
             Some(Map::Array(data)) => Ok(data),
@@ -305,6 +311,5 @@ fn take_maps(object: &mut Ebpf, is_new: bool) -> Result<(KernelMaps, Flows, Upli
         let why = format!("{filter_words} words instead of {}", filter::WORDS);
         return Err(Error::Load { why: format!("map {} has {why}", map::FILTER) });
     }
-    let maps = KernelMaps::new(parts).map_err(Error::Maps)?;
-    Ok((maps, typed(object, map::FLOWS)?, typed(object, map::UPLINKS)?))
+    KernelMaps::new(parts).map_err(Error::Maps)
 }

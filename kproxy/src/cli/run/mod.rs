@@ -107,8 +107,9 @@ async fn serve(args: RunArgs) -> Result<Exit> {
             SocketLb::All => config.flags &= !config_flags::HOST_SOCKETS,
             SocketLb::Host => config.flags |= config_flags::HOST_SOCKETS,
         }
-        let flag = if opt_out.is_empty() { 0 } else { config_flags::OPT_OUT };
-        config.flags = config.flags & !config_flags::OPT_OUT | flag;
+        if opt_out.is_empty() {
+            config.flags &= !config_flags::OPT_OUT;
+        }
     });
     if opt_out.is_empty() {
         // What a run with an opt-out has left counts no more, and would be out of date for the next.
@@ -118,6 +119,9 @@ async fn serve(args: RunArgs) -> Result<Exit> {
         }
     }
 
+    if socket_lb == SocketLb::Host || !opt_out.is_empty() {
+        dataplane.answer_pods();
+    }
     let globs = |given: Vec<DeviceGlob>| given.iter().map(|g| WildMatch::new(g.as_str())).collect();
     let names = node_watch::Names { uplinks: globs(devices), pods: globs(pod_devices) };
     let state = node_watch::follow(names).await?;
