@@ -167,6 +167,24 @@ fn an_opt_out_comes_and_goes_and_open_connections_go_on() {
 }
 
 #[test]
+fn without_the_right_to_look_into_namespaces_every_pod_is_left_alone_and_served() {
+    let lab = lab();
+    let pods = ["b", "c"].map(|name| lab.pod("n1", name));
+    let cluster = Cluster { lab, proxies: Vec::new() };
+    cluster.web(&BACKENDS, json!({}));
+    let spec = ProxySpec::kproxy(Source::Manifests).args([RANGES, &only(&pods[0])]);
+    let proxy = cluster.lab.start_proxy("n1", spec.capabilities(&["bpf", "net_admin", "perfmon"]));
+    proxy.unwrap();
+    cluster.wait("it is told", || {
+        status(&cluster)["problems"].to_string().contains("namespaces of pods cannot be looked into")
+    });
+    for pod in &pods {
+        assert!(is_left_alone(&cluster, pod), "{}", pod.name());
+        all_answered(&cluster, pod);
+    }
+}
+
+#[test]
 fn a_pod_that_is_made_later_is_never_translated_in_a_range_and_soon_outside() {
     let cluster = Cluster::in_lab(lab(), &BACKENDS, json!({}), &[RANGES, "10.244.1.0/28"]);
     let late = add_pod(&cluster, "late");
