@@ -176,7 +176,9 @@ fn without_the_right_to_look_into_namespaces_every_pod_is_left_alone_and_served(
     let proxy = cluster.lab.start_proxy("n1", spec.capabilities(&["bpf", "net_admin", "perfmon"]));
     proxy.unwrap();
     cluster.wait("it is told", || {
-        status(&cluster)["problems"].to_string().contains("namespaces of pods cannot be looked into")
+        status(&cluster)["problems"]
+            .to_string()
+            .contains("namespaces of pods cannot be looked into")
     });
     for pod in &pods {
         assert!(is_left_alone(&cluster, pod), "{}", pod.name());
@@ -241,6 +243,7 @@ fn pods_of_a_namespace_are_opted_out_and_the_node_never_is() {
     let mut started = pod_object("mesh", &late);
     started["metadata"]["name"] = "starting".into();
     assert!(is_left_alone(&cluster, &late) && is_left_alone(&cluster, &stranger));
+    assert!(status(&cluster)["opt_out"]["undecided"].as_u64().unwrap() >= 2);
     all_answered(&cluster, &stranger);
     cluster.write("starting.yaml", [started]);
     cluster.wait("the others are served", || is_translated(&cluster, &stranger));

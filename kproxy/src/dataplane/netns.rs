@@ -18,6 +18,7 @@ pub(super) fn read(netns: &Netns) -> io::Result<SocketVerdicts> {
     let verdict = |number| match number {
         netns_verdict::SERVED => Some(SocketVerdict::Served),
         netns_verdict::OPTED_OUT => Some(SocketVerdict::OptedOut),
+        netns_verdict::UNDECIDED => Some(SocketVerdict::Undecided),
         _ => None,
     };
     let all = sys::read_hash(netns)?;
@@ -29,6 +30,7 @@ pub(super) fn set(netns: &mut Netns, wanted: &SocketVerdicts) -> Option<Problem>
     let number = |verdict: &SocketVerdict| match verdict {
         SocketVerdict::Served => netns_verdict::SERVED,
         SocketVerdict::OptedOut => netns_verdict::OPTED_OUT,
+        SocketVerdict::Undecided => netns_verdict::UNDECIDED,
     };
     let wanted: BTreeMap<u64, u32> =
         wanted.iter().map(|(cookie, verdict)| (*cookie, number(verdict))).collect();

@@ -493,7 +493,11 @@ fn verdicts_on_network_namespaces_are_exactly_those_that_were_set_last() {
         let mut dataplane = sandbox.open();
         let (served, opted_out) = (SocketVerdict::Served, SocketVerdict::OptedOut);
         for wanted in [
-            SocketVerdicts::from([(1, served), (2, opted_out), (u64::MAX, served)]),
+            SocketVerdicts::from([
+                (1, served),
+                (2, opted_out),
+                (u64::MAX, SocketVerdict::Undecided),
+            ]),
             // One changes, one goes, one comes.
             SocketVerdicts::from([(1, opted_out), (2, opted_out), (3, served)]),
             SocketVerdicts::new(),

@@ -28,10 +28,12 @@ pub enum SocketVerdict {
     Served,
     /// Leaves them alone: the pod is opted out.
     OptedOut,
+    /// Leaves them alone: the pod may be opted out. Its packets are translated where they come in, which
+    /// is right for any pod.
+    Undecided,
 }
 
-/// Verdicts by cookie of the network namespace. One that is not among them is not decided yet, and its
-/// sockets are left alone: its packets are translated where they come in, which is right for any pod.
+/// Verdicts by cookie of the network namespace. One that is not among them counts as undecided.
 pub type SocketVerdicts = BTreeMap<u64, SocketVerdict>;
 
 /// The verdicts on the network namespaces that are `seen`, each with the addresses in it.
@@ -55,15 +57,12 @@ pub fn socket_verdicts(
         opt_out.namespaces.is_empty() || pods.is_some_and(|pods| pods.iter().all(is_found));
     let verdict = |cookie: &u64, addresses: &BTreeSet<IpAddr>| {
         if addresses.iter().any(is_opted_out) {
-            Some(SocketVerdict::OptedOut)
+            SocketVerdict::OptedOut
         } else if addresses.is_empty() || !all_found {
-            before.get(cookie).copied()
+            before.get(cookie).copied().unwrap_or(SocketVerdict::Undecided)
         } else {
-            Some(SocketVerdict::Served)
+            SocketVerdict::Served
         }
     };
-    let verdicts = seen.iter();
-    verdicts
-        .filter_map(|(cookie, addresses)| Some((*cookie, verdict(cookie, addresses)?)))
-        .collect()
+    seen.iter().map(|(cookie, addresses)| (*cookie, verdict(cookie, addresses))).collect()
 }

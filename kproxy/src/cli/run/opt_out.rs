@@ -49,7 +49,7 @@ pub(super) async fn follow(
         let report = lock(&dataplane).set_socket_verdicts(&now);
         if now != verdicts {
             let opted_out = count(&now, SocketVerdict::OptedOut);
-            let undecided = addresses.len() - now.len();
+            let undecided = count(&now, SocketVerdict::Undecided);
             debug!(opted_out, undecided, "network namespaces");
             if opted_out != count(&verdicts, SocketVerdict::OptedOut) {
                 info!(namespaces = opted_out, "pods are opted out of the socket path");

@@ -18,8 +18,10 @@ pub struct OptOut {
     pub written: Written,
     /// Network namespaces of pods that are opted out.
     pub opted_out: usize,
-    /// Network namespaces of other pods, which are served. What is neither is not decided yet.
+    /// Network namespaces of other pods, which are served.
     pub served: usize,
+    /// Network namespaces of pods that may be opted out, and are treated so.
+    pub undecided: usize,
 }
 
 impl OptOut {
@@ -29,10 +31,13 @@ impl OptOut {
             return Ok(None);
         }
         let verdicts = pins.socket_verdicts()?;
-        let opted_out =
-            verdicts.values().filter(|verdict| **verdict == SocketVerdict::OptedOut).count();
-        let served = verdicts.len() - opted_out;
-        Ok(Some(Self { written: opt_out_file::read(run_dir)?, opted_out, served }))
+        let count = |wanted| verdicts.values().filter(|verdict| **verdict == wanted).count();
+        Ok(Some(Self {
+            written: opt_out_file::read(run_dir)?,
+            opted_out: count(SocketVerdict::OptedOut),
+            served: count(SocketVerdict::Served),
+            undecided: count(SocketVerdict::Undecided),
+        }))
     }
 
     /// One line for people.
@@ -44,7 +49,10 @@ impl OptOut {
         };
         let whose = [of("pods in", pod_cidrs), of("pods of", &namespaces)];
         let whose: Vec<String> = whose.into_iter().flatten().collect();
-        let (opted_out, served) = (self.opted_out, self.served);
-        format!("{}: {opted_out} network namespaces, {served} are served", whose.join("; "))
+        let Self { opted_out, served, undecided, .. } = self;
+        let whose = whose.join("; ");
+        format!(
+            "{whose}: {opted_out} network namespaces, {served} others served, {undecided} undecided"
+        )
     }
 }

@@ -55,6 +55,7 @@ fn status() -> Status {
             },
             opted_out: 3,
             served: 12,
+            undecided: 1,
         }),
         source_nat: SourceNat {
             ports: Some("1024-29999".to_owned()),

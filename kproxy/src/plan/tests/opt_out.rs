@@ -26,19 +26,20 @@ fn letters(opt_out: &OptOut, pods: Option<&[&[&str]]>, seen: &[&[&str]], before:
             let verdict = match letter {
                 's' => SocketVerdict::Served,
                 'o' => SocketVerdict::OptedOut,
+                '?' => SocketVerdict::Undecided,
                 _ => return None,
             };
             Some((cookie, verdict))
         })
         .collect();
     let now = socket_verdicts(opt_out, pods.as_deref(), &seen, &before);
-    assert!(now.keys().all(|cookie| seen.contains_key(cookie)), "{now:?}");
-    let letter = |cookie| match now.get(cookie) {
-        Some(SocketVerdict::Served) => 's',
-        Some(SocketVerdict::OptedOut) => 'o',
-        None => '?',
+    assert!(now.keys().eq(seen.keys()), "{now:?}");
+    let letter = |verdict: &SocketVerdict| match verdict {
+        SocketVerdict::Served => 's',
+        SocketVerdict::OptedOut => 'o',
+        SocketVerdict::Undecided => '?',
     };
-    seen.keys().map(letter).collect()
+    now.values().map(letter).collect()
 }
 
 #[test]
@@ -69,6 +70,7 @@ fn namespaces_decide_by_the_addresses_of_their_pods() {
     for (what, pods, before, expected) in [
         ("nobody has told", None, "", "??"),
         ("nobody has told since a restart", None, "os", "os"),
+        ("nobody has told yet", None, "?s", "?s"),
         ("no pod", Some(&[][..]), "", "ss"),
         ("by its first address", Some(&[&["10.244.1.5"][..]]), "", "os"),
         ("by its second", Some(&[&["fd00::5", "10.244.1.5"]]), "", "os"),
