@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use kproxy_lab::manifest::pod as pod_object;
-use kproxy_lab::{Family, Hold, Lab, Outcome, Place, Probe, Proxy, ProxySpec, Source, Transport};
+use kproxy_lab::{
+    Family, Hold, Lab, Network, Outcome, Place, Probe, Proxy, ProxySpec, Source, Transport,
+};
 use serde_json::{Value, json};
 
 use crate::common::{Cluster, NODE_PORT, SILENCE, TRANSPORTS, at, vips};
@@ -129,6 +131,18 @@ fn a_pod_in_a_range_sees_the_clusterip_and_others_are_translated_at_the_socket()
     let count = |key: &str| opt_out[key].as_u64().unwrap();
     assert!(count("opted_out") >= 1 && count("served") >= 2, "{opt_out}");
     assert!(cluster.kproxy("n1", &["status"]).contains("Opted out"));
+}
+
+#[test]
+fn pods_with_routed_links_are_opted_out_too() {
+    let lab = Lab::builder().nodes(2).pods(&["a", "b", "c"]).network(Network::Routed);
+    let lab = lab.build().unwrap();
+    let (out, other) = (lab.pod("n1", "b"), lab.pod("n1", "c"));
+    let ranges = only(&out);
+    let cluster = Cluster::in_lab(lab, &BACKENDS, json!({}), &[RANGES, &ranges]);
+    assert!(is_left_alone(&cluster, &out));
+    all_answered(&cluster, &out);
+    cluster.wait("the other is served", || is_translated(&cluster, &other));
 }
 
 #[test]
