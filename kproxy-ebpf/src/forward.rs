@@ -2,11 +2,12 @@
 //! once, past the stack. So do the ICMP errors about them.
 
 use aya_ebpf::programs::TcContext;
-use kproxy_common::{drop_reason::DropReason, flow::FlowValue};
+use kproxy_common::{config::uplink_flags, drop_reason::DropReason, flow::FlowValue};
 
 use crate::{
     action,
     icmp::IcmpError,
+    maps::UPLINKS,
     packet::{Packet, UDP_LEN, at, segment_size},
     refuse::{self, Error},
     rewrite::rewrite,
@@ -60,8 +61,13 @@ fn try_pass_on<const L3: usize>(
         if packet.v6 || *at::<u16>(ctx, packet.l3 + 6).unwrap_or(&0) & DO_NOT_FRAGMENT != 0 {
             return Ok(route.mtu as i32);
         }
-        // May be fragmented, which is left to the device: overlays do it.
+        // May be fragmented, which overlays do with what they make of it. Elsewhere the sender is told,
+        // though it has not asked: nobody else would cut it.
+        route = Route::none();
         route::find(skb, &routed, 0, &mut route);
+        if route.mtu != 0 && !is_overlay(route.device) {
+            return Ok(route.mtu as i32);
+        }
     }
     if route.device == 0 {
         return Err(DropReason::NoRoute);
@@ -71,6 +77,13 @@ fn try_pass_on<const L3: usize>(
     }
     rewrite(ctx, packet, value, 1).ok_or(DropReason::RewriteFailed)?;
     Ok(route::redirect(&mut route))
+}
+
+/// Whether the device cuts its outer packets.
+#[inline(always)]
+fn is_overlay(device: u32) -> bool {
+    // SAFETY: read at once; user space only ever replaces whole elements.
+    unsafe { UPLINKS.get(&device) }.is_some_and(|uplink| uplink.flags & uplink_flags::OVERLAY != 0)
 }
 
 /// Translates an ICMP error and sends it on. Errors are not told of errors (RFC 1122 section 3.2.2).

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use anyhow::{Context as _, Result};
-use kproxy_common::config::{Config, Uplink, config_flags};
+use kproxy_common::config::{Config, Uplink, config_flags, uplink_flags};
 use kproxy_common::net::Addr;
 use tracing::{info, warn};
 
@@ -77,6 +77,7 @@ fn uplinks(node: &NodeState) -> BTreeMap<u32, Uplink> {
     let uplink = |sources: &Sources| Uplink {
         v4: sources.v4.map_or_else(Addr::default, |ip| std::net::IpAddr::from(ip).into()),
         v6: sources.v6.map_or_else(Addr::default, |ip| std::net::IpAddr::from(ip).into()),
+        flags: if sources.overlay { uplink_flags::OVERLAY } else { 0 },
     };
     node.sources.iter().map(|(device, sources)| (*device, uplink(sources))).collect()
 }
