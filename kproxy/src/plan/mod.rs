@@ -13,6 +13,7 @@ mod ranges;
 mod service;
 mod topology;
 mod types;
+mod without_local;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -25,3 +26,4 @@ pub use node_ports::NodePortAddresses;
 pub use service::{PlanContext, plan_service};
 pub use topology::{Candidate, Categorized, Uses, categorize};
 pub use types::*;
+pub use without_local::{Policy, WithoutLocal};

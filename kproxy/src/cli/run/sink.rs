@@ -14,6 +14,7 @@ use super::snat::SourceNat;
 use super::sockets;
 use crate::control::DataplaneSink;
 use crate::dataplane::{Dataplane, Report};
+use crate::metrics;
 use crate::model::Problem;
 use crate::node::NodeState;
 use crate::plan::{Change, Protocol, ServicePortPlan};
@@ -31,6 +32,7 @@ pub(super) struct KernelSink {
     node: watch::Receiver<NodeState>,
     snat: SourceNat,
     table: Arc<watch::Sender<Option<bool>>>,
+    counts: metrics::Sweep,
     events: mpsc::Sender<Event>,
     /// Wakes the task that closes sockets of backends that are gone.
     stale: Arc<Notify>,
@@ -44,11 +46,12 @@ impl KernelSink {
         node: watch::Receiver<NodeState>,
         snat: SourceNat,
         table: watch::Sender<Option<bool>>,
+        counts: metrics::Sweep,
         events: mpsc::Sender<Event>,
     ) -> Self {
         let dataplane = Arc::new(Mutex::new(dataplane));
         let stale = Arc::new(Notify::new());
-        Self { dataplane, node, snat, table: Arc::new(table), events, stale }
+        Self { dataplane, node, snat, table: Arc::new(table), counts, events, stale }
     }
 
     fn dataplane(&self) -> MutexGuard<'_, Dataplane> {
@@ -64,7 +67,7 @@ pub(super) fn lock(dataplane: &Mutex<Dataplane>) -> MutexGuard<'_, Dataplane> {
 impl DataplaneSink for KernelSink {
     fn reconcile(&mut self, desired: Vec<ServicePortPlan>) -> Report {
         let report = self.dataplane().reconcile(desired);
-        sweep(&self.dataplane, &self.table);
+        sweep(&self.dataplane, &self.table, &self.counts);
         self.stale.notify_one();
         report
     }
@@ -73,7 +76,7 @@ impl DataplaneSink for KernelSink {
         let udp = changes.iter().any(|change| change.id().protocol == Protocol::Udp);
         let report = self.dataplane().apply(changes);
         if udp {
-            sweep(&self.dataplane, &self.table);
+            sweep(&self.dataplane, &self.table, &self.counts);
             self.stale.notify_one();
         }
         report
@@ -99,10 +102,15 @@ impl DataplaneSink for KernelSink {
             Arc::clone(&self.table),
             self.events.clone(),
         ));
-        tokio::spawn(sweep_always(Arc::clone(&self.dataplane), Arc::clone(&self.table)));
+        tokio::spawn(sweep_always(
+            Arc::clone(&self.dataplane),
+            Arc::clone(&self.table),
+            self.counts.clone(),
+        ));
         tokio::spawn(sockets::close_stale(
             Arc::clone(&self.dataplane),
             Arc::clone(&self.stale),
+            self.counts.clone(),
             self.events.clone(),
         ));
         let problems = serve(&mut self.dataplane(), &self.snat, &self.table, &node);
@@ -169,25 +177,38 @@ pub(super) async fn tell(events: &mpsc::Sender<Event>, origin: &str, problems: V
     let _ended = events.send(standing).await;
 }
 
-async fn sweep_always(dataplane: Arc<Mutex<Dataplane>>, table: Arc<watch::Sender<Option<bool>>>) {
+async fn sweep_always(
+    dataplane: Arc<Mutex<Dataplane>>,
+    table: Arc<watch::Sender<Option<bool>>>,
+    counts: metrics::Sweep,
+) {
     let mut pause = SWEEP;
     loop {
         tokio::time::sleep(pause).await;
         let start = Instant::now();
-        sweep(&dataplane, &table);
+        sweep(&dataplane, &table, &counts);
         pause = SWEEP.max(start.elapsed() * REST);
     }
 }
 
-fn sweep(dataplane: &Mutex<Dataplane>, table: &watch::Sender<Option<bool>>) {
+fn sweep(
+    dataplane: &Mutex<Dataplane>,
+    table: &watch::Sender<Option<bool>>,
+    counts: &metrics::Sweep,
+) {
     let mut dataplane = lock(dataplane);
+    let start = Instant::now();
     let swept = dataplane.sweep();
+    let took = start.elapsed();
     tell_need(&mut dataplane, table);
+    counts.set_usage(&dataplane.usage());
     match swept {
-        Ok(report) if report.removed > 0 => {
-            debug!(entries = report.entries, removed = report.removed, "swept flows");
+        Ok(report) => {
+            counts.swept(&report, took);
+            if report.removed > 0 {
+                debug!(entries = report.entries, removed = report.removed, "swept flows");
+            }
         }
-        Ok(_) => {}
         Err(error) => warn!(%error, "cannot sweep the flow table; trying again"),
     }
 }
