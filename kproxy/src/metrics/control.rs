@@ -210,9 +210,11 @@ fn changes(registry: &Registry, word: &str, what: &str) -> Result<Changes> {
     Ok(Changes { pending, total })
 }
 
-/// kube-proxy's buckets for the time until a change is in force: 250 ms to 5 min.
+/// kube-proxy's buckets for the time until a change is in force: 250 ms to 5 min, and one of 0, which
+/// its `MergeBuckets` (k8s.io/component-base `metrics/buckets.go`) puts in front.
 fn programming_buckets() -> Result<Vec<f64>> {
     let parts = [(0.25, 0.25, 2), (1.0, 1.0, 59), (60.0, 5.0, 12), (120.0, 30.0, 7)];
     let parts = parts.map(|(start, width, count)| prometheus::linear_buckets(start, width, count));
-    Ok(parts.into_iter().collect::<Result<Vec<_>>>()?.concat())
+    let parts = parts.into_iter().collect::<Result<Vec<_>>>()?;
+    Ok([0.0].into_iter().chain(parts.concat()).collect())
 }
