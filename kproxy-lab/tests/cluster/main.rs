@@ -6,6 +6,7 @@ mod algorithms;
 mod api;
 mod common;
 mod lifecycle;
+mod metrics;
 mod node;
 mod ports;
 mod ranges;
