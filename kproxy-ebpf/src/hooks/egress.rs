@@ -1,4 +1,5 @@
-//! Uplink egress: answers of backends leave with the frontend as their source.
+//! Egress of uplinks and pod-facing ports: answers of backends leave with the frontend as their
+//! source.
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use kproxy_common::{

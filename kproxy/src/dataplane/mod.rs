@@ -17,6 +17,7 @@ mod error;
 mod load;
 mod memory;
 pub mod pins;
+mod pod_flows;
 pub mod read;
 mod recount;
 mod sockets;
@@ -50,6 +51,7 @@ use nix::{
 use self::{
     attach::{Place, Side, TcMode},
     pins::PinDirs,
+    pod_flows::PodFlows,
     recount::Recount,
     writer::{KernelMaps, Writer},
 };
@@ -133,6 +135,7 @@ pub struct Dataplane {
     /// Whether a program sees sockets close.
     sees_closes: bool,
     uplinks: load::Uplinks,
+    pod_flows: PodFlows,
     /// Flow entries at the last sweep.
     flow_entries: usize,
     /// Connections that netfilter masquerades, at the last sweep.
@@ -157,7 +160,7 @@ impl Dataplane {
         node::bpffs::ensure(&settings.bpffs_root)?;
         let dirs = PinDirs::new(&settings.bpffs_root);
         let lock = lock(&dirs)?;
-        let load::Loaded { object, maps, flows, loads, uplinks, notices } =
+        let load::Loaded { object, maps, flows, loads, uplinks, filter, notices } =
             load::load(OBJECT, settings, &dirs)?;
         Ok(Self {
             settings: settings.clone(),
@@ -170,6 +173,7 @@ impl Dataplane {
             cgroup: None,
             sees_closes: false,
             uplinks,
+            pod_flows: PodFlows::new(filter),
             flow_entries: 0,
             masqueraded: None,
             tc: TcMode::of_kernel(),
@@ -276,12 +280,42 @@ impl Dataplane {
     pub fn sync_devices(&mut self, uplinks: &[Device], pods: &[Device]) -> Report {
         let uplinks = uplinks.iter().map(|device| (device.clone(), Side::Uplink));
         let pods = pods.iter().map(|device| (device.clone(), Side::Pod));
-        let wanted: BTreeSet<Place> = uplinks.chain(pods).collect();
+        self.attach_to(uplinks.chain(pods).collect())
+    }
+
+    fn attach_to(&mut self, wanted: BTreeSet<Place>) -> Report {
         let gone: Vec<Place> = self.devices.difference(&wanted).cloned().collect();
-        let errors = attach::devices(&mut self.object, &self.dirs, self.tc, &wanted, &gone);
+        let answered = self.pod_flows.answered();
+        let places = attach::Places { wanted: &wanted, answered };
+        let mut errors = attach::devices(&mut self.object, &self.dirs, self.tc, places, &gone);
         self.devices = wanted;
+        if answered {
+            errors.extend(self.pod_flows.open().err());
+        }
         let problems = errors.iter().map(Error::to_problem).collect();
         Report { problems, ..Report::default() }
+    }
+
+    /// Has the next [`Self::sync_devices`] attach to pod-facing ports what translates answers, which
+    /// otherwise waits until [`Self::pod_flows_wait`].
+    pub fn answer_pods(&mut self) {
+        self.pod_flows.answer();
+    }
+
+    /// Whether pod-facing ports get what translates answers.
+    pub const fn answers_pods(&self) -> bool {
+        self.pod_flows.answered()
+    }
+
+    /// Whether a pod-facing port has a flow to open and its answers would not be translated yet.
+    pub fn pod_flows_wait(&self) -> bool {
+        self.pod_flows.wait()
+    }
+
+    /// Attaches what translates answers to the pod-facing ports of the last [`Self::sync_devices`].
+    pub fn open_pod_flows(&mut self) -> Report {
+        self.answer_pods();
+        self.attach_to(self.devices.clone())
     }
 
     /// Forgets flows that are over and UDP flows of backends that serve no more. To be called every few

@@ -66,6 +66,9 @@ fn cluster_ips(family: &Family) -> Programs {
     programs
 }
 
+/// From, protocol, destination, its port, endpoints, their port, whether the source is changed.
+type Row<'a> = (&'a str, u8, &'a str, u16, &'a [&'a str], u16, bool);
+
 /// A packet that opens a connection.
 fn opening(proto: u8, from: &str, to: &str) -> Vec<u8> {
     match proto {
@@ -82,8 +85,7 @@ fn ft_b_cluster_ip_general() {
         let [here, elsewhere] = family.endpoints;
         let (svc1, svc2) = (family.svc1, family.svc2);
         let mut programs = cluster_ips(family);
-        // From, protocol, destination, endpoints, their port, whether the source is changed.
-        let rows: [(&str, u8, &str, u16, &[&str], u16, bool); 10] = [
+        let rows: [Row<'_>; 10] = [
             (family.pod, TCP, svc1, 80, &[here], 80, false),
             (here, TCP, svc1, 80, &[here], 80, true),
             (family.pod, TCP, svc2, 80, &[here, elsewhere], 80, false),

@@ -71,8 +71,8 @@ fn what_was_read_a_moment_ago_is_told_again() {
     let bpffs_root = nowhere.path().into();
     let scraper = Scraper { metrics: Arc::clone(&metrics), bpffs_root, last: Mutex::default() };
     let first = scraper.scrape().unwrap();
-    let later = |seconds| Instant::now().checked_add(Duration::from_secs(seconds));
-    scraper.last.lock().unwrap().good_until = later(60);
+    let later = Instant::now().checked_add(Duration::from_secs(60));
+    scraper.last.lock().unwrap().good_until = later;
     metrics.control.set_problems(7);
     assert_eq!(scraper.scrape().unwrap(), first);
     scraper.last.lock().unwrap().good_until = None;

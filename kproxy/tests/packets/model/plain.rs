@@ -175,6 +175,11 @@ impl Model {
         if pod && !self.pods_have_flows && self.is_ruled_out(&ends.to.ip()) {
             return Ok(Fate::Untouched);
         }
+        if let Some(i) = self.asked_by(ends).or_else(|| self.answered_by(ends))
+            && self.flows[i].kind == if pod { Kind::Snat } else { Kind::Hairpin }
+        {
+            return Ok(Fate::Untouched);
+        }
         if let Some(i) = self.asked_by(ends) {
             if !(syn && self.is_over(i)) {
                 return Ok(self.passes(i, 0, pod, act, bytes));
@@ -210,10 +215,10 @@ impl Model {
             self.count_drop(service, DropReason::SourceNotAllowed);
             return Ok(Fate::Dropped);
         }
-        self.pods_have_flows |= pod;
         if self.sets[&service].0.backends.is_empty() {
             return Ok(self.no_backend(service));
         }
+        self.pods_have_flows |= pod;
         self.open(pod, service_port, service, ends, act, bytes, seen)
     }
 
