@@ -110,6 +110,9 @@ pub mod config_flags {
     /// The socket path serves the node's own processes only; pods' packets are translated where they
     /// come in.
     pub const HOST_SOCKETS: u32 = 1 << 1;
+    /// Some pods are opted out of the socket path: it asks whom a network namespace belongs to
+    /// ([`crate::netns`]).
+    pub const OPT_OUT: u32 = 1 << 3;
     /// A program sees sockets close, so that their connections can be counted ([`crate::load`]).
     pub const COUNT_SOCKETS: u32 = 1 << 16;
 }

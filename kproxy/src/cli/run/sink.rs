@@ -7,17 +7,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use kproxy_common::config::config_flags;
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::{debug, info, warn};
 
 use super::snat::SourceNat;
-use super::sockets;
+use super::{opt_out, sockets};
 use crate::control::DataplaneSink;
 use crate::dataplane::{Dataplane, Report};
 use crate::metrics;
 use crate::model::Problem;
 use crate::node::NodeState;
-use crate::plan::{Change, Protocol, ServicePortPlan};
+use crate::plan::{Change, OptOut, Protocol, ServicePortPlan};
 use crate::source::Event;
 
 /// Time between two sweeps of the flow table: shorter than the shortest idle time.
@@ -34,6 +35,9 @@ pub(super) struct KernelSink {
     dataplane: Arc<Mutex<Dataplane>>,
     node: watch::Receiver<NodeState>,
     snat: SourceNat,
+    opt_out: OptOut,
+    /// Takes the pods that are opted out to the task that looks for them.
+    pods: watch::Sender<opt_out::Pods>,
     table: Arc<watch::Sender<Option<bool>>>,
     counts: metrics::Sweep,
     events: mpsc::Sender<Event>,
@@ -48,13 +52,15 @@ impl KernelSink {
         dataplane: Dataplane,
         node: watch::Receiver<NodeState>,
         snat: SourceNat,
+        opt_out: OptOut,
         table: watch::Sender<Option<bool>>,
         counts: metrics::Sweep,
         events: mpsc::Sender<Event>,
     ) -> Self {
         let dataplane = Arc::new(Mutex::new(dataplane));
         let stale = Arc::new(Notify::new());
-        Self { dataplane, node, snat, table: Arc::new(table), counts, events, stale }
+        let (pods, table) = (watch::Sender::default(), Arc::new(table));
+        Self { dataplane, node, snat, opt_out, pods, table, counts, events, stale }
     }
 
     fn dataplane(&self) -> MutexGuard<'_, Dataplane> {
@@ -93,10 +99,20 @@ impl DataplaneSink for KernelSink {
         self.dataplane().set_service_ranges(ranges)
     }
 
+    fn set_opted_out_pods(&mut self, pods: Vec<BTreeSet<IpAddr>>) {
+        self.pods.send_replace(Some(pods));
+    }
+
     fn attach(&mut self) -> anyhow::Result<()> {
-        self.dataplane().attach_cgroup()?;
         // What is attached to below is what the follower begins with: a change in between is news.
         let node = self.node.borrow_and_update().clone();
+        if !self.opt_out.is_empty() {
+            // First who takes care of those whom the sockets' programs will leave alone. What this reports
+            // is reported again below.
+            serve(&mut self.dataplane(), &self.snat, &self.table, &node);
+            self.dataplane().change_config(|config| config.flags |= config_flags::OPT_OUT);
+        }
+        self.dataplane().attach_cgroup()?;
         tokio::spawn(follow_devices(
             Arc::clone(&self.dataplane),
             self.node.clone(),
@@ -117,6 +133,15 @@ impl DataplaneSink for KernelSink {
             self.counts.clone(),
             self.events.clone(),
         ));
+        if !self.opt_out.is_empty() {
+            tokio::spawn(opt_out::follow(
+                self.opt_out.clone(),
+                Arc::clone(&self.dataplane),
+                self.node.clone(),
+                self.pods.subscribe(),
+                self.events.clone(),
+            ));
+        }
         let problems = serve(&mut self.dataplane(), &self.snat, &self.table, &node);
         if problems.is_empty() {
             return Ok(());
