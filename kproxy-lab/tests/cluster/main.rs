@@ -6,6 +6,7 @@ mod algorithms;
 mod api;
 mod common;
 mod lifecycle;
+mod metrics;
 mod node;
 mod opt_out;
 mod ports;

@@ -11,3 +11,4 @@ mod rows;
 mod sctp;
 mod snat;
 mod sources;
+mod tables;
