@@ -75,8 +75,9 @@ pub(crate) fn find_for(packet: &Packet) -> Option<&'static mut FlowValue> {
     if has_flows_to(&packet.key.dst) { find(&packet.key) } else { None }
 }
 
+/// Whether a flow may send to this address.
 #[inline(always)]
-fn has_flows_to(addr: &Addr) -> bool {
+pub(crate) fn has_flows_to(addr: &Addr) -> bool {
     let (element, byte) = filter::flow_position(addr);
     FLOW_FILTER.get(element).is_none_or(|bytes| bytes[byte & 7] != 0)
 }
@@ -94,9 +95,7 @@ fn note_flows_to(addr: &Addr) {
 /// Whether a pod-facing port may have opened flows.
 #[inline(always)]
 pub(crate) fn has_pod_flows() -> bool {
-    FLOW_FILTER
-        .get(filter::POD_FLOWS)
-        .is_none_or(|bytes| bytes[filter::POD_FLOWS_WANTED] != 0)
+    FLOW_FILTER.get(filter::POD_FLOWS).is_none_or(|bytes| bytes[filter::POD_FLOWS_WANTED] != 0)
 }
 
 /// Says that a pod-facing port has a flow to open. `false`: its answers would not be translated yet.

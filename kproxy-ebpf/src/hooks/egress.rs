@@ -69,23 +69,36 @@ fn egress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
     if POD && !flow::has_pod_flows() {
         return NEXT;
     }
-    let mut packet = Packet::empty();
+    let mut packet = Packet::empty(true);
     if packet.parse::<L3>(ctx).is_none() {
-        return error::<L3>(ctx);
+        return if packet.is_later() {
+            fragments::early::<L3>(ctx, &packet)
+        } else {
+            error::<L3>(ctx)
+        };
     }
-    let Some(value) = flow::find_for(&packet) else {
-        return if POD { NEXT } else { untranslated(&packet) };
+    let mut ours = false;
+    let action = translate::<POD>(ctx, &packet, &mut ours);
+    if packet.is_first() {
+        fragments::remember(ctx, &packet, ours);
+    }
+    action
+}
+
+/// `ours`: whether the packet belongs to a flow that is translated here.
+#[inline(always)]
+fn translate<const POD: bool>(ctx: &TcContext, packet: &Packet, ours: &mut bool) -> i32 {
+    let Some(value) = flow::find_for(packet) else {
+        return if POD { NEXT } else { untranslated(packet) };
     };
     if value.flags & flow_flags::KINDS != flow_flags::REVERSE {
         return NEXT;
     }
     value.flags |= flow_flags::REPLIED;
-    flow::touch(value, &packet);
-    if packet.is_first() {
-        fragments::remember(&packet);
-    }
+    flow::touch(value, packet);
+    *ours = true;
     stats::count_packet(value.service, ctx.len());
-    let done = rewrite(ctx, &packet, value, 0);
+    let done = rewrite(ctx, packet, value, 0);
     action(value.service, done.map(|()| NEXT).ok_or(DropReason::RewriteFailed))
 }
 

@@ -2,6 +2,7 @@
 
 mod egress;
 mod ingress;
+mod inject;
 mod query;
 mod release;
 mod socket;

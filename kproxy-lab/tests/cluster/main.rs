@@ -5,6 +5,7 @@ mod affinity;
 mod algorithms;
 mod api;
 mod common;
+mod fragments;
 mod lifecycle;
 mod metrics;
 mod node;

@@ -1,5 +1,6 @@
 //! `kproxy run`: the daemon. Puts the pieces together; each of them is elsewhere.
 
+mod fragments;
 mod netfilter;
 mod opt_out;
 mod sink;

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tracing::{debug, info, warn};
 
 use super::snat::SourceNat;
-use super::{opt_out, sockets};
+use super::{fragments, opt_out, sockets};
 use crate::control::DataplaneSink;
 use crate::dataplane::{Dataplane, Report};
 use crate::metrics;
@@ -133,6 +133,10 @@ impl DataplaneSink for KernelSink {
             self.counts.clone(),
             self.events.clone(),
         ));
+        if let Some(problem) = fragments::start(&self.dataplane) {
+            let events = self.events.clone();
+            tokio::spawn(async move { tell(&events, "fragments", vec![problem]).await });
+        }
         if !self.opt_out.is_empty() {
             tokio::spawn(opt_out::follow(
                 self.opt_out.clone(),
