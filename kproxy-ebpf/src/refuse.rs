@@ -197,6 +197,38 @@ fn sum_of<const N: usize>(words: &[u32; N]) -> u32 {
     u32::from(checksum::fold(checksum::sum(words)))
 }
 
+/// As [`sum_of`], of the headers between that of IPv6 and the next. `None`: too many bytes.
+#[inline(always)]
+fn sum_of_extensions(ctx: &TcContext, packet: &Packet) -> Option<u32> {
+    if packet.l4 == packet.l3 + IPV6_LEN {
+        return Some(0);
+    }
+    // Out of line, and a number: see `extensions`.
+    let sum = sum_between(ctx, (packet.l3 + IPV6_LEN) as u32, packet.l4 as u32);
+    (sum != TOO_LONG).then_some(sum)
+}
+
+const TOO_LONG: u32 = u32::MAX;
+
+#[inline(never)]
+fn sum_between(ctx: &TcContext, from: u32, to: u32) -> u32 {
+    /// Extension headers have a multiple of eight bytes.
+    const UNIT: usize = 8;
+    const MOST: usize = 16;
+    let (mut sum, mut unit) = (0, 0);
+    let mut offset = from as usize & 0xff;
+    while unit < MOST {
+        if offset >= to as usize {
+            return sum;
+        }
+        let Some(words) = at::<[u32; UNIT / 4]>(ctx, offset) else { return TOO_LONG };
+        sum += sum_of(words);
+        offset += UNIT;
+        unit += 1;
+    }
+    if offset >= to as usize { sum } else { TOO_LONG }
+}
+
 #[inline(always)]
 fn make_room(skb: *mut __sk_buff, bytes: usize) -> Option<()> {
     // SAFETY: the helper checks everything.
@@ -238,7 +270,7 @@ fn make_v4(ctx: &TcContext, packet: &Packet, error: &Error) -> Option<()> {
 fn make_v6(ctx: &TcContext, packet: &Packet, error: &Error) -> Option<()> {
     let (end, sum) = cut(ctx, packet)?;
     let (l3, key) = (packet.l3, &packet.key);
-    let inner = sum_of(at::<[u32; 10]>(ctx, l3)?);
+    let inner = sum_of(at::<[u32; 10]>(ctx, l3)?) + sum_of_extensions(ctx, packet)?;
     make_room(ctx.skb.skb, IPV6_LEN + ICMP_LEN)?;
     let length = (ICMP_LEN + end - l3) as u16;
     let [high, low] = length.to_be_bytes();

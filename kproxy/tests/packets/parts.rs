@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 
 use etherparse::Ipv4Header;
+use kproxy_common::service::empty_verdict;
 
-use crate::harness::{NEXT, Programs, Tcp, ends, tcp, udp, udp_of};
+use crate::harness::{NEXT, Programs, REDIRECT, Tcp, ends, tcp, udp, udp_of};
 use crate::rows::programs;
+use crate::snat::error_of;
 
 /// Client, NodePort and backend of each family.
 pub(crate) const ENDS: [[&str; 3]; 2] = [
@@ -175,5 +177,23 @@ fn ipv6_extension_headers_are_walked_over() {
     for packet in [many, unknown, missing, short] {
         let ran = programs.ingress(&packet);
         assert_eq!((ran.action, ran.packet), (NEXT, packet));
+    }
+}
+
+#[test]
+fn an_error_about_a_packet_with_extension_headers_has_a_sum_over_them() {
+    let [_, [client, node, _]] = ENDS;
+    let mut programs = programs(&[]);
+    programs.empty(crate::rows::CLUSTER, empty_verdict::REJECT);
+    let datagram = udp(client, node);
+    let mut packets = vec![cut(&udp_of(client, node, 3000), 7)[0].clone()];
+    for headers in [&[(0, 0)][..], &[(60, 16)], &[(0, 8), (43, 16)], &[(60, 112)]] {
+        packets.push(extended(&datagram, headers));
+    }
+    for packet in packets {
+        let ran = programs.ingress(&packet);
+        assert_eq!(ran.action, REDIRECT);
+        let (kind, _, _, inside) = error_of(&ran);
+        assert_eq!((kind, &inside[..]), ((1, 4), &packet[14..14 + inside.len()]));
     }
 }
