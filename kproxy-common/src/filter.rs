@@ -29,7 +29,8 @@ pub const fn bit(addr: &Addr) -> u32 {
 pub const FLOW_ELEMENTS: u32 = 8192;
 
 /// Element of the flow filter behind those of addresses: its first byte is set once a pod-facing port
-/// has opened a flow. Until then such ports have no flows to look for.
+/// has opened a flow, its second once a process of this node has one by packets. Until then such
+/// ports have no flows to look for.
 pub const POD_FLOWS: u32 = FLOW_ELEMENTS;
 
 /// Element and byte of the flow filter for an address that packets of a flow are sent to: the

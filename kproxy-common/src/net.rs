@@ -70,6 +70,16 @@ impl Addr {
         if self.is_v4() { Self::from_v4_word(0) } else { Self([0; 4]) }
     }
 
+    /// The address itself; 127.0.0.1 for every loopback address of IPv4: each stands for the node.
+    #[inline(always)]
+    pub const fn of_node(&self) -> Self {
+        if self.is_v4() && self.is_loopback() {
+            Self::from_v4_word(u32::from_ne_bytes([127, 0, 0, 1]))
+        } else {
+            *self
+        }
+    }
+
     /// Whether this is 127.0.0.0/8 or ::1.
     #[inline(always)]
     pub const fn is_loopback(&self) -> bool {

@@ -76,7 +76,7 @@ pub(crate) fn find_for(packet: &Packet) -> Option<&'static mut FlowValue> {
 }
 
 #[inline(always)]
-fn has_flows_to(addr: &Addr) -> bool {
+pub(crate) fn has_flows_to(addr: &Addr) -> bool {
     let (element, byte) = filter::flow_position(addr);
     FLOW_FILTER.get(element).is_none_or(|bytes| bytes[byte & 7] != 0)
 }
@@ -95,6 +95,20 @@ fn note_flows_to(addr: &Addr) {
 #[inline(always)]
 pub(crate) fn has_pod_flows() -> bool {
     FLOW_FILTER.get(filter::POD_FLOWS).is_none_or(|bytes| bytes[0] != 0)
+}
+
+/// Whether packets of flows may come from pods: their own, or answers to processes of this node.
+#[inline(always)]
+pub(crate) fn has_flows_from_pods() -> bool {
+    FLOW_FILTER.get(filter::POD_FLOWS).is_none_or(|bytes| bytes[0] | bytes[1] != 0)
+}
+
+#[inline(always)]
+fn note_node_flows() {
+    if let Some(bytes) = FLOW_FILTER.get_ptr_mut(filter::POD_FLOWS) {
+        // SAFETY: a live element; every writer stores the same value.
+        unsafe { (*bytes)[1] = 1 };
+    }
 }
 
 #[inline(always)]
@@ -165,7 +179,7 @@ fn is_over(forward: &FlowValue, reverse_key: &FlowKey) -> bool {
 
 /// Opens a flow: picks a backend and inserts both entries.
 #[inline(always)]
-pub(crate) fn open<const L3: usize, const POD: bool>(
+pub(crate) fn open<const L3: usize, const POD: bool, const NODE: bool>(
     ctx: &TcContext,
     packet: &Packet,
     service: u32,
@@ -178,6 +192,9 @@ pub(crate) fn open<const L3: usize, const POD: bool>(
         scratch(|scratch| unsafe { &raw mut (*scratch).opening }).ok_or(DropReason::BadMap)?;
     if POD {
         note_pod_flows();
+    }
+    if NODE {
+        note_node_flows();
     }
     note_flows_to(&key.dst);
     // Field by field: whole values would be made on the stack first.
@@ -197,6 +214,8 @@ pub(crate) fn open<const L3: usize, const POD: bool>(
         if slot.addr == key.src {
             hairpin(config, forward, key);
         }
+    } else if NODE {
+        leave(ctx.skb.skb, forward, slot.flags);
     } else if slot.flags & slot_flags::LOCAL == 0 {
         // Without an Ethernet header a packet cannot be passed on.
         if L3 == 0 || !choose_source(ctx.skb.skb, config, forward) {
@@ -204,12 +223,12 @@ pub(crate) fn open<const L3: usize, const POD: bool>(
         }
     }
     reverse_key.set_reversed(&forward.to);
-    let claims = forward.flags & CLAIMS;
-    reverse.flags |= claims;
+    let claims = forward.flags & CLAIMS != 0 && config.snat_count != 0;
+    reverse.flags |= forward.flags & (CLAIMS | flow_flags::DIRECT);
     // The backend sees another port of the client where answers could not be told from those of a
     // connection that the same port has through another frontend, as with conntrack.
-    if claims != 0 || !claim_reverse(reverse_key, reverse)? {
-        let ports = if claims != 0 { snat::Ports::of(config) } else { snat::Ports::ANY };
+    if claims || !claim_reverse(reverse_key, reverse)? {
+        let ports = if claims { snat::Ports::of(config) } else { snat::Ports::ANY };
         snat::claim(ports.pack(), reverse_key, reverse)?;
         forward.to.src_port = reverse_key.dst_port;
     }
@@ -225,8 +244,8 @@ pub(crate) fn open<const L3: usize, const POD: bool>(
     Ok(())
 }
 
-/// Flags of connections that have a source port of their own.
-const CLAIMS: u16 = flow_flags::SNAT | flow_flags::HAIRPIN;
+/// Flags of connections that have a source port of their own, where the programs have any to give.
+const CLAIMS: u16 = flow_flags::SNAT | flow_flags::HAIRPIN | flow_flags::NODE;
 
 /// A pod would not take a packet from itself, so it sees the frontend as its client. Where
 /// netfilter does source NAT it does this one too.
@@ -265,6 +284,36 @@ fn choose_source(skb: *mut __sk_buff, config: &Config, value: &mut FlowValue) ->
     value.to.src = *source;
     value.flags |= flow_flags::SNAT;
     true
+}
+
+/// How a connection of a process of this node leaves, with which source: the kernel's choice, except
+/// where it leads out of another uplink or could not be answered.
+#[inline(never)]
+fn leave(skb: *mut __sk_buff, value: &mut FlowValue, slot: u16) {
+    value.flags = flow_flags::NODE;
+    let mut route = Route::none();
+    route::find(skb, &value.to, 0, &mut route);
+    if route.device == 0 {
+        if slot & slot_flags::LOCAL != 0 {
+            value.flags |= flow_flags::HERE;
+        }
+        return;
+    }
+    // SAFETY: a plain read of a live context.
+    if unsafe { (*skb).ifindex } == route.device {
+        value.flags |= flow_flags::DIRECT;
+    }
+    // SAFETY: copied at once; user space only ever replaces whole elements.
+    let mut sources = unsafe { UPLINKS.get(&route.device) };
+    if sources.is_none() && value.to.src.is_loopback() {
+        // SAFETY: as above.
+        sources = unsafe { UPLINKS.get(&route::LOOPBACK) };
+    }
+    let Some(sources) = sources else { return };
+    let source = if value.to.dst.is_v4() { &sources.v4 } else { &sources.v6 };
+    if *source != Addr::default() {
+        value.to.src = *source;
+    }
 }
 
 /// Flags of a connection whose source the programs do not change. Without netfilter the route leads

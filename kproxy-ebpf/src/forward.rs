@@ -2,13 +2,17 @@
 //! once, past the stack. So do the ICMP errors about them.
 
 use aya_ebpf::programs::TcContext;
-use kproxy_common::{drop_reason::DropReason, flow::FlowValue};
+use kproxy_common::{
+    drop_reason::DropReason,
+    flow::{FlowKey, FlowValue, flow_flags},
+};
 
 use crate::{
-    action,
+    NEXT, action,
+    hooks::node,
     icmp::IcmpError,
     packet::{Packet, UDP_LEN, at, segment_size},
-    refuse::{self, Error},
+    refuse::{self, Back, Error},
     rewrite::rewrite,
     route::{self, Route},
 };
@@ -30,7 +34,83 @@ pub(crate) fn forward<const L3: usize>(ctx: &TcContext, packet: &Packet, value: 
         mtu if mtu > LARGEST_ACTION => Error::too_big(mtu as u32),
         action => return action,
     };
-    refuse::error::<L3>(ctx, packet, &error, value.service)
+    refuse::error::<L3>(ctx, packet, &error, value.service, Back::Out)
+}
+
+/// As [`forward`] for a packet that a process of this node sends, about which it is told by `back`.
+#[inline(always)]
+pub(crate) fn forward_own<const L3: usize>(
+    ctx: &TcContext,
+    packet: &Packet,
+    value: &FlowValue,
+    back: Back,
+) -> i32 {
+    let action = send::<L3>(ctx, packet, value, back);
+    if action <= LARGEST_ACTION {
+        return action;
+    }
+    refuse::error::<L3>(ctx, packet, &Error::too_big(action as u32), value.service, back)
+}
+
+/// The action, or the MTU that the packet exceeds.
+#[inline(never)]
+fn send<const L3: usize>(ctx: &TcContext, packet: &Packet, value: &FlowValue, back: Back) -> i32 {
+    action(value.service, try_send::<L3>(ctx, packet, value, back))
+}
+
+#[inline(always)]
+fn try_send<const L3: usize>(
+    ctx: &TcContext,
+    packet: &Packet,
+    value: &FlowValue,
+    back: Back,
+) -> Result<i32, DropReason> {
+    let failed = DropReason::RewriteFailed;
+    if value.flags & flow_flags::HERE != 0 {
+        if back == Back::In {
+            // It was to leave by an uplink.
+            return if L3 == 0 { Err(DropReason::NoRoute) } else { node::turn(ctx).ok_or(failed) };
+        }
+        return rewrite(ctx, packet, value, 0).map(|()| NEXT).ok_or(failed);
+    }
+    if L3 == 0 {
+        // The kernel can only send it on where it was to go.
+        let goes_on = value.flags & flow_flags::DIRECT != 0;
+        let done = if goes_on { rewrite(ctx, packet, value, 0) } else { None };
+        return done.map(|()| NEXT).ok_or(DropReason::NoRoute);
+    }
+    let mut route = Route::none();
+    let size = size(ctx, packet).ok_or(failed)?;
+    if let Some(mtu) = route_of(ctx, packet, &value.to, size, &mut route) {
+        return Ok(mtu);
+    }
+    if route.device == 0 {
+        return Err(DropReason::NoRoute);
+    }
+    rewrite(ctx, packet, value, 0).ok_or(failed)?;
+    Ok(route::redirect(&mut route))
+}
+
+/// Finds the route. `Some`: it has a smaller MTU, and the packet must not be fragmented.
+#[inline(always)]
+fn route_of(
+    ctx: &TcContext,
+    packet: &Packet,
+    key: &FlowKey,
+    size: u32,
+    route: &mut Route,
+) -> Option<i32> {
+    let skb = ctx.skb.skb;
+    route::find(skb, key, size, route);
+    if route.mtu == 0 {
+        return None;
+    }
+    if packet.v6 || *at::<u16>(ctx, packet.l3 + 6).unwrap_or(&0) & DO_NOT_FRAGMENT != 0 {
+        return Some(route.mtu as i32);
+    }
+    // May be fragmented, which is left to the device: overlays do it.
+    route::find(skb, key, 0, route);
+    None
 }
 
 /// The action, or why there is none: [`TIME_IS_OVER`], or the MTU that the packet exceeds.
@@ -50,18 +130,13 @@ fn try_pass_on<const L3: usize>(
     if L3 == 0 {
         return Err(DropReason::NoRoute);
     }
-    let skb = ctx.skb.skb;
     // The kernel routes before it changes the source.
     let mut routed = value.to;
     (routed.src, routed.src_port) = (packet.key.src, packet.key.src_port);
     let mut route = Route::none();
-    route::find(skb, &routed, size(ctx, packet).ok_or(DropReason::RewriteFailed)?, &mut route);
-    if route.mtu != 0 {
-        if packet.v6 || *at::<u16>(ctx, packet.l3 + 6).unwrap_or(&0) & DO_NOT_FRAGMENT != 0 {
-            return Ok(route.mtu as i32);
-        }
-        // May be fragmented, which is left to the device: overlays do it.
-        route::find(skb, &routed, 0, &mut route);
+    let size = size(ctx, packet).ok_or(DropReason::RewriteFailed)?;
+    if let Some(mtu) = route_of(ctx, packet, &routed, size, &mut route) {
+        return Ok(mtu);
     }
     if route.device == 0 {
         return Err(DropReason::NoRoute);

@@ -15,6 +15,8 @@ use kproxy_common::{abi::kernel_feature, flow::FlowKey};
 
 use crate::maps::has;
 
+/// Index of the loopback device in every network namespace (include/net/flow.h).
+pub(crate) const LOOPBACK: u32 = 1;
 /// Address families (include/linux/socket.h).
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;

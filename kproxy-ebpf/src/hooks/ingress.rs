@@ -13,9 +13,12 @@ use kproxy_common::{
     drop_reason::DropReason,
     flow::{FlowValue, flow_flags},
     net::Addr,
-    service::Word,
 };
 
+use super::{
+    begun::{self, turned_away},
+    node::{self, PACKET_HOST},
+};
 use crate::{
     NEXT, action, flow,
     forward::{forward, forward_error},
@@ -24,14 +27,10 @@ use crate::{
     lookup::{self, Lookup},
     maps::CONFIG,
     packet::{self, Packet},
-    pick, refuse,
+    refuse::{self, Back},
     rewrite::rewrite,
     sources, stats,
 };
-
-/// skb->pkt_type of packets that are for this node (include/uapi/linux/if_packet.h). A device in
-/// promiscuous mode shows those of others too.
-const PACKET_HOST: u32 = 0;
 
 /// Seconds of silence after which netfilter may have forgotten a UDP connection: it must be asked
 /// again to masquerade. `nf_conntrack_udp_timeout` is 30 unless an administrator shortens it.
@@ -44,39 +43,6 @@ fn is_pod(addr: &Addr) -> bool {
         Some(config) => config.cluster[0].contains(addr) || config.cluster[1].contains(addr),
         None => false,
     }
-}
-
-/// What has become of an opening packet, with the service in the lower half: a number, because the
-/// kernel refuses the type information of a function that returns more.
-mod begun {
-    pub(super) const NOTHING: u64 = 0;
-    pub(super) const ALLOWED: u64 = 1 << 32;
-    pub(super) const FLOW: u64 = 2 << 32;
-    pub(super) const REFUSED: u64 = 3 << 32;
-    pub(super) const DROPPED: u64 = 4 << 32;
-    pub(super) const ALL: u64 = !(u32::MAX as u64);
-}
-
-/// Counts a refusal or drop.
-#[inline(always)]
-fn turned_away(service: u32, reason: DropReason) -> u64 {
-    stats::count_drop(service, reason);
-    let what = match reason {
-        DropReason::NoBackend | DropReason::UnknownPort => begun::REFUSED,
-        _ => begun::DROPPED,
-    };
-    what | u64::from(service)
-}
-
-/// An opening packet without a flow. In two calls, one after the other, so that neither needs much
-/// of the stack, and packets of flows that are open need little.
-#[inline(always)]
-fn begin<const L3: usize, const POD: bool>(ctx: &TcContext, packet: &Packet) -> u64 {
-    let begun = dial::<POD>(packet);
-    if begun & begun::ALL != begun::ALLOWED {
-        return begun;
-    }
-    open::<L3, POD>(ctx, packet, begun as u32)
 }
 
 /// Whether a frontend is dialled, and by somebody who may.
@@ -98,21 +64,6 @@ fn dial<const POD: bool>(packet: &Packet) -> u64 {
             flow::end_stale(key);
             begun::NOTHING
         }
-    }
-}
-
-/// Opens a flow.
-#[inline(never)]
-fn open<const L3: usize, const POD: bool>(ctx: &TcContext, packet: &Packet, service: u32) -> u64 {
-    let result = pick::word(service)
-        .ok_or(DropReason::BadMap)
-        .and_then(|word| flow::open::<L3, POD>(ctx, packet, service, Word::unpack(word)));
-    match result {
-        Ok(()) => {
-            stats::count_connection(service);
-            begun::FLOW | u64::from(service)
-        }
-        Err(reason) => turned_away(service, reason),
     }
 }
 
@@ -164,15 +115,17 @@ fn error<const L3: usize>(ctx: &TcContext) -> i32 {
     let Some(error) = IcmpError::parse::<L3>(ctx) else { return NEXT };
     let Some(value) = error.flow() else { return NEXT };
     let flags = value.flags & flow_flags::KINDS;
-    if flags == flow_flags::REVERSE {
+    if flags == flow_flags::REVERSE || flags == node::REQUEST {
         return NEXT;
     }
     stats::count_packet(value.service, ctx.len());
     let result = if flags & flow_flags::SNAT != 0 {
         forward_error::<L3>(ctx, error)
     } else {
-        let done = error.rewrite::<L3>(ctx, 0).and_then(|()| {
-            if flags & flow_flags::HAIRPIN != 0 { refuse::send_back::<L3>(ctx) } else { Some(NEXT) }
+        let done = error.rewrite::<L3>(ctx, 0).and_then(|()| match flags {
+            node::ANSWER => Some(node::take::<L3>(ctx, value.flags)),
+            _ if flags & flow_flags::HAIRPIN != 0 => refuse::send_back::<L3>(ctx, Back::Out),
+            _ => Some(NEXT),
         });
         done.ok_or(DropReason::RewriteFailed)
     };
@@ -184,12 +137,13 @@ fn error<const L3: usize>(ctx: &TcContext) -> i32 {
 #[inline(always)]
 fn ingress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
     // SAFETY: a plain read of a live context.
+    // A device in promiscuous mode shows packets for others too.
     if L3 != 0 && !POD && unsafe { (*ctx.skb.skb).pkt_type } != PACKET_HOST {
         return NEXT;
     }
     // Most pods' sockets were given a backend before there was a packet.
     if POD
-        && !flow::has_pod_flows()
+        && !flow::has_flows_from_pods()
         && packet::destination::<L3>(ctx).is_some_and(|to| lookup::is_ruled_out(&to))
     {
         return NEXT;
@@ -200,7 +154,11 @@ fn ingress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
     }
     let mut found = None;
     if let Some(value) = flow::find_for(&packet) {
-        if value.flags & flow_flags::KINDS != flow_flags::REVERSE {
+        let kind = value.flags & flow_flags::KINDS;
+        if kind == node::REQUEST {
+            return node::arrive::<L3>(ctx, &packet, value);
+        }
+        if kind != flow_flags::REVERSE {
             found = goes_on(&packet, value).then_some(value);
         } else if !packet.is_syn() {
             // An answer, which is translated where it leaves.
@@ -215,11 +173,11 @@ fn ingress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
             if !packet.opens() {
                 return NEXT;
             }
-            let begun = begin::<L3, POD>(ctx, &packet);
+            let begun = begun::begin::<L3, POD, false>(ctx, &packet, dial::<POD>(&packet));
             let service = begun as u32;
             match begun & begun::ALL {
                 begun::FLOW => {}
-                begun::REFUSED => return refuse::refuse::<L3>(ctx, &packet, service),
+                begun::REFUSED => return refuse::refuse::<L3>(ctx, &packet, service, Back::Out),
                 begun::DROPPED => return TC_ACT_SHOT as i32,
                 _ => return NEXT,
             }
@@ -247,7 +205,10 @@ fn ingress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
     }
     let mut done = rewrite(ctx, &packet, value, 0).map(|()| NEXT);
     if POD && value.flags & flow_flags::HAIRPIN != 0 {
-        done = done.and_then(|_| refuse::send_back::<L3>(ctx));
+        done = done.and_then(|_| refuse::send_back::<L3>(ctx, Back::Out));
+    }
+    if value.flags & flow_flags::NODE != 0 {
+        done = done.map(|_| node::take::<L3>(ctx, value.flags));
     }
     action(service, done.ok_or(DropReason::RewriteFailed))
 }

@@ -1,0 +1,224 @@
+//! The node's own processes, where no hook gives their sockets a backend: all with `--socket-lb none`,
+//! otherwise those of SCTP.
+//!
+//! A request is translated where it leaves: at an uplink, or at the loopback device for an address of
+//! this node. Its answer is translated where it comes in, and handed to the stack as if the frontend
+//! had sent it. Neither passes rp_filter or the check for martians on the way: by the loopback device
+//! packets come with their route (docs/decisions/0013-packets-of-the-node.md).
+
+use aya_ebpf::{
+    helpers::{bpf_redirect_neigh, bpf_skb_change_type},
+    macros::classifier,
+    programs::TcContext,
+};
+use kproxy_common::{
+    abi::MARK_MASQUERADE,
+    config::config_flags,
+    counters::NO_SERVICE,
+    drop_reason::DropReason,
+    flow::{FlowValue, flow_flags},
+    service::frontend_flags,
+};
+
+use super::begun::{self, turned_away};
+use crate::{
+    NEXT, action, flow,
+    forward::{self, forward_error},
+    fragments,
+    icmp::IcmpError,
+    lookup::{self, Lookup},
+    maps::CONFIG,
+    packet::{self, Packet},
+    refuse::{self, Back},
+    rewrite::rewrite,
+    route::LOOPBACK,
+    sources, stats,
+};
+
+/// skb->pkt_type of packets for this node (include/uapi/linux/if_packet.h).
+pub(super) const PACKET_HOST: u32 = 0;
+/// Flags of the entry of requests and of answers.
+pub(super) const REQUEST: u16 = flow_flags::NODE;
+pub(super) const ANSWER: u16 = flow_flags::NODE | flow_flags::REVERSE;
+
+/// Whether a packet that leaves was made here: it has not come in by any device.
+#[inline(always)]
+pub(super) fn is_own(ctx: &TcContext) -> bool {
+    // SAFETY: a plain read of a live context.
+    unsafe { (*ctx.skb.skb).ingress_ifindex == 0 }
+}
+
+/// Whether packets of this protocol are translated for the node's processes.
+#[inline(always)]
+pub(super) fn is_served(packet: &Packet) -> bool {
+    packet.is_sctp()
+        || CONFIG.get(0).is_some_and(|config| config.flags & config_flags::NODE_PACKETS != 0)
+}
+
+/// A packet of a process of this node: of an open flow, or one that opens.
+#[inline(always)]
+pub(super) fn request<const L3: usize, const LO: bool>(
+    ctx: &TcContext,
+    packet: &Packet,
+    found: Option<&'static mut FlowValue>,
+) -> i32 {
+    let back = if LO { Back::Stay } else { Back::In };
+    let value = match found {
+        Some(value) if !(packet.is_syn() && flow::end_if_over(&packet.key, value)) => {
+            flow::touch(value, packet);
+            value
+        }
+        _ => {
+            if !packet.opens() {
+                return NEXT;
+            }
+            let begun = begun::begin::<L3, false, true>(ctx, packet, dial(packet));
+            let service = begun as u32;
+            match begun & begun::ALL {
+                begun::FLOW => {}
+                begun::REFUSED => return refuse::refuse::<L3>(ctx, packet, service, back),
+                begun::DROPPED => return aya_ebpf::bindings::TC_ACT_SHOT as i32,
+                _ => return NEXT,
+            }
+            let Some(value) = flow::find(&packet.key) else {
+                return action(service, Err(DropReason::BadMap));
+            };
+            value
+        }
+    };
+    stats::count_packet(value.service, ctx.len());
+    if packet.is_first() {
+        fragments::remember(packet);
+    }
+    forward::forward_own::<L3>(ctx, packet, value, back)
+}
+
+/// Whether a frontend is dialled, and may be. The node counts as inside the cluster.
+#[inline(never)]
+fn dial(packet: &Packet) -> u64 {
+    let key = &packet.key;
+    match lookup::frontend(&key.dst.of_node(), key.dst_port, key.proto) {
+        Lookup::Frontend(frontend) => {
+            let service = frontend.internal;
+            // LBR-03: the kernel's choice for an address of the node is that address.
+            let is_node = key.src == key.dst && frontend.flags & frontend_flags::NODE_ALLOWED != 0;
+            if is_node || sources::allows(&frontend, &key.src) {
+                begun::ALLOWED | u64::from(service)
+            } else {
+                turned_away(service, DropReason::SourceNotAllowed)
+            }
+        }
+        Lookup::UnknownPort => turned_away(NO_SERVICE, DropReason::UnknownPort),
+        Lookup::NotOurs if lookup::is_free_service_address(&key.dst) => {
+            turned_away(NO_SERVICE, DropReason::FreeServiceAddress)
+        }
+        Lookup::NotOurs => {
+            flow::end_stale(key);
+            begun::NOTHING
+        }
+    }
+}
+
+/// Sends a request that leaves by an uplink back to this node, whose address the backend has: see
+/// [`arrive`]. The mark says that it was here.
+#[inline(always)]
+pub(crate) fn turn(ctx: &TcContext) -> Option<i32> {
+    // SAFETY: a field of a live context that tc programs may write.
+    unsafe { (*ctx.skb.skb).mark |= MARK_MASQUERADE };
+    refuse::send_back::<14>(ctx, Back::In)
+}
+
+/// A request that comes in by an uplink: one that [`turn`] has sent, or somebody who pretends to be
+/// this node.
+#[inline(never)]
+pub(super) fn arrive<const L3: usize>(
+    ctx: &TcContext,
+    packet: &Packet,
+    value: &FlowValue,
+) -> i32 {
+    // SAFETY: a field of a live context that tc programs may read and write.
+    unsafe {
+        let mark = &raw mut (*ctx.skb.skb).mark;
+        if *mark & MARK_MASQUERADE == 0 {
+            return NEXT;
+        }
+        *mark &= !MARK_MASQUERADE;
+    }
+    let done = rewrite(ctx, packet, value, 0).map(|()| hand_over::<L3>(ctx));
+    action(value.service, done.ok_or(DropReason::RewriteFailed))
+}
+
+/// What becomes of an answer that has been translated: its entry's `flags` say.
+#[inline(always)]
+pub(super) fn take<const L3: usize>(ctx: &TcContext, flags: u16) -> i32 {
+    if flags & flow_flags::DIRECT != 0 { NEXT } else { hand_over::<L3>(ctx) }
+}
+
+/// Hands a packet that has come in by any device to this node at its loopback device, together with
+/// the route that the kernel finds for it: nothing is checked there any more.
+#[inline(always)]
+fn hand_over<const L3: usize>(ctx: &TcContext) -> i32 {
+    // Without an Ethernet header the kernel cannot do it.
+    if L3 == 0 {
+        return NEXT;
+    }
+    // SAFETY: a live context; no neighbour is named.
+    unsafe {
+        // A port of a bridge takes what is for the bridge as somebody else's.
+        bpf_skb_change_type(ctx.skb.skb, PACKET_HOST);
+        bpf_redirect_neigh(LOOPBACK, core::ptr::null_mut(), 0, 0) as i32
+    }
+}
+
+/// An ICMP error that a process of this node, or its stack, sends.
+#[inline(never)]
+fn error(ctx: &TcContext) -> i32 {
+    let Some(error) = IcmpError::parse::<14>(ctx) else { return NEXT };
+    let Some(value) = error.flow() else { return NEXT };
+    let (flags, service) = (value.flags & flow_flags::KINDS, value.service);
+    let result = match flags {
+        REQUEST => forward_error::<14>(ctx, error),
+        ANSWER => error.rewrite::<14>(ctx, 0).map(|()| NEXT).ok_or(DropReason::RewriteFailed),
+        _ => return NEXT,
+    };
+    stats::count_packet(service, ctx.len());
+    action(service, result)
+}
+
+/// Loopback egress: this node to its own addresses, and answers of backends with such an address.
+#[inline(always)]
+fn to_itself(ctx: &TcContext) -> i32 {
+    // What was handed over is translated already.
+    if !is_own(ctx)
+        || packet::destination::<14>(ctx)
+            .is_none_or(|to| lookup::is_ruled_out(&to.of_node()) && !flow::has_flows_to(&to))
+    {
+        return NEXT;
+    }
+    let mut packet = Packet::empty();
+    if packet.parse::<14>(ctx).is_none() {
+        return error(ctx);
+    }
+    let Some(value) = flow::find_for(&packet) else {
+        return if is_served(&packet) { request::<14, true>(ctx, &packet, None) } else { NEXT };
+    };
+    match value.flags & flow_flags::KINDS {
+        REQUEST => request::<14, true>(ctx, &packet, Some(value)),
+        ANSWER => {
+            value.flags |= flow_flags::REPLIED;
+            flow::touch(value, &packet);
+            if packet.is_first() {
+                fragments::remember(&packet);
+            }
+            stats::count_packet(value.service, ctx.len());
+            let done = rewrite(ctx, &packet, value, 0);
+            action(value.service, done.map(|()| NEXT).ok_or(DropReason::RewriteFailed))
+        }
+        _ => NEXT,
+    }
+}
+
+#[classifier]
+pub fn kp_node_egress(ctx: TcContext) -> i32 {
+    to_itself(&ctx)
+}
