@@ -37,7 +37,8 @@ pub(crate) fn forward<const L3: usize>(ctx: &TcContext, packet: &Packet, value: 
     refuse::error::<L3>(ctx, packet, &error, value.service, Back::Out)
 }
 
-/// As [`forward`] for a packet that a process of this node sends, about which it is told by `back`.
+/// As [`forward`] for a packet that a process of this node sends, or an answer that this node gives
+/// itself. The process is told of errors by `back`.
 #[inline(always)]
 pub(crate) fn forward_own<const L3: usize>(
     ctx: &TcContext,
@@ -66,29 +67,26 @@ fn try_send<const L3: usize>(
     back: Back,
 ) -> Result<i32, DropReason> {
     let failed = DropReason::RewriteFailed;
-    if value.flags & flow_flags::HERE != 0 {
-        if back == Back::In {
-            // It was to leave by an uplink.
-            return if L3 == 0 { Err(DropReason::NoRoute) } else { node::turn(ctx).ok_or(failed) };
-        }
-        return rewrite(ctx, packet, value, 0).map(|()| NEXT).ok_or(failed);
+    let is_here = value.flags & (flow_flags::HERE | flow_flags::REVERSE) != 0;
+    if L3 != 0 && is_here && back == Back::In {
+        return node::turn(ctx).ok_or(failed);
     }
-    if L3 == 0 {
-        // The kernel can only send it on where it was to go.
-        let goes_on = value.flags & flow_flags::DIRECT != 0;
-        let done = if goes_on { rewrite(ctx, packet, value, 0) } else { None };
-        return done.map(|()| NEXT).ok_or(DropReason::NoRoute);
-    }
+    // Without an Ethernet header the kernel can only send it on where it was to go.
+    let goes_on = is_here && L3 != 0 || L3 == 0 && value.flags & flow_flags::DIRECT != 0;
     let mut route = Route::none();
-    let size = size(ctx, packet).ok_or(failed)?;
-    if let Some(mtu) = route_of(ctx, packet, &value.to, size, &mut route) {
-        return Ok(mtu);
-    }
-    if route.device == 0 {
-        return Err(DropReason::NoRoute);
+    if !goes_on {
+        let size = size(ctx, packet).ok_or(failed)?;
+        if L3 != 0
+            && let Some(mtu) = route_of(ctx, packet, &value.to, size, &mut route)
+        {
+            return Ok(mtu);
+        }
+        if route.device == 0 {
+            return Err(DropReason::NoRoute);
+        }
     }
     rewrite(ctx, packet, value, 0).ok_or(failed)?;
-    Ok(route::redirect(&mut route))
+    Ok(if goes_on { NEXT } else { route::redirect(&mut route) })
 }
 
 /// Finds the route. `Some`: it has a smaller MTU, and the packet must not be fragmented.

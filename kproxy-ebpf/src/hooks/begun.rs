@@ -48,9 +48,9 @@ fn open<const L3: usize, const POD: bool, const NODE: bool>(
     packet: &Packet,
     service: u32,
 ) -> u64 {
-    let result = pick::word(service).ok_or(DropReason::BadMap).and_then(|word| {
-        flow::open::<L3, POD, NODE>(ctx, packet, service, Word::unpack(word))
-    });
+    let result = pick::word(service)
+        .ok_or(DropReason::BadMap)
+        .and_then(|word| flow::open::<L3, POD, NODE>(ctx, packet, service, Word::unpack(word)));
     match result {
         Ok(()) => {
             stats::count_connection(service);

@@ -11,7 +11,9 @@ use kproxy_common::{
 
 use super::node;
 use crate::{
-    NEXT, action, flow, forward::forward_error, fragments,
+    NEXT, action, flow,
+    forward::forward_error,
+    fragments,
     icmp::IcmpError,
     lookup::{self, Lookup},
     packet::Packet,
@@ -51,7 +53,11 @@ fn untranslated<const L3: usize>(ctx: &TcContext, packet: &Packet, is_own: bool)
     let dropped = action(service, Err(reason));
     let is_refused = matches!(reason, DropReason::NoBackend | DropReason::UnknownPort);
     // Before 5.18 a hook cannot refuse.
-    if is_own && is_refused { refuse::refuse::<L3>(ctx, packet, service, Back::In) } else { dropped }
+    if is_own && is_refused {
+        refuse::refuse::<L3>(ctx, packet, service, Back::In)
+    } else {
+        dropped
+    }
 }
 
 /// An ICMP error of the backend, or of this node's stack, about a request.
@@ -87,7 +93,7 @@ fn egress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
             found.as_ref().is_some_and(|value| value.flags & flow_flags::KINDS == node::REQUEST);
         let opens = found.is_none() && packet.opens();
         if is_own && (is_request || opens && node::is_served(&packet)) {
-            return node::request::<L3, false>(ctx, &packet, found);
+            return node::translate::<L3, false>(ctx, &packet, found);
         }
         if opens {
             return untranslated::<L3>(ctx, &packet, is_own);

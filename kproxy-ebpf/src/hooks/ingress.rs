@@ -100,7 +100,7 @@ fn note_answer(forward: &mut FlowValue) {
 /// Whether the packet belongs to the flow that was found for it, which then takes note of it. A SYN
 /// that opens a new connection does not.
 #[inline(always)]
-fn goes_on(packet: &Packet, value: &mut FlowValue) -> bool {
+pub(super) fn goes_on(packet: &Packet, value: &mut FlowValue) -> bool {
     let reverse = value.flags & flow_flags::REVERSE != 0;
     if packet.is_syn() && !reverse && flow::end_if_over(&packet.key, value) {
         return false;
@@ -155,8 +155,8 @@ fn ingress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
     let mut found = None;
     if let Some(value) = flow::find_for(&packet) {
         let kind = value.flags & flow_flags::KINDS;
-        if kind == node::REQUEST {
-            return node::arrive::<L3>(ctx, &packet, value);
+        if kind == node::REQUEST && !node::was_turned(ctx) {
+            return NEXT;
         }
         if kind != flow_flags::REVERSE {
             found = goes_on(&packet, value).then_some(value);

@@ -7,6 +7,7 @@
 //! packets come with their route (docs/decisions/0013-packets-of-the-node.md).
 
 use aya_ebpf::{
+    bindings::TC_ACT_SHOT,
     helpers::{bpf_redirect_neigh, bpf_skb_change_type},
     macros::classifier,
     programs::TcContext,
@@ -20,7 +21,10 @@ use kproxy_common::{
     service::frontend_flags,
 };
 
-use super::begun::{self, turned_away};
+use super::{
+    begun::{self, turned_away},
+    ingress::goes_on,
+};
 use crate::{
     NEXT, action, flow,
     forward::{self, forward_error},
@@ -30,7 +34,6 @@ use crate::{
     maps::CONFIG,
     packet::{self, Packet},
     refuse::{self, Back},
-    rewrite::rewrite,
     route::LOOPBACK,
     sources, stats,
 };
@@ -55,20 +58,19 @@ pub(super) fn is_served(packet: &Packet) -> bool {
         || CONFIG.get(0).is_some_and(|config| config.flags & config_flags::NODE_PACKETS != 0)
 }
 
-/// A packet of a process of this node: of an open flow, or one that opens.
+/// A packet of a process of this node: of an open flow, or one that opens. Answers only by the loopback
+/// device (`LO`).
 #[inline(always)]
-pub(super) fn request<const L3: usize, const LO: bool>(
+pub(super) fn translate<const L3: usize, const LO: bool>(
     ctx: &TcContext,
     packet: &Packet,
     found: Option<&'static mut FlowValue>,
 ) -> i32 {
     let back = if LO { Back::Stay } else { Back::In };
+    let found = found.and_then(|value| goes_on(packet, value).then_some(value));
     let value = match found {
-        Some(value) if !(packet.is_syn() && flow::end_if_over(&packet.key, value)) => {
-            flow::touch(value, packet);
-            value
-        }
-        _ => {
+        Some(value) => value,
+        None => {
             if !packet.opens() {
                 return NEXT;
             }
@@ -77,7 +79,7 @@ pub(super) fn request<const L3: usize, const LO: bool>(
             match begun & begun::ALL {
                 begun::FLOW => {}
                 begun::REFUSED => return refuse::refuse::<L3>(ctx, packet, service, back),
-                begun::DROPPED => return aya_ebpf::bindings::TC_ACT_SHOT as i32,
+                begun::DROPPED => return TC_ACT_SHOT as i32,
                 _ => return NEXT,
             }
             let Some(value) = flow::find(&packet.key) else {
@@ -120,7 +122,7 @@ fn dial(packet: &Packet) -> u64 {
 }
 
 /// Sends a request that leaves by an uplink back to this node, whose address the backend has: see
-/// [`arrive`]. The mark says that it was here.
+/// [`was_turned`]. The mark says that it was here.
 #[inline(always)]
 pub(crate) fn turn(ctx: &TcContext) -> Option<i32> {
     // SAFETY: a field of a live context that tc programs may write.
@@ -128,27 +130,19 @@ pub(crate) fn turn(ctx: &TcContext) -> Option<i32> {
     refuse::send_back::<14>(ctx, Back::In)
 }
 
-/// A request that comes in by an uplink: one that [`turn`] has sent, or somebody who pretends to be
-/// this node.
-#[inline(never)]
-pub(super) fn arrive<const L3: usize>(
-    ctx: &TcContext,
-    packet: &Packet,
-    value: &FlowValue,
-) -> i32 {
+/// Whether a request that comes in by an uplink is one that [`turn`] has sent back, and not of
+/// somebody who pretends to be this node.
+#[inline(always)]
+pub(super) fn was_turned(ctx: &TcContext) -> bool {
     // SAFETY: a field of a live context that tc programs may read and write.
     unsafe {
-        let mark = &raw mut (*ctx.skb.skb).mark;
-        if *mark & MARK_MASQUERADE == 0 {
-            return NEXT;
-        }
-        *mark &= !MARK_MASQUERADE;
+        let mark = (*ctx.skb.skb).mark;
+        (*ctx.skb.skb).mark = mark & !MARK_MASQUERADE;
+        mark & MARK_MASQUERADE != 0
     }
-    let done = rewrite(ctx, packet, value, 0).map(|()| hand_over::<L3>(ctx));
-    action(value.service, done.ok_or(DropReason::RewriteFailed))
 }
 
-/// What becomes of an answer that has been translated: its entry's `flags` say.
+/// What becomes of a packet that has been translated where it came in: its entry's `flags` say.
 #[inline(always)]
 pub(super) fn take<const L3: usize>(ctx: &TcContext, flags: u16) -> i32 {
     if flags & flow_flags::DIRECT != 0 { NEXT } else { hand_over::<L3>(ctx) }
@@ -199,23 +193,12 @@ fn to_itself(ctx: &TcContext) -> i32 {
     if packet.parse::<14>(ctx).is_none() {
         return error(ctx);
     }
-    let Some(value) = flow::find_for(&packet) else {
-        return if is_served(&packet) { request::<14, true>(ctx, &packet, None) } else { NEXT };
+    let found = flow::find_for(&packet);
+    let is_ours = match &found {
+        Some(value) => value.flags & flow_flags::NODE != 0,
+        None => is_served(&packet),
     };
-    match value.flags & flow_flags::KINDS {
-        REQUEST => request::<14, true>(ctx, &packet, Some(value)),
-        ANSWER => {
-            value.flags |= flow_flags::REPLIED;
-            flow::touch(value, &packet);
-            if packet.is_first() {
-                fragments::remember(&packet);
-            }
-            stats::count_packet(value.service, ctx.len());
-            let done = rewrite(ctx, &packet, value, 0);
-            action(value.service, done.map(|()| NEXT).ok_or(DropReason::RewriteFailed))
-        }
-        _ => NEXT,
-    }
+    if is_ours { translate::<14, true>(ctx, &packet, found) } else { NEXT }
 }
 
 #[classifier]

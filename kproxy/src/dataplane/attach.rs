@@ -38,6 +38,9 @@ const CLSACT_PRIORITY: u16 = 19_312;
 /// Handle of kproxy's clsact filters.
 const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 1);
 
+/// Index of the loopback device in every network namespace (include/net/flow.h).
+const LOOPBACK: u32 = 1;
+
 /// How uplink programs are attached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum TcMode {
@@ -113,6 +116,8 @@ pub(super) enum Side {
     Uplink,
     /// To a pod of this node.
     Pod,
+    /// To this node itself: the loopback device.
+    Node,
 }
 
 /// A device and where it leads.
@@ -130,7 +135,7 @@ pub(super) fn devices(
     let mut errors = Vec::new();
     for place in places {
         for (name, direction) in programs_of(place) {
-            if let Err(error) = attach(object, dirs, mode, place, name, direction) {
+            if let Err(error) = attach(object, dirs, mode, place, name, *direction) {
                 errors.push(error);
                 // One direction alone would translate and never translate back.
                 break;
@@ -150,14 +155,36 @@ pub(super) fn devices(
     errors
 }
 
-/// The two programs of a device, the way back first: no connection is translated one way only.
-const fn programs_of((device, side): &Place) -> [(&'static str, TcAttachType); 2] {
-    let [egress, ingress] = match (side, device.ethernet) {
-        (Side::Pod, _) => [program::POD_EGRESS, program::POD_INGRESS],
-        (Side::Uplink, true) => [program::EGRESS, program::INGRESS],
-        (Side::Uplink, false) => [program::EGRESS_L3, program::INGRESS_L3],
-    };
-    [(egress, TcAttachType::Egress), (ingress, TcAttachType::Ingress)]
+/// The programs of a device, the way back first: no connection is translated one way only.
+const fn programs_of((device, side): &Place) -> &'static [(&'static str, TcAttachType)] {
+    use TcAttachType::{Egress, Ingress};
+    match (side, device.ethernet) {
+        (Side::Pod, _) => &[(program::POD_EGRESS, Egress), (program::POD_INGRESS, Ingress)],
+        (Side::Uplink, true) => &[(program::EGRESS, Egress), (program::INGRESS, Ingress)],
+        (Side::Uplink, false) => &[(program::EGRESS_L3, Egress), (program::INGRESS_L3, Ingress)],
+        (Side::Node, _) => &[(program::NODE_EGRESS, Egress)],
+    }
+}
+
+/// Where this node's packets to itself pass.
+pub(super) fn loopback() -> Place {
+    (Device { name: "lo".to_owned(), index: LOOPBACK, ethernet: true }, Side::Node)
+}
+
+/// Whether programs have been attached to the loopback device, as far as pins tell.
+pub(super) fn is_on_loopback(dirs: &PinDirs) -> bool {
+    let (device, _) = loopback();
+    dirs.device_link(program::NODE_EGRESS, &device.name).exists()
+}
+
+/// Takes the socket programs off the cgroup, the way there first. Whether there were any.
+pub(super) fn off_cgroup(dirs: &PinDirs) -> Result<bool, Error> {
+    let mut any = false;
+    for name in [program::RELEASE].into_iter().chain(program::CGROUP).rev() {
+        let path = dirs.cgroup_link(name);
+        any |= remove_file(&path).map_err(|error| Error::Pin { what: "remove", path, error })?;
+    }
+    Ok(any)
 }
 
 fn attach(
@@ -177,6 +204,10 @@ fn attach(
                 "leave the device out with --devices if it is not meant to carry Service traffic"
             }
             Side::Pod => "leave the device out with --pod-devices if it does not lead to a pod",
+            Side::Node => {
+                "processes of this node reach no Service by its own addresses until it is: see \
+                 `tc qdisc show dev lo`"
+            }
         },
     };
     let program: &mut SchedClassifier = object
@@ -261,7 +292,8 @@ pub(super) fn attach_order(link: &Path) -> usize {
 fn detach_others(dirs: &PinDirs, places: &BTreeSet<Place>, errors: &mut Vec<Error>) {
     let wanted: BTreeSet<PathBuf> = places
         .iter()
-        .flat_map(|place| programs_of(place).map(|(name, _)| dirs.device_link(name, &place.0.name)))
+        .flat_map(|place| programs_of(place).iter().map(|(name, _)| (name, &place.0.name)))
+        .map(|(name, device)| dirs.device_link(name, device))
         .collect();
     let failed = |path: &Path, error| Error::Pin { what: "remove", path: path.to_owned(), error };
     let entries = match fs::read_dir(&dirs.links) {
@@ -335,6 +367,7 @@ pub(super) fn detach_clsact(device: &str) -> Result<bool, Error> {
         (program::EGRESS, TcAttachType::Egress),
         (program::EGRESS_L3, TcAttachType::Egress),
         (program::POD_EGRESS, TcAttachType::Egress),
+        (program::NODE_EGRESS, TcAttachType::Egress),
     ] {
         match tc::qdisc_detach_program(device, direction, name) {
             Ok(()) => any = true,

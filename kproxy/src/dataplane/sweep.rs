@@ -35,6 +35,8 @@ pub struct SweepReport {
     pub removed: usize,
     /// Connections that netfilter masqueraded when the sweep began.
     pub masqueraded: usize,
+    /// Entries of connections of this node's own processes when the sweep began.
+    pub own: usize,
 }
 
 /// Removes what is to be forgotten. `serves`: whether a backend of a service may keep its UDP
@@ -51,14 +53,13 @@ pub(crate) fn sweep(
     let entries = sys::read_hash(flows)?;
     let now = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
     let dead = forget(&entries, now, serves);
-    let is_masqueraded =
-        |(_, value): &&(FlowKey, FlowValue)| value.flags & flow_flags::MASQUERADE != 0;
-    let masqueraded = entries.iter().filter(is_masqueraded).count();
+    let with = |flag| entries.iter().filter(move |(_, value)| value.flags & flag != 0).count();
+    let (masqueraded, own) = (with(flow_flags::MASQUERADE), with(flow_flags::NODE));
     for key in &dead {
         // The programs may have removed it meanwhile.
         let _gone_already = flows.remove(key);
     }
-    let report = SweepReport { entries: entries.len(), removed: dead.len(), masqueraded };
+    let report = SweepReport { entries: entries.len(), removed: dead.len(), masqueraded, own };
     Ok((report, open(&entries, &dead)))
 }
 

@@ -95,7 +95,7 @@ async fn serve(args: RunArgs) -> Result<Exit> {
         config.cluster = ranges(&cluster_cidr);
         match socket_lb {
             SocketLb::All => config.flags &= !config_flags::HOST_SOCKETS,
-            SocketLb::Host => config.flags |= config_flags::HOST_SOCKETS,
+            SocketLb::Host | SocketLb::None => config.flags |= config_flags::HOST_SOCKETS,
         }
     });
 
@@ -111,7 +111,7 @@ async fn serve(args: RunArgs) -> Result<Exit> {
     let _told_later = snat.apply(&mut dataplane, &state.borrow());
     let (table, table_needed) = watch::channel(dataplane.needs_netfilter());
     tokio::spawn(Table::start(table_needed, &sender).keep(sender.clone()));
-    let sink = KernelSink::new(dataplane, state, snat, table, sender.clone());
+    let sink = KernelSink::new(dataplane, state, snat, socket_lb, table, sender.clone());
     let mut settings = control::Settings::new(node_name.as_str(), &run_dir);
     warn_of_open_family(&nodeport_addresses.0);
     settings.node_port_addresses = nodeport_addresses.0;

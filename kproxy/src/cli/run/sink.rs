@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use kproxy_common::config::config_flags;
 use tokio::sync::{Notify, mpsc, watch};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::snat::SourceNat;
 use super::sockets;
+use crate::cli::args::SocketLb;
 use crate::control::DataplaneSink;
 use crate::dataplane::{Dataplane, Report};
 use crate::model::Problem;
@@ -30,6 +32,7 @@ pub(super) struct KernelSink {
     dataplane: Arc<Mutex<Dataplane>>,
     node: watch::Receiver<NodeState>,
     snat: SourceNat,
+    socket_lb: SocketLb,
     table: Arc<watch::Sender<Option<bool>>>,
     events: mpsc::Sender<Event>,
     /// Wakes the task that closes sockets of backends that are gone.
@@ -43,12 +46,13 @@ impl KernelSink {
         dataplane: Dataplane,
         node: watch::Receiver<NodeState>,
         snat: SourceNat,
+        socket_lb: SocketLb,
         table: watch::Sender<Option<bool>>,
         events: mpsc::Sender<Event>,
     ) -> Self {
         let dataplane = Arc::new(Mutex::new(dataplane));
         let stale = Arc::new(Notify::new());
-        Self { dataplane, node, snat, table: Arc::new(table), events, stale }
+        Self { dataplane, node, snat, socket_lb, table: Arc::new(table), events, stale }
     }
 
     fn dataplane(&self) -> MutexGuard<'_, Dataplane> {
@@ -88,7 +92,15 @@ impl DataplaneSink for KernelSink {
     }
 
     fn attach(&mut self) -> anyhow::Result<()> {
-        self.dataplane().attach_cgroup()?;
+        let by_packets = self.socket_lb == SocketLb::None;
+        if !by_packets {
+            self.dataplane().attach_cgroup()?;
+        }
+        // Neither before the hooks are there nor after they have gone: no connection falls between.
+        self.dataplane().change_config(|config| {
+            config.flags &= !config_flags::NODE_PACKETS;
+            config.flags |= if by_packets { config_flags::NODE_PACKETS } else { 0 };
+        });
         // What is attached to below is what the follower begins with: a change in between is news.
         let node = self.node.borrow_and_update().clone();
         tokio::spawn(follow_devices(
@@ -106,6 +118,9 @@ impl DataplaneSink for KernelSink {
             self.events.clone(),
         ));
         let problems = serve(&mut self.dataplane(), &self.snat, &self.table, &node);
+        if by_packets && self.dataplane().detach_cgroup()? {
+            info!("the programs are off the cgroup: packets of sockets are translated now");
+        }
         if problems.is_empty() {
             return Ok(());
         }

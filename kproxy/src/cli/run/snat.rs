@@ -13,6 +13,9 @@ use crate::cli::values::PortRange;
 use crate::dataplane::{Dataplane, Report};
 use crate::node::{NodeState, Sources, source_ports};
 
+/// Index of the loopback device in every network namespace (include/net/flow.h).
+const LOOPBACK: u32 = 1;
+
 /// The choice, made once a start.
 #[derive(Clone, Debug)]
 pub(super) struct SourceNat {
@@ -51,10 +54,7 @@ impl SourceNat {
 
     /// Tells the programs, for the node as it is now.
     pub(super) fn apply(&self, dataplane: &mut Dataplane, node: &NodeState) -> Report {
-        let report = match self.ports {
-            Some(_) => dataplane.set_uplinks(&uplinks(node)),
-            None => dataplane.set_uplinks(&BTreeMap::new()),
-        };
+        let report = dataplane.set_uplinks(&uplinks(node));
         dataplane.change_config(|config| self.fill(config, node));
         report
     }
@@ -78,7 +78,15 @@ fn uplinks(node: &NodeState) -> BTreeMap<u32, Uplink> {
         v4: sources.v4.map_or_else(Addr::default, |ip| std::net::IpAddr::from(ip).into()),
         v6: sources.v6.map_or_else(Addr::default, |ip| std::net::IpAddr::from(ip).into()),
     };
-    node.sources.iter().map(|(device, sources)| (*device, uplink(sources))).collect()
+    let mut uplinks: BTreeMap<u32, Uplink> =
+        node.sources.iter().map(|(device, sources)| (*device, uplink(sources))).collect();
+    // What pods see of a process of this node that has dialled a loopback address.
+    let any = Sources {
+        v4: node.sources.values().find_map(|sources| sources.v4),
+        v6: node.sources.values().find_map(|sources| sources.v6),
+    };
+    uplinks.insert(LOOPBACK, uplink(&any));
+    uplinks
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use kproxy_common::abi::program;
+use kproxy_common::config::config_flags;
 use serde::Serialize;
 
 use crate::dataplane::read::{LinkRow, LinkTarget};
@@ -21,6 +22,8 @@ pub struct Cgroup {
     pub attached: Vec<String>,
     /// Programs that should be and are not.
     pub missing: Vec<String>,
+    /// No program should be attached (`--socket-lb none`): packets of sockets are translated.
+    pub unused: bool,
 }
 
 /// Programs of the packet path on one device.
@@ -43,13 +46,20 @@ impl Device {
             |name: &String| [program::POD_INGRESS, program::POD_EGRESS].contains(&name.as_str());
         self.attached.iter().any(is_pods)
     }
+
+    /// Whether it leads back to this node.
+    pub(super) fn leads_to_itself(&self) -> bool {
+        self.attached.iter().any(|name| name == program::NODE_EGRESS)
+    }
 }
 
-/// Sorts links by where they lead.
-pub(super) fn of(links: Vec<LinkRow>) -> (Cgroup, Vec<Device>) {
+/// Sorts links by where they lead. `flags`: those of the programs' settings.
+pub(super) fn of(links: Vec<LinkRow>, flags: u32) -> (Cgroup, Vec<Device>) {
     let (cgroup, devices) = sorted(links);
     let path = cgroup.id.and_then(cgroup_path);
-    (Cgroup { path, ..cgroup }, devices)
+    let unused = flags & config_flags::NODE_PACKETS != 0;
+    let missing = if unused { Vec::new() } else { cgroup.missing };
+    (Cgroup { path, missing, unused, ..cgroup }, devices)
 }
 
 fn sorted(links: Vec<LinkRow>) -> (Cgroup, Vec<Device>) {
@@ -85,6 +95,10 @@ fn sorted(links: Vec<LinkRow>) -> (Cgroup, Vec<Device>) {
 /// What a device with these programs lacks: both directions must be there, and of one kind.
 fn missing(attached: &BTreeSet<String>) -> Vec<String> {
     let has = |name: &str| attached.contains(name);
+    if has(program::NODE_EGRESS) {
+        // Answers come in elsewhere.
+        return Vec::new();
+    }
     let pairs =
         [[program::INGRESS_L3, program::EGRESS_L3], [program::POD_INGRESS, program::POD_EGRESS]];
     let is_of = |pair: &[&str; 2]| pair.iter().any(|name| has(name));
