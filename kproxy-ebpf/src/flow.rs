@@ -354,15 +354,15 @@ fn claim_reverse(key: &FlowKey, value: &FlowValue) -> Result<bool, DropReason> {
 }
 
 /// Ends a flow whose answers would be mistaken for those of the direct connection that this packet
-/// opens (same client port, straight to the backend).
+/// opens (same client port, straight to the backend), if its answers have these `flags`.
 #[inline(never)]
-pub(crate) fn end_stale(direct: &FlowKey) {
+pub(crate) fn end_stale(direct: &FlowKey, flags: u16) {
     if !has_flows_to(&direct.src) {
         return;
     }
     let reverse_key = direct.reversed();
     let Some(reverse) = find(&reverse_key) else { return };
-    if reverse.flags & flow_flags::REVERSE == 0 {
+    if reverse.flags & flags != flags {
         return;
     }
     let forward_key = reverse.to.reversed();

@@ -61,7 +61,7 @@ fn dial<const POD: bool>(packet: &Packet) -> u64 {
         }
         Lookup::UnknownPort => turned_away(NO_SERVICE, DropReason::UnknownPort),
         Lookup::NotOurs => {
-            flow::end_stale(key);
+            flow::end_stale(key, flow_flags::REVERSE);
             begun::NOTHING
         }
     }

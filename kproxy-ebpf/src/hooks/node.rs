@@ -115,7 +115,8 @@ fn dial(packet: &Packet) -> u64 {
             turned_away(NO_SERVICE, DropReason::FreeServiceAddress)
         }
         Lookup::NotOurs => {
-            flow::end_stale(key);
+            // A packet that this program has sent on is seen here once more, and its flow lives.
+            flow::end_stale(key, flow_flags::REVERSE | flow_flags::OVER);
             begun::NOTHING
         }
     }

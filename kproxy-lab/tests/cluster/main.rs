@@ -7,6 +7,7 @@ mod api;
 mod common;
 mod lifecycle;
 mod node;
+mod none;
 mod ports;
 mod ranges;
 mod repair;

@@ -8,7 +8,6 @@ use super::{Maps, Port, Report, Run, Writer, problems};
 use crate::{
     dataplane::codec,
     model::Problem,
-    plan::Protocol,
     plan::{Algorithm, BackendSet, Protocol, Scope, ServicePortId, ServicePortPlan},
 };
 
