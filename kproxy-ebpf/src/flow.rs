@@ -275,15 +275,11 @@ fn choose_source(skb: *mut __sk_buff, config: &Config, value: &mut FlowValue) ->
     }
     let mut route = Route::none();
     route::find(skb, &value.to, 0, &mut route);
-    // SAFETY: copied at once; user space only ever replaces whole elements.
-    let Some(uplink) = (unsafe { UPLINKS.get(&route.device) }) else { return false };
-    let source = if value.to.dst.is_v4() { &uplink.v4 } else { &uplink.v6 };
-    if *source == Addr::default() {
-        return false;
+    let is_set = set_source(route.device, value);
+    if is_set {
+        value.flags |= flow_flags::SNAT;
     }
-    value.to.src = *source;
-    value.flags |= flow_flags::SNAT;
-    true
+    is_set
 }
 
 /// How a connection of a process of this node leaves, with which source: the kernel's choice, except
@@ -291,29 +287,33 @@ fn choose_source(skb: *mut __sk_buff, config: &Config, value: &mut FlowValue) ->
 #[inline(never)]
 fn leave(skb: *mut __sk_buff, value: &mut FlowValue, slot: u16) {
     value.flags = flow_flags::NODE;
+    if value.to.src.is_loopback() {
+        set_source(route::LOOPBACK, value);
+    }
     let mut route = Route::none();
     route::find(skb, &value.to, 0, &mut route);
-    if route.device == 0 {
-        if slot & slot_flags::LOCAL != 0 {
-            value.flags |= flow_flags::HERE;
-        }
-        return;
-    }
     // SAFETY: a plain read of a live context.
     if unsafe { (*skb).ifindex } == route.device {
         value.flags |= flow_flags::DIRECT;
     }
+    if route.device != 0 {
+        set_source(route.device, value);
+    } else if slot & slot_flags::LOCAL != 0 {
+        value.flags |= flow_flags::HERE;
+    }
+}
+
+/// Gives a connection the source address of this uplink. `false`: it has none.
+#[inline(always)]
+fn set_source(device: u32, value: &mut FlowValue) -> bool {
     // SAFETY: copied at once; user space only ever replaces whole elements.
-    let mut sources = unsafe { UPLINKS.get(&route.device) };
-    if sources.is_none() && value.to.src.is_loopback() {
-        // SAFETY: as above.
-        sources = unsafe { UPLINKS.get(&route::LOOPBACK) };
+    let Some(uplink) = (unsafe { UPLINKS.get(&device) }) else { return false };
+    let source = if value.to.dst.is_v4() { &uplink.v4 } else { &uplink.v6 };
+    if *source == Addr::default() {
+        return false;
     }
-    let Some(sources) = sources else { return };
-    let source = if value.to.dst.is_v4() { &sources.v4 } else { &sources.v6 };
-    if *source != Addr::default() {
-        value.to.src = *source;
-    }
+    value.to.src = *source;
+    true
 }
 
 /// Flags of a connection whose source the programs do not change. Without netfilter the route leads

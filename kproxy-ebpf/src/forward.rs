@@ -77,7 +77,7 @@ fn try_send<const L3: usize>(
     if !goes_on {
         let size = size(ctx, packet).ok_or(failed)?;
         if L3 != 0
-            && let Some(mtu) = route_of(ctx, packet, &value.to, size, &mut route)
+            && let Some(mtu) = route_of::<true>(ctx, packet, &value.to, size, &mut route)
         {
             return Ok(mtu);
         }
@@ -89,9 +89,10 @@ fn try_send<const L3: usize>(
     Ok(if goes_on { NEXT } else { route::redirect(&mut route) })
 }
 
-/// Finds the route. `Some`: it has a smaller MTU, and the packet must not be fragmented.
+/// Finds the route. `Some`: it has a smaller MTU, and the packet cannot be fragmented. `OWN`: it is a
+/// packet of this node.
 #[inline(always)]
-fn route_of(
+fn route_of<const OWN: bool>(
     ctx: &TcContext,
     packet: &Packet,
     key: &FlowKey,
@@ -100,15 +101,16 @@ fn route_of(
 ) -> Option<i32> {
     let skb = ctx.skb.skb;
     route::find(skb, key, size, route);
-    if route.mtu == 0 {
+    let mtu = route.mtu as i32;
+    if mtu == 0 {
         return None;
     }
     if packet.v6 || *at::<u16>(ctx, packet.l3 + 6).unwrap_or(&0) & DO_NOT_FRAGMENT != 0 {
-        return Some(route.mtu as i32);
+        return Some(mtu);
     }
-    // May be fragmented, which is left to the device: overlays do it.
+    // May be fragmented, which is left to the device: overlays do it. Those of pods do not.
     route::find(skb, key, 0, route);
-    None
+    (OWN && !route::is_uplink(route)).then_some(mtu)
 }
 
 /// The action, or why there is none: [`TIME_IS_OVER`], or the MTU that the packet exceeds.
@@ -133,7 +135,7 @@ fn try_pass_on<const L3: usize>(
     (routed.src, routed.src_port) = (packet.key.src, packet.key.src_port);
     let mut route = Route::none();
     let size = size(ctx, packet).ok_or(DropReason::RewriteFailed)?;
-    if let Some(mtu) = route_of(ctx, packet, &routed, size, &mut route) {
+    if let Some(mtu) = route_of::<false>(ctx, packet, &routed, size, &mut route) {
         return Ok(mtu);
     }
     if route.device == 0 {

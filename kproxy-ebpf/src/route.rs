@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 use kproxy_common::{abi::kernel_feature, flow::FlowKey};
 
-use crate::maps::has;
+use crate::maps::{UPLINKS, has};
 
 /// Index of the loopback device in every network namespace (include/net/flow.h).
 pub(crate) const LOOPBACK: u32 = 1;
@@ -84,6 +84,13 @@ pub(crate) fn find(skb: *mut __sk_buff, key: &FlowKey, size: u32, route: &mut Ro
     route.next_hop.nh_family = u32::from(query.family);
     // SAFETY: every member of the unions is an integer.
     route.next_hop.__bindgen_anon_1.ipv6_nh = unsafe { query.__bindgen_anon_4.ipv6_dst };
+}
+
+/// Whether the packet goes to other nodes or clients.
+#[inline(always)]
+pub(crate) fn is_uplink(route: &Route) -> bool {
+    // SAFETY: only whether it is there.
+    unsafe { UPLINKS.get(&route.device) }.is_some()
 }
 
 /// Sends the packet there: the action of the program.
