@@ -86,7 +86,11 @@ fn try_send<const L3: usize>(
         }
     }
     rewrite(ctx, packet, value, 0).ok_or(failed)?;
-    Ok(if goes_on { NEXT } else { route::redirect(&mut route) })
+    if goes_on {
+        return Ok(NEXT);
+    }
+    route::take_off(ctx.skb.skb);
+    Ok(route::redirect(&mut route))
 }
 
 /// Finds the route. `Some`: it has a smaller MTU, and the packet cannot be fragmented. `OWN`: it is a
@@ -146,6 +150,16 @@ fn try_pass_on<const L3: usize>(
     }
     rewrite(ctx, packet, value, 1).ok_or(DropReason::RewriteFailed)?;
     Ok(route::redirect(&mut route))
+}
+
+/// As [`forward_error`] for an error of this node.
+#[inline(always)]
+pub(crate) fn forward_own_error<const L3: usize>(
+    ctx: &TcContext,
+    error: &IcmpError,
+) -> Result<i32, DropReason> {
+    route::take_off(ctx.skb.skb);
+    forward_error::<L3>(ctx, error)
 }
 
 /// Translates an ICMP error and sends it on. Errors are not told of errors (RFC 1122 section 3.2.2).

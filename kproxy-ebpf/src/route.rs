@@ -9,7 +9,7 @@ use aya_ebpf::{
         BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SKIP_NEIGH, bpf_fib_lookup as Query,
         bpf_redir_neigh,
     },
-    helpers::{bpf_fib_lookup, bpf_redirect_neigh},
+    helpers::{bpf_fib_lookup, bpf_redirect_neigh, bpf_skb_set_tunnel_key},
 };
 use kproxy_common::{abi::kernel_feature, flow::FlowKey};
 
@@ -91,6 +91,17 @@ pub(crate) fn find(skb: *mut __sk_buff, key: &FlowKey, size: u32, route: &mut Ro
 pub(crate) fn is_uplink(route: &Route) -> bool {
     // SAFETY: only whether it is there.
     unsafe { UPLINKS.get(&route.device) }.is_some()
+}
+
+/// Takes the route off a packet that was to leave by it: until the kernel knows the neighbour of another
+/// route, the packet would wait for the first route's, and then go to that one. No helper does this
+/// alone; the data of a tunnel, without a tunnel, takes the route's place.
+#[inline(always)]
+pub(crate) fn take_off(skb: *mut __sk_buff) {
+    // The oldest form of `struct bpf_tunnel_key`: number and IPv4 address.
+    let mut none = [0u32; 2];
+    // SAFETY: a live context; the bytes are live and of the size said.
+    unsafe { bpf_skb_set_tunnel_key(skb, none.as_mut_ptr().cast(), 8, 0) };
 }
 
 /// Sends the packet there: the action of the program.

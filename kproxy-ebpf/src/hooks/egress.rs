@@ -12,7 +12,7 @@ use kproxy_common::{
 use super::node;
 use crate::{
     NEXT, action, flow,
-    forward::forward_error,
+    forward::forward_own_error,
     fragments,
     icmp::IcmpError,
     lookup::{self, Lookup},
@@ -70,7 +70,7 @@ fn error<const L3: usize>(ctx: &TcContext) -> i32 {
         flow_flags::REVERSE => {
             error.rewrite::<L3>(ctx, 0).map(|()| NEXT).ok_or(DropReason::RewriteFailed)
         }
-        node::REQUEST if node::is_own(ctx) => forward_error::<L3>(ctx, error),
+        node::REQUEST if node::is_own(ctx) => forward_own_error::<L3>(ctx, error),
         _ => return NEXT,
     };
     stats::count_packet(service, ctx.len());

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     NEXT, action, flow,
-    forward::{self, forward_error},
+    forward::{self, forward_own_error},
     fragments,
     icmp::IcmpError,
     lookup::{self, Lookup},
@@ -172,7 +172,7 @@ fn error(ctx: &TcContext) -> i32 {
     let Some(value) = error.flow() else { return NEXT };
     let (flags, service) = (value.flags & flow_flags::KINDS, value.service);
     let result = match flags {
-        REQUEST => forward_error::<14>(ctx, error),
+        REQUEST => forward_own_error::<14>(ctx, error),
         ANSWER => error.rewrite::<14>(ctx, 0).map(|()| NEXT).ok_or(DropReason::RewriteFailed),
         _ => return NEXT,
     };
