@@ -22,6 +22,9 @@ pub enum DropReason {
     NoRoute = 9,
     /// Dropped: more than [`REFUSALS_A_SECOND`] refusals; the client hears nothing.
     RefusalLimit = 10,
+    /// Dropped: the first packets from pods whose sockets nobody sees, until the programs that
+    /// translate the answers are attached.
+    AnswersNotReady = 11,
     /// Dropped: an address of a Service range that no Service has (VER-16).
     FreeServiceAddress = 20,
     /// Dropped: a load-balancer address that is not open to this source (LBR-02).
@@ -33,7 +36,7 @@ pub const REFUSALS_A_SECOND: u32 = 1000;
 
 impl DropReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::NoBackend,
         Self::NoLocalBackend,
         Self::UnknownPort,
@@ -43,6 +46,7 @@ impl DropReason {
         Self::NoSourcePort,
         Self::NoRoute,
         Self::RefusalLimit,
+        Self::AnswersNotReady,
         Self::FreeServiceAddress,
         Self::SourceNotAllowed,
     ];
@@ -64,6 +68,7 @@ impl DropReason {
             Self::NoSourcePort => "no-source-port",
             Self::NoRoute => "no-route",
             Self::RefusalLimit => "refusal-limit",
+            Self::AnswersNotReady => "answers-not-ready",
             Self::FreeServiceAddress => "free-service-address",
             Self::SourceNotAllowed => "source-not-allowed",
         }
@@ -94,6 +99,10 @@ impl DropReason {
             }
             Self::RefusalLimit => {
                 "dropped: refused, but the client was not told: more than 1000 refusals a second"
+            }
+            Self::AnswersNotReady => {
+                "dropped: the first packets of a pod whose sockets nobody sees, until the programs \
+                 for its answers are attached; when it goes on, look whether kproxy runs"
             }
             Self::FreeServiceAddress => {
                 "dropped: an address of a ServiceCIDR that no Service has; look who dials it"

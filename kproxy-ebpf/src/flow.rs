@@ -94,28 +94,33 @@ fn note_flows_to(addr: &Addr) {
 /// Whether a pod-facing port may have opened flows.
 #[inline(always)]
 pub(crate) fn has_pod_flows() -> bool {
-    FLOW_FILTER.get(filter::POD_FLOWS).is_none_or(|bytes| bytes[0] != 0)
+    FLOW_FILTER.get(filter::POD_FLOWS).is_none_or(|bytes| bytes[filter::POD_FLOWS_WANTED] != 0)
 }
 
 /// Whether packets of flows may come from pods: their own, or answers to processes of this node.
 #[inline(always)]
 pub(crate) fn has_flows_from_pods() -> bool {
-    FLOW_FILTER.get(filter::POD_FLOWS).is_none_or(|bytes| bytes[0] | bytes[1] != 0)
+    FLOW_FILTER
+        .get(filter::POD_FLOWS)
+        .is_none_or(|bytes| bytes[filter::POD_FLOWS_WANTED] | bytes[filter::POD_FLOWS_OF_NODE] != 0)
 }
 
 #[inline(always)]
 fn note_node_flows() {
     if let Some(bytes) = FLOW_FILTER.get_ptr_mut(filter::POD_FLOWS) {
         // SAFETY: a live element; every writer stores the same value.
-        unsafe { (*bytes)[1] = 1 };
+        unsafe { (*bytes)[filter::POD_FLOWS_OF_NODE] = 1 };
     }
 }
 
+/// Says that a pod-facing port has a flow to open. `false`: its answers would not be translated yet.
 #[inline(always)]
-fn note_pod_flows() {
-    if let Some(bytes) = FLOW_FILTER.get_ptr_mut(filter::POD_FLOWS) {
-        // SAFETY: a live element; every writer stores the same value.
-        unsafe { (*bytes)[0] = 1 };
+fn may_open_pod_flow() -> bool {
+    let Some(bytes) = FLOW_FILTER.get_ptr_mut(filter::POD_FLOWS) else { return false };
+    // SAFETY: a live element; every writer stores the same value.
+    unsafe {
+        (*bytes)[filter::POD_FLOWS_WANTED] = 1;
+        (*bytes)[filter::POD_FLOWS_ANSWERED] != 0
     }
 }
 
@@ -190,9 +195,6 @@ pub(crate) fn open<const L3: usize, const POD: bool, const NODE: bool>(
     let Opening { forward, reverse, reverse_key } =
         // SAFETY: a field of a live element.
         scratch(|scratch| unsafe { &raw mut (*scratch).opening }).ok_or(DropReason::BadMap)?;
-    if POD {
-        note_pod_flows();
-    }
     if NODE {
         note_node_flows();
     }
@@ -211,6 +213,9 @@ pub(crate) fn open<const L3: usize, const POD: bool, const NODE: bool>(
     let slot = pick::backend(&key.src, client_kind::ADDRESS, service, word, settings, hash)?;
     (forward.to.dst, forward.to.dst_port) = (slot.addr, slot.port);
     if POD {
+        if !may_open_pod_flow() {
+            return Err(DropReason::AnswersNotReady);
+        }
         if slot.addr == key.src {
             hairpin(config, forward, key);
         }

@@ -99,14 +99,7 @@ impl Packet {
         Self {
             l3: 0,
             l4: 0,
-            key: FlowKey {
-                src: Addr([0; 4]),
-                dst: Addr([0; 4]),
-                src_port: Port(0),
-                dst_port: Port(0),
-                proto: 0,
-                pad: [0; 3],
-            },
+            key: FlowKey::default(),
             id: 0,
             tcp_flags: 0,
             life: 0,

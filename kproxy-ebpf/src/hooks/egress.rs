@@ -1,5 +1,5 @@
-//! Uplink egress: answers of backends leave with the frontend as their source. Packets of the node's own
-//! processes to frontends are in node.rs.
+//! Egress of uplinks and pod-facing ports: answers of backends leave with the frontend as their
+//! source. Packets of the node's own processes are node.rs's.
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use kproxy_common::{

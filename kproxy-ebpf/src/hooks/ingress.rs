@@ -1,5 +1,5 @@
-//! Uplink ingress: packets for frontends that come from outside this node, and the answers of
-//! backends elsewhere.
+//! Ingress of uplinks and pod-facing ports: packets for frontends that come from outside this node or
+//! from a pod whose sockets nobody sees, and answers whose source port the programs gave out.
 //!
 //! For a backend on this node only the destination changes; then the kernel routes, so netfilter,
 //! NetworkPolicy engines and rp_filter see what they saw with kube-proxy. A backend elsewhere needs
@@ -109,13 +109,21 @@ pub(super) fn goes_on(packet: &Packet, value: &mut FlowValue) -> bool {
     true
 }
 
+/// Whether the packets of a flow come in at the other kind of device only. One that comes in here has
+/// a forged source, and redirected at once it would pass the stack's checks of sources.
+#[inline(always)]
+const fn is_misplaced<const POD: bool>(flags: u16) -> bool {
+    let elsewhere = if POD { flow_flags::SNAT } else { flow_flags::HAIRPIN };
+    flags & elsewhere != 0
+}
+
 /// An ICMP error about a request that this node passed on, or about an answer.
 #[inline(never)]
-fn error<const L3: usize>(ctx: &TcContext) -> i32 {
+fn error<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
     let Some(error) = IcmpError::parse::<L3>(ctx) else { return NEXT };
     let Some(value) = error.flow() else { return NEXT };
     let flags = value.flags & flow_flags::KINDS;
-    if flags == flow_flags::REVERSE || flags == node::REQUEST {
+    if flags == flow_flags::REVERSE || flags == node::REQUEST || is_misplaced::<POD>(flags) {
         return NEXT;
     }
     stats::count_packet(value.service, ctx.len());
@@ -150,12 +158,12 @@ fn ingress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
     }
     let mut packet = Packet::empty();
     if packet.parse::<L3>(ctx).is_none() {
-        return error::<L3>(ctx);
+        return error::<L3, POD>(ctx);
     }
     let mut found = None;
     if let Some(value) = flow::find_for(&packet) {
         let kind = value.flags & flow_flags::KINDS;
-        if kind == node::REQUEST && !node::was_turned(ctx) {
+        if is_misplaced::<POD>(kind) || kind == node::REQUEST && !node::was_turned(ctx) {
             return NEXT;
         }
         if kind != flow_flags::REVERSE {

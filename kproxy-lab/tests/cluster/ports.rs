@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::common::{Cluster, NODE_PORT, SILENCE, TRANSPORTS, at, vips};
-use kproxy_lab::{Family, Lab, Place, Probe};
+use kproxy_lab::{Family, Hold, Lab, Place, Probe, Transport};
 use serde_json::json;
 
 const BACKENDS: [&str; 3] = ["n1/a", "n1/vm", "n2/a"];
@@ -122,6 +122,30 @@ fn with_socket_lb_host_a_pod_goes_on_seeing_the_clusterip_it_has_dialled() {
     let host = cluster.lab.node("n1").probe(Probe::tcp(vips()[0]).count(6)).unwrap();
     assert!(host.all_answered(), "{host}");
     assert_eq!(flows(), before);
+}
+
+#[test]
+fn answers_to_pods_are_looked_at_once_a_pod_needs_it() {
+    let cluster = cluster(false, &[]);
+    let attached =
+        |program: &str| cluster.kproxy("n1", &["status", "-o", "json"]).matches(program).count();
+    let pod = cluster.lab.pod("n1", "a").probe(Probe::tcp(vips()[0]).count(3)).unwrap();
+    assert!(pod.all_answered(), "{pod}");
+    assert_eq!((attached("kp_pod_ingress"), attached("kp_pod_egress")), (2, 0));
+    // The connection's first packet is lost, and sent again after a second.
+    let vm = cluster.lab.pod("n1", "vm").probe(Probe::tcp(vips()[0])).unwrap();
+    assert!(vm.all_answered(), "{vm}");
+    assert_eq!((attached("kp_pod_ingress"), attached("kp_pod_egress")), (2, 2));
+    let drops = cluster.kproxy("n1", &["dump", "counters"]);
+    assert!(drops.contains("answers-not-ready"), "{drops}");
+    // From now on it stays attached, whoever runs.
+    let held = cluster.lab.pod("n1", "vm").hold(Hold::new(Transport::Tcp, vips()[0])).unwrap();
+    let proxy = &cluster.proxies[0];
+    proxy.kill().unwrap();
+    proxy.start().unwrap();
+    assert_eq!((attached("kp_pod_ingress"), attached("kp_pod_egress")), (2, 2));
+    let report = held.stop().unwrap();
+    assert!(report.is_flawless(), "{report:?}");
 }
 
 #[test]

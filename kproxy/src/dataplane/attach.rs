@@ -123,47 +123,71 @@ pub(super) enum Side {
 /// A device and where it leads.
 pub(super) type Place = (Device, Side);
 
+/// Places that programs are attached to.
+#[derive(Clone, Copy)]
+pub(super) struct Places<'a> {
+    pub(super) wanted: &'a BTreeSet<Place>,
+    /// Whether pods' ports translate answers.
+    pub(super) answered: bool,
+}
+
+impl Places<'_> {
+    /// The programs of a device, the way back first: no connection is translated one way only.
+    fn programs_of(
+        self,
+        (device, side): &Place,
+    ) -> impl Iterator<Item = (&'static str, TcAttachType)> + use<> {
+        let (egress, ingress) = match (side, device.ethernet) {
+            (Side::Pod, _) => (program::POD_EGRESS, Some(program::POD_INGRESS)),
+            (Side::Uplink, true) => (program::EGRESS, Some(program::INGRESS)),
+            (Side::Uplink, false) => (program::EGRESS_L3, Some(program::INGRESS_L3)),
+            (Side::Node, _) => (program::NODE_EGRESS, None),
+        };
+        let egress = (*side != Side::Pod || self.answered).then_some(egress);
+        let egress = egress.map(|name| (name, TcAttachType::Egress));
+        egress.into_iter().chain(ingress.map(|name| (name, TcAttachType::Ingress)))
+    }
+}
+
 /// Attaches the programs to `places` and takes them off all others. Every device is tried; returns
 /// what failed.
 pub(super) fn devices(
     object: &mut Ebpf,
     dirs: &PinDirs,
     mode: TcMode,
-    places: &BTreeSet<Place>,
+    places: Places<'_>,
     gone: &[Place],
 ) -> Vec<Error> {
     let mut errors = Vec::new();
-    for place in places {
-        for (name, direction) in programs_of(place) {
-            if let Err(error) = attach(object, dirs, mode, place, name, *direction) {
-                errors.push(error);
-                // One direction alone would translate and never translate back.
-                break;
+    let mut one_way = Vec::new();
+    for place in places.wanted {
+        let attached = places
+            .programs_of(place)
+            .try_for_each(|(name, way)| attach(object, dirs, mode, place, name, way));
+        if let Err(error) = attached {
+            errors.push(error);
+            // The way there was alone until now, and must not stay so.
+            let (device, side) = place;
+            let way_back = dirs.device_link(program::POD_EGRESS, &device.name);
+            if *side == Side::Pod && !way_back.exists() {
+                one_way.push(place);
             }
         }
     }
     match mode {
-        TcMode::Tcx => detach_others(dirs, places, &mut errors),
+        TcMode::Tcx => detach_others(dirs, places, &one_way, &mut errors),
         TcMode::Clsact => {
+            for (device, _) in one_way {
+                errors.extend(detach_clsact(&device.name).err());
+            }
             // One that has changed sides has got its new programs in place of the old.
-            let is_gone = |device: &Device| !places.iter().any(|(other, _)| other == device);
+            let is_gone = |device: &Device| !places.wanted.iter().any(|(other, _)| other == device);
             for (device, _) in gone.iter().filter(|(device, _)| is_gone(device)) {
                 errors.extend(detach_clsact(&device.name).err());
             }
         }
     }
     errors
-}
-
-/// The programs of a device, the way back first: no connection is translated one way only.
-const fn programs_of((device, side): &Place) -> &'static [(&'static str, TcAttachType)] {
-    use TcAttachType::{Egress, Ingress};
-    match (side, device.ethernet) {
-        (Side::Pod, _) => &[(program::POD_EGRESS, Egress), (program::POD_INGRESS, Ingress)],
-        (Side::Uplink, true) => &[(program::EGRESS, Egress), (program::INGRESS, Ingress)],
-        (Side::Uplink, false) => &[(program::EGRESS_L3, Egress), (program::INGRESS_L3, Ingress)],
-        (Side::Node, _) => &[(program::NODE_EGRESS, Egress)],
-    }
 }
 
 /// Where this node's packets to itself pass.
@@ -289,12 +313,11 @@ pub(super) fn attach_order(link: &Path) -> usize {
 }
 
 /// Removes the pins of device links that are not wanted: that detaches them.
-fn detach_others(dirs: &PinDirs, places: &BTreeSet<Place>, errors: &mut Vec<Error>) {
-    let wanted: BTreeSet<PathBuf> = places
-        .iter()
-        .flat_map(|place| programs_of(place).iter().map(|(name, _)| (name, &place.0.name)))
-        .map(|(name, device)| dirs.device_link(name, device))
-        .collect();
+fn detach_others(dirs: &PinDirs, places: Places<'_>, one_way: &[&Place], errors: &mut Vec<Error>) {
+    let served = places.wanted.iter().filter(|place| !one_way.contains(place));
+    let links =
+        |place| places.programs_of(place).map(|(name, _)| dirs.device_link(name, &place.0.name));
+    let wanted: BTreeSet<PathBuf> = served.flat_map(links).collect();
     let failed = |path: &Path, error| Error::Pin { what: "remove", path: path.to_owned(), error };
     let entries = match fs::read_dir(&dirs.links) {
         Ok(entries) => entries,

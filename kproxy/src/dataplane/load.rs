@@ -26,6 +26,7 @@ use super::{
     attach::remove_file,
     error::{Error, chain},
     pins::PinDirs,
+    pod_flows::Filter,
     recount::Loads,
     writer::{KernelMaps, Parts},
 };
@@ -43,6 +44,8 @@ pub(super) struct Loaded {
     pub(super) loads: Loads,
     /// Source addresses by device.
     pub(super) uplinks: Uplinks,
+    /// Addresses that flows send to.
+    pub(super) filter: Filter,
     /// Pinned maps whose size is not the one asked for.
     pub(super) notices: Vec<Problem>,
 }
@@ -131,9 +134,12 @@ pub(super) fn load(bytes: &[u8], settings: &Settings, dirs: &PinDirs) -> Result<
         _ => Error::Load { why: chain(&error) },
     })?;
     load_programs(&mut object, dirs, memlock)?;
-    let (maps, flows, uplinks) = take_maps(&mut object, is_new)?;
+    let maps = take_maps(&mut object, is_new)?;
+    let flows = typed(&mut object, map::FLOWS)?;
+    let uplinks = typed(&mut object, map::UPLINKS)?;
     let loads = typed(&mut object, map::LOAD)?;
-    Ok(Loaded { object, maps, flows, loads, uplinks, notices })
+    let filter = typed(&mut object, map::FLOW_FILTER)?;
+    Ok(Loaded { object, maps, flows, loads, uplinks, filter, notices })
 }
 
 /// Bits of [`kernel_feature`] that this kernel has; none when its version cannot be told.
@@ -276,7 +282,7 @@ fn typed<T: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &str) -> Re
     T::try_from(map).map_err(|error| Error::Load { why: format!("map {name}: {error}") })
 }
 
-fn take_maps(object: &mut Ebpf, is_new: bool) -> Result<(KernelMaps, Flows, Uplinks), Error> {
+fn take_maps(object: &mut Ebpf, is_new: bool) -> Result<KernelMaps, Error> {
     fn array(object: &mut Ebpf, name: &str) -> Result<MapData, Error> {
         match object.take_map(name) {
             Some(Map::Array(data)) => Ok(data),
@@ -300,6 +306,5 @@ fn take_maps(object: &mut Ebpf, is_new: bool) -> Result<(KernelMaps, Flows, Upli
         let why = format!("{filter_words} words instead of {}", filter::WORDS);
         return Err(Error::Load { why: format!("map {} has {why}", map::FILTER) });
     }
-    let maps = KernelMaps::new(parts).map_err(Error::Maps)?;
-    Ok((maps, typed(object, map::FLOWS)?, typed(object, map::UPLINKS)?))
+    KernelMaps::new(parts).map_err(Error::Maps)
 }

@@ -17,6 +17,7 @@ mod error;
 mod load;
 mod memory;
 pub mod pins;
+mod pod_flows;
 pub mod read;
 mod recount;
 mod sockets;
@@ -50,6 +51,7 @@ use nix::{
 use self::{
     attach::{Place, Side, TcMode},
     pins::PinDirs,
+    pod_flows::PodFlows,
     recount::Recount,
     writer::{KernelMaps, Writer},
 };
@@ -133,6 +135,7 @@ pub struct Dataplane {
     /// Whether a program sees sockets close.
     sees_closes: bool,
     uplinks: load::Uplinks,
+    pod_flows: PodFlows,
     /// Flow entries at the last sweep.
     flow_entries: usize,
     /// Connections that netfilter masquerades, at the last sweep.
@@ -159,7 +162,7 @@ impl Dataplane {
         node::bpffs::ensure(&settings.bpffs_root)?;
         let dirs = PinDirs::new(&settings.bpffs_root);
         let lock = lock(&dirs)?;
-        let load::Loaded { object, maps, flows, loads, uplinks, notices } =
+        let load::Loaded { object, maps, flows, loads, uplinks, filter, notices } =
             load::load(OBJECT, settings, &dirs)?;
         Ok(Self {
             settings: settings.clone(),
@@ -172,6 +175,7 @@ impl Dataplane {
             cgroup: None,
             sees_closes: false,
             uplinks,
+            pod_flows: PodFlows::new(filter),
             flow_entries: 0,
             masqueraded: None,
             own: None,
@@ -309,12 +313,20 @@ impl Dataplane {
         if devices.contains(&attach::loopback()) == self.wants_loopback() {
             return None;
         }
-        let errors = self.attach_devices(devices);
-        self.note(errors.first()?.to_problem())
+        let mut problems = self.attach_to(devices).problems.into_iter();
+        self.note(problems.next()?)
+    }
+
+    /// Attaches the programs to these uplinks and pod-facing ports and takes them off all other
+    /// devices. Every device is tried, whatever fails.
+    pub fn sync_devices(&mut self, uplinks: &[Device], pods: &[Device]) -> Report {
+        let uplinks = uplinks.iter().map(|device| (device.clone(), Side::Uplink));
+        let pods = pods.iter().map(|device| (device.clone(), Side::Pod));
+        self.attach_to(uplinks.chain(pods).collect())
     }
 
     /// Attaches the programs to these devices, and to the loopback device when it is wanted.
-    fn attach_devices(&mut self, mut wanted: BTreeSet<Place>) -> Vec<Error> {
+    fn attach_to(&mut self, mut wanted: BTreeSet<Place>) -> Report {
         let before = self.devices.take().unwrap_or_default();
         let mut gone: Vec<Place> = before.difference(&wanted).cloned().collect();
         wanted.remove(&attach::loopback());
@@ -324,20 +336,38 @@ impl Dataplane {
             // An earlier run may have attached its filter.
             gone.push(attach::loopback());
         }
-        let errors = attach::devices(&mut self.object, &self.dirs, self.tc, &wanted, &gone);
+        let answered = self.pod_flows.answered();
+        let places = attach::Places { wanted: &wanted, answered };
+        let mut errors = attach::devices(&mut self.object, &self.dirs, self.tc, places, &gone);
         self.devices = Some(wanted);
-        errors
-    }
-
-    /// Attaches the programs to these uplinks and pod-facing ports and takes them off all other
-    /// devices. Every device is tried, whatever fails.
-    pub fn sync_devices(&mut self, uplinks: &[Device], pods: &[Device]) -> Report {
-        let uplinks = uplinks.iter().map(|device| (device.clone(), Side::Uplink));
-        let pods = pods.iter().map(|device| (device.clone(), Side::Pod));
-        let wanted: BTreeSet<Place> = uplinks.chain(pods).collect();
-        let errors = self.attach_devices(wanted);
+        if answered {
+            errors.extend(self.pod_flows.open().err());
+        }
         let problems = errors.iter().map(Error::to_problem).collect();
         Report { problems, ..Report::default() }
+    }
+
+    /// Has the next [`Self::sync_devices`] attach to pod-facing ports what translates answers, which
+    /// otherwise waits until [`Self::pod_flows_wait`].
+    pub fn answer_pods(&mut self) {
+        self.pod_flows.answer();
+    }
+
+    /// Whether pod-facing ports get what translates answers.
+    pub const fn answers_pods(&self) -> bool {
+        self.pod_flows.answered()
+    }
+
+    /// Whether a pod-facing port has a flow to open and its answers would not be translated yet.
+    pub fn pod_flows_wait(&self) -> bool {
+        self.pod_flows.wait()
+    }
+
+    /// Attaches what translates answers to the pod-facing ports of the last [`Self::sync_devices`].
+    pub fn open_pod_flows(&mut self) -> Report {
+        self.answer_pods();
+        let devices = self.devices.clone().unwrap_or_default();
+        self.attach_to(devices)
     }
 
     /// Forgets flows that are over and UDP flows of backends that serve no more. To be called every few

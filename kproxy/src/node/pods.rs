@@ -62,17 +62,7 @@ mod tests {
     use super::*;
 
     fn link(index: u32, name: &str, kind: Kind, master: Option<u32>) -> Link {
-        Link {
-            device: Device { name: name.into(), index, ethernet: true },
-            kind,
-            other_header: None,
-            up: true,
-            loopback: name == "lo",
-            master,
-            peer_here: false,
-            addresses: Vec::new(),
-            default_route: false,
-        }
+        Link { master, ..Link::example(index, name, kind, &[]) }
     }
 
     fn names(links: &[Link], uplinks: &[&str], globs: &[&str]) -> Vec<String> {

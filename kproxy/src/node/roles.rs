@@ -65,6 +65,24 @@ pub struct Link {
     pub default_route: bool,
 }
 
+#[cfg(test)]
+impl Link {
+    /// A device that is up.
+    pub(super) fn example(index: u32, name: &str, kind: Kind, addresses: &[(&str, u8)]) -> Self {
+        Self {
+            device: Device { name: name.into(), index, ethernet: true },
+            kind,
+            other_header: None,
+            up: true,
+            loopback: name == "lo",
+            master: None,
+            peer_here: false,
+            addresses: addresses.iter().map(|(ip, len)| (ip.parse().unwrap(), *len)).collect(),
+            default_route: false,
+        }
+    }
+}
+
 /// The devices that the rule chooses.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Uplinks {
@@ -146,22 +164,8 @@ pub fn is_global(ip: &IpAddr) -> bool {
 mod tests {
     use super::*;
 
-    fn link(index: u32, name: &str, kind: Kind, addresses: &[(&str, u8)]) -> Link {
-        Link {
-            device: Device { name: name.into(), index, ethernet: true },
-            kind,
-            other_header: None,
-            up: true,
-            loopback: name == "lo",
-            master: None,
-            peer_here: false,
-            addresses: addresses.iter().map(|(ip, len)| (ip.parse().unwrap(), *len)).collect(),
-            default_route: false,
-        }
-    }
-
     fn port(index: u32, name: &str, kind: Kind, master: u32) -> Link {
-        Link { master: Some(master), ..link(index, name, kind, &[]) }
+        Link { master: Some(master), ..Link::example(index, name, kind, &[]) }
     }
 
     fn names(links: &[Link], globs: &[&str]) -> Vec<String> {
@@ -171,17 +175,17 @@ mod tests {
 
     /// A Flannel node: eth0, cni0 with pod veths, flannel.1.
     fn flannel() -> Vec<Link> {
-        let mut eth0 = link(2, "eth0", Kind::Wire, &[("192.0.2.1", 24)]);
+        let mut eth0 = Link::example(2, "eth0", Kind::Wire, &[("192.0.2.1", 24)]);
         eth0.default_route = true;
-        let mut veth = link(5, "veth1234", Kind::Veth, &[("fe80::1", 64)]);
+        let mut veth = Link::example(5, "veth1234", Kind::Veth, &[("fe80::1", 64)]);
         veth.master = Some(4);
         vec![
-            link(1, "lo", Kind::Wire, &[("127.0.0.1", 8)]),
+            Link::example(1, "lo", Kind::Wire, &[("127.0.0.1", 8)]),
             eth0,
-            link(3, "flannel.1", Kind::Overlay, &[("10.244.1.0", 32)]),
-            link(4, "cni0", Kind::Bridge, &[("10.244.1.1", 24)]),
+            Link::example(3, "flannel.1", Kind::Overlay, &[("10.244.1.0", 32)]),
+            Link::example(4, "cni0", Kind::Bridge, &[("10.244.1.1", 24)]),
             veth,
-            link(6, "kube-ipvs0", Kind::Nowhere, &[("10.96.0.1", 32)]),
+            Link::example(6, "kube-ipvs0", Kind::Nowhere, &[("10.96.0.1", 32)]),
         ]
     }
 
@@ -201,16 +205,16 @@ mod tests {
     #[test]
     fn calico_pod_ends_are_no_uplinks() {
         let links = [
-            link(2, "ens3", Kind::Wire, &[("192.0.2.1", 24)]),
-            link(3, "cali1", Kind::Veth, &[("fe80::1", 64)]),
-            link(4, "ptp1", Kind::Veth, &[("10.244.1.1", 32)]),
+            Link::example(2, "ens3", Kind::Wire, &[("192.0.2.1", 24)]),
+            Link::example(3, "cali1", Kind::Veth, &[("fe80::1", 64)]),
+            Link::example(4, "ptp1", Kind::Veth, &[("10.244.1.1", 32)]),
         ];
         assert_eq!(names(&links, &[]), ["ens3"]);
     }
 
     #[test]
     fn a_bridge_is_what_its_ports_make_it() {
-        let bridge = |addresses| link(3, "br0", Kind::Bridge, addresses);
+        let bridge = |addresses| Link::example(3, "br0", Kind::Bridge, addresses);
         let global: &[(&str, u8)] = &[("192.0.2.1", 24)];
         for (what, ports, addresses, wanted) in [
             ("a wire", &[Kind::Wire][..], global, true),
@@ -241,9 +245,9 @@ mod tests {
             (Kind::Wire, "master"), // bond, team, Open vSwitch
             (Kind::Vrf, "eth0"),
         ] {
-            let mut wire = link(2, "eth0", Kind::Wire, &[("198.51.100.1", 24)]);
+            let mut wire = Link::example(2, "eth0", Kind::Wire, &[("198.51.100.1", 24)]);
             wire.master = Some(3);
-            let master = link(3, "master", master, &[("192.0.2.1", 24)]);
+            let master = Link::example(3, "master", master, &[("192.0.2.1", 24)]);
             assert_eq!(names(&[wire.clone(), master], &[]), [wanted]);
             wire.default_route = true;
             assert_eq!(names(&[wire], &[]), Vec::<String>::new(), "a master of another kind");
@@ -252,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_veth_with_a_network_is_the_uplink_of_a_nested_node() {
-        let mut veth = link(2, "eth0", Kind::Veth, &[("172.18.0.2", 24)]);
+        let mut veth = Link::example(2, "eth0", Kind::Veth, &[("172.18.0.2", 24)]);
         assert_eq!(names(std::slice::from_ref(&veth), &[]), ["eth0"]);
         veth.peer_here = true;
         assert_eq!(names(std::slice::from_ref(&veth), &[]), Vec::<String>::new(), "a pair here");
@@ -264,17 +268,17 @@ mod tests {
 
     #[test]
     fn a_wire_without_a_global_address_leads_nowhere() {
-        let links = [link(2, "eth1", Kind::Wire, &[("fe80::1", 64), ("169.254.0.1", 16)])];
+        let links = [Link::example(2, "eth1", Kind::Wire, &[("fe80::1", 64), ("169.254.0.1", 16)])];
         assert_eq!(names(&links, &[]), Vec::<String>::new());
     }
 
     #[test]
     fn a_header_that_cannot_be_read_is_a_problem_of_uplinks_only() {
-        let mut ib0 = link(2, "ib0", Kind::Wire, &[("192.0.2.1", 24)]);
+        let mut ib0 = Link::example(2, "ib0", Kind::Wire, &[("192.0.2.1", 24)]);
         ib0.other_header = Some("INFINIBAND".into());
         let mut idle = ib0.clone();
         (idle.device.name, idle.addresses) = ("ib1".into(), Vec::new());
-        let links = [ib0, idle, link(3, "eth0", Kind::Wire, &[("198.51.100.1", 24)])];
+        let links = [ib0, idle, Link::example(3, "eth0", Kind::Wire, &[("198.51.100.1", 24)])];
         for (globs, problems) in [(&[][..], 1), (&["ib*"], 2), (&["eth0"], 0)] {
             let globs: Vec<_> = globs.iter().map(|glob| WildMatch::new(glob)).collect();
             let uplinks = uplinks(&links, &globs);

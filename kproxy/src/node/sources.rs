@@ -66,17 +66,11 @@ mod tests {
     use crate::node::roles::Kind;
 
     fn link(index: u32, name: &str, addresses: &[&str]) -> Link {
-        Link {
-            device: Device { name: name.into(), index, ethernet: !name.starts_with("wg") },
-            kind: Kind::Wire,
-            other_header: None,
-            up: true,
-            loopback: name == "lo",
-            master: None,
-            peer_here: false,
-            addresses: addresses.iter().map(|ip| (ip.parse().unwrap(), 24)).collect(),
-            default_route: name == "eth1",
-        }
+        let addresses: Vec<_> = addresses.iter().map(|ip| (*ip, 24)).collect();
+        let mut link = Link::example(index, name, Kind::Wire, &addresses);
+        link.device.ethernet = !name.starts_with("wg");
+        link.default_route = name == "eth1";
+        link
     }
 
     #[test]

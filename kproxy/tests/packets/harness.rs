@@ -105,7 +105,15 @@ impl Programs {
         // Backends elsewhere are marked for netfilter, unless a test says otherwise.
         let config = Config { flags: config_flags::NETFILTER, ..Config::default() };
         programs.configure(|_| config);
+        programs.pod_flows(true);
         programs
+    }
+
+    /// No port has opened a flow; whether their answers would be translated.
+    pub(crate) fn pod_flows(&mut self, answered: bool) {
+        let mut bytes = [0; 8];
+        bytes[filter::POD_FLOWS_ANSWERED] = u8::from(answered);
+        self.array::<[u8; 8]>(map::FLOW_FILTER).set(filter::POD_FLOWS, bytes, 0).unwrap();
     }
 
     /// Instructions that the verifier walked, by program; those of sockets are loaded for it.

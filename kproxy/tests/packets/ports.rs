@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 
 use kproxy_common::{
-    abi::MARK_MASQUERADE,
+    abi::{MARK_MASQUERADE, map},
     config::{Config, config_flags},
     drop_reason::DropReason,
+    filter,
     service::empty_verdict,
 };
 
@@ -66,6 +67,27 @@ fn a_pod_reaches_backends_anywhere_as_itself_and_hears_the_frontend() {
 }
 
 #[test]
+fn no_port_opens_a_flow_before_answers_are_translated() {
+    for family in 0..2 {
+        let (pod, vip, backend) = (POD[family], VIP[family], BACKEND[family]);
+        let mut programs = programs(&[&format!("L{backend}")]);
+        programs.pod_flows(false);
+        for request in both(pod, vip, Tcp::Syn) {
+            assert_eq!(programs.run("kp_pod_ingress", &request).action, SHOT);
+        }
+        assert_eq!(programs.drops(), [(CLUSTER, DropReason::AnswersNotReady, 2)]);
+        assert!(programs.flows().is_empty());
+        // That is what user space waits for.
+        let bytes = programs.array::<[u8; 8]>(map::FLOW_FILTER).get(&filter::POD_FLOWS, 0).unwrap();
+        assert_ne!(bytes[filter::POD_FLOWS_WANTED], 0);
+        programs.pod_flows(true);
+        for request in both(pod, vip, Tcp::Syn) {
+            assert_eq!(programs.run("kp_pod_ingress", &request).destination(), at(backend));
+        }
+    }
+}
+
+#[test]
 fn msq_05_a_pod_that_dials_itself_hears_the_frontend_in_both_directions() {
     for family in 0..2 {
         let (pod, vip, itself) = (POD[family], VIP[family], ITSELF[family]);
@@ -82,6 +104,9 @@ fn msq_05_a_pod_that_dials_itself_hears_the_frontend_in_both_directions() {
             let back = programs.run("kp_pod_ingress", answer);
             assert_eq!((back.action, back.ends()), (REDIRECT, (at(vip), at(pod))));
             assert!(came_back(answer, &back));
+            // Nobody outside has a part in it.
+            let forged = programs.ingress(answer);
+            assert_eq!((forged.action, forged.ends()), (NEXT, (at(itself), source)));
             // On the way out to the pod nothing is left to do.
             assert_eq!(programs.run("kp_pod_egress", answer).ends(), (at(itself), source));
         }

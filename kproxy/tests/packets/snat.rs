@@ -148,6 +148,23 @@ fn msq_06_ver_05_a_backend_elsewhere_sees_this_node_and_its_answers_go_back() {
 }
 
 #[test]
+fn a_pod_that_forges_an_end_of_another_s_connection_is_left_to_the_stack() {
+    on_a_node(|programs| {
+        for family in &FAMILIES {
+            let request = udp(family.client, family.node_port);
+            let source = opened(programs, family, &request).to_string();
+            let answer = udp(family.backend, &source);
+            let error = icmp_about(family.router, family.node, &udp(&source, family.backend));
+            for forged in [request, answer, error] {
+                let ran = programs.run("kp_pod_ingress", &forged);
+                // The harness fills in the device's own address.
+                assert_eq!((ran.action, &ran.packet[6..]), (NEXT, &forged[6..]));
+            }
+        }
+    });
+}
+
+#[test]
 fn one_client_port_may_reach_one_backend_by_two_frontends_at_once() {
     on_a_node(|programs| {
         for family in &FAMILIES {

@@ -99,6 +99,9 @@ async fn serve(args: RunArgs) -> Result<Exit> {
         }
     });
 
+    if socket_lb != SocketLb::All {
+        dataplane.answer_pods();
+    }
     let globs = |given: Vec<DeviceGlob>| given.iter().map(|g| WildMatch::new(g.as_str())).collect();
     let names = node_watch::Names { uplinks: globs(devices), pods: globs(pod_devices) };
     let state = node_watch::follow(names).await?;

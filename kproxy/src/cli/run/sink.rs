@@ -23,6 +23,9 @@ use crate::source::Event;
 
 /// Time between two sweeps of the flow table: shorter than the shortest idle time.
 const SWEEP: Duration = Duration::from_secs(5);
+/// Time between two looks whether a pod-facing port waits: TCP tries again after a second (RFC 6298
+/// section 2.1).
+const LOOK: Duration = Duration::from_millis(200);
 /// A sweep of a very large table is followed by a pause of so many times its own length, so that
 /// it never takes more than a few percent of a CPU.
 const REST: u32 = 20;
@@ -111,6 +114,7 @@ impl DataplaneSink for KernelSink {
             Arc::clone(&self.table),
             self.events.clone(),
         ));
+        tokio::spawn(open_pod_flows(Arc::clone(&self.dataplane), self.events.clone()));
         tokio::spawn(sweep_always(Arc::clone(&self.dataplane), Arc::clone(&self.table)));
         tokio::spawn(sockets::close_stale(
             Arc::clone(&self.dataplane),
@@ -170,6 +174,19 @@ fn serve(
     problems.extend(node.problems.iter().cloned());
     tell_need(dataplane, table);
     problems
+}
+
+/// Attaches what translates answers to pods once a pod-facing port waits for it.
+async fn open_pod_flows(dataplane: Arc<Mutex<Dataplane>>, events: mpsc::Sender<Event>) {
+    while !lock(&dataplane).pod_flows_wait() {
+        if lock(&dataplane).answers_pods() {
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    info!("a pod's own packets dial a Service: attaching what translates their answers");
+    let problems = lock(&dataplane).open_pod_flows().problems;
+    tell(&events, "pod-facing ports", problems).await;
 }
 
 fn tell_need(dataplane: &mut Dataplane, table: &watch::Sender<Option<bool>>) {

@@ -83,17 +83,20 @@ fn sorted(links: Vec<LinkRow>) -> (Cgroup, Vec<Device>) {
     let is_missing = |name: &&str| !cgroup.attached.iter().any(|have| have == name);
     cgroup.missing =
         program::CGROUP.iter().filter(|p| is_missing(p)).map(|p| (*p).into()).collect();
+    // Attached to all pods at once, when it is needed.
+    let answered = devices.values().any(|(_, attached)| attached.contains(program::POD_EGRESS));
     let devices = devices.into_iter().map(|(name, (index, attached))| Device {
         name,
         index,
-        missing: missing(&attached),
+        missing: missing(&attached, answered),
         attached: attached.into_iter().collect(),
     });
     (cgroup, devices.collect())
 }
 
-/// What a device with these programs lacks: both directions must be there, and of one kind.
-fn missing(attached: &BTreeSet<String>) -> Vec<String> {
+/// What a device with these programs lacks: both directions must be there, and of one kind; a pod's
+/// answers only if they are translated anywhere.
+fn missing(attached: &BTreeSet<String>, answered: bool) -> Vec<String> {
     let has = |name: &str| attached.contains(name);
     if has(program::NODE_EGRESS) {
         // Answers come in elsewhere.
@@ -103,7 +106,8 @@ fn missing(attached: &BTreeSet<String>) -> Vec<String> {
         [[program::INGRESS_L3, program::EGRESS_L3], [program::POD_INGRESS, program::POD_EGRESS]];
     let is_of = |pair: &[&str; 2]| pair.iter().any(|name| has(name));
     let both = pairs.into_iter().find(is_of).unwrap_or([program::INGRESS, program::EGRESS]);
-    both.into_iter().filter(|name| !has(name)).map(str::to_owned).collect()
+    let is_wanted = |name: &&str| answered || *name != program::POD_EGRESS;
+    both.into_iter().filter(|name| !has(name)).filter(is_wanted).map(str::to_owned).collect()
 }
 
 /// Folder of the cgroup with this kernel id, which is its inode number (kernfs_node::id).
@@ -165,6 +169,15 @@ mod tests {
         assert_eq!(cgroup.missing, [program::CGROUP[0]]);
         let seen: Vec<_> = devices.iter().map(|d| (d.name.as_str(), d.missing.clone())).collect();
         assert_eq!(seen, [("eth0", vec![]), ("wg0", vec![program::INGRESS_L3.to_owned()])]);
+
+        let mut pods = vec![
+            link(program::POD_INGRESS, device("cali1")),
+            link(program::POD_INGRESS, device("cali2")),
+        ];
+        let missing = |links| sorted(links).1.iter().map(|d| d.missing.len()).collect::<Vec<_>>();
+        assert_eq!(missing(pods.clone()), [0, 0]);
+        pods.push(link(program::POD_EGRESS, device("cali2")));
+        assert_eq!(missing(pods), [1, 0]);
     }
 
     #[test]

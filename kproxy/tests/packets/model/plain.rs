@@ -197,6 +197,11 @@ impl Model {
         if pod && !have_flows && self.is_ruled_out(&ends.to.ip()) {
             return Ok(Fate::Untouched);
         }
+        if let Some(i) = self.asked_by(ends).or_else(|| self.answered_by(ends))
+            && self.flows[i].kind == if pod { Kind::Snat } else { Kind::Hairpin }
+        {
+            return Ok(Fate::Untouched);
+        }
         if let Some(i) = self.asked_by(ends) {
             if self.flows[i].kind == Kind::Node {
                 // Somebody pretends to be this node.
@@ -236,10 +241,10 @@ impl Model {
             self.count_drop(service, DropReason::SourceNotAllowed);
             return Ok(Fate::Dropped);
         }
-        self.pods_have_flows |= pod;
         if self.sets[&service].0.backends.is_empty() {
             return Ok(self.no_backend(service));
         }
+        self.pods_have_flows |= pod;
         self.open(Sender::of(pod), service_port, service, ends, act, bytes, seen)
     }
 

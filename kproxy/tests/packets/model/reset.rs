@@ -56,7 +56,7 @@ impl Programs {
             PerCpuArray::try_from(self.ebpf.map_mut("KP_REFUSALS").unwrap()).unwrap();
         let none = PerCpuValues::try_from(vec![[0; 2]; cpus]).unwrap();
         refusals.set(0, none, 0).unwrap();
-        self.array::<[u8; 8]>(map::FLOW_FILTER).set(filter::POD_FLOWS, [0; 8], 0).unwrap();
+        self.pod_flows(true);
     }
 }
 
