@@ -5,6 +5,7 @@ mod affinity;
 mod algorithms;
 mod harness;
 mod model;
+mod node;
 mod parts;
 mod ports;
 mod rows;
