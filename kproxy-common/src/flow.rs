@@ -79,6 +79,8 @@ pub mod flow_flags {
     /// answers that come in there. Others of [`NODE`] are handed to it at the loopback device (both
     /// entries).
     pub const DIRECT: u16 = 1 << 9;
+    /// With [`NODE`]: the backend is reached by an uplink, so its answers come in by one (both entries).
+    pub const AWAY: u16 = 1 << 11;
     /// With [`NODE`]: the backend has an address of this node itself (forward entry).
     pub const HERE: u16 = 1 << 10;
     /// The connection is among the open ones of its backend ([`crate::load`]; both entries).

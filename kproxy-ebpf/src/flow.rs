@@ -229,7 +229,7 @@ pub(crate) fn open<const L3: usize, const POD: bool, const NODE: bool>(
     }
     reverse_key.set_reversed(&forward.to);
     let claims = forward.flags & CLAIMS != 0 && config.snat_count != 0;
-    reverse.flags |= forward.flags & (CLAIMS | flow_flags::DIRECT);
+    reverse.flags |= forward.flags & (CLAIMS | flow_flags::DIRECT | flow_flags::AWAY);
     // The backend sees another port of the client where answers could not be told from those of a
     // connection that the same port has through another frontend, as with conntrack.
     if claims || !claim_reverse(reverse_key, reverse)? {
@@ -299,10 +299,12 @@ fn leave(skb: *mut __sk_buff, value: &mut FlowValue, slot: u16) {
     route::find(skb, &value.to, 0, &mut route);
     // SAFETY: a plain read of a live context.
     if unsafe { (*skb).ifindex } == route.device {
-        value.flags |= flow_flags::DIRECT;
+        value.flags |= flow_flags::DIRECT | flow_flags::AWAY;
     }
     if route.device != 0 {
-        set_source(route.device, value);
+        if set_source(route.device, value) {
+            value.flags |= flow_flags::AWAY;
+        }
     } else if slot & slot_flags::LOCAL != 0 {
         value.flags |= flow_flags::HERE;
     }

@@ -113,6 +113,9 @@ pub(super) fn goes_on(packet: &Packet, value: &mut FlowValue) -> bool {
 /// a forged source, and redirected at once it would pass the stack's checks of sources.
 #[inline(always)]
 const fn is_misplaced<const POD: bool>(flags: u16) -> bool {
+    if flags & flow_flags::NODE != 0 {
+        return POD == (flags & flow_flags::AWAY != 0);
+    }
     let elsewhere = if POD { flow_flags::SNAT } else { flow_flags::HAIRPIN };
     flags & elsewhere != 0
 }
@@ -123,7 +126,8 @@ fn error<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
     let Some(error) = IcmpError::parse::<L3>(ctx) else { return NEXT };
     let Some(value) = error.flow() else { return NEXT };
     let flags = value.flags & flow_flags::KINDS;
-    if flags == flow_flags::REVERSE || flags == node::REQUEST || is_misplaced::<POD>(flags) {
+    let is_left = flags == flow_flags::REVERSE || flags == node::REQUEST;
+    if is_left || is_misplaced::<POD>(value.flags) {
         return NEXT;
     }
     stats::count_packet(value.service, ctx.len());
@@ -163,7 +167,12 @@ fn ingress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
     let mut found = None;
     if let Some(value) = flow::find_for(&packet) {
         let kind = value.flags & flow_flags::KINDS;
-        if is_misplaced::<POD>(kind) || kind == node::REQUEST && !node::was_turned(ctx) {
+        let is_left = if kind == node::REQUEST {
+            !node::was_turned(ctx)
+        } else {
+            is_misplaced::<POD>(value.flags)
+        };
+        if is_left {
             return NEXT;
         }
         if kind != flow_flags::REVERSE {

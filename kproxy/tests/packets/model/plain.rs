@@ -198,7 +198,13 @@ impl Model {
             return Ok(Fate::Untouched);
         }
         if let Some(i) = self.asked_by(ends).or_else(|| self.answered_by(ends))
-            && self.flows[i].kind == if pod { Kind::Snat } else { Kind::Hairpin }
+            && match self.flows[i].kind {
+                Kind::Snat => pod,
+                Kind::Hairpin => !pod,
+                // All backends are reached by uplinks here.
+                Kind::Node => pod,
+                Kind::Plain | Kind::Masquerade => false,
+            }
         {
             return Ok(Fate::Untouched);
         }
