@@ -16,7 +16,7 @@ use crate::{
     fragments,
     icmp::IcmpError,
     lookup::{self, Lookup},
-    packet::Packet,
+    packet::{self, Packet},
     pick,
     refuse::{self, Back},
     rewrite::rewrite,
@@ -70,7 +70,7 @@ fn error<const L3: usize>(ctx: &TcContext) -> i32 {
         flow_flags::REVERSE => {
             error.rewrite::<L3>(ctx, 0).map(|()| NEXT).ok_or(DropReason::RewriteFailed)
         }
-        node::REQUEST if node::is_own(ctx) => forward_own_error::<L3>(ctx, error),
+        node::REQUEST if packet::is_own(ctx) => forward_own_error::<L3>(ctx, error),
         _ => return NEXT,
     };
     stats::count_packet(service, ctx.len());
@@ -88,7 +88,7 @@ fn egress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
     }
     let found = flow::find_for(&packet);
     if !POD {
-        let is_own = node::is_own(ctx);
+        let is_own = packet::is_own(ctx);
         let is_request =
             found.as_ref().is_some_and(|value| value.flags & flow_flags::KINDS == node::REQUEST);
         let opens = found.is_none() && packet.opens();

@@ -17,7 +17,7 @@ use kproxy_common::{
 
 use super::{
     begun::{self, turned_away},
-    node::{self, PACKET_HOST},
+    node,
 };
 use crate::{
     NEXT, action, flow,
@@ -26,10 +26,10 @@ use crate::{
     icmp::IcmpError,
     lookup::{self, Lookup},
     maps::CONFIG,
-    packet::{self, Packet},
+    packet::{self, PACKET_HOST, Packet},
     refuse::{self, Back},
     rewrite::rewrite,
-    sources, stats,
+    route, sources, stats,
 };
 
 /// Seconds of silence after which netfilter may have forgotten a UDP connection: it must be asked
@@ -168,7 +168,7 @@ fn ingress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
     if let Some(value) = flow::find_for(&packet) {
         let kind = value.flags & flow_flags::KINDS;
         let is_left = if kind == node::REQUEST {
-            !node::was_turned(ctx)
+            !route::was_marked(ctx.skb.skb)
         } else {
             is_misplaced::<POD>(value.flags)
         };

@@ -6,14 +6,8 @@
 //! had sent it. Neither passes rp_filter or the check for martians on the way: by the loopback device
 //! packets come with their route (docs/decisions/0013-packets-of-the-node.md).
 
-use aya_ebpf::{
-    bindings::TC_ACT_SHOT,
-    helpers::{bpf_redirect_neigh, bpf_skb_change_type},
-    macros::classifier,
-    programs::TcContext,
-};
+use aya_ebpf::{bindings::TC_ACT_SHOT, macros::classifier, programs::TcContext};
 use kproxy_common::{
-    abi::MARK_MASQUERADE,
     config::config_flags,
     counters::NO_SERVICE,
     drop_reason::DropReason,
@@ -34,22 +28,12 @@ use crate::{
     maps::CONFIG,
     packet::{self, Packet},
     refuse::{self, Back},
-    route::LOOPBACK,
-    sources, stats,
+    route, sources, stats,
 };
 
-/// skb->pkt_type of packets for this node (include/uapi/linux/if_packet.h).
-pub(super) const PACKET_HOST: u32 = 0;
 /// Flags of the entry of requests and of answers.
 pub(super) const REQUEST: u16 = flow_flags::NODE;
 pub(super) const ANSWER: u16 = flow_flags::NODE | flow_flags::REVERSE;
-
-/// Whether a packet that leaves was made here: it has not come in by any device.
-#[inline(always)]
-pub(super) fn is_own(ctx: &TcContext) -> bool {
-    // SAFETY: a plain read of a live context.
-    unsafe { (*ctx.skb.skb).ingress_ifindex == 0 }
-}
 
 /// Whether packets of this protocol are translated for the node's processes.
 #[inline(always)]
@@ -122,47 +106,19 @@ fn dial(packet: &Packet) -> u64 {
     }
 }
 
-/// Sends a request that leaves by an uplink back to this node, whose address the backend has: see
-/// [`was_turned`]. The mark says that it was here.
+/// Sends a request that leaves by an uplink back to this node, whose address the backend has. The mark
+/// tells it from a packet of somebody who pretends to be this node.
 #[inline(always)]
 pub(crate) fn turn(ctx: &TcContext) -> Option<i32> {
-    // SAFETY: a field of a live context that tc programs may write.
-    unsafe { (*ctx.skb.skb).mark |= MARK_MASQUERADE };
+    route::mark(ctx.skb.skb);
     refuse::send_back::<14>(ctx, Back::In)
 }
 
-/// Whether a request that comes in by an uplink is one that [`turn`] has sent back, and not of
-/// somebody who pretends to be this node.
-#[inline(always)]
-pub(super) fn was_turned(ctx: &TcContext) -> bool {
-    // SAFETY: a field of a live context that tc programs may read and write.
-    unsafe {
-        let mark = (*ctx.skb.skb).mark;
-        (*ctx.skb.skb).mark = mark & !MARK_MASQUERADE;
-        mark & MARK_MASQUERADE != 0
-    }
-}
-
 /// What becomes of a packet that has been translated where it came in: its entry's `flags` say.
+/// Without an Ethernet header it cannot be handed over.
 #[inline(always)]
 pub(super) fn take<const L3: usize>(ctx: &TcContext, flags: u16) -> i32 {
-    if flags & flow_flags::DIRECT != 0 { NEXT } else { hand_over::<L3>(ctx) }
-}
-
-/// Hands a packet that has come in by any device to this node at its loopback device, together with
-/// the route that the kernel finds for it: nothing is checked there any more.
-#[inline(always)]
-fn hand_over<const L3: usize>(ctx: &TcContext) -> i32 {
-    // Without an Ethernet header the kernel cannot do it.
-    if L3 == 0 {
-        return NEXT;
-    }
-    // SAFETY: a live context; no neighbour is named.
-    unsafe {
-        // A port of a bridge takes what is for the bridge as somebody else's.
-        bpf_skb_change_type(ctx.skb.skb, PACKET_HOST);
-        bpf_redirect_neigh(LOOPBACK, core::ptr::null_mut(), 0, 0) as i32
-    }
+    if flags & flow_flags::DIRECT != 0 || L3 == 0 { NEXT } else { route::hand_over(ctx.skb.skb) }
 }
 
 /// An ICMP error that a process of this node, or its stack, sends.
@@ -184,7 +140,7 @@ fn error(ctx: &TcContext) -> i32 {
 #[inline(always)]
 fn to_itself(ctx: &TcContext) -> i32 {
     // What was handed over is translated already.
-    if !is_own(ctx)
+    if !packet::is_own(ctx)
         || packet::destination::<14>(ctx)
             .is_none_or(|to| lookup::is_ruled_out(&to.of_node()) && !flow::has_flows_to(&to))
     {

@@ -183,10 +183,10 @@ fn a_backend_with_the_nodes_own_address_answers_the_nodes_processes() {
 
 /// Long-lived connections of the node and of a pod.
 fn connections(cluster: &Cluster) -> Vec<Held> {
-    let node = cluster.lab.node("n1");
-    let node_port = at(node.ip(Family::V4), NODE_PORT);
-    let places =
-        [(node.clone(), vips()[0]), (node, node_port), (cluster.lab.pod("n1", "b"), vips()[1])];
+    let node = || cluster.lab.node("n1");
+    let node_port = at(node().ip(Family::V4), NODE_PORT);
+    let pod = cluster.lab.pod("n1", "b");
+    let places = [(node(), vips()[0]), (node(), node_port), (pod, vips()[1])];
     let mut held = Vec::new();
     for (place, to) in places {
         // Two each, so that a backend on the node and one elsewhere are both in use.
