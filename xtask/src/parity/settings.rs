@@ -48,9 +48,7 @@ impl Settings {
         let ranges = ours.or(self.cluster_cidr.as_ref()).map_or(CLUSTER_CIDRS, String::as_str);
         let ranges = ranges.replace("NODE", &number.to_string());
         let spec = match who {
-            Who::Kproxy => {
-                ProxySpec::kproxy(Source::Api).args(&self.kproxy).args(["--socket-lb", "none"])
-            }
+            Who::Kproxy => ProxySpec::kproxy(Source::Api).args(&self.kproxy),
             Who::Nftables => ProxySpec::kube_proxy(Mode::Nftables).config(self.kube_proxy.clone()),
             Who::Iptables => ProxySpec::kube_proxy(Mode::Iptables).config(self.kube_proxy.clone()),
         };
