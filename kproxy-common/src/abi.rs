@@ -35,9 +35,11 @@ pub mod map {
     pub const RANGES: &str = "KP_RANGES";
     /// Hash: [`crate::load::LoadKey`] → open connections (i64).
     pub const LOAD: &str = "KP_LOAD";
+    /// Hash: cookie of a network namespace (u64) → [`crate::netns::netns_verdict`] (u32).
+    pub const NETNS: &str = "KP_NETNS";
 
     /// Every map that is pinned.
-    pub const PINNED: [&str; 15] = [
+    pub const PINNED: [&str; 16] = [
         FRONTENDS,
         SERVICES,
         SLOTS,
@@ -53,6 +55,7 @@ pub mod map {
         AFFINITY,
         RANGES,
         LOAD,
+        NETNS,
     ];
 }
 

@@ -113,6 +113,9 @@ pub mod config_flags {
     /// No hook gives sockets a backend: the packets of the node's own processes are translated.
     /// Without this, only those that the hooks do not see (SCTP).
     pub const NODE_PACKETS: u32 = 1 << 2;
+    /// Some pods are opted out of the socket path: it asks whom a network namespace belongs to
+    /// ([`crate::netns`]).
+    pub const OPT_OUT: u32 = 1 << 3;
     /// A program sees sockets close, so that their connections can be counted ([`crate::load`]).
     pub const COUNT_SOCKETS: u32 = 1 << 16;
 }

@@ -22,6 +22,7 @@ pub mod flow;
 pub mod load;
 pub mod maglev;
 pub mod net;
+pub mod netns;
 mod pod;
 #[cfg(test)]
 mod properties;

@@ -93,8 +93,8 @@ fn try_send<const L3: usize>(
     Ok(route::redirect(&mut route))
 }
 
-/// Finds the route. `Some`: it has a smaller MTU, and the packet cannot be fragmented. `OWN`: it is a
-/// packet of this node.
+/// Finds the route. `Some`: it has a smaller MTU, and the packet must not be fragmented, or is one of this
+/// node (`OWN`), whose stack can do so once it is told.
 #[inline(always)]
 fn route_of<const OWN: bool>(
     ctx: &TcContext,
@@ -109,12 +109,12 @@ fn route_of<const OWN: bool>(
     if mtu == 0 {
         return None;
     }
-    if packet.v6 || *at::<u16>(ctx, packet.l3 + 6).unwrap_or(&0) & DO_NOT_FRAGMENT != 0 {
+    if OWN || packet.v6 || *at::<u16>(ctx, packet.l3 + 6).unwrap_or(&0) & DO_NOT_FRAGMENT != 0 {
         return Some(mtu);
     }
-    // May be fragmented, which is left to the device: overlays do it. Those of pods do not.
+    // May be fragmented, which is left to the device: overlays do it.
     route::find(skb, key, 0, route);
-    (OWN && !route::is_uplink(route)).then_some(mtu)
+    None
 }
 
 /// The action, or why there is none: [`TIME_IS_OVER`], or the MTU that the packet exceeds.

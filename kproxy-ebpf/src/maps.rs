@@ -131,6 +131,12 @@ pub(crate) static RANGES: LpmTrie<RangeData, u32> =
 pub(crate) static LOAD: HashMap<LoadKey, i64> =
     HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
+/// Network namespaces that the socket path serves, and those of pods that are opted out. Written by user
+/// space, read by connect and sendmsg. More namespaces than a node has pods: when it is full, the sockets
+/// of the others are left alone.
+#[map(name = "KP_NETNS")]
+pub(crate) static NETNS: HashMap<u64, u32> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+
 /// What the kernel has (bits of `abi::kernel_feature`); the loader sets it before the programs are
 /// verified, so that older kernels never see calls that they lack.
 #[unsafe(no_mangle)]

@@ -16,10 +16,7 @@ use kproxy_common::{
     flow::FlowKey,
 };
 
-use crate::{
-    maps::{UPLINKS, has},
-    packet::PACKET_HOST,
-};
+use crate::{maps::has, packet::PACKET_HOST};
 
 /// Index of the loopback device in every network namespace (include/net/flow.h).
 pub(crate) const LOOPBACK: u32 = 1;
@@ -90,13 +87,6 @@ pub(crate) fn find(skb: *mut __sk_buff, key: &FlowKey, size: u32, route: &mut Ro
     route.next_hop.nh_family = u32::from(query.family);
     // SAFETY: every member of the unions is an integer.
     route.next_hop.__bindgen_anon_1.ipv6_nh = unsafe { query.__bindgen_anon_4.ipv6_dst };
-}
-
-/// Whether the packet goes to other nodes or clients.
-#[inline(always)]
-pub(crate) fn is_uplink(route: &Route) -> bool {
-    // SAFETY: only whether it is there.
-    unsafe { UPLINKS.get(&route.device) }.is_some()
 }
 
 /// Takes the route off a packet that was to leave by it: until the kernel knows the neighbour of another

@@ -207,6 +207,23 @@ pub fn node(place: &Place) -> Value {
     })
 }
 
+/// The Pod object of a lab's pod, running, with its addresses.
+pub fn pod(namespace: &str, place: &Place) -> Value {
+    let (node, name) = place.name().split_once('/').unwrap_or(("", place.name()));
+    let ips: Vec<Value> =
+        place.addresses().both().iter().map(|ip| json!({"ip": ip.to_string()})).collect();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"namespace": namespace, "name": format!("{node}-{name}")},
+        "spec": {
+            "nodeName": node,
+            "containers": [{"name": "agent", "image": "agent"}],
+        },
+        "status": {"phase": "Running", "podIP": ips[0]["ip"], "podIPs": ips},
+    })
+}
+
 /// Puts fields into an object; nested objects are merged too, everything else is replaced.
 pub(crate) fn merge(into: &mut Value, fields: Value) {
     match (into, fields) {

@@ -9,11 +9,12 @@ use aya_ebpf::{
 use kproxy_common::{
     abi::kernel_feature,
     affinity::{client_kind, netns_client},
-    config::{Config, config_flags},
+    config::config_flags,
     counters::NO_SERVICE,
     drop_reason::DropReason,
     maglev,
     net::{Addr, Port, proto},
+    netns::netns_verdict,
     service::{FrontendValue, Slot, Word, frontend_flags, service_port_id},
     socket::{PEERS, Peer, SocketState},
 };
@@ -21,7 +22,7 @@ use kproxy_common::{
 use crate::{
     load,
     lookup::{self, Lookup},
-    maps::{CONFIG, SOCKETS, has},
+    maps::{CONFIG, NETNS, SOCKETS, has},
     pick, sources, stats,
 };
 
@@ -123,11 +124,26 @@ fn effective(ctx: &SockAddrContext, addr: Addr) -> Option<Addr> {
     })
 }
 
-/// Whether the socket path serves this socket: `--socket-lb host` leaves those of pods alone.
+/// Whether the socket path serves this socket: `--socket-lb host` leaves those of pods alone, the opt-out
+/// those of pods that are opted out and of namespaces that nobody has looked at yet
+/// (docs/decisions/0014-opt-out.md).
 #[inline(always)]
 fn is_served(ctx: &SockAddrContext) -> bool {
-    let is_for_all = |config: &Config| config.flags & config_flags::HOST_SOCKETS == 0;
-    CONFIG.get(0).is_some_and(|config| is_for_all(config) || in_host_netns(ctx))
+    let Some(config) = CONFIG.get(0) else { return false };
+    if config.flags & (config_flags::HOST_SOCKETS | config_flags::OPT_OUT) == 0 {
+        return true;
+    }
+    in_host_netns(ctx) || config.flags & config_flags::HOST_SOCKETS == 0 && is_opted_in(ctx)
+}
+
+/// Whether the socket's network namespace is known to belong to nobody who is opted out.
+#[inline(always)]
+fn is_opted_in(ctx: &SockAddrContext) -> bool {
+    // SAFETY: the helper takes the context; the value is an integer that is read at once.
+    unsafe {
+        let cookie = bpf_get_netns_cookie(ctx.as_ptr());
+        NETNS.get(&cookie).is_some_and(|verdict| *verdict == netns_verdict::SERVED)
+    }
 }
 
 /// connect() and sendmsg(): gives the socket a backend when it dials a frontend.
@@ -143,8 +159,11 @@ fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<()
         Some(addr) => lookup::frontend(&addr, port, proto),
         None => Lookup::NotOurs,
     };
+    let found = match found {
+        Lookup::Frontend(_) | Lookup::UnknownPort if !is_served(ctx) => Lookup::NotOurs,
+        found => found,
+    };
     let frontend = match found {
-        Lookup::Frontend(_) | Lookup::UnknownPort if !is_served(ctx) => return Ok(()),
         Lookup::Frontend(value) => value,
         Lookup::UnknownPort => {
             stats::count_drop(NO_SERVICE, DropReason::UnknownPort);

@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use kproxy_lab::manifest::{Service, Slice, slices};
-use kproxy_lab::{Family, Hold, Lab, Outcome, POD_PORT, Place, Probe, ProxySpec, Source};
+use kproxy_lab::manifest::{Service, Slice, pod as pod_object, slices};
+use kproxy_lab::{
+    Family, Hold, Lab, Outcome, POD_PORT, Place, Probe, ProxySpec, Source, Transport,
+};
 use serde_json::{Value, json};
 
 use crate::common::{PATIENCE, SILENCE, at};
+use crate::opt_out::leads_to;
 
 /// Asks until the outcome is as wanted.
 fn until(what: &str, from: &Place, probe: &Probe, wanted: impl Fn(&Outcome) -> bool) {
@@ -115,6 +118,14 @@ fn lc_11_the_api_server_may_be_away_at_start_and_later() {
     until("caught up", &pod, &Probe::tcp(vip), Outcome::all_refused);
 }
 
+/// The capabilities that the DaemonSet grants.
+fn granted(objects: &[Value]) -> Vec<&str> {
+    let daemon_set = objects.iter().find(|object| object["kind"] == "DaemonSet").unwrap();
+    let container = &daemon_set["spec"]["template"]["spec"]["containers"][0];
+    let added = container["securityContext"]["capabilities"]["add"].as_array().unwrap();
+    added.iter().map(|name| name.as_str().unwrap()).collect()
+}
+
 /// The rights and capabilities that deploy/kproxy.yaml grants are those that kproxy needs.
 #[test]
 fn kproxy_runs_with_exactly_what_the_deployed_manifests_grant() {
@@ -123,16 +134,9 @@ fn kproxy_runs_with_exactly_what_the_deployed_manifests_grant() {
     let api = control.api();
     let manifests = include_str!("../../../deploy/kproxy.yaml");
     let objects = api.apply(manifests).unwrap();
-    let daemon_set = objects.iter().find(|object| object["kind"] == "DaemonSet").unwrap();
-    let container = &daemon_set["spec"]["template"]["spec"]["containers"][0];
-    let capabilities: Vec<&str> = container["securityContext"]["capabilities"]["add"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|name| name.as_str().unwrap())
-        .collect();
     let kubeconfig = control.service_account_kubeconfig("kproxy", "kproxy").unwrap();
-    let spec = ProxySpec::kproxy(Source::Api).kubeconfig(&kubeconfig).capabilities(&capabilities);
+    let spec =
+        ProxySpec::kproxy(Source::Api).kubeconfig(&kubeconfig).capabilities(&granted(&objects));
     lab.start_proxies(spec).unwrap();
 
     let web = Service::new("web").of_type("NodePort").port("http", "TCP", 80, POD_PORT);
@@ -179,4 +183,95 @@ fn kproxy_runs_with_exactly_what_the_deployed_manifests_grant() {
         assert!(start.elapsed() < PATIENCE, "{:?}", held.report().unwrap());
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// With the rights that deploy/kproxy.yaml describes for it, in the namespace that is opted out only.
+#[test]
+fn pods_of_a_namespace_are_opted_out_with_the_right_to_read_that_one() {
+    let lab = Lab::builder().pods(&["a", "b", "c"]).build().unwrap();
+    let control = lab.start_control_plane().unwrap();
+    let api = control.api();
+    let objects = api.apply(include_str!("../../../deploy/kproxy.yaml")).unwrap();
+    for namespace in ["mesh", "plain"] {
+        let object = |kind: &str, fields: Value| {
+            let mut object = json!({"apiVersion": "v1", "kind": kind});
+            object.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            api.apply_object(object).unwrap();
+        };
+        object("Namespace", json!({"metadata": {"name": namespace}}));
+        object("ServiceAccount", json!({"metadata": {"name": "default", "namespace": namespace}}));
+    }
+    let (mesh, plain) = (lab.pod("n1", "b"), lab.pod("n1", "c"));
+    api.apply_object(pod_object("mesh", &mesh)).unwrap();
+    api.apply_object(pod_object("plain", &plain)).unwrap();
+    let web = Service::new("web").port("http", "TCP", 80, POD_PORT);
+    let vip = cluster_ip(&api.apply_object(web).unwrap());
+    for slice in slices("web", "http", "TCP", POD_PORT, &[&lab.pod("n1", "a")]) {
+        api.apply_object(slice).unwrap();
+    }
+
+    let kubeconfig = control.service_account_kubeconfig("kproxy", "kproxy").unwrap();
+    let proxy = lab
+        .start_proxy(
+            "n1",
+            ProxySpec::kproxy(Source::Api)
+                .kubeconfig(&kubeconfig)
+                .capabilities(&granted(&objects))
+                .args(["--socket-lb-skip-namespaces", "mesh"]),
+        )
+        .unwrap();
+    // Without the right everything else goes on, and no pod is taken for one that may be translated.
+    let status = || {
+        let status = lab.kproxy_command("n1", "status").unwrap().args(["-o", "json"]).output();
+        serde_json::from_slice::<Value>(&status.unwrap().stdout).unwrap()
+    };
+    let waited = |what: &str, is_so: &dyn Fn() -> bool| {
+        let start = Instant::now();
+        while !is_so() {
+            assert!(start.elapsed() < PATIENCE, "{what}: {}\n{}", status(), proxy.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    waited("the missing right is told", &|| {
+        status()["problems"].to_string().contains("ClusterRole kproxy-pods")
+    });
+    for pod in [&mesh, &plain] {
+        assert_eq!(leads_to(pod, Transport::Tcp, vip), vip, "{}", pod.name());
+    }
+    api.apply_object(json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": "kproxy-pods", "namespace": "mesh"},
+        "roleRef": {
+            "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "kproxy-pods",
+        },
+        "subjects": [{"kind": "ServiceAccount", "name": "kproxy", "namespace": "kproxy"}],
+    }))
+    .unwrap();
+    waited("others are served", &|| leads_to(&plain, Transport::Tcp, vip) != vip);
+    assert_eq!(leads_to(&mesh, Transport::Tcp, vip), vip);
+    assert_eq!(status()["problems"], json!([]));
+
+    // A Pod whose name and network namespace come before anybody knows its address.
+    let mut later = pod_object("mesh", &mesh);
+    later["metadata"]["name"] = "later".into();
+    let running = later.as_object_mut().unwrap().remove("status").unwrap();
+    api.apply_object(later).unwrap();
+    api.patch_status("Pod", "mesh", "later", &json!({"phase": "Pending"})).unwrap();
+    let late = lab.add_pod("n1", "late").unwrap();
+    until("a new pod", &late, &Probe::tcp(vip).timeout(SILENCE), Outcome::all_answered);
+    assert_eq!(leads_to(&late, Transport::Tcp, vip), vip);
+    let mut running = running;
+    let ips = late.addresses().both().map(|ip| json!({"ip": ip.to_string()}));
+    (running["podIP"], running["podIPs"]) = (ips[0]["ip"].clone(), ips.to_vec().into());
+    api.patch_status("Pod", "mesh", "later", &running).unwrap();
+    let stranger = lab.add_pod("n1", "stranger").unwrap();
+    until("a stranger", &stranger, &Probe::tcp(vip).timeout(SILENCE), Outcome::all_answered);
+    waited("it is served", &|| leads_to(&stranger, Transport::Tcp, vip) != vip);
+    assert_eq!(leads_to(&late, Transport::Tcp, vip), vip);
+
+    // It has ended: its address may be another pod's from now on.
+    api.patch_status("Pod", "mesh", "later", &json!({"phase": "Succeeded"})).unwrap();
+    waited("its address is free", &|| leads_to(&late, Transport::Tcp, vip) != vip);
+    assert_eq!(leads_to(&mesh, Transport::Tcp, vip), vip);
 }

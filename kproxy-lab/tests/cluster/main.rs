@@ -8,6 +8,7 @@ mod common;
 mod lifecycle;
 mod node;
 mod none;
+mod opt_out;
 mod ports;
 mod ranges;
 mod repair;

@@ -8,8 +8,8 @@ use kproxy_common::abi;
 use crate::plan::Algorithm;
 
 use super::values::{
-    AddressFilter, ClusterCidrs, DeviceGlob, MapSize, NodePortRanges, PortFilter, PortRange,
-    ServiceFilter,
+    AddressFilter, ClusterCidrs, DeviceGlob, MapSize, NamespaceName, NodePortRanges, PodRange,
+    PortFilter, PortRange, ServiceFilter,
 };
 
 /// An eBPF data path for Kubernetes Services that replaces kube-proxy beside any CNI.
@@ -96,6 +96,15 @@ pub struct RunArgs {
     /// Whose sockets get a backend when they connect; the packets of others are translated
     #[arg(long, value_enum, value_name = "WHOSE", default_value_t = SocketLb::All)]
     pub socket_lb: SocketLb,
+
+    /// Pods with an address in one of these ranges are opted out of the socket path: their sockets keep
+    /// the frontend, their packets are translated
+    #[arg(long, value_name = "CIDR[,CIDR]", value_delimiter = ',')]
+    pub socket_lb_skip_pod_cidrs: Vec<PodRange>,
+
+    /// Pods of these namespaces are opted out of the socket path, too
+    #[arg(long, value_name = "NAMESPACE[,NAMESPACE]", value_delimiter = ',')]
+    pub socket_lb_skip_namespaces: Vec<NamespaceName>,
 
     /// Who changes the source of connections to backends on other nodes: the BPF programs, or
     /// netfilter where they cannot; or netfilter always

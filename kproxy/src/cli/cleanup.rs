@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 
 use super::args::CleanupArgs;
 use super::render::note;
-use super::{Exit, daemon};
+use super::{Exit, daemon, opt_out_file};
 use crate::dataplane::{self, Cleanup};
 
 /// Removes links, programs, maps, filters, the nftables table and the files of the run folder, and
@@ -50,7 +50,9 @@ fn remove_run_dir(run_dir: &Path, removed: &mut Vec<String>, errors: &mut Vec<St
         Err(error) if is_absent(&error) => {}
         Err(error) => errors.push(format!("remove {}: {error}", path.display())),
     };
-    for file in [daemon::pid_file(run_dir), daemon::problems_file(run_dir)] {
+    let files =
+        [daemon::pid_file(run_dir), daemon::problems_file(run_dir), opt_out_file::path(run_dir)];
+    for file in files {
         note(&file, fs::remove_file(&file));
     }
     match fs::remove_dir(run_dir) {

@@ -96,6 +96,50 @@ impl FromStr for DeviceGlob {
     }
 }
 
+/// A range of pod addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PodRange(pub IpNet);
+
+impl FromStr for PodRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim().parse::<IpNet>() {
+            Ok(range) if range.network().is_loopback() || range.network().is_multicast() => {
+                Err(format!("no pod has an address in `{text}`"))
+            }
+            Ok(range) => Ok(Self(range.trunc())),
+            Err(_) => Err(format!(
+                "`{text}` is no address range; write it like 10.244.7.0/24 or fd00:10:244:7::/64"
+            )),
+        }
+    }
+}
+
+/// Name of a Kubernetes namespace.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NamespaceName(pub String);
+
+impl FromStr for NamespaceName {
+    type Err = String;
+
+    /// A DNS label (RFC 1123), as the API server wants it.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let name = text.trim();
+        let is_inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if matches!(name.len(), 1..=63)
+            && name.chars().all(is_inner)
+            && !name.starts_with('-')
+            && !name.ends_with('-')
+        {
+            return Ok(Self(name.to_owned()));
+        }
+        Err(format!(
+            "`{text}` is no name of a namespace: 1 to 63 lower-case letters, digits and hyphens"
+        ))
+    }
+}
+
 /// Source ports: `LOW-HIGH`, from 1024 on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PortRange(pub RangeInclusive<u16>);
@@ -280,6 +324,21 @@ mod tests {
         );
         for bad in ["192.0.2.1", "primary,192.0.2.0/24", "all", "192.0.2.0/33"] {
             assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn who_is_opted_out_is_a_range_of_pods_or_a_namespace() {
+        let range: PodRange = " 10.244.7.9/24".parse().unwrap();
+        assert_eq!(range.0.to_string(), "10.244.7.0/24");
+        assert!("::/0".parse::<PodRange>().is_ok());
+        for bad in ["", "10.244.7.9", "10.244.7.0/33", "127.0.0.0/8", "::1/128", "224.0.0.0/4", "x"]
+        {
+            assert!(bad.parse::<PodRange>().is_err(), "{bad}");
+        }
+        assert_eq!("mesh-1".parse(), Ok(NamespaceName("mesh-1".to_owned())));
+        for bad in ["", "-a", "a-", "Mesh", "a.b", "a/b", "*", &"a".repeat(64)] {
+            assert!(bad.parse::<NamespaceName>().is_err(), "{bad}");
         }
     }
 

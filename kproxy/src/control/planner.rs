@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::dataplane::SERVICE_RANGES;
 use crate::model::{
-    Algorithm, Family, Model, Node, Problem, Service, ServiceCidr, ServiceName, Slice, Touched,
+    Algorithm, Family, Model, Node, Pod, Problem, Service, ServiceCidr, ServiceName, Slice, Touched,
 };
 use crate::plan::{
     Change, Claims, HealthChecks, NodePortAddresses, PlanContext, ServicePortId, ServicePortPlan,
@@ -41,6 +41,7 @@ struct Lists {
     services: bool,
     slices: bool,
     service_cidrs: bool,
+    pods: bool,
     node: bool,
 }
 
@@ -99,6 +100,10 @@ impl Planner {
                 self.lists.service_cidrs |= matches!(update, Update::Reset(_));
                 self.take(update);
                 self.check_service_ranges();
+            }
+            Event::Pods(update) => {
+                self.lists.pods |= matches!(update, Update::Reset(_));
+                self.take(update);
             }
             Event::Node(node) => {
                 self.lists.node = true;
@@ -214,6 +219,12 @@ impl Planner {
         self.lists.service_cidrs.then(|| self.model.service_ranges())
     }
 
+    /// The addresses of each Pod of this node that is opted out by its namespace; `None` while nobody has
+    /// told.
+    pub fn opted_out_pods(&self) -> Option<Vec<BTreeSet<IpAddr>>> {
+        self.lists.pods.then(|| self.model.pod_addresses(&self.node_name))
+    }
+
     fn check_service_ranges(&mut self) {
         let ranges = self.model.service_ranges();
         let problems = [Family::V4, Family::V6].into_iter().filter_map(|family| {
@@ -298,7 +309,8 @@ impl Planner {
             Verdict::Ignore => None,
             Verdict::Unreadable => {
                 let before = T::get(&self.model, &parsed.key).cloned();
-                self.set_unread(format!("{} {}", T::KIND, parsed.key), before.is_none());
+                let unread = before.is_none() && T::IS_PLANNED;
+                self.set_unread(format!("{} {}", T::KIND, parsed.key), unread);
                 return before;
             }
         };
@@ -309,6 +321,8 @@ impl Planner {
 
 /// A kind of object that the model stores.
 trait Stored: Object {
+    /// Whether plans come from objects of this kind: one that cannot be read may be part of them.
+    const IS_PLANNED: bool = true;
     fn get<'m>(model: &'m Model, key: &Self::Key) -> Option<&'m Self>;
     fn apply(model: &mut Model, object: Self) -> Touched;
     fn delete(model: &mut Model, key: &Self::Key) -> Touched;
@@ -344,6 +358,25 @@ impl Stored for ServiceCidr {
     }
     fn reset(model: &mut Model, objects: Vec<Self>) -> Touched {
         model.reset_service_cidrs(objects);
+        Touched::new()
+    }
+}
+
+impl Stored for Pod {
+    const IS_PLANNED: bool = false;
+    fn get<'m>(model: &'m Model, key: &Self::Key) -> Option<&'m Self> {
+        model.pod(key)
+    }
+    fn apply(model: &mut Model, object: Self) -> Touched {
+        model.apply_pod(object);
+        Touched::new()
+    }
+    fn delete(model: &mut Model, key: &Self::Key) -> Touched {
+        model.delete_pod(key);
+        Touched::new()
+    }
+    fn reset(model: &mut Model, objects: Vec<Self>) -> Touched {
+        model.reset_pods(objects);
         Touched::new()
     }
 }

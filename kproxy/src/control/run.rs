@@ -103,6 +103,7 @@ pub async fn run(
         exact: false,
         addresses: BTreeSet::new(),
         service_ranges: None,
+        opted_out_pods: None,
         listed: false,
         flush_at: None,
         retry_at: None,
@@ -180,6 +181,8 @@ struct Loop<S> {
     addresses: BTreeSet<IpAddr>,
     /// Ranges of ClusterIPs that it was given.
     service_ranges: Option<Vec<IpNet>>,
+    /// Pods that it was told are opted out.
+    opted_out_pods: Option<Vec<BTreeSet<IpAddr>>>,
     /// Both lists were complete while the Node was not known, so the wait for it has begun.
     listed: bool,
     flush_at: Option<Instant>,
@@ -221,6 +224,7 @@ impl<S: DataplaneSink> Loop<S> {
             self.sync_addresses();
             self.apply(changes);
             self.sync_service_ranges();
+            self.sync_opted_out_pods();
         }
         self.publish_state();
         self.publish_problems();
@@ -248,6 +252,7 @@ impl<S: DataplaneSink> Loop<S> {
         total.problems.extend(report.problems);
         self.planner.problems().set_sink(None, total.problems);
         self.sync_service_ranges();
+        self.sync_opted_out_pods();
         self.sink.attach()?;
         self.in_sync = true;
         info!(services, backends, writes = total.writes, "in sync");
@@ -287,6 +292,18 @@ impl<S: DataplaneSink> Loop<S> {
             debug!(?ranges, writes = report.writes, "ranges of ClusterIPs changed");
         }
         self.service_ranges = ranges;
+    }
+
+    fn sync_opted_out_pods(&mut self) {
+        let pods = self.planner.opted_out_pods();
+        if pods == self.opted_out_pods {
+            return;
+        }
+        if let Some(pods) = &pods {
+            debug!(pods = pods.len(), "pods that are opted out by their namespace changed");
+            self.sink.set_opted_out_pods(pods.clone());
+        }
+        self.opted_out_pods = pods;
     }
 
     /// Tells the servers what the data path now does.

@@ -25,6 +25,10 @@ pub trait DataplaneSink {
     /// Sets the ranges that ClusterIPs come from (NODE-08). Not called before they are known.
     fn set_service_ranges(&mut self, ranges: &[IpNet]) -> Report;
 
+    /// Sets the addresses of each Pod that is opted out of the socket path by its namespace. Not called
+    /// before they are known.
+    fn set_opted_out_pods(&mut self, pods: Vec<BTreeSet<IpAddr>>);
+
     /// Called once, after the first `reconcile`: let traffic through the maps.
     ///
     /// # Errors

@@ -25,6 +25,7 @@ use super::{
     Settings,
     attach::remove_file,
     error::{Error, chain},
+    netns::Netns,
     pins::PinDirs,
     pod_flows::Filter,
     recount::Loads,
@@ -44,6 +45,8 @@ pub(super) struct Loaded {
     pub(super) loads: Loads,
     /// Source addresses by device.
     pub(super) uplinks: Uplinks,
+    /// Network namespaces that the socket path serves or leaves alone.
+    pub(super) netns: Netns,
     /// Addresses that flows send to.
     pub(super) filter: Filter,
     /// Pinned maps whose size is not the one asked for.
@@ -60,7 +63,7 @@ struct Layout {
     capacity: Option<(u32, &'static str)>,
 }
 
-fn layouts(settings: &Settings) -> [Layout; 15] {
+fn layouts(settings: &Settings) -> [Layout; 16] {
     let map = |name, kind, key, value, capacity| Layout { name, kind, key, value, capacity };
     let services = Some((settings.max_services, "--max-services"));
     let names = Some((settings.max_services.div_ceil(2), "--max-services"));
@@ -97,6 +100,7 @@ fn layouts(settings: &Settings) -> [Layout; 15] {
             affinity,
         ),
         map(map::LOAD, MapType::Hash, size_of::<LoadKey>(), size_of::<i64>(), None),
+        map(map::NETNS, MapType::Hash, size_of::<u64>(), size_of::<u32>(), None),
         map(map::RANGES, MapType::LpmTrie, size_of::<Key<RangeData>>(), size_of::<u32>(), ranges),
     ]
 }
@@ -138,8 +142,9 @@ pub(super) fn load(bytes: &[u8], settings: &Settings, dirs: &PinDirs) -> Result<
     let flows = typed(&mut object, map::FLOWS)?;
     let uplinks = typed(&mut object, map::UPLINKS)?;
     let loads = typed(&mut object, map::LOAD)?;
+    let netns = typed(&mut object, map::NETNS)?;
     let filter = typed(&mut object, map::FLOW_FILTER)?;
-    Ok(Loaded { object, maps, flows, loads, uplinks, filter, notices })
+    Ok(Loaded { object, maps, flows, loads, uplinks, netns, filter, notices })
 }
 
 /// Bits of [`kernel_feature`] that this kernel has; none when its version cannot be told.

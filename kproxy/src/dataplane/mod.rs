@@ -14,8 +14,10 @@ mod attach;
 mod cleanup;
 mod codec;
 mod error;
+mod exact;
 mod load;
 mod memory;
+mod netns;
 pub mod pins;
 mod pod_flows;
 pub mod read;
@@ -65,7 +67,7 @@ pub use self::{
 use crate::{
     model::Problem,
     node::{self, Device},
-    plan::{Change, ServicePortPlan},
+    plan::{Change, ServicePortPlan, SocketVerdicts},
 };
 
 /// The BPF object that the build script made.
@@ -135,6 +137,7 @@ pub struct Dataplane {
     /// Whether a program sees sockets close.
     sees_closes: bool,
     uplinks: load::Uplinks,
+    netns: netns::Netns,
     pod_flows: PodFlows,
     /// Flow entries at the last sweep.
     flow_entries: usize,
@@ -162,7 +165,7 @@ impl Dataplane {
         node::bpffs::ensure(&settings.bpffs_root)?;
         let dirs = PinDirs::new(&settings.bpffs_root);
         let lock = lock(&dirs)?;
-        let load::Loaded { object, maps, flows, loads, uplinks, filter, notices } =
+        let load::Loaded { object, maps, flows, loads, uplinks, netns, filter, notices } =
             load::load(OBJECT, settings, &dirs)?;
         Ok(Self {
             settings: settings.clone(),
@@ -175,6 +178,7 @@ impl Dataplane {
             cgroup: None,
             sees_closes: false,
             uplinks,
+            netns,
             pod_flows: PodFlows::new(filter),
             flow_entries: 0,
             masqueraded: None,
@@ -236,6 +240,19 @@ impl Dataplane {
     /// only what differs.
     pub fn set_uplinks(&mut self, wanted: &BTreeMap<u32, Uplink>) -> Report {
         let problems = uplinks::set(&mut self.uplinks, wanted);
+        Report { problems, ..Report::default() }
+    }
+
+    /// Which network namespaces the socket path serves and which it leaves alone; none where the map
+    /// cannot be read.
+    pub fn socket_verdicts(&self) -> SocketVerdicts {
+        netns::read(&self.netns).unwrap_or_default()
+    }
+
+    /// Sets which network namespaces the socket path serves and which it leaves alone. They count
+    /// while the configuration says that pods are opted out.
+    pub fn set_socket_verdicts(&mut self, wanted: &SocketVerdicts) -> Report {
+        let problems = netns::set(&mut self.netns, wanted).into_iter().collect();
         Report { problems, ..Report::default() }
     }
 

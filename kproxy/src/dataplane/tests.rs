@@ -485,3 +485,35 @@ fn the_data_path_can_move_between_threads() {
     fn is_send<T: Send>() {}
     is_send::<Dataplane>();
 }
+
+#[test]
+fn verdicts_on_network_namespaces_are_exactly_those_that_were_set_last() {
+    use crate::plan::{SocketVerdict, SocketVerdicts};
+    sandboxed(|sandbox| {
+        let mut dataplane = sandbox.open();
+        let (served, opted_out) = (SocketVerdict::Served, SocketVerdict::OptedOut);
+        for wanted in [
+            SocketVerdicts::from([
+                (1, served),
+                (2, opted_out),
+                (u64::MAX, SocketVerdict::Undecided),
+            ]),
+            // One changes, one goes, one comes.
+            SocketVerdicts::from([(1, opted_out), (2, opted_out), (3, served)]),
+            SocketVerdicts::new(),
+            SocketVerdicts::from([(7, served)]),
+        ] {
+            assert_eq!(dataplane.set_socket_verdicts(&wanted).problems, []);
+            assert_eq!(dataplane.socket_verdicts(), wanted);
+            assert_eq!(sandbox.pins().socket_verdicts().unwrap(), wanted);
+        }
+        drop(dataplane);
+        let mut dataplane = sandbox.open();
+        assert_eq!(dataplane.socket_verdicts(), SocketVerdicts::from([(7, served)]));
+        // More than there is room for.
+        let many = (0..20_000).map(|cookie| (cookie, served)).collect();
+        let problems = dataplane.set_socket_verdicts(&many).problems;
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].object.contains("KP_NETNS"), "{problems:?}");
+    });
+}

@@ -7,6 +7,7 @@
 
 mod net;
 mod node;
+mod pod;
 mod problem;
 mod service;
 mod service_cidr;
@@ -18,6 +19,7 @@ mod tests;
 
 pub use net::{Family, Protocol};
 pub use node::Node;
+pub use pod::{Pod, PodName};
 pub use problem::Problem;
 pub use service::{Algorithm, Service, ServiceName, ServicePort, ServiceType, TrafficPolicy};
 pub use service_cidr::{ServiceCidr, ServiceCidrName};

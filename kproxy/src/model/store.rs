@@ -5,12 +5,14 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Node, Service, ServiceCidr, ServiceCidrName, ServiceName, Slice, SliceName};
+use super::{
+    Node, Pod, PodName, Service, ServiceCidr, ServiceCidrName, ServiceName, Slice, SliceName,
+};
 
 /// Services whose plan may differ after a change.
 pub type Touched = BTreeSet<ServiceName>;
 
-/// Services, their EndpointSlices, ServiceCIDRs and the own Node.
+/// Services, their EndpointSlices, ServiceCIDRs, the own Node, and Pods that are opted out.
 ///
 /// Each change answers with the Services that it touches; a change that alters nothing that the
 /// plan reads touches none (EPS-16). Slices may come before their Service (EPS-17).
@@ -21,6 +23,7 @@ pub struct Model {
     /// The Service each slice is filed under: the label may move a slice to another one.
     owners: HashMap<SliceName, ServiceName>,
     service_cidrs: BTreeMap<ServiceCidrName, ServiceCidr>,
+    pods: BTreeMap<PodName, Pod>,
     node: Node,
 }
 
@@ -135,6 +138,32 @@ impl Model {
     pub fn service_ranges(&self) -> Vec<IpNet> {
         let ranges = self.service_cidrs.values().flat_map(|object| object.ranges.iter().copied());
         IpNet::aggregate(&ranges.collect())
+    }
+
+    /// Adds or replaces a Pod. No plan of a Service depends on them.
+    pub fn apply_pod(&mut self, pod: Pod) {
+        self.pods.insert(pod.name.clone(), pod);
+    }
+
+    /// Forgets a Pod.
+    pub fn delete_pod(&mut self, name: &PodName) {
+        self.pods.remove(name);
+    }
+
+    /// Replaces all Pods.
+    pub fn reset_pods(&mut self, pods: Vec<Pod>) {
+        self.pods = pods.into_iter().map(|pod| (pod.name.clone(), pod)).collect();
+    }
+
+    /// A Pod.
+    pub fn pod(&self, name: &PodName) -> Option<&Pod> {
+        self.pods.get(name)
+    }
+
+    /// The addresses of each Pod of this node, and of those of which nobody has said where they are.
+    pub fn pod_addresses(&self, node_name: &str) -> Vec<BTreeSet<IpAddr>> {
+        let is_here = |pod: &&Pod| pod.node.as_deref().is_none_or(|node| node == node_name);
+        self.pods.values().filter(is_here).map(|pod| pod.addresses.clone()).collect()
     }
 
     /// The own Node.

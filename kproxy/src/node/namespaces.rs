@@ -1,11 +1,23 @@
 //! The network namespaces of this node.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
+    io,
+    net::IpAddr,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    thread,
 };
+
+use nix::{
+    ifaddrs::getifaddrs,
+    sched::{CloneFlags, setns},
+    sys::socket::SockaddrStorage,
+};
+use tokio::sync::oneshot;
+
+use super::{netns, roles};
 
 /// Where namespaces are kept by name: CNI plugins and `ip netns`, Docker.
 const FOLDERS: [&str; 2] = ["/run/netns", "/run/docker/netns"];
@@ -28,6 +40,53 @@ pub fn others() -> Vec<File> {
         .collect()
 }
 
+/// Does something on a thread of its own, which may end in another network namespace than it began in.
+/// `None`: the thread could not be started or has panicked.
+pub async fn on_own_thread<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (sender, receiver) = oneshot::channel();
+    let work = move || {
+        // Nobody waits when the daemon ends.
+        let _ended = sender.send(work());
+    };
+    thread::Builder::new().name(name.to_owned()).spawn(work).ok()?;
+    receiver.await.ok()
+}
+
+/// Who is in which network namespace.
+#[derive(Debug, Default)]
+pub struct Inhabitants {
+    /// The addresses in each but the own one, by its cookie; those of a link alone left out.
+    pub addresses: BTreeMap<u64, BTreeSet<IpAddr>>,
+    /// Why some could not be looked into.
+    pub error: Option<io::Error>,
+}
+
+/// Looks into every network namespace but the own one. The thread is left in one of them: it should end
+/// after this ([`on_own_thread`]). The cookies are 0 where the kernel tells none ([`netns::cookie`]).
+pub fn inhabitants() -> Inhabitants {
+    let mut found = Inhabitants::default();
+    for namespace in others() {
+        match look_into(&namespace) {
+            Ok((cookie, addresses)) => drop(found.addresses.insert(cookie, addresses)),
+            Err(error) => drop(found.error.get_or_insert(error)),
+        }
+    }
+    found
+}
+
+fn look_into(namespace: &File) -> io::Result<(u64, BTreeSet<IpAddr>)> {
+    setns(namespace, CloneFlags::CLONE_NEWNET)?;
+    let ip = |address: SockaddrStorage| {
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+    };
+    let addresses = getifaddrs()?.filter_map(|entry| ip(entry.address?)).filter(roles::is_global);
+    Ok((netns::cookie()?, addresses.collect()))
+}
+
 fn entries(folder: &&str) -> impl Iterator<Item = PathBuf> {
     fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path())
 }
@@ -41,6 +100,29 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_namespace_shows_its_addresses_and_never_those_of_the_own_one() {
+        let script = "ip address add 198.51.100.77/32 dev lo && \
+                      ip address add 2001:db8:77::1/128 dev lo && exec sleep 60";
+        let mut child = std::process::Command::new("unshare");
+        let mut child = child.args(["--net", "sh", "-c", script]).spawn().unwrap();
+        let wanted: BTreeSet<IpAddr> =
+            ["198.51.100.77", "2001:db8:77::1"].map(|text| text.parse().unwrap()).into();
+        let mut seen = Vec::new();
+        for _ in 0..500 {
+            thread::sleep(std::time::Duration::from_millis(10));
+            let found = on_own_thread("test", inhabitants).await.unwrap().addresses;
+            assert!(!found.contains_key(&netns::cookie().unwrap()));
+            seen = found.into_values().filter(|addresses| *addresses == wanted).collect();
+            if !seen.is_empty() {
+                break;
+            }
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(seen.len(), 1);
+    }
+
     #[test]
     fn a_namespace_is_found_by_its_process_once() {
         let mut child = std::process::Command::new("unshare");
@@ -49,7 +131,7 @@ mod tests {
         let own = identity(Path::new("/proc/self/ns/net")).unwrap();
         let namespace = (0..500)
             .find_map(|_| {
-                std::thread::sleep(std::time::Duration::from_millis(10));
+                thread::sleep(std::time::Duration::from_millis(10));
                 identity(&path).filter(|id| *id != own)
             })
             .unwrap();

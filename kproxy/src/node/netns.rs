@@ -1,13 +1,16 @@
 //! Unsafe: one getsockopt call that nix does not wrap.
 //!
-//! The identity of the network namespace that the daemon runs in.
+//! The identity of network namespaces.
 
 use std::{mem::size_of, os::fd::AsRawFd as _};
 
-/// Cookie of the current network namespace (SO_NETNS_COOKIE: kernel 5.14, commit e8b9eab99232).
+use socket2::{Domain, Socket, Type};
+
+/// Cookie of the calling thread's network namespace (SO_NETNS_COOKIE: kernel 5.14, commit e8b9eab99232).
 /// 0 where the kernel cannot tell; the programs take that for the initial namespace.
 pub fn cookie() -> std::io::Result<u64> {
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
+    // Bound to nothing: a namespace that has just been made has no address, not even on loopback.
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
     let mut cookie = 0u64;
     let mut len = size_of::<u64>() as libc::socklen_t;
     // SAFETY: the descriptor is open, and `cookie` and `len` are live for the call and sized alike.

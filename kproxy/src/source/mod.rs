@@ -1,4 +1,4 @@
-//! Where Services, EndpointSlices, ServiceCIDRs and the own Node come from.
+//! Where Services, EndpointSlices, ServiceCIDRs, the own Node and Pods that are opted out come from.
 //!
 //! Two sources speak the same [`Event`]s: [`kube`] watches an API server, [`manifests`] a folder of
 //! YAML and JSON files. Both turn Kubernetes objects into [`crate::model`] values in [`convert`],
@@ -13,7 +13,8 @@ mod node_name;
 pub use node_name::node_name;
 
 use crate::model::{
-    Node, Problem, Service, ServiceCidr, ServiceCidrName, ServiceName, Slice, SliceName,
+    Node, Pod, PodName, Problem, Service, ServiceCidr, ServiceCidrName, ServiceName, Slice,
+    SliceName,
 };
 
 /// What a source tells the control loop.
@@ -25,6 +26,9 @@ pub enum Event {
     Slices(Update<Slice>),
     /// ServiceCIDRs. Nobody waits for them: without any, no address counts as free.
     ServiceCidrs(Update<ServiceCidr>),
+    /// Pods of the namespaces that are opted out of the socket path; none are told where there are no
+    /// such namespaces.
+    Pods(Update<Pod>),
     /// The own Node; `None` when there is no such object.
     Node(Option<Node>),
     /// Whether something of an origin has never been readable since the start: nobody knows which
@@ -77,6 +81,11 @@ impl Object for Slice {
 impl Object for ServiceCidr {
     type Key = ServiceCidrName;
     const KIND: &'static str = "ServiceCIDR";
+}
+
+impl Object for Pod {
+    type Key = PodName;
+    const KIND: &'static str = "Pod";
 }
 
 /// An object as it was read.

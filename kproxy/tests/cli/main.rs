@@ -105,6 +105,8 @@ fn wrong_usage_exits_with_2() {
         (&["dump", "all", "--port", "70000"], "65535"),
         (&["run", "--cluster-cidr", "10.0.0.0/8,10.1.0.0/16"], "second range"),
         (&["run", "--max-flows", "1"], "64Mi"),
+        (&["run", "--socket-lb-skip-pod-cidrs", "10.244.7.0/24,10.244.8.1"], "`10.244.8.1`"),
+        (&["run", "--socket-lb-skip-namespaces", "mesh,"], "name of a namespace"),
         (&["run", "--manifests", "a", "--kubeconfig", "b"], "--kubeconfig"),
         (&["run", "--hostname-override", " "], "blank"),
         (&["version", "--log-level", "info=no=way"], "--log-level"),

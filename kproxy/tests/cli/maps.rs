@@ -261,7 +261,9 @@ fn cleanup_removes_pins_and_run_folder() {
         fill(bpffs);
         let run_dir: PathBuf = bpffs.with_file_name("run");
         std::fs::create_dir(&run_dir).unwrap();
-        std::fs::write(run_dir.join("problems.json"), "[]").unwrap();
+        for file in ["problems.json", "opt-out.json"] {
+            std::fs::write(run_dir.join(file), "[]").unwrap();
+        }
         // A network namespace of its own: the nftables table of the machine is not touched.
         let cleanup = || {
             let mut command = std::process::Command::new("unshare");

@@ -1,6 +1,7 @@
 //! `kproxy run`: the daemon. Puts the pieces together; each of them is elsewhere.
 
 mod netfilter;
+mod opt_out;
 mod sink;
 mod snat;
 mod sockets;
@@ -11,6 +12,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
+use futures::FutureExt as _;
 use kproxy_common::config::{Range, config_flags};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -23,13 +25,13 @@ use self::sink::KernelSink;
 use self::snat::SourceNat;
 use super::args::{RunArgs, SocketLb};
 use super::values::{ClusterCidrs, DeviceGlob};
-use super::{Exit, daemon};
+use super::{Exit, daemon, opt_out_file};
 use crate::control;
 use crate::dataplane;
 use crate::node::{netns, watch as node_watch};
-use crate::plan::{Family, NodePortAddresses};
+use crate::plan::{Family, NodePortAddresses, OptOut, SocketVerdicts};
 use crate::server;
-use crate::source::{self, Event};
+use crate::source;
 
 /// Events on their way from the source: a burst fits, a flood waits.
 const EVENTS: usize = 1024;
@@ -59,6 +61,8 @@ async fn serve(args: RunArgs) -> Result<Exit> {
         devices,
         pod_devices,
         socket_lb,
+        socket_lb_skip_pod_cidrs,
+        socket_lb_skip_namespaces,
         snat,
         snat_ports,
         lb_algorithm,
@@ -89,6 +93,12 @@ async fn serve(args: RunArgs) -> Result<Exit> {
     };
     let mut dataplane = dataplane::Dataplane::open(&settings)?;
     let (sender, events) = mpsc::channel(EVENTS);
+    let opt_out = OptOut {
+        ranges: socket_lb_skip_pod_cidrs.into_iter().map(|range| range.0).collect(),
+        namespaces: socket_lb_skip_namespaces.into_iter().map(|name| name.0).collect(),
+    };
+    let opt_out = effective(opt_out, socket_lb);
+    opt_out_file::write(&run_dir, &opt_out)?;
     let host_netns = netns::cookie().context("ask for the identity of the network namespace")?;
     dataplane.change_config(|config| {
         config.host_netns = host_netns;
@@ -97,9 +107,19 @@ async fn serve(args: RunArgs) -> Result<Exit> {
             SocketLb::All => config.flags &= !config_flags::HOST_SOCKETS,
             SocketLb::Host | SocketLb::None => config.flags |= config_flags::HOST_SOCKETS,
         }
+        if opt_out.is_empty() {
+            config.flags &= !config_flags::OPT_OUT;
+        }
     });
+    if opt_out.is_empty() {
+        // What a run with an opt-out has left counts no more, and would be out of date for the next.
+        let report = dataplane.set_socket_verdicts(&SocketVerdicts::new());
+        for problem in report.problems {
+            warn!(%problem, "cannot forget who was opted out");
+        }
+    }
 
-    if socket_lb != SocketLb::All {
+    if socket_lb != SocketLb::All || !opt_out.is_empty() {
         dataplane.answer_pods();
     }
     let globs = |given: Vec<DeviceGlob>| given.iter().map(|g| WildMatch::new(g.as_str())).collect();
@@ -114,14 +134,24 @@ async fn serve(args: RunArgs) -> Result<Exit> {
     let _told_later = snat.apply(&mut dataplane, &state.borrow());
     let (table, table_needed) = watch::channel(dataplane.needs_netfilter());
     tokio::spawn(Table::start(table_needed, &sender).keep(sender.clone()));
-    let sink = KernelSink::new(dataplane, state, snat, socket_lb, table, sender.clone());
+    let namespaces = opt_out.namespaces.clone();
+    let sink = KernelSink::new(dataplane, state, snat, socket_lb, opt_out, table, sender.clone());
     let mut settings = control::Settings::new(node_name.as_str(), &run_dir);
     warn_of_open_family(&nodeport_addresses.0);
     settings.node_port_addresses = nodeport_addresses.0;
     settings.algorithm = lb_algorithm;
     settings.bind_address = Some(bind_address).filter(|ip| !ip.is_unspecified());
     tokio::spawn(server::health_check::serve(settings.state.subscribe(), sender.clone()));
-    let feeding = feed(manifests, kubeconfig, node_name, sender, shutdown.clone());
+    let feeding = match manifests {
+        Some(dir) => {
+            let settings = source::manifests::Settings { dir, node_name, namespaces };
+            source::manifests::run(settings, sender, shutdown.clone()).boxed_local()
+        }
+        None => {
+            let settings = source::kube::Settings { kubeconfig, node_name, namespaces };
+            source::kube::run(settings, sender, shutdown.clone()).boxed_local()
+        }
+    };
     let result = tokio::select! {
         result = control::run(settings, events, sink, addresses, shutdown.clone()) => result,
         result = feeding => result,
@@ -136,24 +166,13 @@ async fn serve(args: RunArgs) -> Result<Exit> {
     Ok(Exit::Fine)
 }
 
-/// Follows the manifests or the API server.
-async fn feed(
-    manifests: Option<std::path::PathBuf>,
-    kubeconfig: Option<std::path::PathBuf>,
-    node_name: String,
-    events: mpsc::Sender<Event>,
-    shutdown: CancellationToken,
-) -> Result<()> {
-    match manifests {
-        Some(dir) => {
-            source::manifests::run(source::manifests::Settings { dir, node_name }, events, shutdown)
-                .await
-        }
-        None => {
-            source::kube::run(source::kube::Settings { kubeconfig, node_name }, events, shutdown)
-                .await
-        }
+/// Who is opted out in effect: with `--socket-lb host` every pod is already.
+fn effective(opt_out: OptOut, socket_lb: SocketLb) -> OptOut {
+    if socket_lb == SocketLb::All || opt_out.is_empty() {
+        return opt_out;
     }
+    warn!("--socket-lb leaves the sockets of all pods alone: nobody is left to opt out");
+    OptOut::default()
 }
 
 fn ranges(cidrs: &ClusterCidrs) -> [Range; 2] {

@@ -12,13 +12,13 @@ use tokio::sync::{Notify, mpsc, watch};
 use tracing::{debug, info, warn};
 
 use super::snat::SourceNat;
-use super::sockets;
+use super::{opt_out, sockets};
 use crate::cli::args::SocketLb;
 use crate::control::DataplaneSink;
 use crate::dataplane::{Dataplane, Report};
 use crate::model::Problem;
 use crate::node::NodeState;
-use crate::plan::{Change, Protocol, ServicePortPlan};
+use crate::plan::{Change, OptOut, Protocol, ServicePortPlan};
 use crate::source::Event;
 
 /// Time between two sweeps of the flow table: shorter than the shortest idle time.
@@ -36,6 +36,9 @@ pub(super) struct KernelSink {
     node: watch::Receiver<NodeState>,
     snat: SourceNat,
     socket_lb: SocketLb,
+    opt_out: OptOut,
+    /// Takes the pods that are opted out to the task that looks for them.
+    pods: watch::Sender<opt_out::Pods>,
     table: Arc<watch::Sender<Option<bool>>>,
     events: mpsc::Sender<Event>,
     /// Wakes the task that closes sockets of backends that are gone.
@@ -50,12 +53,14 @@ impl KernelSink {
         node: watch::Receiver<NodeState>,
         snat: SourceNat,
         socket_lb: SocketLb,
+        opt_out: OptOut,
         table: watch::Sender<Option<bool>>,
         events: mpsc::Sender<Event>,
     ) -> Self {
         let dataplane = Arc::new(Mutex::new(dataplane));
         let stale = Arc::new(Notify::new());
-        Self { dataplane, node, snat, socket_lb, table: Arc::new(table), events, stale }
+        let (pods, table) = (watch::Sender::default(), Arc::new(table));
+        Self { dataplane, node, snat, socket_lb, opt_out, pods, table, events, stale }
     }
 
     fn dataplane(&self) -> MutexGuard<'_, Dataplane> {
@@ -94,7 +99,19 @@ impl DataplaneSink for KernelSink {
         self.dataplane().set_service_ranges(ranges)
     }
 
+    fn set_opted_out_pods(&mut self, pods: Vec<BTreeSet<IpAddr>>) {
+        self.pods.send_replace(Some(pods));
+    }
+
     fn attach(&mut self) -> anyhow::Result<()> {
+        // What is attached to below is what the follower begins with: a change in between is news.
+        let node = self.node.borrow_and_update().clone();
+        if !self.opt_out.is_empty() {
+            // First who takes care of those whom the sockets' programs will leave alone. What this reports
+            // is reported again below.
+            serve(&mut self.dataplane(), &self.snat, &self.table, &node);
+            self.dataplane().change_config(|config| config.flags |= config_flags::OPT_OUT);
+        }
         let by_packets = self.socket_lb == SocketLb::None;
         if !by_packets {
             self.dataplane().attach_cgroup()?;
@@ -104,8 +121,6 @@ impl DataplaneSink for KernelSink {
             config.flags &= !config_flags::NODE_PACKETS;
             config.flags |= if by_packets { config_flags::NODE_PACKETS } else { 0 };
         });
-        // What is attached to below is what the follower begins with: a change in between is news.
-        let node = self.node.borrow_and_update().clone();
         tokio::spawn(follow_devices(
             Arc::clone(&self.dataplane),
             self.node.clone(),
@@ -121,6 +136,15 @@ impl DataplaneSink for KernelSink {
             Arc::clone(&self.stale),
             self.events.clone(),
         ));
+        if !self.opt_out.is_empty() {
+            tokio::spawn(opt_out::follow(
+                self.opt_out.clone(),
+                Arc::clone(&self.dataplane),
+                self.node.clone(),
+                self.pods.subscribe(),
+                self.events.clone(),
+            ));
+        }
         let problems = serve(&mut self.dataplane(), &self.snat, &self.table, &node);
         if by_packets && self.dataplane().detach_cgroup()? {
             info!("the programs are off the cgroup: packets of sockets are translated now");

@@ -1,10 +1,9 @@
 //! Closes connected UDP sockets of backends that are gone, beside the control loop.
 
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc};
 use tracing::{debug, info};
 
 use super::sink::{lock, tell};
@@ -48,15 +47,8 @@ pub(super) async fn close_stale(
     }
 }
 
-/// On a thread of its own, which ends in another network namespace than it began in.
 async fn close(closer: Arc<SocketCloser>, dataplane: Arc<Mutex<Dataplane>>) -> Option<Closed> {
-    let (sender, receiver) = oneshot::channel();
-    let work = move || {
-        let closed =
-            closer.close(&namespaces::others(), |socket| lock(&dataplane).may_go_on(socket));
-        // Nobody waits when the daemon ends.
-        let _ended = sender.send(closed);
-    };
-    thread::Builder::new().name("kproxy-sockets".into()).spawn(work).ok()?;
-    receiver.await.ok()
+    let work =
+        move || closer.close(&namespaces::others(), |socket| lock(&dataplane).may_go_on(socket));
+    namespaces::on_own_thread("kproxy-sockets", work).await
 }

@@ -1,6 +1,7 @@
 //! `kproxy status`: is kproxy in order on this node, and if not, why.
 
 mod attached;
+mod opt_out;
 mod print;
 mod source_nat;
 
@@ -14,6 +15,7 @@ use kproxy_common::drop_reason::DropReason;
 use serde::Serialize;
 
 pub use attached::{Cgroup, Device};
+pub use opt_out::OptOut;
 pub use print::print;
 pub use source_nat::SourceNat;
 
@@ -45,6 +47,8 @@ pub struct Status {
     pub cgroup: Cgroup,
     /// Programs of the packet path, by device.
     pub devices: Vec<Device>,
+    /// Whose sockets the socket path leaves alone; `None`: no pod is opted out.
+    pub opt_out: Option<OptOut>,
     /// Who changes the source of connections to backends elsewhere.
     pub source_nat: SourceNat,
     /// Addresses of this node, on which NodePorts answer.
@@ -161,6 +165,7 @@ fn collect(pins: &Pins, run_dir: &Path) -> Result<Status> {
         daemon: Daemon { running: pid.is_some(), pid },
         cgroup,
         devices,
+        opt_out: OptOut::of(pins, run_dir)?,
         source_nat: SourceNat::of(&pins.config()),
         node_addresses: pins.node_addresses()?.into_iter().collect(),
         totals: Totals {

@@ -80,6 +80,9 @@ fn facts(out: &mut dyn Write, look: &Look, status: &Status) -> io::Result<()> {
             fact(out, look, "", &device_text(device))?;
         }
     }
+    if let Some(opt_out) = &status.opt_out {
+        fact(out, look, "Opted out", &opt_out.text())?;
+    }
     fact(out, look, "Source NAT", &status.source_nat.text())?;
     if !status.node_addresses.is_empty() {
         let all: Vec<_> = status.node_addresses.iter().map(ToString::to_string).collect();

@@ -8,8 +8,11 @@ use kproxy_common::abi;
 
 use super::{EACH, TERMINAL, dump, sample, typed};
 use crate::cli::args::{DumpTable, FilterArgs, Format};
+use crate::cli::opt_out_file::Written;
 use crate::cli::render::json;
-use crate::cli::status::{Cgroup, Daemon, Device, Drops, Fill, SourceNat, Status, Totals, print};
+use crate::cli::status::{
+    Cgroup, Daemon, Device, Drops, Fill, OptOut, SourceNat, Status, Totals, print,
+};
 use crate::cli::version::Version;
 use crate::dataplane::read::UsageRow;
 use crate::model::Problem;
@@ -46,6 +49,15 @@ fn status() -> Status {
                 missing: vec![abi::program::EGRESS_L3.into()],
             },
         ],
+        opt_out: Some(OptOut {
+            written: Written {
+                pod_cidrs: vec!["10.244.1.128/25".to_owned()],
+                namespaces: ["mesh".to_owned()].into(),
+            },
+            opted_out: 3,
+            served: 12,
+            undecided: 1,
+        }),
         source_nat: SourceNat {
             ports: Some("1024-29999".to_owned()),
             netfilter: true,
@@ -133,6 +145,7 @@ fn status_in_order_says_so() {
     let mut status = status();
     status.daemon = Daemon { running: true, pid: Some(4711) };
     status.devices.truncate(1);
+    status.opt_out = None;
     status.maps.truncate(3);
     status.drops.clear();
     status.problems.clear();

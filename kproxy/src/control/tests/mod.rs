@@ -44,6 +44,7 @@ struct Held {
     plans: BTreeMap<ServicePortId, ServicePortPlan>,
     addresses: BTreeSet<IpAddr>,
     service_ranges: Vec<IpNet>,
+    opted_out_pods: Vec<BTreeSet<IpAddr>>,
     calls: Vec<&'static str>,
     /// Services that the data path has no room for.
     refused: BTreeSet<String>,
@@ -117,6 +118,10 @@ impl DataplaneSink for Fake {
     fn set_service_ranges(&mut self, ranges: &[IpNet]) -> Report {
         self.call("ranges", |held| held.service_ranges = ranges.to_vec());
         Report::default()
+    }
+
+    fn set_opted_out_pods(&mut self, pods: Vec<BTreeSet<IpAddr>>) {
+        self.call("pods", |held| held.opted_out_pods = pods);
     }
 
     fn attach(&mut self) -> anyhow::Result<()> {

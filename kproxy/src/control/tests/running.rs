@@ -294,6 +294,35 @@ async fn node_08_ranges_of_cluster_ips_are_told_at_once_and_not_before_they_are_
 }
 
 #[tokio::test(start_paused = true)]
+async fn pods_that_are_opted_out_are_told_as_they_change_and_hold_nothing_up() {
+    use crate::model::{Pod, PodName};
+    let pod = |name: &str, node: Option<&str>, addresses: &[&str]| {
+        let key = PodName::new("mesh", name);
+        let addresses = addresses.iter().map(|text| ip(text)).collect();
+        let pod = Pod { name: key.clone(), node: node.map(str::to_owned), addresses };
+        Parsed { key, verdict: Verdict::Use(pod), problems: Vec::new() }
+    };
+    let told = |running: &Running| running.fake.held(|held| held.opted_out_pods.clone());
+    let running = Running::in_sync().await;
+    assert_eq!(running.calls(), ["addresses", "reconcile", "attach"]);
+    let first = [pod("a", Some(NODE), &["10.244.1.5"]), pod("b", Some("other"), &["10.244.2.5"])];
+    running.send([Event::Pods(Update::Reset(first.to_vec()))]).await;
+    assert_eq!(running.calls(), ["pods"]);
+    assert_eq!(told(&running), [[ip("10.244.1.5")].into()]);
+    // Of which nobody says where it is, and without an address yet.
+    running.send([Event::Pods(Update::Apply(pod("c", None, &[])))]).await;
+    assert_eq!(told(&running), [[ip("10.244.1.5")].into(), BTreeSet::new()]);
+    running.calls();
+    // One that cannot be read is told; it is no reason to keep what an earlier run has left.
+    let odd = Parsed::unreadable(PodName::new("mesh", "odd"), "status is no object");
+    running.send([Event::Pods(Update::Apply(odd)), all_services([])]).await;
+    assert_eq!((running.calls(), running.services()), (vec!["apply"], vec![]));
+    assert_eq!(running.problems()[0].object, "Pod mesh/odd");
+    running.send([Event::Pods(Update::Reset(Vec::new()))]).await;
+    assert_eq!((told(&running), running.problems()), (vec![], vec![]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn hcn_07_health_checks_follow_what_the_data_path_has() {
     let mut web = service("web", &["10.96.0.1"]);
     web.kind = crate::model::ServiceType::LoadBalancer;

@@ -41,8 +41,14 @@ pub use rows::*;
 pub(crate) use words::name_opt;
 pub use words::{kind_name, scope_name, sources_name, verdict_name};
 
-use super::{codec, memory::View, pins::PinDirs, sys};
-use crate::plan::{Algorithm, Protocol, Scope, ServicePortId};
+use super::{
+    codec,
+    memory::View,
+    netns::{self, Netns},
+    pins::PinDirs,
+    sys,
+};
+use crate::plan::{Algorithm, Protocol, Scope, ServicePortId, SocketVerdicts};
 
 /// The pinned maps of this version, opened for reading.
 pub struct Pins {
@@ -55,6 +61,7 @@ pub struct Pins {
     affinity: HashMap<MapData, AffinityKey, AffinityValue>,
     ranges: LpmTrie<MapData, RangeData, u32>,
     loads: HashMap<MapData, LoadKey, i64>,
+    netns: Netns,
     services: View<Service>,
     slots: View<Slot>,
     filter: View<u64>,
@@ -79,6 +86,7 @@ impl Pins {
             affinity: open.typed(map::AFFINITY)?,
             ranges: open.typed(map::RANGES)?,
             loads: open.typed(map::LOAD)?,
+            netns: open.typed(map::NETNS)?,
             services: open.view(map::SERVICES)?,
             slots: open.view(map::SLOTS)?,
             filter: open.view(map::FILTER)?,
@@ -283,6 +291,14 @@ impl Pins {
         Ok(rows)
     }
 
+    /// Which network namespaces the socket path serves and which it leaves alone, by cookie.
+    ///
+    /// # Errors
+    /// The map could not be read.
+    pub fn socket_verdicts(&self) -> Result<SocketVerdicts, ReadError> {
+        netns::read(&self.netns).map_err(ReadError::of(map::NETNS))
+    }
+
     /// How full each map is. Counted from the maps, exact at the moment of the call.
     ///
     /// # Errors
@@ -308,6 +324,7 @@ impl Pins {
         let drops = self.drops.keys().count() as u64;
         let clients = self.affinity_entries()?.len() as u64;
         let ranges = self.range_entries()?.len() as u64;
+        let namespaces = self.socket_verdicts()?.len() as u64;
         let row = |map, used, capacity| UsageRow { map, used, capacity };
         Ok(vec![
             row(map::FRONTENDS, frontends as u64, capacity(self.frontends.map())),
@@ -319,6 +336,7 @@ impl Pins {
             row(map::DROPS, drops, capacity(self.drops.map())),
             row(map::AFFINITY, clients, capacity(self.affinity.map())),
             row(map::RANGES, ranges, capacity(self.ranges.map())),
+            row(map::NETNS, namespaces, capacity(self.netns.map())),
         ])
     }
 

@@ -4,6 +4,7 @@ mod claims;
 mod flows;
 mod health;
 mod node_ports;
+mod opt_out;
 mod ranges;
 mod service;
 mod topology;

@@ -177,6 +177,18 @@ fn any_other() -> BoxedStrategy<Value> {
     object(vec![("metadata", metadata(labels)), ("spec", spec), ("status", status)])
 }
 
+fn any_pod() -> BoxedStrategy<Value> {
+    let spec = object(vec![
+        ("nodeName", text()),
+        ("hostNetwork", flag()),
+        ("containers", list(object(vec![]))),
+    ]);
+    let ips = list(object(vec![("ip", addr())]));
+    let phase = select(&["Pending", "Running", "Succeeded", "Failed"][..]).prop_map(Value::from);
+    let status = object(vec![("podIP", addr()), ("podIPs", ips), ("phase", phase.boxed())]);
+    object(vec![("metadata", metadata(vec![])), ("spec", spec), ("status", status)])
+}
+
 /// Parts that are written.
 fn written(object: &Value, path: &str) -> usize {
     object.pointer(path).and_then(Value::as_array).map_or(0, Vec::len)
@@ -212,6 +224,16 @@ proptest! {
         let left_out = written(&value, "/ports") > used.ports.len()
             || written(&value, "/endpoints") > used.endpoints.len();
         prop_assert!(!left_out || !parsed.problems.is_empty(), "{used:?}");
+    }
+
+    #[test]
+    fn any_pod_is_used_as_far_as_it_is_valid(value in any_pod()) {
+        let Ok(object) = serde_json::from_value::<core::Pod>(value.clone()) else { return Ok(()) };
+        let parsed = pod(&object);
+        let Verdict::Use(used) = &parsed.verdict else { return Ok(()) };
+        prop_assert_ne!(value.pointer("/spec/hostNetwork"), Some(&json!(true)));
+        prop_assert!(used.addresses.iter().all(|ip| unusable(ip).is_none()), "{used:?}");
+        prop_assert_ne!(&used.node, &Some(String::new()));
     }
 
     #[test]

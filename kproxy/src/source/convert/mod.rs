@@ -4,6 +4,7 @@
 
 mod ip;
 mod node;
+mod pod;
 mod service;
 mod service_cidr;
 mod slice;
@@ -20,13 +21,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 pub use ip::{parse_cidr, parse_ip};
 pub use node::node;
+pub use pod::pod;
 pub(crate) use service::PROXY_NAME_LABEL;
 pub use service::service;
 pub use service_cidr::service_cidr;
 pub(crate) use slice::HEADLESS_LABEL;
 pub use slice::slice;
 
-use crate::model::{Problem, Protocol, ServiceCidrName, ServiceName, SliceName};
+use crate::model::{PodName, Problem, Protocol, ServiceCidrName, ServiceName, SliceName};
 
 /// Namespace and name of a Service.
 pub fn service_key(meta: &ObjectMeta) -> ServiceName {
@@ -47,6 +49,11 @@ pub fn slice_key(meta: &ObjectMeta) -> SliceName {
 /// Name of a ServiceCIDR.
 pub fn service_cidr_key(meta: &ObjectMeta) -> ServiceCidrName {
     ServiceCidrName(meta.name.clone().unwrap_or_default())
+}
+
+/// Namespace and name of a Pod.
+pub fn pod_key(meta: &ObjectMeta) -> PodName {
+    PodName::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
 }
 
 /// Collects the problems of one object.

@@ -455,3 +455,34 @@ fn node_08_service_cidrs_keep_their_good_ranges() {
         assert_eq!(ranges, ["fd00:10:96::/112".parse().unwrap()]);
     }
 }
+
+#[test]
+fn a_pod_counts_while_it_has_a_network_namespace_of_its_own() {
+    let parse = |spec: Value, status: Value| {
+        let object: core::Pod = serde_json::from_value(json!({
+            "metadata": {"namespace": "mesh", "name": "web-1"}, "spec": spec, "status": status,
+        }))
+        .unwrap();
+        pod(&object)
+    };
+    let spec = |host: bool| json!({"containers": [], "nodeName": "n1", "hostNetwork": host});
+    let status = |phase: &str| {
+        json!({"phase": phase, "podIP": "10.244.1.5",
+            "podIPs": [{"ip": "10.244.1.5"}, {"ip": "fd00::5"}]})
+    };
+    for (phase, counts) in
+        [("Running", true), ("Pending", true), ("Succeeded", false), ("Failed", false)]
+    {
+        // The podIP of a pod with hostNetwork is the node's.
+        assert_eq!(parse(spec(true), status(phase)).verdict, Verdict::Ignore);
+        match parse(spec(false), status(phase)).verdict {
+            Verdict::Use(pod) if counts => {
+                let addresses = ["10.244.1.5", "fd00::5"].map(|text| parse_ip(text).unwrap());
+                assert_eq!((pod.addresses, pod.node.as_deref()), (addresses.into(), Some("n1")));
+            }
+            verdict => assert_eq!((verdict, counts), (Verdict::Ignore, false), "{phase}"),
+        }
+    }
+    let starting = mended(parse(Value::Null, json!({"podIP": "127.0.0.1"})), "127.0.0.1");
+    assert_eq!((starting.addresses.len(), starting.node), (0, None));
+}

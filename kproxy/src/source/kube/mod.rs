@@ -1,6 +1,7 @@
-//! Services, EndpointSlices, ServiceCIDRs and the own Node from an API server.
+//! Services, EndpointSlices, ServiceCIDRs and the own Node from an API server; Pods of this node where
+//! namespaces are opted out of the socket path.
 //!
-//! Four watches with kube-proxy's selectors (SEL-01, SEL-04, NODE-01). Each begins with a complete
+//! Watches with kube-proxy's selectors (SEL-01, SEL-04, NODE-01). Each begins with a complete
 //! list and lists again whenever it lost track; a list replaces everything that was known, so
 //! objects that went away meanwhile are deleted. Objects are turned into model values at once and
 //! not kept. An API server that does not answer is waited for, with backoff, for as long as it
@@ -8,6 +9,7 @@
 
 mod lister;
 mod outage;
+mod pods;
 mod watch;
 
 pub use watch::{LOG_DIRECTIVES, Settings, run};

@@ -11,7 +11,8 @@ use kube::runtime::watcher;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::model::Problem;
+use crate::model::{Pod, Problem};
+use crate::source::Object as _;
 
 /// How often an outage that goes on is logged again.
 const REMIND: Duration = Duration::from_secs(300);
@@ -55,9 +56,13 @@ impl Failure {
         self.code == Some(404)
     }
 
-    fn remedy(&self) -> &'static str {
+    fn remedy(&self, watch: &str) -> &'static str {
         match self.code {
             Some(401) => "check the credentials in the kubeconfig or the service account",
+            Some(403) if watch.starts_with(Pod::KIND) => {
+                "bind the ClusterRole kproxy-pods in that namespace, or take it out of \
+                 --socket-lb-skip-namespaces"
+            }
             Some(403) => {
                 "grant list and watch on services, nodes, endpointslices.discovery.k8s.io and \
                  servicecidrs.networking.k8s.io"
@@ -84,7 +89,7 @@ fn causes(error: &(dyn StdError + 'static)) -> String {
 /// Which watches fail now.
 pub(super) struct Outage {
     url: String,
-    failing: BTreeMap<&'static str, (Failure, Instant)>,
+    failing: BTreeMap<String, (Failure, Instant)>,
     /// Why there is no answer. Several watches fail at a time and not always alike: the first
     /// cause is kept for as long as one of them has it.
     silence: Option<String>,
@@ -108,14 +113,14 @@ impl Outage {
     }
 
     /// A watch failed. Answers the current problems if they are others than before.
-    pub(super) fn failed(&mut self, watch: &'static str, failure: Failure) -> Option<Vec<Problem>> {
+    pub(super) fn failed(&mut self, watch: &str, failure: Failure) -> Option<Vec<Problem>> {
         let now = Instant::now();
-        self.failing.insert(watch, (failure, now));
+        self.failing.insert(watch.to_owned(), (failure, now));
         self.tell(now)
     }
 
     /// A watch gave an object or a complete list.
-    pub(super) fn works(&mut self, watch: &'static str) -> Option<Vec<Problem>> {
+    pub(super) fn works(&mut self, watch: &str) -> Option<Vec<Problem>> {
         self.failing.remove(watch)?;
         self.tell(Instant::now())
     }
@@ -159,7 +164,7 @@ impl Outage {
         let refusals = self.failing.iter().filter(|(_, (failure, _))| failure.answered);
         let refusals = refusals.map(|(watch, (failure, _))| {
             let what = format!("does not let {watch} be watched: {}; trying again", failure.text);
-            Problem::new(object.as_str(), what, failure.remedy())
+            Problem::new(object.as_str(), what, failure.remedy(watch))
         });
         silence.into_iter().chain(refusals).collect()
     }

@@ -1,6 +1,7 @@
-//! The client and its four watches.
+//! The client and its watches.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -46,6 +47,8 @@ pub struct Settings {
     pub kubeconfig: Option<PathBuf>,
     /// Name of this node, as [`crate::source::node_name`] gives it.
     pub node_name: String,
+    /// Namespaces whose Pods count: those that are opted out of the socket path.
+    pub namespaces: BTreeSet<String>,
 }
 
 /// Watches the API server until `shutdown` or until nobody listens to `events`.
@@ -70,6 +73,7 @@ pub async fn run(
             () = session.slices(client.clone()) => {}
             () = session.service_cidrs(client.clone()) => {}
             () = session.node(client.clone(), &settings.node_name) => {}
+            () = session.pods(client.clone(), &settings.node_name, &settings.namespaces) => {}
             () = session.probe(client.clone()) => {}
         }
     };
@@ -96,11 +100,11 @@ async fn config(kubeconfig: Option<PathBuf>) -> anyhow::Result<Config> {
 }
 
 /// What the watches share. They run as one task, so a `RefCell` is enough.
-struct Session {
+pub(super) struct Session {
     outage: RefCell<Outage>,
     /// A watch failed: time to probe.
     failed: Notify,
-    events: mpsc::Sender<Event>,
+    pub(super) events: mpsc::Sender<Event>,
 }
 
 impl Session {
@@ -128,7 +132,7 @@ impl Session {
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
         T: Object,
     {
-        let mut changes = changes::<K>(client, selector);
+        let mut changes = changes::<K>(Api::all(client), selector);
         while let Some(change) = changes.next().await {
             let Some(change) = self.note(T::KIND, change).await else {
                 lister.restart();
@@ -148,8 +152,10 @@ impl Session {
         let mut told = false;
         loop {
             let mut lister = Lister::new(convert::service_cidr, convert::service_cidr_key);
-            let mut changes =
-                changes::<networking::ServiceCIDR>(client.clone(), watcher::Config::default());
+            let mut changes = changes::<networking::ServiceCIDR>(
+                Api::all(client.clone()),
+                watcher::Config::default(),
+            );
             while let Some(change) = changes.next().await {
                 let failure = change.as_ref().err().and_then(Failure::of);
                 if failure.is_some_and(|failure| failure.is_unknown_kind()) {
@@ -177,7 +183,7 @@ impl Session {
 
     async fn node(&self, client: Client, name: &str) {
         let selector = watcher::Config::default().fields(&format!("metadata.name={name}"));
-        let mut changes = changes::<core::Node>(client, selector);
+        let mut changes = changes::<core::Node>(Api::all(client), selector);
         let mut listed = None;
         while let Some(change) = changes.next().await {
             let Some(change) = self.note("Node", change).await else {
@@ -215,9 +221,9 @@ impl Session {
     }
 
     /// Keeps the outage in step with a watch; hands on what is no error.
-    async fn note<K>(
+    pub(super) async fn note<K>(
         &self,
-        watch: &'static str,
+        watch: &str,
         change: watcher::Result<watcher::Event<K>>,
     ) -> Option<watcher::Event<K>> {
         let (problems, event) = match change {
@@ -263,14 +269,13 @@ impl Session {
 /// fields. It gives no `Init`: that comes before the server is asked for anything, so it is no sign
 /// of life, and as a success it would set the backoff back to its start at every attempt. A list
 /// that breaks off gives an error.
-fn changes<K>(
-    client: Client,
+pub(super) fn changes<K>(
+    api: Api<DeserializeGuard<K>>,
     selector: watcher::Config,
 ) -> impl Stream<Item = watcher::Result<watcher::Event<DeserializeGuard<K>>>> + Unpin
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let api: Api<DeserializeGuard<K>> = Api::all(client);
     watcher(api, selector)
         .try_filter(|event| ready(!matches!(event, watcher::Event::Init)))
         .default_backoff()

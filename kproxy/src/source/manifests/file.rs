@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use super::defaults;
 use crate::model::{
-    Node, Problem, Service, ServiceCidr, ServiceCidrName, ServiceName, Slice, SliceName,
+    Node, Pod, PodName, Problem, Service, ServiceCidr, ServiceCidrName, ServiceName, Slice,
+    SliceName,
 };
 use crate::source::{Object as _, Parsed, convert};
 
@@ -26,6 +27,8 @@ pub(super) enum Key {
     ServiceCidr(ServiceCidrName),
     /// The Node of this name.
     Node(String),
+    /// A Pod.
+    Pod(PodName),
 }
 
 impl std::fmt::Display for Key {
@@ -35,6 +38,7 @@ impl std::fmt::Display for Key {
             Self::Slice(name) => write!(f, "{} {name}", Slice::KIND),
             Self::ServiceCidr(name) => write!(f, "{} {name}", ServiceCidr::KIND),
             Self::Node(name) => write!(f, "Node {name}"),
+            Self::Pod(name) => write!(f, "{} {name}", Pod::KIND),
         }
     }
 }
@@ -50,6 +54,8 @@ pub(super) enum Item {
     ServiceCidr(Parsed<ServiceCidr>),
     /// A Node.
     Node(Node),
+    /// A Pod.
+    Pod(Parsed<Pod>),
 }
 
 /// What a file holds.
@@ -182,6 +188,7 @@ impl Reader<'_> {
             ("discovery.k8s.io/v1", "EndpointSlice") => self.slice(value, line),
             ("networking.k8s.io/v1", "ServiceCIDR") => self.service_cidr(value, line),
             ("v1", "Node") => self.node(value, line),
+            ("v1", "Pod") => self.pod(value, line),
             (other, "EndpointSlice") => self.problem(
                 Some(line),
                 format!("has an EndpointSlice of {other}, only discovery.k8s.io/v1 is understood"),
@@ -256,6 +263,23 @@ impl Reader<'_> {
                 self.add(Key::Node(name), Item::Node(convert::node(&node)), line);
             }
             Err(error) => self.broken(line, &format!("has a Node that cannot be read: {error}")),
+        }
+    }
+
+    fn pod(&mut self, value: &Value, line: usize) {
+        match decode::<core::Pod>(value) {
+            Ok(mut pod) => {
+                defaults::namespace(&mut pod.metadata);
+                let parsed = convert::pod(&pod);
+                self.add(Key::Pod(parsed.key.clone()), Item::Pod(parsed), line);
+            }
+            Err(error) => {
+                if let Some((namespace, name)) = self.name(value, line, &error) {
+                    let key = PodName::new(namespace, name);
+                    let parsed = Parsed::unreadable(key.clone(), &self.at(line, &error));
+                    self.add(Key::Pod(key), Item::Pod(parsed), line);
+                }
+            }
         }
     }
 

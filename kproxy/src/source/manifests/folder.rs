@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Settings;
 use super::file::{self, Contents, Item, Key};
 use crate::model::Problem;
 use crate::source::{Event, Update};
@@ -19,6 +20,8 @@ pub(super) const SETTLE: Duration = Duration::from_millis(20);
 pub(super) struct Folder {
     dir: PathBuf,
     node_name: String,
+    /// Namespaces whose Pods count.
+    namespaces: BTreeSet<String>,
     files: BTreeMap<String, Known>,
     /// What was sent for each object.
     sent: BTreeMap<Key, Arc<Item>>,
@@ -45,10 +48,12 @@ pub(super) struct Scan {
 }
 
 impl Folder {
-    pub(super) fn new(dir: PathBuf, node_name: String) -> Self {
+    pub(super) fn new(settings: Settings) -> Self {
+        let Settings { dir, node_name, namespaces } = settings;
         Self {
             dir,
             node_name,
+            namespaces,
             files: BTreeMap::new(),
             sent: BTreeMap::new(),
             complained: BTreeSet::new(),
@@ -123,6 +128,11 @@ impl Folder {
     /// Takes the new contents of a file. If part of it is broken, objects that it does not show
     /// any more may be in that part: they stay.
     fn keep(&mut self, name: String, hash: Option<u64>, mut contents: Contents, scan: &mut Scan) {
+        let counts = |key: &Key| match key {
+            Key::Pod(name) => self.namespaces.contains(&name.namespace),
+            _ => true,
+        };
+        contents.items.retain(|key, _| counts(key));
         let before = self.files.remove(&name);
         let unread = contents.broken && (before.is_none() || self.unread.contains(&name));
         self.set_unread(&name, unread, scan);
@@ -226,20 +236,22 @@ fn hash(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
-fn reset<'a>(items: impl Iterator<Item = &'a Item>) -> [Event; 4] {
+fn reset<'a>(items: impl Iterator<Item = &'a Item>) -> [Event; 5] {
     let (mut services, mut slices, mut node) = (Vec::new(), Vec::new(), None);
-    let mut service_cidrs = Vec::new();
+    let (mut service_cidrs, mut pods) = (Vec::new(), Vec::new());
     for item in items {
         match item {
             Item::Service(parsed) => services.push(parsed.clone()),
             Item::Slice(parsed) => slices.push(parsed.clone()),
             Item::ServiceCidr(parsed) => service_cidrs.push(parsed.clone()),
             Item::Node(own) => node = Some(own.clone()),
+            Item::Pod(parsed) => pods.push(parsed.clone()),
         }
     }
     [
         Event::Node(node),
         Event::ServiceCidrs(Update::Reset(service_cidrs)),
+        Event::Pods(Update::Reset(pods)),
         Event::Services(Update::Reset(services)),
         Event::Slices(Update::Reset(slices)),
     ]
@@ -251,6 +263,7 @@ fn apply(item: &Item) -> Event {
         Item::Slice(parsed) => Event::Slices(Update::Apply(parsed.clone())),
         Item::ServiceCidr(parsed) => Event::ServiceCidrs(Update::Apply(parsed.clone())),
         Item::Node(node) => Event::Node(Some(node.clone())),
+        Item::Pod(parsed) => Event::Pods(Update::Apply(parsed.clone())),
     }
 }
 
@@ -260,5 +273,6 @@ fn delete(key: &Key) -> Event {
         Key::Slice(name) => Event::Slices(Update::Delete(name.clone())),
         Key::ServiceCidr(name) => Event::ServiceCidrs(Update::Delete(name.clone())),
         Key::Node(_) => Event::Node(None),
+        Key::Pod(name) => Event::Pods(Update::Delete(name.clone())),
     }
 }

@@ -38,7 +38,10 @@ endpoints:
 {"apiVersion": "v1", "kind": "List", "items": [
   {"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "more"},
    "spec": {"cidrs": ["10.112.0.0/16"]}},
-  {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-a"}}]}
+  {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-a"}},
+  {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x", "namespace": "shop"},
+   "spec": {"containers": [{"name": "x"}], "nodeName": "node-a"},
+   "status": {"phase": "Running", "podIP": "10.244.1.5", "podIPs": [{"ip": "fd00::5"}]}}]}
 "#;
 
 /// What means something in YAML, JSON or an object.
@@ -133,6 +136,7 @@ fn check(contents: &Contents) {
             }
             Item::Slice(parsed) => &parsed.problems[..],
             Item::ServiceCidr(parsed) => &parsed.problems[..],
+            Item::Pod(parsed) => &parsed.problems[..],
             Item::Node(_) => &[],
         };
         for problem in problems {
@@ -144,7 +148,7 @@ fn check(contents: &Contents) {
 #[test]
 fn the_good_file_is_read_as_a_whole() {
     let contents = read("web.yaml", GOOD);
-    assert_eq!((contents.items.len(), contents.problems.as_slice()), (4, &[][..]));
+    assert_eq!((contents.items.len(), contents.problems.as_slice()), (5, &[][..]));
 }
 
 /// Deeper than any object is, and aliases that would fill the memory.

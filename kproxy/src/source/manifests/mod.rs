@@ -1,4 +1,4 @@
-//! Services, EndpointSlices and the own Node from a folder of YAML and JSON files.
+//! Services, EndpointSlices, the own Node and Pods that are opted out from a folder of YAML and JSON files.
 //!
 //! The files hold the objects that one would give an API server: several documents a file, `List`
 //! kinds, the same labels; other kinds are passed over. What the API server would fill in is

@@ -35,6 +35,12 @@ endpoints:
 - addresses: [\"fd00::5\"]
 ";
 
+/// Of this node; the Pods of the namespace `mesh` count.
+fn settings(dir: &Path) -> Settings {
+    let namespaces = ["mesh".to_owned()].into();
+    Settings { dir: dir.to_owned(), node_name: "this-node".to_owned(), namespaces }
+}
+
 fn keys(contents: &Contents) -> Vec<String> {
     contents.items.keys().map(ToString::to_string).collect()
 }
@@ -212,6 +218,10 @@ fn words(events: Vec<Event>) -> Vec<String> {
         Event::ServiceCidrs(Update::Apply(parsed)) => Some(format!("range +{}", parsed.key)),
         Event::ServiceCidrs(Update::Delete(key)) => Some(format!("range -{key}")),
         Event::Slices(_) => None,
+        Event::Pods(Update::Reset(list)) if list.is_empty() => None,
+        Event::Pods(Update::Reset(list)) => Some(format!("pods of {}", list.len())),
+        Event::Pods(Update::Apply(parsed)) => Some(format!("pod +{}", parsed.key)),
+        Event::Pods(Update::Delete(key)) => Some(format!("pod -{key}")),
     };
     events.into_iter().filter_map(word).collect()
 }
@@ -221,7 +231,7 @@ fn a_file_that_was_broken_from_the_start_is_told_as_such() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), "a.yaml", "kind: [broken");
     write(dir.path(), "b.yaml", &web("b", "10.96.0.2"));
-    let mut folder = Folder::new(dir.path().to_owned(), "this-node".to_owned());
+    let mut folder = Folder::new(settings(dir.path()));
     let first = words(folder.scan().events);
     let told = first.iter().position(|word| word == "?manifest a.yaml true").unwrap();
     let list = first.iter().position(|word| word == "=[\"b\"]").unwrap();
@@ -245,12 +255,32 @@ fn node_08_service_cidrs_come_from_the_folder_too() {
         )
     };
     write(dir.path(), "a.yaml", &ranges("kubernetes"));
-    let mut folder = Folder::new(dir.path().to_owned(), "this-node".to_owned());
+    let mut folder = Folder::new(settings(dir.path()));
     assert_eq!(words(folder.scan().events), ["ranges of 1", "=[]"]);
     write(dir.path(), "b.yaml", &ranges("more"));
     assert_eq!(words(folder.scan().events), ["range +more"]);
     std::fs::remove_file(dir.path().join("a.yaml")).unwrap();
     assert_eq!(words(folder.scan().events), ["range -kubernetes"]);
+}
+
+#[test]
+fn pods_of_the_namespaces_that_are_opted_out_come_from_the_folder_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let pod = |namespace: &str, ip: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{namespace: {namespace}, name: x}}\n\
+             spec: {{containers: []}}\nstatus: {{podIP: {ip}}}\n"
+        )
+    };
+    write(dir.path(), "a.yaml", &pod("mesh", "10.244.1.5"));
+    // Of no concern, whatever is wrong with it.
+    write(dir.path(), "b.yaml", &pod("other", "[]"));
+    let mut folder = Folder::new(settings(dir.path()));
+    assert_eq!(words(folder.scan().events), ["pods of 1", "=[]"]);
+    write(dir.path(), "a.yaml", &pod("mesh", "10.244.1.6"));
+    assert_eq!(words(folder.scan().events), ["pod +mesh/x"]);
+    std::fs::remove_file(dir.path().join("a.yaml")).unwrap();
+    assert_eq!(words(folder.scan().events), ["pod -mesh/x"]);
 }
 
 #[test]
@@ -260,7 +290,7 @@ fn a_folder_gives_complete_lists_then_differences() {
     write(dir.path(), "b.yml", &web("b", "10.96.0.2"));
     write(dir.path(), ".hidden.yaml", &web("h", "10.96.0.3"));
     write(dir.path(), "notes.txt", "words");
-    let mut folder = Folder::new(dir.path().to_owned(), "this-node".to_owned());
+    let mut folder = Folder::new(settings(dir.path()));
     assert_eq!(words(folder.scan().events), ["=[\"a\", \"b\"]"]);
     assert_eq!(words(folder.scan().events), [""; 0]);
 
@@ -275,7 +305,7 @@ fn a_broken_file_keeps_what_it_held() {
     let dir = tempfile::tempdir().unwrap();
     let (a, b) = (web("a", "10.96.0.1"), web("b", "10.96.0.2"));
     write(dir.path(), "all.yaml", &format!("{a}---{b}"));
-    let mut folder = Folder::new(dir.path().to_owned(), "this-node".to_owned());
+    let mut folder = Folder::new(settings(dir.path()));
     assert_eq!(words(folder.scan().events), ["=[\"a\", \"b\"]"]);
 
     // The good document counts, the broken one may be any of the others: they stay.
@@ -299,7 +329,7 @@ fn a_broken_file_keeps_what_it_held() {
 fn the_first_file_by_name_counts() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), "2.yaml", &web("a", "10.96.0.2"));
-    let mut folder = Folder::new(dir.path().to_owned(), "this-node".to_owned());
+    let mut folder = Folder::new(settings(dir.path()));
     folder.scan();
     write(dir.path(), "1.yaml", &web("a", "10.96.0.1"));
     assert_eq!(words(folder.scan().events), ["!manifest 2.yaml 1", "+a"]);
@@ -313,7 +343,7 @@ fn a_missing_folder_changes_nothing() {
     let inner = dir.path().join("manifests");
     std::fs::create_dir(&inner).unwrap();
     write(&inner, "a.yaml", &web("a", "10.96.0.1"));
-    let mut folder = Folder::new(inner.clone(), "this-node".to_owned());
+    let mut folder = Folder::new(settings(&inner));
     folder.scan();
     std::fs::rename(&inner, dir.path().join("away")).unwrap();
     let gone = words(folder.scan().events);
@@ -331,7 +361,7 @@ fn files_that_are_being_written_are_left_for_later() {
         std::fs::File::options().write(true).open(&path).unwrap().set_modified(at).unwrap();
     };
     write(dir.path(), "a.yaml", &web("a", "10.96.0.1"));
-    let mut folder = Folder::new(dir.path().to_owned(), "this-node".to_owned());
+    let mut folder = Folder::new(settings(dir.path()));
     folder.scan();
     // Truncated and about to be written. A clock that stands before the file's time would be no
     // reason to wait, so the time is now and the scan has to be quick: it may see the file settled.
@@ -356,7 +386,7 @@ fn only_the_own_node_counts() {
     };
     let both = format!("{}---\n{}", node("other-node", "b"), node("this-node", "a"));
     write(dir.path(), "nodes.yaml", &both);
-    let mut folder = Folder::new(dir.path().to_owned(), "this-node".to_owned());
+    let mut folder = Folder::new(settings(dir.path()));
     assert_eq!(words(folder.scan().events), ["zone Some(\"a\")", "=[]"]);
 }
 
@@ -368,7 +398,7 @@ async fn edits_are_followed() {
     std::fs::write(dir.path().join("a.yaml"), web("a", "10.96.0.1")).unwrap();
     let (sender, mut events) = mpsc::channel(64);
     let shutdown = CancellationToken::new();
-    let settings = Settings { dir: dir.path().to_owned(), node_name: "this-node".to_owned() };
+    let settings = settings(dir.path());
     let task = tokio::spawn(run(settings, sender, shutdown.clone()));
     let mut next = async || loop {
         let event = events.recv().await.expect("the source runs");
@@ -392,7 +422,7 @@ async fn edits_are_followed() {
 async fn a_folder_that_is_not_there_at_start_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let (sender, _events) = mpsc::channel(1);
-    let settings = Settings { dir: dir.path().join("none"), node_name: "this-node".to_owned() };
+    let settings = settings(&dir.path().join("none"));
     let error = run(settings, sender, CancellationToken::new()).await.unwrap_err();
     assert!(format!("{error:#}").contains("--manifests"), "{error:#}");
 }

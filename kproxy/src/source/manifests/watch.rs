@@ -1,5 +1,6 @@
 //! Follows the folder.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ pub struct Settings {
     pub dir: PathBuf,
     /// Name of this node, as [`crate::source::node_name`] gives it.
     pub node_name: String,
+    /// Namespaces whose Pods count: those that are opted out of the socket path.
+    pub namespaces: BTreeSet<String>,
 }
 
 /// Reads the folder, sends the complete lists, then follows its changes until `shutdown` or until
@@ -39,16 +42,12 @@ pub async fn run(
     events: mpsc::Sender<Event>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let Settings { dir, node_name } = settings;
-    let follow = follow(dir, node_name, events);
+    let follow = follow(settings, events);
     shutdown.run_until_cancelled(follow).await.unwrap_or(Ok(()))
 }
 
-async fn follow(
-    dir: PathBuf,
-    node_name: String,
-    events: mpsc::Sender<Event>,
-) -> anyhow::Result<()> {
+async fn follow(settings: Settings, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
+    let dir = settings.dir.clone();
     let explain =
         || format!("watch the folder {}; give an existing folder to --manifests", dir.display());
     let inotify = Inotify::init().with_context(explain)?;
@@ -65,7 +64,7 @@ async fn follow(
     let mut changes = inotify.into_event_stream([0; 4096]).with_context(explain)?;
     info!(folder = %dir.display(), "reading manifests");
 
-    let mut folder = Folder::new(dir.clone(), node_name);
+    let mut folder = Folder::new(settings);
     loop {
         // Reading and parsing may take a while: not on the threads that run the control loop.
         let task = tokio::task::spawn_blocking(move || {
