@@ -200,6 +200,11 @@ mod tests {
         assert!(!addr("::fffe:0:0").is_unspecified() && !addr("1::").is_unspecified());
         assert_eq!(addr("192.0.2.1").unspecified_of_family(), addr("0.0.0.0"));
         assert_eq!(addr("2001:db8::1").unspecified_of_family(), addr("::"));
+        for (text, of_node) in
+            [("127.9.9.9", "127.0.0.1"), ("::1", "::1"), ("192.0.2.1", "192.0.2.1")]
+        {
+            assert_eq!(addr(text).of_node(), addr(of_node));
+        }
     }
 
     #[test]

@@ -112,6 +112,17 @@ mod tests {
     }
 
     #[test]
+    fn a_loopback_address_is_replaced_by_one_of_an_uplink() {
+        let [first, second] = [[192, 0, 2, 1], [198, 51, 100, 1]].map(std::net::Ipv4Addr::from);
+        let (none, v4) = (Sources::default(), |ip| Sources { v4: Some(ip), v6: None });
+        let sources = BTreeMap::from([(2, none), (3, v4(first)), (4, v4(second))]);
+        let found = uplinks(&NodeState { sources, ..NodeState::default() });
+        assert_eq!(found[&LOOPBACK].v4, std::net::IpAddr::from(first).into());
+        assert_eq!(found[&LOOPBACK].v6, Addr::default());
+        assert_eq!(found.len(), 4);
+    }
+
+    #[test]
     fn every_port_from_1024_on_can_be_given_out() {
         let all = SourceNat { ports: Some(1024..=u16::MAX) };
         let mut config = Config::default();

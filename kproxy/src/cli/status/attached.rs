@@ -181,6 +181,16 @@ mod tests {
     }
 
     #[test]
+    fn without_hooks_nothing_is_missing_from_the_cgroup_and_lo_has_one_program() {
+        let links = vec![link(program::NODE_EGRESS, device("lo"))];
+        for (flags, missing) in [(config_flags::NODE_PACKETS, 0), (0, program::CGROUP.len())] {
+            let (cgroup, devices) = of(links.clone(), flags);
+            assert_eq!((cgroup.missing.len(), cgroup.unused), (missing, flags != 0));
+            assert!(devices[0].leads_to_itself() && devices[0].missing.is_empty());
+        }
+    }
+
+    #[test]
     fn folders_are_found_by_their_inode() {
         let root = tempfile::tempdir().unwrap();
         let deep = root.path().join("a/b");
