@@ -130,9 +130,18 @@ pub struct Uplink {
     pub v4: Addr,
     /// IPv6 address; unspecified: none.
     pub v6: Addr,
+    /// [`uplink_flags`].
+    pub flags: u32,
 }
 
-shared_layout!(Range: 32, Config: 336, Uplink: 32);
+/// Flags of [`Uplink`].
+pub mod uplink_flags {
+    /// A tunnel: what is larger than its MTU may be given to it, since it is the outer packet that
+    /// is cut into fragments.
+    pub const OVERLAY: u32 = 1 << 0;
+}
+
+shared_layout!(Range: 32, Config: 336, Uplink: 36);
 
 #[cfg(test)]
 mod tests {

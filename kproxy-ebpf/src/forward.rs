@@ -3,6 +3,7 @@
 
 use aya_ebpf::programs::TcContext;
 use kproxy_common::{
+    config::uplink_flags,
     drop_reason::DropReason,
     flow::{FlowKey, FlowValue, flow_flags},
 };
@@ -11,6 +12,7 @@ use crate::{
     NEXT, action,
     hooks::node,
     icmp::IcmpError,
+    maps::UPLINKS,
     packet::{Packet, UDP_LEN, at, segment_size},
     refuse::{self, Back, Error},
     rewrite::rewrite,
@@ -77,7 +79,7 @@ fn try_send<const L3: usize>(
     if !goes_on {
         let size = size(ctx, packet).ok_or(failed)?;
         if L3 != 0
-            && let Some(mtu) = route_of::<true>(ctx, packet, &value.to, size, &mut route)
+            && let Some(mtu) = route_of(ctx, packet, &value.to, size, &mut route)
         {
             return Ok(mtu);
         }
@@ -93,10 +95,9 @@ fn try_send<const L3: usize>(
     Ok(route::redirect(&mut route))
 }
 
-/// Finds the route. `Some`: it has a smaller MTU, and the packet must not be fragmented, or is one of this
-/// node (`OWN`), whose stack can do so once it is told.
+/// Finds the route. `Some`: it has a smaller MTU, which the sender is to be told.
 #[inline(always)]
-fn route_of<const OWN: bool>(
+fn route_of(
     ctx: &TcContext,
     packet: &Packet,
     key: &FlowKey,
@@ -105,16 +106,17 @@ fn route_of<const OWN: bool>(
 ) -> Option<i32> {
     let skb = ctx.skb.skb;
     route::find(skb, key, size, route);
-    let mtu = route.mtu as i32;
-    if mtu == 0 {
+    if route.mtu == 0 {
         return None;
     }
-    if OWN || packet.v6 || *at::<u16>(ctx, packet.l3 + 6).unwrap_or(&0) & DO_NOT_FRAGMENT != 0 {
-        return Some(mtu);
+    if packet.v6 || *at::<u16>(ctx, packet.l3 + 6).unwrap_or(&0) & DO_NOT_FRAGMENT != 0 {
+        return Some(route.mtu as i32);
     }
-    // May be fragmented, which is left to the device: overlays do it.
+    // May be fragmented, which overlays do with what they make of it. Elsewhere the sender is told,
+    // though it has not asked: nobody else would cut it.
+    *route = Route::none();
     route::find(skb, key, 0, route);
-    None
+    (route.mtu != 0 && !is_overlay(route.device)).then_some(route.mtu as i32)
 }
 
 /// The action, or why there is none: [`TIME_IS_OVER`], or the MTU that the packet exceeds.
@@ -139,7 +141,7 @@ fn try_pass_on<const L3: usize>(
     (routed.src, routed.src_port) = (packet.key.src, packet.key.src_port);
     let mut route = Route::none();
     let size = size(ctx, packet).ok_or(DropReason::RewriteFailed)?;
-    if let Some(mtu) = route_of::<false>(ctx, packet, &routed, size, &mut route) {
+    if let Some(mtu) = route_of(ctx, packet, &routed, size, &mut route) {
         return Ok(mtu);
     }
     if route.device == 0 {
@@ -160,6 +162,13 @@ pub(crate) fn forward_own_error<const L3: usize>(
 ) -> Result<i32, DropReason> {
     route::take_off(ctx.skb.skb);
     forward_error::<L3>(ctx, error)
+}
+
+/// Whether the device cuts its outer packets.
+#[inline(always)]
+fn is_overlay(device: u32) -> bool {
+    // SAFETY: read at once; user space only ever replaces whole elements.
+    unsafe { UPLINKS.get(&device) }.is_some_and(|uplink| uplink.flags & uplink_flags::OVERLAY != 0)
 }
 
 /// Translates an ICMP error and sends it on. Errors are not told of errors (RFC 1122 section 3.2.2).

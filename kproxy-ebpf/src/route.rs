@@ -30,7 +30,7 @@ const LEAST_MTU: u32 = 1280;
 /// Where a packet goes.
 #[derive(Clone, Copy)]
 pub(crate) struct Route {
-    /// Index of the device, 0: nowhere (no route, or the packet is this node's own).
+    /// Index of the device, 0: nowhere (no route, or the packet is this node's own, or too big).
     pub(crate) device: u32,
     /// Not 0: the packet is too big, and this is the largest size in bytes.
     pub(crate) mtu: u32,
@@ -46,7 +46,8 @@ impl Route {
 }
 
 /// Asks for the route of a packet with these addresses that came in here. `size`: bytes of its
-/// largest IP packet, 0: whatever.
+/// largest IP packet; one that is too big has no device. 0: the device anyway, and its MTU if this
+/// packet is too big for it.
 #[inline(never)]
 pub(crate) fn find(skb: *mut __sk_buff, key: &FlowKey, size: u32, route: &mut Route) {
     // SAFETY: integers only.
@@ -74,10 +75,12 @@ pub(crate) fn find(skb: *mut __sk_buff, key: &FlowKey, size: u32, route: &mut Ro
     if answer == i64::from(BPF_FIB_LKUP_RET_FRAG_NEEDED) {
         // SAFETY: every member of the union is an integer.
         let told = u32::from(unsafe { query.__bindgen_anon_1.mtu_result });
-        route.mtu = if told == 0 || told >= size { LEAST_MTU } else { told };
-        return;
-    }
-    if answer != i64::from(BPF_FIB_LKUP_RET_SUCCESS)
+        route.mtu = if told == 0 || size != 0 && told >= size { LEAST_MTU } else { told };
+        // Without a size the kernel looks at the device's MTU last, with the route found.
+        if size != 0 {
+            return;
+        }
+    } else if answer != i64::from(BPF_FIB_LKUP_RET_SUCCESS)
         && answer != i64::from(BPF_FIB_LKUP_RET_NO_NEIGH)
     {
         return;

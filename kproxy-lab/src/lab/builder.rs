@@ -159,10 +159,18 @@ impl Lab {
             let forwarding = wiring::overlay::forwarding(number, self.nodes);
             self.batch("bridge", Some(node), &forwarding)?;
         }
-        if let Some(rules) = rules::of_node(&self.shape, number) {
-            self.node(node).run("nft", &[&rules])?;
-        }
-        Ok(())
+        self.renew_rules(node)
+    }
+
+    /// Makes a node's nftables rules what they were at first: those of the CNI and the firewall.
+    ///
+    /// # Errors
+    /// When there is no such node, or nft refuses.
+    pub fn renew_rules(&self, node: &str) -> Result<()> {
+        let Some(rules) = rules::of_node(&self.shape, self.node_number(node)?) else {
+            return Ok(());
+        };
+        self.node(node).run("nft", &[&rules]).map(drop)
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::lab::network::{Feature, Network, Shape};
 use crate::layout::{self, Family};
 
-/// All of them as `nft` reads them; `None`: there are none.
+/// All of them as `nft` reads them, in place of those that are there; `None`: there are none.
 pub(super) fn of_node(shape: &Shape, node: u8) -> Option<String> {
     let mut rules = String::new();
     match shape.network {
@@ -36,7 +36,9 @@ fn flannel(rules: &mut String, family: Family, node: u8) {
     let (ip, cluster, pods, multicast) = ranges(family, node);
     let _infallible = write!(
         rules,
-        "table {ip} flannel {{
+        "table {ip} flannel
+         delete table {ip} flannel
+         table {ip} flannel {{
            chain postrouting {{
              type nat hook postrouting priority srcnat;
              meta mark & 0x4000 == 0x4000 return
@@ -56,7 +58,9 @@ fn calico(rules: &mut String, family: Family) {
     let (ip, cluster, _, _) = ranges(family, 1);
     let _infallible = write!(
         rules,
-        "table {ip} calico {{
+        "table {ip} calico
+         delete table {ip} calico
+         table {ip} calico {{
            chain postrouting {{
              type nat hook postrouting priority srcnat;
              {ip} saddr {cluster} {ip} daddr != {cluster} masquerade fully-random
@@ -82,7 +86,9 @@ fn forward_drop(rules: &mut String, network: Network) {
     };
     let _infallible = write!(
         rules,
-        "table inet firewall {{
+        "table inet firewall
+         delete table inet firewall
+         table inet firewall {{
            chain forward {{
              type filter hook forward priority filter; policy drop;
              ct state invalid drop

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use kproxy_lab::{Family, Feature, Network, Place, Probe};
 
 use crate::case::Web;
-use crate::stage::{SILENCE, Stage, With, at};
+use crate::stage::{Row, SILENCE, Stage, With, at};
 
 /// Bytes of a transfer, in each direction.
 const MUCH: usize = 1_000_000;
@@ -79,4 +79,39 @@ pub(crate) fn fragments(stage: &Stage) -> Result<()> {
         first.or_else(|_too_big| stage.answered(&from, probe, Web::Far.pods()))?;
     }
     Ok(())
+}
+
+/// A datagram in fragments from outside to the first node, which has a backend elsewhere only.
+fn ask(stage: &Stage) -> kproxy_lab::Outcome {
+    let to = stage.lab.node("n1").at(Family::V4, Web::Far.node_port());
+    stage.lab.client().probe(Probe::udp(to).padding(FRAGMENTED).timeout(SILENCE)).unwrap()
+}
+
+/// Without a NAT rule on the node nobody else changes the source, and puts the fragments together.
+#[test]
+fn a_flow_may_begin_with_a_fragment_that_is_larger_than_the_overlay_takes() {
+    let row = Row { network: Network::Vxlan, with: With::Nothing };
+    let stage = Stage::new(row).unwrap();
+    stage.lab.node("n1").run("nft", &["flush", "ruleset"]).unwrap();
+    for _ in 0..3 {
+        let outcome = ask(&stage);
+        assert!(outcome.all_answered(), "{outcome}");
+        let client = stage.lab.client().ip(Family::V4);
+        assert!(!outcome.clients().contains(&client), "{outcome}");
+    }
+}
+
+#[test]
+fn a_client_hears_how_large_fragments_may_be_where_no_device_cuts_them() {
+    let row = Row { network: Network::Bridge, with: With::Feature(Feature::SecondUplink) };
+    let stage = Stage::new(row).unwrap();
+    for node in ["n1", "n2"] {
+        stage.lab.node(node).run("ip", &["link", "set", "eth1", "mtu", "1300"]).unwrap();
+    }
+    let backend = stage.lab.pod("n2", "a").ip(Family::V4).to_string();
+    let via = stage.lab.second_addresses("n2").unwrap().v4.to_string();
+    stage.lab.node("n1").run("ip", &["route", "add", &backend, "via", &via]).unwrap();
+    assert!(!ask(&stage).all_answered(), "the first datagram was not too large");
+    let outcome = ask(&stage);
+    assert!(outcome.all_answered(), "{outcome}");
 }

@@ -10,21 +10,23 @@ use std::{
 
 use super::{
     Device,
-    roles::{Link, is_global},
+    roles::{Kind, Link, is_global},
 };
 
-/// One address a family.
+/// What the programs know of an uplink.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Sources {
     /// IPv4, if the node has any.
     pub v4: Option<Ipv4Addr>,
     /// IPv6, if the node has any.
     pub v6: Option<Ipv6Addr>,
+    /// A tunnel, whose outer packets may be fragmented.
+    pub overlay: bool,
 }
 
 impl Sources {
     fn of(link: &Link) -> Self {
-        let mut sources = Self::default();
+        let mut sources = Self { overlay: link.kind == Kind::Overlay, ..Self::default() };
         for (ip, _) in link.addresses.iter().filter(|(ip, _)| is_global(ip)) {
             match ip {
                 IpAddr::V4(v4) => sources.v4 = sources.v4.or(Some(*v4)),
@@ -35,7 +37,7 @@ impl Sources {
     }
 
     fn or(self, other: Self) -> Self {
-        Self { v4: self.v4.or(other.v4), v6: self.v6.or(other.v6) }
+        Self { v4: self.v4.or(other.v4), v6: self.v6.or(other.v6), ..self }
     }
 }
 
@@ -63,7 +65,6 @@ pub(super) fn sources(links: &[Link], devices: &[Device]) -> BTreeMap<u32, Sourc
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::roles::Kind;
 
     fn link(index: u32, name: &str, addresses: &[&str]) -> Link {
         let addresses: Vec<_> = addresses.iter().map(|ip| (*ip, 24)).collect();
@@ -85,7 +86,7 @@ mod tests {
         let devices = [1, 2, 3].map(|i| links[i].device.clone());
         let sources = sources(&links, &devices);
         let of = |index| {
-            let Sources { v4, v6 } = sources[&index];
+            let Sources { v4, v6, .. } = sources[&index];
             (v4.map(|ip| ip.to_string()), v6.map(|ip| ip.to_string()))
         };
         let some = |text: &str| Some(text.to_owned());
@@ -98,6 +99,6 @@ mod tests {
     fn an_unnumbered_uplink_takes_the_address_on_loopback() {
         let links = [link(1, "lo", &["127.0.0.1", "192.0.2.200"]), link(2, "eth0", &["fe80::1"])];
         let sources = sources(&links, &[links[1].device.clone()]);
-        assert_eq!(sources[&2], Sources { v4: "192.0.2.200".parse().ok(), v6: None });
+        assert_eq!(sources[&2], Sources { v4: "192.0.2.200".parse().ok(), ..Sources::default() });
     }
 }

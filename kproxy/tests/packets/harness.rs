@@ -504,15 +504,21 @@ pub(crate) fn lives(packet: &[u8]) -> u8 {
 
 /// The packet with another time to live or hop limit.
 pub(crate) fn with_life(packet: &[u8], life: u8) -> Vec<u8> {
-    let mut packet = packet.to_vec();
     if packet[14] >> 4 == 4 {
-        let (mut header, _) = Ipv4Header::from_slice(&packet[14..]).unwrap();
-        header.time_to_live = life;
-        header.header_checksum = header.calc_header_checksum();
-        packet[14..34].copy_from_slice(&header.to_bytes());
-    } else {
-        packet[21] = life;
+        return with_header(packet, |header| header.time_to_live = life);
     }
+    let mut packet = packet.to_vec();
+    packet[21] = life;
+    packet
+}
+
+/// The IPv4 packet with its header changed.
+pub(crate) fn with_header(packet: &[u8], change: impl FnOnce(&mut Ipv4Header)) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    let (mut header, _) = Ipv4Header::from_slice(&packet[14..]).unwrap();
+    change(&mut header);
+    header.header_checksum = header.calc_header_checksum();
+    packet[14..34].copy_from_slice(&header.to_bytes());
     packet
 }
 

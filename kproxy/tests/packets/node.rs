@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use aya::util::KernelVersion;
 use kproxy_common::{
     abi::MARK_MASQUERADE,
-    config::{Config, Uplink, config_flags},
+    config::{Config, Uplink, config_flags, uplink_flags},
     drop_reason::DropReason,
     net::proto::SCTP,
     service::{empty_verdict, frontend_flags as kind},
@@ -64,7 +64,7 @@ fn by_packets(test: impl Fn(&mut Programs, &Family) + Send + 'static) {
             programs.address(ip, kind::NODE_ADDRESS);
         }
         let ip = |text: &str| text.parse::<std::net::IpAddr>().unwrap().into();
-        programs.uplink(LO, Uplink { v4: ip("192.0.2.1"), v6: ip("2001:db8::1") });
+        programs.uplink(LO, Uplink { v4: ip("192.0.2.1"), v6: ip("2001:db8::1"), flags: 0 });
         for family in &FAMILIES {
             test(programs, family);
         }
@@ -135,7 +135,7 @@ fn a_pod_of_the_node_answers_its_processes_at_its_own_link() {
         }
         let ip = |text: &str| text.parse::<std::net::IpAddr>().unwrap().into();
         let [v4, v6] = [0, 1].map(|i| ip(FAMILIES[i].overlay));
-        programs.uplink(overlay(), Uplink { v4, v6 });
+        programs.uplink(overlay(), Uplink { v4, v6, flags: uplink_flags::OVERLAY });
     });
 }
 

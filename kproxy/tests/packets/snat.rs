@@ -6,7 +6,7 @@ use std::{net::SocketAddr, process::Command};
 use aya::util::KernelVersion;
 use etherparse::{Icmpv4Type, Icmpv6Type, NetSlice, SlicedPacket, TransportSlice};
 use kproxy_common::{
-    config::{Config, Uplink},
+    config::{Config, Uplink, uplink_flags},
     counters::NO_SERVICE,
     drop_reason::{DropReason, REFUSALS_A_SECOND},
     flow::flow_flags,
@@ -79,9 +79,10 @@ pub(crate) fn on_a_node(test: impl FnOnce(&mut Programs) + Send + 'static) {
         let index = nix::net::if_::if_nametoindex("eth0").unwrap();
         let mut programs = Programs::load().on_device(index);
         let ip = |text: &str| text.parse::<std::net::IpAddr>().unwrap().into();
-        programs.uplink(index, Uplink { v4: ip("192.0.2.1"), v6: ip("2001:db8::1") });
+        programs.uplink(index, Uplink { v4: ip("192.0.2.1"), v6: ip("2001:db8::1"), flags: 0 });
         let overlay = nix::net::if_::if_nametoindex("flannel.1").unwrap();
-        programs.uplink(overlay, Uplink { v4: ip("10.244.1.0"), v6: ip("fd00:10:244:1::") });
+        let (v4, v6) = (ip("10.244.1.0"), ip("fd00:10:244:1::"));
+        programs.uplink(overlay, Uplink { v4, v6, flags: uplink_flags::OVERLAY });
         programs.configure(|config| Config {
             flags: 0,
             snat_first: 20_000,
@@ -310,6 +311,23 @@ fn what_is_too_big_or_too_old_is_answered_with_the_clients_own_packet() {
                 ((node_port.ip(), client.ip()), &old[14..14 + inside.len()])
             );
         }
+    });
+}
+
+/// The tunnel cuts what it makes of it. Elsewhere the sender is told (networks::large in the lab).
+#[test]
+fn what_may_be_fragmented_goes_to_an_overlay_whatever_its_mtu() {
+    on_a_node(|programs| {
+        let family = &FAMILIES[0];
+        programs.service(SERVICE, &["10.244.3.5:80"]);
+        let datagram = crate::harness::udp_of(family.client, family.node_port, 1450);
+        let datagram = crate::harness::with_header(&datagram, |ip| ip.dont_fragment = false);
+        for _first_and_second in 0..2 {
+            let ran = programs.ingress(&datagram);
+            assert_eq!((ran.action, ran.destination()), (REDIRECT, at("10.244.3.5:80")));
+            assert_eq!(ran.source().ip(), at("10.244.1.0:0").ip());
+        }
+        assert_eq!(programs.drops(), []);
     });
 }
 

@@ -106,6 +106,8 @@ impl World<'_> {
     /// Starts the proxies and learns the places' addresses.
     fn start(&mut self, settings: &Settings) -> Result<()> {
         for (number, node) in (1..).zip(self.lab.nodes()) {
+            // A case may have flushed them (PKT-08).
+            self.lab.renew_rules(&node)?;
             self.proxies.push(self.lab.launch_proxy(&node, settings.spec(self.who, number))?);
         }
         self.proxies.iter().try_for_each(|proxy| proxy.wait_ready())?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use anyhow::{Context as _, Result};
-use kproxy_common::config::{Config, Uplink, config_flags};
+use kproxy_common::config::{Config, Uplink, config_flags, uplink_flags};
 use kproxy_common::net::Addr;
 use tracing::{info, warn};
 
@@ -77,6 +77,7 @@ fn uplinks(node: &NodeState) -> BTreeMap<u32, Uplink> {
     let uplink = |sources: &Sources| Uplink {
         v4: sources.v4.map_or_else(Addr::default, |ip| std::net::IpAddr::from(ip).into()),
         v6: sources.v6.map_or_else(Addr::default, |ip| std::net::IpAddr::from(ip).into()),
+        flags: if sources.overlay { uplink_flags::OVERLAY } else { 0 },
     };
     let mut uplinks: BTreeMap<u32, Uplink> =
         node.sources.iter().map(|(device, sources)| (*device, uplink(sources))).collect();
@@ -84,6 +85,7 @@ fn uplinks(node: &NodeState) -> BTreeMap<u32, Uplink> {
     let any = Sources {
         v4: node.sources.values().find_map(|sources| sources.v4),
         v6: node.sources.values().find_map(|sources| sources.v6),
+        overlay: false,
     };
     uplinks.insert(LOOPBACK, uplink(&any));
     uplinks
@@ -114,7 +116,8 @@ mod tests {
     #[test]
     fn a_loopback_address_is_replaced_by_one_of_an_uplink() {
         let [first, second] = [[192, 0, 2, 1], [198, 51, 100, 1]].map(std::net::Ipv4Addr::from);
-        let (none, v4) = (Sources::default(), |ip| Sources { v4: Some(ip), v6: None });
+        let none = Sources::default();
+        let v4 = |ip| Sources { v4: Some(ip), ..none };
         let sources = BTreeMap::from([(2, none), (3, v4(first)), (4, v4(second))]);
         let found = uplinks(&NodeState { sources, ..NodeState::default() });
         assert_eq!(found[&LOOPBACK].v4, std::net::IpAddr::from(first).into());
