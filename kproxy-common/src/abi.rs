@@ -37,6 +37,12 @@ pub mod map {
     pub const LOAD: &str = "KP_LOAD";
     /// Hash: cookie of a network namespace (u64) → [`crate::netns::netns_verdict`] (u32).
     pub const NETNS: &str = "KP_NETNS";
+    /// LRU hash, not pinned: fragments' [`crate::flow::FlowKey`] → [`crate::fragment::First`].
+    pub const FRAGMENTS: &str = "KP_FRAGMENTS";
+    /// Ring buffer, not pinned: [`crate::fragment::Note`]s.
+    pub const EARLY: &str = "KP_EARLY";
+    /// Array with one element, not pinned: the end of a large fragment that is injected.
+    pub const INJECTED: &str = "KP_INJECTED";
 
     /// Every map that is pinned.
     pub const PINNED: [&str; 16] = [
@@ -78,6 +84,9 @@ pub mod program {
     /// Answers what a UDP socket was told ([`crate::socket::SocketQuery`]); run by the daemon, never
     /// attached nor pinned.
     pub const UDP_SOCKET: &str = "kp_udp_socket";
+    /// Puts a fragment back where it came from, or counts that it is lost
+    /// ([`crate::fragment::Injection`]); run by the daemon, never attached nor pinned.
+    pub const INJECT: &str = "kp_inject";
     /// Uplink ingress on devices with an Ethernet header.
     pub const INGRESS: &str = "kp_ingress";
     /// Uplink egress on devices with an Ethernet header.

@@ -25,6 +25,10 @@ pub enum DropReason {
     /// Dropped: the first packets from pods whose sockets nobody sees, until the programs that
     /// translate the answers are attached.
     AnswersNotReady = 11,
+    /// Lost: a fragment that came before its packet's first one, and too many wait already.
+    FragmentLimit = 12,
+    /// Dropped: a fragment for a ClusterIP whose first one was refused or did not come.
+    FragmentAlone = 13,
     /// Dropped: an address of a Service range that no Service has (VER-16).
     FreeServiceAddress = 20,
     /// Dropped: a load-balancer address that is not open to this source (LBR-02).
@@ -36,7 +40,7 @@ pub const REFUSALS_A_SECOND: u32 = 1000;
 
 impl DropReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::NoBackend,
         Self::NoLocalBackend,
         Self::UnknownPort,
@@ -47,6 +51,8 @@ impl DropReason {
         Self::NoRoute,
         Self::RefusalLimit,
         Self::AnswersNotReady,
+        Self::FragmentLimit,
+        Self::FragmentAlone,
         Self::FreeServiceAddress,
         Self::SourceNotAllowed,
     ];
@@ -69,6 +75,8 @@ impl DropReason {
             Self::NoRoute => "no-route",
             Self::RefusalLimit => "refusal-limit",
             Self::AnswersNotReady => "answers-not-ready",
+            Self::FragmentLimit => "fragment-limit",
+            Self::FragmentAlone => "fragment-alone",
             Self::FreeServiceAddress => "free-service-address",
             Self::SourceNotAllowed => "source-not-allowed",
         }
@@ -103,6 +111,14 @@ impl DropReason {
             Self::AnswersNotReady => {
                 "dropped: the first packets of a pod whose sockets nobody sees, until the programs \
                  for its answers are attached; when it goes on, look whether kproxy runs"
+            }
+            Self::FragmentLimit => {
+                "lost: a fragment that came before the first one of its packet, and too many wait \
+                 already; look for a flood of fragments, and whether the daemon runs"
+            }
+            Self::FragmentAlone => {
+                "dropped: a fragment for a ClusterIP whose first one was refused or did not come \
+                 in time"
             }
             Self::FreeServiceAddress => {
                 "dropped: an address of a ServiceCIDR that no Service has; look who dials it"

@@ -26,7 +26,7 @@ pub struct FlowKey {
     pub dst_port: Port,
     /// IP protocol number.
     pub proto: u8,
-    /// Always 0.
+    /// 0 but in keys of fragments ([`crate::fragment::First`]).
     pub pad: [u8; 3],
 }
 

@@ -19,6 +19,7 @@ pub mod crc32c;
 pub mod drop_reason;
 pub mod filter;
 pub mod flow;
+pub mod fragment;
 pub mod load;
 pub mod maglev;
 pub mod net;

@@ -75,6 +75,7 @@ pub(crate) fn find_for(packet: &Packet) -> Option<&'static mut FlowValue> {
     if has_flows_to(&packet.key.dst) { find(&packet.key) } else { None }
 }
 
+/// Whether a flow may send to this address.
 #[inline(always)]
 pub(crate) fn has_flows_to(addr: &Addr) -> bool {
     let (element, byte) = filter::flow_position(addr);

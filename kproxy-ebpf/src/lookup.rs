@@ -44,6 +44,16 @@ pub(crate) fn is_node_address(addr: &Addr) -> bool {
         .is_some_and(|about| about.flags & frontend_flags::NODE_ADDRESS != 0)
 }
 
+/// Whether this is a ClusterIP, and not bound to the node itself.
+#[inline(always)]
+pub(crate) fn is_service_address(addr: &Addr) -> bool {
+    let key = FrontendKey::address(*addr);
+    let kinds = frontend_flags::SERVICE_ADDRESS | frontend_flags::NODE_ADDRESS;
+    // SAFETY: read at once; user space only ever replaces whole elements.
+    unsafe { FRONTENDS.get(&key) }
+        .is_some_and(|about| about.flags & kinds == frontend_flags::SERVICE_ADDRESS)
+}
+
 /// Looks a dialled address up: exact frontend, then NodePort, then unknown port.
 #[inline(always)]
 pub(crate) fn frontend(addr: &Addr, port: Port, proto: u8) -> Lookup {

@@ -6,6 +6,7 @@
 //! hooks/egress.rs   to an uplink or a pod: backend's answer → frontend's answer
 //! hooks/node.rs     from a process of this node: frontend → backend; hooks/begun.rs opening packets
 //! hooks/release.rs  sockets that close
+//! hooks/inject.rs   fragments that were held back; run by the daemon, never attached
 //! hooks/query.rs    what a UDP socket keeps; run by the daemon, never attached
 //! packet.rs parse · extensions.rs IPv6 headers · fragments.rs ports of fragments ·
 //! lookup.rs frontend → service · sources.rs who may · pick.rs service → backend ·

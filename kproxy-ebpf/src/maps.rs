@@ -4,7 +4,7 @@ use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     btf_maps::SkStorage,
     macros::{btf_map, map},
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use kproxy_common::{
     abi,
@@ -13,8 +13,8 @@ use kproxy_common::{
     counters::{DropKey, ServiceCounters},
     filter,
     flow::{FlowKey, FlowValue},
+    fragment::{First, INJECTED_REST, RING_BYTES},
     load::LoadKey,
-    net::Port,
     ranges::RangeData,
     service::{FrontendKey, FrontendValue, Name, Service, Slot},
     socket::SocketState,
@@ -76,9 +76,18 @@ pub(crate) static FLOWS: HashMap<FlowKey, FlowValue> =
 #[map(name = "KP_FLOW_FILTER")]
 pub(crate) static FLOW_FILTER: Array<[u8; 8]> = Array::with_max_entries(filter::POD_FLOWS + 1, 0);
 
-/// Ports of fragmented packets, by addresses and identification.
+/// What the first fragments of packets said, by addresses and identification.
 #[map(name = "KP_FRAGMENTS")]
-pub(crate) static FRAGMENTS: LruHashMap<FlowKey, [Port; 2]> = LruHashMap::with_max_entries(8192, 0);
+pub(crate) static FRAGMENTS: LruHashMap<FlowKey, First> = LruHashMap::with_max_entries(8192, 0);
+
+/// Copies of fragments that came before their first one, and word of it. Read by user space; while
+/// nobody does, it is full and nothing is copied.
+#[map(name = "KP_EARLY")]
+pub(crate) static EARLY: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+
+/// The end of a large fragment. Written by user space before it runs the program that injects it.
+#[map(name = "KP_INJECTED")]
+pub(crate) static INJECTED: Array<[u8; INJECTED_REST]> = Array::with_max_entries(1, 0);
 
 /// Counters of each service. Written by the programs, read by user space.
 #[map(name = "KP_COUNTERS")]
@@ -90,9 +99,10 @@ pub(crate) static COUNTERS: PerCpuArray<ServiceCounters> =
 pub(crate) static DROPS: PerCpuHashMap<DropKey, u64> =
     PerCpuHashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
-/// Refusals sent in the current second: {second, count}. Of each CPU.
-#[map(name = "KP_REFUSALS")]
-pub(crate) static REFUSALS: PerCpuArray<[u32; 2]> = PerCpuArray::with_max_entries(1, 0);
+/// How often something was done in the current second: {second, count}. Of each CPU, by
+/// [`crate::stats::Limited`].
+#[map(name = "KP_LIMITED")]
+pub(crate) static LIMITED: PerCpuArray<[u32; 2]> = PerCpuArray::with_max_entries(2, 0);
 
 /// Room for what is too large for the stack of 512 bytes. Of each CPU: the tc programs run with
 /// bottom halves off, one at a time.

@@ -90,12 +90,14 @@ pub(crate) struct Packet {
     pub(crate) v6: bool,
     /// Whole packet or fragment: see [`part`].
     pub(crate) part: u8,
+    /// Seen where it leaves by a device, not where it comes in.
+    pub(crate) egress: bool,
 }
 
 impl Packet {
     /// Nothing yet, for [`Self::parse`].
     #[inline(always)]
-    pub(crate) fn empty() -> Self {
+    pub(crate) fn empty(egress: bool) -> Self {
         Self {
             l3: 0,
             l4: 0,
@@ -105,6 +107,7 @@ impl Packet {
             life: 0,
             v6: false,
             part: part::WHOLE,
+            egress,
         }
     }
 

@@ -16,10 +16,9 @@ use kproxy_common::{
 
 use crate::{
     NEXT, action,
-    flow::now,
-    maps::REFUSALS,
     packet::{IPV4_LEN, IPV6_LEN, Packet, SCTP_LEN, TCP_LEN, UDP_LEN, at, ensure, write},
     rewrite::{IPV4_CHECKSUM, store},
+    stats::{self, Limited},
 };
 
 /// Time to live of what starts here (net.ipv4.ip_default_ttl).
@@ -93,15 +92,8 @@ fn check(key: &FlowKey) -> Result<(), DropReason> {
     if nobody || key.src == Addr::default() {
         return Err(DropReason::RefusalLimit);
     }
-    let Some(sent) = REFUSALS.get_ptr_mut(0) else { return Err(DropReason::RefusalLimit) };
-    // SAFETY: a live element of this CPU's copy.
-    let [second, count] = unsafe { &mut *sent };
-    let now = now();
-    if *second != now {
-        (*second, *count) = (now, 0);
-    }
-    *count += 1;
-    if *count > REFUSALS_A_SECOND { Err(DropReason::RefusalLimit) } else { Ok(()) }
+    let may = stats::may(Limited::Refusals, REFUSALS_A_SECOND);
+    if may { Ok(()) } else { Err(DropReason::RefusalLimit) }
 }
 
 /// Makes a reset out of a SYN (RFC 9293 section 3.5.2). Length and options stay: they say nothing in

@@ -2,7 +2,10 @@
 
 use kproxy_common::{affinity::client_kind, counters::DropKey, drop_reason::DropReason};
 
-use crate::maps::{COUNTERS, DROPS};
+use crate::{
+    flow::now,
+    maps::{COUNTERS, DROPS, LIMITED},
+};
 
 /// Counts one refusal or drop of `service` (or [`kproxy_common::counters::NO_SERVICE`]).
 #[inline(never)]
@@ -15,6 +18,27 @@ pub(crate) fn count_drop(service: u32, reason: DropReason) {
     }
     // A full map loses the count, never the verdict.
     let _ = DROPS.insert(&key, 1, 0);
+}
+
+/// What is done so many times a second and no more.
+#[derive(Clone, Copy)]
+pub(crate) enum Limited {
+    Refusals = 0,
+    Copies = 1,
+}
+
+/// Whether this CPU may do it once more, `most` times a second.
+#[inline(always)]
+pub(crate) fn may(what: Limited, most: u32) -> bool {
+    let Some(done) = LIMITED.get_ptr_mut(what as u32) else { return false };
+    // SAFETY: a live element of this CPU's copy.
+    let [second, count] = unsafe { &mut *done };
+    let now = now();
+    if *second != now {
+        (*second, *count) = (now, 0);
+    }
+    *count += 1;
+    *count <= most
 }
 
 /// Which path a new connection takes; each has a round-robin position of its own.

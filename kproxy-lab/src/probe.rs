@@ -18,6 +18,11 @@ pub enum Transport {
     UdpConnected,
     /// UDP socket without connect(); sendto() and recvfrom().
     UdpUnconnected,
+    /// Datagrams in fragments, the last one first, in both directions: large ones, see
+    /// [`Probe::padding`]. Sent by a raw socket, so no hook for sockets sees the address dialled.
+    UdpReversed,
+    /// As [`Self::UdpReversed`], and the first fragment of the request is lost.
+    UdpHeadless,
     /// One-to-one SCTP socket, which is used as a TCP one is (RFC 6458 section 4).
     Sctp,
 }

@@ -86,6 +86,14 @@ pub(crate) fn who(token: u64, padding: usize) -> String {
     format!("who {token} {}\n", "x".repeat(padding))
 }
 
+/// The same for an answer that comes in fragments, the last one first.
+pub(crate) fn who_reversed(token: u64, padding: usize) -> String {
+    format!("{REVERSED}{}", who(token, padding))
+}
+
+/// What [`who_reversed`] begins with.
+pub(crate) const REVERSED: &str = "reversed ";
+
 /// Request of a load: answered by [`PONG`].
 pub(crate) const PING: &[u8] = b"ping\n";
 /// Like [`PING`]; then the server closes the connection.

@@ -37,7 +37,9 @@ fn pods_hosts_and_the_client_reach_pods_on_every_node() {
                             ([to].into(), [to].into())
                         );
                     }
-                    Transport::UdpUnconnected => assert_eq!(outcome.sources(), [to].into()),
+                    Transport::UdpUnconnected | Transport::UdpReversed | Transport::UdpHeadless => {
+                        assert_eq!(outcome.sources(), [to].into());
+                    }
                 }
             }
         }
@@ -58,6 +60,13 @@ fn probes_tell_refused_from_silent_and_carry_large_payloads() {
             let large = client.probe(large.same_socket().count(3)).unwrap();
             assert!(large.all_answered(), "{family:?} {transport:?}: {large}");
         }
+        let fragments =
+            |transport| Probe::new(transport, server.at(family, POD_PORT)).padding(4_000);
+        let reversed = client.probe(fragments(Transport::UdpReversed).count(3)).unwrap();
+        assert!(reversed.all_answered(), "{family:?}: {reversed}");
+        let headless = fragments(Transport::UdpHeadless).timeout(Duration::from_millis(500));
+        let headless = client.probe(headless).unwrap();
+        assert_eq!(headless.timeouts(), 1, "{family:?}: {headless}");
     }
     // A route into nothing: no answer and no error.
     lab.node("n2").run("ip", &["route", "add", "blackhole", "10.96.0.99"]).unwrap();

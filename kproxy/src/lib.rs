@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! control:  API server or a folder of manifests ─▶ source ─▶ model ─▶ plan ─▶ dataplane ─▶ maps
-//! back:     maps ─▶ dataplane::read ─▶ cli (dump, status)
+//! back:     maps ─▶ dataplane::read ─▶ cli (dump, status), metrics
 //! ```
 //!
 //! `model` and `plan` are pure: no IO, no clock, no kube client, no aya. Only `dataplane` touches
@@ -11,6 +11,7 @@
 pub mod cli;
 pub mod control;
 pub mod dataplane;
+pub mod metrics;
 pub mod model;
 pub mod node;
 pub mod plan;

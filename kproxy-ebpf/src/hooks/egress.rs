@@ -82,21 +82,40 @@ fn egress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
     if POD && !flow::has_pod_flows() {
         return NEXT;
     }
-    let mut packet = Packet::empty();
+    let mut packet = Packet::empty(true);
     if packet.parse::<L3>(ctx).is_none() {
-        return error::<L3>(ctx);
+        return if packet.is_later() {
+            fragments::early::<L3>(ctx, &packet)
+        } else {
+            error::<L3>(ctx)
+        };
     }
-    let found = flow::find_for(&packet);
+    let mut ours = false;
+    let action = translate::<L3, POD>(ctx, &packet, &mut ours);
+    if packet.is_first() {
+        fragments::remember(ctx, &packet, ours);
+    }
+    action
+}
+
+/// `ours`: whether the packet belongs to a flow that is translated here.
+#[inline(always)]
+fn translate<const L3: usize, const POD: bool>(
+    ctx: &TcContext,
+    packet: &Packet,
+    ours: &mut bool,
+) -> i32 {
+    let found = flow::find_for(packet);
     if !POD {
         let is_own = packet::is_own(ctx);
         let is_request =
             found.as_ref().is_some_and(|value| value.flags & flow_flags::KINDS == node::REQUEST);
         let opens = found.is_none() && packet.opens();
-        if is_own && (is_request || opens && node::is_served(&packet)) {
-            return node::translate::<L3, false>(ctx, &packet, found);
+        if is_own && (is_request || opens && node::is_served(packet)) {
+            return node::translate::<L3, false>(ctx, packet, found, ours);
         }
         if opens {
-            return untranslated::<L3>(ctx, &packet, is_own);
+            return untranslated::<L3>(ctx, packet, is_own);
         }
     }
     let Some(value) = found else { return NEXT };
@@ -104,12 +123,10 @@ fn egress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
         return NEXT;
     }
     value.flags |= flow_flags::REPLIED;
-    flow::touch(value, &packet);
-    if packet.is_first() {
-        fragments::remember(&packet);
-    }
+    flow::touch(value, packet);
+    *ours = true;
     stats::count_packet(value.service, ctx.len());
-    let done = rewrite(ctx, &packet, value, 0);
+    let done = rewrite(ctx, packet, value, 0);
     action(value.service, done.map(|()| NEXT).ok_or(DropReason::RewriteFailed))
 }
 

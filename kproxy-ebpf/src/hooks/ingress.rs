@@ -160,12 +160,31 @@ fn ingress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
     {
         return NEXT;
     }
-    let mut packet = Packet::empty();
+    let mut packet = Packet::empty(false);
     if packet.parse::<L3>(ctx).is_none() {
-        return error::<L3, POD>(ctx);
+        return if packet.is_later() {
+            fragments::early::<L3>(ctx, &packet)
+        } else {
+            error::<L3, POD>(ctx)
+        };
     }
+    let mut ours = false;
+    let action = translate::<L3, POD>(ctx, &packet, &mut ours);
+    if packet.is_first() {
+        fragments::remember(ctx, &packet, ours);
+    }
+    action
+}
+
+/// `ours`: whether the packet belongs to a flow that is translated here.
+#[inline(always)]
+fn translate<const L3: usize, const POD: bool>(
+    ctx: &TcContext,
+    packet: &Packet,
+    ours: &mut bool,
+) -> i32 {
     let mut found = None;
-    if let Some(value) = flow::find_for(&packet) {
+    if let Some(value) = flow::find_for(packet) {
         let kind = value.flags & flow_flags::KINDS;
         let is_left = if kind == node::REQUEST {
             !route::was_marked(ctx.skb.skb)
@@ -176,7 +195,7 @@ fn ingress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
             return NEXT;
         }
         if kind != flow_flags::REVERSE {
-            found = goes_on(&packet, value).then_some(value);
+            found = goes_on(packet, value).then_some(value);
         } else if !packet.is_syn() {
             // An answer, which is translated where it leaves.
             return NEXT;
@@ -190,11 +209,11 @@ fn ingress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
             if !packet.opens() {
                 return NEXT;
             }
-            let begun = begun::begin::<L3, POD, false>(ctx, &packet, dial::<POD>(&packet));
+            let begun = begun::begin::<L3, POD, false>(ctx, packet, dial::<POD>(packet));
             let service = begun as u32;
             match begun & begun::ALL {
                 begun::FLOW => {}
-                begun::REFUSED => return refuse::refuse::<L3>(ctx, &packet, service, Back::Out),
+                begun::REFUSED => return refuse::refuse::<L3>(ctx, packet, service, Back::Out),
                 begun::DROPPED => return TC_ACT_SHOT as i32,
                 _ => return NEXT,
             }
@@ -206,11 +225,9 @@ fn ingress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
     };
     let service = value.service;
     stats::count_packet(service, ctx.len());
-    if packet.is_first() {
-        fragments::remember(&packet);
-    }
+    *ours = true;
     if value.flags & flow_flags::SNAT != 0 {
-        return forward::<L3>(ctx, &packet, value);
+        return forward::<L3>(ctx, packet, value);
     }
     // Netfilter only asks its NAT rules about the first packet of a connection; a mark on later
     // ones would leak to the outer packet of an overlay.
@@ -220,7 +237,7 @@ fn ingress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
         // SAFETY: a field of a live context that tc programs may write.
         unsafe { (*ctx.skb.skb).mark |= MARK_MASQUERADE };
     }
-    let mut done = rewrite(ctx, &packet, value, 0).map(|()| NEXT);
+    let mut done = rewrite(ctx, packet, value, 0).map(|()| NEXT);
     if POD && value.flags & flow_flags::HAIRPIN != 0 {
         done = done.and_then(|_| refuse::send_back::<L3>(ctx, Back::Out));
     }

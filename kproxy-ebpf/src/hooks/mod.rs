@@ -3,6 +3,7 @@
 mod begun;
 mod egress;
 mod ingress;
+mod inject;
 pub(crate) mod node;
 mod query;
 mod release;

@@ -43,12 +43,13 @@ pub(super) fn is_served(packet: &Packet) -> bool {
 }
 
 /// A packet of a process of this node: of an open flow, or one that opens. Answers only by the loopback
-/// device (`LO`).
+/// device (`LO`). `ours`: whether it is translated here.
 #[inline(always)]
 pub(super) fn translate<const L3: usize, const LO: bool>(
     ctx: &TcContext,
     packet: &Packet,
     found: Option<&'static mut FlowValue>,
+    ours: &mut bool,
 ) -> i32 {
     let back = if LO { Back::Stay } else { Back::In };
     let found = found.and_then(|value| goes_on(packet, value).then_some(value));
@@ -73,9 +74,7 @@ pub(super) fn translate<const L3: usize, const LO: bool>(
         }
     };
     stats::count_packet(value.service, ctx.len());
-    if packet.is_first() {
-        fragments::remember(packet);
-    }
+    *ours = true;
     forward::forward_own::<L3>(ctx, packet, value, back)
 }
 
@@ -146,16 +145,21 @@ fn to_itself(ctx: &TcContext) -> i32 {
     {
         return NEXT;
     }
-    let mut packet = Packet::empty();
+    let mut packet = Packet::empty(true);
     if packet.parse::<14>(ctx).is_none() {
-        return error(ctx);
+        return if packet.is_later() { fragments::early::<14>(ctx, &packet) } else { error(ctx) };
     }
     let found = flow::find_for(&packet);
     let is_ours = match &found {
         Some(value) => value.flags & flow_flags::NODE != 0,
         None => is_served(&packet),
     };
-    if is_ours { translate::<14, true>(ctx, &packet, found) } else { NEXT }
+    let mut ours = false;
+    let action = if is_ours { translate::<14, true>(ctx, &packet, found, &mut ours) } else { NEXT };
+    if packet.is_first() {
+        fragments::remember(ctx, &packet, ours);
+    }
+    action
 }
 
 #[classifier]

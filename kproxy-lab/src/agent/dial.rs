@@ -8,8 +8,9 @@ use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::probe::{Transport, Verdict};
-use crate::protocol::{Answer, who};
+use crate::agent::reversed;
+use crate::probe::{Transport, Verdict, unspecified};
+use crate::protocol::{Answer, who, who_reversed};
 
 /// An open client socket.
 pub(super) enum Client {
@@ -19,6 +20,13 @@ pub(super) enum Client {
     Udp {
         socket: UdpSocket,
         to: SocketAddr,
+    },
+    /// Answers come to the socket; requests leave by another one.
+    Reversed {
+        socket: UdpSocket,
+        to: SocketAddr,
+        /// Without the first fragment.
+        headless: bool,
     },
 }
 
@@ -33,7 +41,10 @@ impl Client {
         let (kind, protocol) = match transport {
             Transport::Tcp => (Type::STREAM, Protocol::TCP),
             Transport::Sctp => (Type::STREAM, Protocol::SCTP),
-            Transport::UdpConnected | Transport::UdpUnconnected => (Type::DGRAM, Protocol::UDP),
+            Transport::UdpConnected
+            | Transport::UdpUnconnected
+            | Transport::UdpReversed
+            | Transport::UdpHeadless => (Type::DGRAM, Protocol::UDP),
         };
         let socket = Socket::new(Domain::for_address(to), kind, Some(protocol))?;
         if let Some(from) = from {
@@ -61,13 +72,22 @@ impl Client {
                 report_icmp_errors(&socket);
                 Ok(Self::Udp { socket: socket.into(), to })
             }
+            Transport::UdpReversed | Transport::UdpHeadless => {
+                if from.is_none() {
+                    socket.bind(&unspecified(to.ip(), 0).into())?;
+                }
+                let headless = transport == Transport::UdpHeadless;
+                Ok(Self::Reversed { socket: socket.into(), to, headless })
+            }
         }
     }
 
     pub(super) fn local(&self) -> Option<SocketAddr> {
         match self {
             Self::Stream(stream) => stream.get_ref().local_addr(),
-            Self::UdpConnected(socket) | Self::Udp { socket, .. } => socket.local_addr(),
+            Self::UdpConnected(socket)
+            | Self::Udp { socket, .. }
+            | Self::Reversed { socket, .. } => socket.local_addr(),
         }
         .ok()
     }
@@ -76,7 +96,7 @@ impl Client {
         match self {
             Self::Stream(stream) => stream.get_ref().peer_addr().ok(),
             Self::UdpConnected(socket) => socket.peer_addr().ok(),
-            Self::Udp { .. } => None,
+            Self::Udp { .. } | Self::Reversed { .. } => None,
         }
     }
 
@@ -100,6 +120,14 @@ impl Client {
             }
             Self::Udp { socket, to } => {
                 socket.send_to(request.as_bytes(), *to)?;
+                let (answer, source) = receive(socket, token, timeout)?;
+                (answer, Some(source))
+            }
+            Self::Reversed { socket, to, headless } => {
+                let (from, request) =
+                    (reversed::source(socket, *to)?, who_reversed(token, padding));
+                let send = if *headless { reversed::send_headless } else { reversed::send };
+                send(from, *to, request.as_bytes())?;
                 let (answer, source) = receive(socket, token, timeout)?;
                 (answer, Some(source))
             }

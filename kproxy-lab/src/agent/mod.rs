@@ -9,6 +9,7 @@ mod holding;
 mod http;
 mod loading;
 mod probing;
+mod reversed;
 mod server;
 
 use std::collections::HashMap;

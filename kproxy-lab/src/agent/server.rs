@@ -13,8 +13,8 @@ use nix::sys::eventfd::EventFd;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::agent::connection::{Connection, Next};
-use crate::agent::pin;
-use crate::protocol::{Answer, PING, PONG, Serve, Sockets};
+use crate::agent::{pin, reversed};
+use crate::protocol::{Answer, PING, PONG, REVERSED, Serve, Sockets};
 
 /// Token of the event that ends the thread.
 const STOP: u64 = 0;
@@ -158,7 +158,11 @@ impl Reactor {
                         answer(datagram, &self.name, client, *local)
                     };
                     if let Some(answer) = answer {
-                        let _receiver_gone = socket.send_to(&answer, client);
+                        let _receiver_gone = if datagram.starts_with(REVERSED.as_bytes()) {
+                            reversed::send(*local, client, &answer)
+                        } else {
+                            socket.send_to(&answer, client).map(drop)
+                        };
                     }
                 }
             }
@@ -192,6 +196,7 @@ pub(super) fn answer(
     local: SocketAddr,
 ) -> Option<Vec<u8>> {
     let line = std::str::from_utf8(line).ok()?.trim_end_matches('\n');
+    let line = line.strip_prefix(REVERSED).unwrap_or(line);
     let (token, padding) = line.strip_prefix("who ")?.split_once(' ')?;
     let answer = Answer {
         server: name.to_owned(),

@@ -13,7 +13,7 @@ use crate::{large, policy};
 type Case = fn(&Stage) -> Result<()>;
 
 /// All of them by name, in the order in which they run.
-pub(crate) const CASES: [(&str, Case); 14] = [
+pub(crate) const CASES: [(&str, Case); 15] = [
     ("pods_dial_services", pods_dial_services),
     ("virtual_machines_dial_services", virtual_machines_dial_services),
     ("a_virtual_machine_dials_itself", a_virtual_machine_dials_itself),
@@ -23,6 +23,7 @@ pub(crate) const CASES: [(&str, Case); 14] = [
     ("large_transfers", large::transfers),
     ("datagrams_as_large_as_the_way_allows", large::datagrams),
     ("datagrams_in_fragments", large::fragments),
+    ("fragments_in_the_wrong_order", large::reversed),
     ("refusals", refusals),
     ("external_policy_local", external_policy_local),
     ("policies_of_pods_are_enforced", policy::enforced),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
-use kproxy_lab::{Family, Feature, Network, Place, Probe};
+use kproxy_lab::{Family, Feature, Network, Place, Probe, Transport};
 
 use crate::case::Web;
 use crate::stage::{Row, SILENCE, Stage, With, at};
@@ -77,6 +77,28 @@ pub(crate) fn fragments(stage: &Stage) -> Result<()> {
         let probe = Probe::udp(to).padding(FRAGMENTED);
         let first = stage.answered(&from, probe.clone().timeout(SILENCE), Web::Far.pods());
         first.or_else(|_too_big| stage.answered(&from, probe, Web::Far.pods()))?;
+    }
+    Ok(())
+}
+
+/// Fragments that come before the first one of their datagram, of both ends. A host has no raw socket
+/// that a proxy in sockets could serve.
+pub(crate) fn reversed(stage: &Stage) -> Result<()> {
+    for (from, to) in ways(stage)? {
+        if from.name() == "n1" {
+            continue;
+        }
+        let probe = Probe::new(Transport::UdpReversed, to).padding(FRAGMENTED);
+        stage.answered(&from, probe.count(3), Web::Far.pods())?;
+    }
+    for to in Web::Local.vips() {
+        let probe = Probe::new(Transport::UdpReversed, to).padding(FRAGMENTED);
+        stage.answered(&*stage.lab.place("n1/vm")?, probe, Web::Local.pods())?;
+    }
+    for ip in stage.dialled("n1")? {
+        let to = at(ip, Web::Local.node_port());
+        let probe = Probe::new(Transport::UdpReversed, to).padding(FRAGMENTED);
+        stage.answered(&stage.lab.client(), probe, Web::Local.pods())?;
     }
     Ok(())
 }

@@ -8,8 +8,8 @@ use kproxy_common::abi;
 use crate::plan::Algorithm;
 
 use super::values::{
-    AddressFilter, ClusterCidrs, DeviceGlob, MapSize, NamespaceName, NodePortRanges, PodRange,
-    PortFilter, PortRange, ServiceFilter,
+    AddressFilter, ClusterCidrs, DeviceGlob, MapSize, MetricsAddress, NamespaceName,
+    NodePortRanges, PodRange, PortFilter, PortRange, ServiceFilter,
 };
 
 /// An eBPF data path for Kubernetes Services that replaces kube-proxy beside any CNI.
@@ -145,6 +145,11 @@ pub struct RunArgs {
     /// Capacity of the range map: one entry a source range and service port
     #[arg(long, value_name = "N", default_value_t = MapSize(abi::DEFAULT_RANGES))]
     pub max_ranges: MapSize,
+
+    /// Where `/metrics` is served: an address and port, or an address alone for port 10249; an empty
+    /// value: nowhere
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:10249")]
+    pub metrics_bind_address: MetricsAddress,
 
     /// Where the maps are pinned.
     #[command(flatten)]

@@ -1,7 +1,7 @@
 //! Values of options, checked where they are typed: what is past clap is valid.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
@@ -66,6 +66,33 @@ impl FromStr for NodePortRanges {
         };
         let ranges = parts.iter().map(range).collect::<Result<_, _>>()?;
         Ok(Self(NodePortAddresses::Ranges(ranges)))
+    }
+}
+
+/// Where metrics are served; `None`: nowhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MetricsAddress(pub Option<SocketAddr>);
+
+impl MetricsAddress {
+    /// kube-proxy's port.
+    const PORT: u16 = 10249;
+}
+
+impl FromStr for MetricsAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        let with_port = text.parse().ok().filter(|address: &SocketAddr| address.port() != 0);
+        let alone = || text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, Self::PORT));
+        with_port.or_else(alone).map(|address| Self(Some(address))).ok_or_else(|| {
+            format!(
+                "`{text}` is no address with a port; write it like 127.0.0.1:10249 or [::]:10249, \
+                 or leave it empty for no metrics"
+            )
+        })
     }
 }
 
@@ -358,6 +385,23 @@ mod tests {
         assert_eq!("1024-1024".parse(), Ok(PortRange(1024..=1024)));
         for bad in ["", "20000", "1023-2000", "3000-2000", "1024-65536", "a-b"] {
             assert!(bad.parse::<PortRange>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn cfg_10_metrics_have_an_address_or_are_off() {
+        let parse = |text: &str| text.parse::<MetricsAddress>().map(|parsed| parsed.0);
+        assert_eq!(parse(""), Ok(None));
+        for (text, meant) in [
+            ("127.0.0.1:10249", "127.0.0.1:10249"),
+            ("0.0.0.0", "0.0.0.0:10249"),
+            ("::1", "[::1]:10249"),
+            ("[::]:9100", "[::]:9100"),
+        ] {
+            assert_eq!(parse(text), Ok(Some(meant.parse().unwrap())));
+        }
+        for bad in ["0", "10249", ":10249", "localhost:10249", "127.0.0.1:0", "127.0.0.1:65536"] {
+            assert!(parse(bad).is_err(), "{bad}");
         }
     }
 

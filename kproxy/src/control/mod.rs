@@ -6,6 +6,8 @@
 //! node addresses ▶┘   re-plans what is touched   └─▶ Problems ─▶ log, <run-dir>/problems.json
 //! ```
 //!
+//! What comes and how long a pass takes is counted on the way ([`crate::metrics`]).
+//!
 //! [`Planner`] is synchronous and has no clock; [`run`] feeds it, waits a few milliseconds for more
 //! of a burst, and hands the changes to the sink. Nothing reaches the sink before the lists of
 //! Services and EndpointSlices are complete (LC-01), and stopping the loop leaves the data path as

@@ -155,6 +155,11 @@ impl Planner {
         self.dirty.extend(touched);
     }
 
+    /// When pods changed of which slices have told since the last call (EPS-20).
+    pub fn take_triggers(&mut self) -> Vec<(Family, i64)> {
+        self.model.take_triggers()
+    }
+
     fn set_unread(&mut self, origin: String, unread: bool) {
         if unread {
             self.unread.insert(origin);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant as Clock, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 use tokio::sync::{mpsc, watch};
@@ -11,8 +11,10 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::plan::{Algorithm, Change, NodePortAddresses, ServicePortPlan};
-use crate::source;
+use crate::metrics::{self, Pass};
+use crate::model::Family;
+use crate::plan::{Algorithm, Change, NodePortAddresses, Policy, ServicePortPlan, WithoutLocal};
+use crate::source::{self, Update};
 
 use super::planner::Planner;
 use super::problems;
@@ -43,11 +45,17 @@ pub struct Settings {
     pub algorithm: Algorithm,
     /// Takes what the servers beside the loop want to know.
     pub state: watch::Sender<State>,
+    /// Counts.
+    pub metrics: metrics::Control,
 }
 
 impl Settings {
     /// With the usual collecting time, 5 ms.
-    pub fn new(node_name: impl Into<String>, run_dir: impl Into<PathBuf>) -> Self {
+    pub fn new(
+        node_name: impl Into<String>,
+        run_dir: impl Into<PathBuf>,
+        metrics: metrics::Control,
+    ) -> Self {
         Self {
             node_name: node_name.into(),
             run_dir: run_dir.into(),
@@ -56,6 +64,7 @@ impl Settings {
             bind_address: None,
             algorithm: Algorithm::default(),
             state: watch::Sender::default(),
+            metrics,
         }
     }
 }
@@ -99,6 +108,8 @@ pub async fn run(
         settings,
         planner,
         sink,
+        without_local: WithoutLocal::default(),
+        started: now(),
         in_sync: false,
         exact: false,
         addresses: BTreeSet::new(),
@@ -116,6 +127,7 @@ pub async fn run(
     loop {
         match inputs.next(control.flush_at, control.retry_at).await {
             Event::Source(event) => {
+                control.count(&event);
                 control.planner.handle(event);
                 control.schedule();
             }
@@ -124,7 +136,11 @@ pub async fn run(
                 control.schedule();
             }
             Event::Flush => control.flush()?,
-            Event::Retry => control.retry(),
+            Event::Retry => {
+                let start = Clock::now();
+                control.retry();
+                control.count_pass(Pass::Full, start);
+            }
             Event::SourceEnded => anyhow::bail!("the source of Services ended"),
             Event::Stop => return Ok(()),
         }
@@ -173,6 +189,9 @@ struct Loop<S> {
     settings: Settings,
     planner: Planner,
     sink: S,
+    without_local: WithoutLocal,
+    /// When the loop began, in microseconds since 1970.
+    started: i64,
     /// The first plan is in the data path.
     in_sync: bool,
     /// The data path holds nothing but the plan: what an earlier run left has been removed.
@@ -196,6 +215,7 @@ impl<S: DataplaneSink> Loop<S> {
     /// Sets the time of the next flush. The first event of a burst decides, later ones do not
     /// put it off.
     fn schedule(&mut self) {
+        self.settings.metrics.queued();
         let now = Instant::now();
         self.settings.state.send_if_modified(|state| {
             state.behind_since.get_or_insert(now);
@@ -215,21 +235,57 @@ impl<S: DataplaneSink> Loop<S> {
             self.publish_problems();
             return Ok(());
         }
+        let start = Clock::now();
         let changes = self.planner.take_changes();
-        if !self.in_sync {
+        changes.iter().for_each(|change| self.without_local.update(change));
+        let pass = if !self.in_sync {
             self.first_sync()?;
+            Pass::Full
         } else if !self.exact && !self.planner.has_unread() {
             self.retry();
+            Pass::Full
         } else {
             self.sync_addresses();
             self.apply(changes);
             self.sync_service_ranges();
             self.sync_opted_out_pods();
-        }
+            Pass::Partial
+        };
+        self.count_pass(pass, start);
         self.publish_state();
         self.publish_problems();
         self.schedule_retry();
         Ok(())
+    }
+
+    /// Counts what has come.
+    fn count(&self, event: &source::Event) {
+        let (change, count) = match event {
+            source::Event::Services(update) => (metrics::Change::Service, objects(update)),
+            source::Event::Slices(update) => (metrics::Change::Endpoints, objects(update)),
+            _ => return,
+        };
+        self.settings.metrics.changed(change, count);
+    }
+
+    /// Counts a pass that is over, and what it has brought into force.
+    fn count_pass(&mut self, pass: Pass, start: Clock) {
+        let metrics = &self.settings.metrics;
+        metrics.synced(pass, start.elapsed());
+        let now = now();
+        for (family, at) in self.planner.take_triggers() {
+            // Changes from before the start waited for kproxy, not for its work (EPS-20).
+            if at > self.started {
+                let took = u64::try_from(now - at).unwrap_or(0);
+                metrics.programmed(family, Duration::from_micros(took));
+            }
+        }
+        for policy in Policy::ALL {
+            for family in [Family::V4, Family::V6] {
+                let count = self.without_local.count(policy, family);
+                metrics.set_without_local(policy, family, count);
+            }
+        }
     }
 
     fn apply(&mut self, changes: Vec<Change>) {
@@ -352,6 +408,7 @@ impl<S: DataplaneSink> Loop<S> {
             return;
         }
         let current = self.planner.problems().current();
+        self.settings.metrics.set_problems(current.len());
         match problems::write(&self.settings.run_dir, &current) {
             Ok(()) => {
                 self.problems_written = true;
@@ -364,6 +421,20 @@ impl<S: DataplaneSink> Loop<S> {
                 }
             }
         }
+    }
+}
+
+/// Microseconds since 1970.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Objects that an update is about.
+const fn objects<T: source::Object>(update: &Update<T>) -> usize {
+    match update {
+        Update::Reset(list) => list.len(),
+        Update::Apply(_) | Update::Delete(_) => 1,
     }
 }
 

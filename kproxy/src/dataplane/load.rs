@@ -280,7 +280,10 @@ fn pin_program(program: &mut Program, name: &str, dirs: &PinDirs) -> Result<(), 
 pub(super) type Flows = HashMap<MapData, FlowKey, FlowValue>;
 pub(super) type Uplinks = HashMap<MapData, u32, Uplink>;
 
-fn typed<T: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &str) -> Result<T, Error> {
+pub(super) fn typed<T: TryFrom<Map, Error = MapError>>(
+    object: &mut Ebpf,
+    name: &str,
+) -> Result<T, Error> {
     let map = object
         .take_map(name)
         .ok_or_else(|| Error::Load { why: format!("it has no map {name}") })?;

@@ -3,7 +3,7 @@
 //! ```text
 //! plan ─▶ Dataplane ─▶ writer ─▶ kernel maps ─▶ programs
 //!             ├─▶ load, attach: programs, pins, links
-//!             └─▶ sweep: flows; sockets: connected UDP sockets
+//!             └─▶ sweep: flows; sockets: connected UDP sockets; fragments: those that came early
 //! read: kernel maps ─▶ rows of the debug CLI
 //! ```
 //!
@@ -15,6 +15,7 @@ mod cleanup;
 mod codec;
 mod error;
 mod exact;
+mod fragments;
 mod load;
 mod memory;
 mod netns;
@@ -60,6 +61,7 @@ use self::{
 pub use self::{
     cleanup::{Cleanup, cleanup},
     error::Error,
+    fragments::FragmentHolder,
     sockets::{Closed, SocketCloser, Translated},
     sweep::SweepReport,
     writer::{Fill, Report},

@@ -37,6 +37,18 @@ pub struct SweepReport {
     pub masqueraded: usize,
     /// Entries of connections of this node's own processes when the sweep began.
     pub own: usize,
+    /// IPv4 UDP flows among those removed that were not idle: their backend serves no more.
+    pub left_v4: usize,
+    /// The same of IPv6.
+    pub left_v6: usize,
+}
+
+/// Entries that are to be forgotten.
+#[derive(Default)]
+struct Forget {
+    keys: Vec<FlowKey>,
+    left_v4: usize,
+    left_v6: usize,
 }
 
 /// Removes what is to be forgotten. `serves`: whether a backend of a service may keep its UDP
@@ -52,14 +64,15 @@ pub(crate) fn sweep(
 ) -> io::Result<(SweepReport, Open)> {
     let entries = sys::read_hash(flows)?;
     let now = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
-    let dead = forget(&entries, now, serves);
+    let Forget { keys: dead, left_v4, left_v6 } = forget(&entries, now, serves);
     let with = |flag| entries.iter().filter(move |(_, value)| value.flags & flag != 0).count();
     let (masqueraded, own) = (with(flow_flags::MASQUERADE), with(flow_flags::NODE));
     for key in &dead {
         // The programs may have removed it meanwhile.
         let _gone_already = flows.remove(key);
     }
-    let report = SweepReport { entries: entries.len(), removed: dead.len(), masqueraded, own };
+    let (entries_seen, removed) = (entries.len(), dead.len());
+    let report = SweepReport { entries: entries_seen, removed, masqueraded, own, left_v4, left_v6 };
     Ok((report, open(&entries, &dead)))
 }
 
@@ -83,13 +96,14 @@ fn forget(
     entries: &[(FlowKey, FlowValue)],
     now: u32,
     serves: impl Fn(u32, Addr, Port) -> bool,
-) -> Vec<FlowKey> {
+) -> Forget {
+    let mut forget = Forget::default();
     let mut reverse: Pairs<FlowKey, (FlowValue, bool)> = entries
         .iter()
         .filter(|(_, value)| is_reverse(value))
         .map(|(key, value)| (*key, (*value, false)))
         .collect();
-    let mut dead = Vec::new();
+    let dead = &mut forget.keys;
     for (key, value) in entries.iter().filter(|(_, value)| !is_reverse(value)) {
         let reverse_key = value.to.reversed();
         let other = reverse.get_mut(&reverse_key);
@@ -111,13 +125,16 @@ fn forget(
         }
         if is_old {
             dead.push(reverse_key);
+        } else if has_left {
+            let left = if key.dst.is_v4() { &mut forget.left_v4 } else { &mut forget.left_v6 };
+            *left += 1;
         }
     }
     let alone = reverse
         .into_iter()
         .filter(|(_, (value, has_forward))| !has_forward && age(value.last_seen, now) >= HALF_AGE);
     dead.extend(alone.map(|(key, _)| key));
-    dead
+    forget
 }
 
 const fn is_reverse(value: &FlowValue) -> bool {
@@ -173,7 +190,7 @@ mod tests {
     }
 
     fn dead(entries: &[(FlowKey, FlowValue)], serves: bool) -> usize {
-        forget(entries, NOW, |_, _, _| serves).len()
+        forget(entries, NOW, |_, _, _| serves).keys.len()
     }
 
     #[test]
@@ -211,7 +228,8 @@ mod tests {
     #[test]
     fn ct_06_ct_07_udp_leaves_a_backend_that_is_gone_and_tcp_stays() {
         let udp = flow(proto::UDP, (0, 0), (REPLIED, 0));
-        assert_eq!(forget(&udp, NOW, |_, _, _| false), [udp[0].0]);
+        let gone = forget(&udp, NOW, |_, _, _| false);
+        assert_eq!((gone.keys, gone.left_v4, gone.left_v6), (vec![udp[0].0], 1, 0));
         assert_eq!(dead(&flow(proto::TCP, (0, 0), (REPLIED, 0)), false), 0);
     }
 
@@ -241,7 +259,7 @@ mod tests {
     fn a_reverse_entry_of_another_frontend_is_no_partner() {
         let [forward, mut reverse] = flow(proto::TCP, (0, 60), (REPLIED, 60));
         reverse.1.to.src_port = Port::new(30081);
-        let gone = forget(&[forward, reverse], NOW, |_, _, _| true);
+        let gone = forget(&[forward, reverse], NOW, |_, _, _| true).keys;
         assert_eq!(gone.len(), 2, "both halves are orphans");
     }
 }

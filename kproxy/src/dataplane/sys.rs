@@ -15,7 +15,7 @@ use std::{
 use aya::maps::{HashMap, IterableMap, LpmTrie, MapData};
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_prog_info};
 use ipnet::IpNet;
-use kproxy_common::ranges::RangeData;
+use kproxy_common::{fragment::Injection, ranges::RangeData};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::codec;
@@ -134,6 +134,47 @@ pub(crate) fn run_on<T: MapBytes>(program: BorrowedFd<'_>, data: &mut T) -> io::
     attr.test.data_out = &raw mut *data as u64;
     attr.test.data_size_out = size_of::<T>() as u32;
     bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr).map(drop)
+}
+
+/// What a program finds in its context (`struct __sk_buff`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Context {
+    /// Index of the packet's device; 0: the loopback device.
+    pub device: u32,
+    /// Mark of the packet.
+    pub mark: u32,
+    /// First words of `cb`.
+    pub order: Injection,
+}
+
+/// Runs a program `times` times on a packet; what it returned last.
+///
+/// # Errors
+/// Those of the call; `ENODEV`: the device is gone.
+pub(crate) fn run_with(
+    program: BorrowedFd<'_>,
+    packet: &[u8],
+    context: &Context,
+    times: u32,
+) -> io::Result<i32> {
+    // Places in words (include/uapi/linux/bpf.h).
+    const MARK: usize = 2;
+    const DEVICE: usize = 10;
+    const CB: usize = 12;
+    let Injection { ingress, more, lost } = context.order;
+    let mut words = [0u32; CB + 5];
+    (words[MARK], words[DEVICE]) = (context.mark, context.device);
+    words[CB..CB + 3].copy_from_slice(&[ingress, more, lost]);
+    let mut attr = empty_attr();
+    attr.test.prog_fd = program.as_raw_fd() as u32;
+    attr.test.data_in = packet.as_ptr() as u64;
+    attr.test.data_size_in = packet.len() as u32;
+    attr.test.ctx_in = words.as_ptr() as u64;
+    attr.test.ctx_size_in = size_of_val(&words) as u32;
+    attr.test.repeat = times;
+    bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr)?;
+    // SAFETY: plain integers; the variant is the one passed in.
+    Ok(unsafe { attr.test.retval } as i32)
 }
 
 /// Types whose bytes may come from and go to a map.

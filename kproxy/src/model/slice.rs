@@ -41,6 +41,8 @@ pub struct Slice {
     pub ports: Vec<SlicePort>,
     /// Endpoints.
     pub endpoints: Vec<Endpoint>,
+    /// When the pods last changed of which it tells, in microseconds since 1970 (EPS-20).
+    pub triggered: Option<i64>,
 }
 
 impl Slice {

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{
-    Node, Pod, PodName, Service, ServiceCidr, ServiceCidrName, ServiceName, Slice, SliceName,
+    Family, Node, Pod, PodName, Service, ServiceCidr, ServiceCidrName, ServiceName, Slice,
+    SliceName,
 };
 
 /// Services whose plan may differ after a change.
@@ -25,6 +26,7 @@ pub struct Model {
     service_cidrs: BTreeMap<ServiceCidrName, ServiceCidr>,
     pods: BTreeMap<PodName, Pod>,
     node: Node,
+    triggers: BTreeMap<(ServiceName, Family), Vec<i64>>,
 }
 
 impl Model {
@@ -58,6 +60,9 @@ impl Model {
         let slices = self.slices.entry(service.clone()).or_default();
         if slices.get(&slice.name) != Some(&slice) {
             self.owners.insert(slice.name.clone(), service.clone());
+            if let Some(time) = slice.triggered {
+                self.triggers.entry((service.clone(), slice.family)).or_default().push(time);
+            }
             slices.insert(slice.name.clone(), slice);
             touched.insert(service);
         }
@@ -68,12 +73,24 @@ impl Model {
     pub fn delete_slice(&mut self, name: &SliceName) -> Touched {
         let Some(service) = self.owners.remove(name) else { return Touched::new() };
         if let Some(slices) = self.slices.get_mut(&service) {
-            slices.remove(name);
+            // What a slice that goes has told is not what it goes for (EPS-20).
+            if let Some(slice) = slices.remove(name) {
+                self.triggers.remove(&(service.clone(), slice.family));
+            }
             if slices.is_empty() {
                 self.slices.remove(&service);
             }
         }
         Touched::from([service])
+    }
+
+    /// When pods changed of which slices have told since the last call, in microseconds since 1970
+    /// (EPS-20).
+    pub fn take_triggers(&mut self) -> Vec<(Family, i64)> {
+        let triggers = std::mem::take(&mut self.triggers).into_iter();
+        triggers
+            .flat_map(|((_, family), times)| times.into_iter().map(move |at| (family, at)))
+            .collect()
     }
 
     /// Replaces all Services: those not listed are gone.

@@ -14,6 +14,7 @@ mod ranges;
 mod service;
 mod topology;
 mod types;
+mod without_local;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -27,3 +28,4 @@ pub use opt_out::{OptOut, SocketVerdict, SocketVerdicts, socket_verdicts};
 pub use service::{PlanContext, plan_service};
 pub use topology::{Candidate, Categorized, Uses, categorize};
 pub use types::*;
+pub use without_local::{Policy, WithoutLocal};

@@ -5,6 +5,7 @@
 //! so a change of endpoints opens and closes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::ready;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -93,7 +94,9 @@ impl Servers {
                     debug!(service = %name, %at, "health check begins");
                     let (state, name, family) =
                         (self.state.clone(), name.clone(), Family::of(&at.ip()));
-                    let answer = move || answer(&state.borrow(), &name, family, Instant::now());
+                    // Whatever its path and method (HCN-02).
+                    let answer =
+                        move |_| ready(answer(&state.borrow(), &name, family, Instant::now()));
                     let task = tokio::spawn(http::serve(listener, answer)).abort_handle();
                     self.open.insert(server.clone(), task);
                 }

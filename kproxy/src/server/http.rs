@@ -53,12 +53,13 @@ pub(super) fn listen(ip: IpAddr, port: u16) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Answers every request with what `answer` says, whatever its path and method, until it is
-/// dropped.
-pub(super) async fn serve(
+/// Answers every request with what `answer` says, until it is dropped.
+pub(super) async fn serve<F>(
     listener: TcpListener,
-    answer: impl Fn() -> Answer + Send + Sync + 'static,
-) {
+    answer: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+) where
+    F: Future<Output = Answer> + Send + 'static,
+{
     let answer = Arc::new(answer);
     let mut connections = JoinSet::new();
     let mut open: VecDeque<AbortHandle> = VecDeque::new();
@@ -82,10 +83,15 @@ pub(super) async fn serve(
 }
 
 /// One request and its answer.
-async fn converse(stream: TcpStream, answer: Arc<impl Fn() -> Answer + Send + Sync + 'static>) {
-    let service = service_fn(move |_: Request<Incoming>| {
-        let answer = answer();
-        async move { Ok::<_, Infallible>(answer) }
+async fn converse<F>(
+    stream: TcpStream,
+    answer: Arc<impl Fn(Request<Incoming>) -> F + Send + Sync + 'static>,
+) where
+    F: Future<Output = Answer> + Send + 'static,
+{
+    let service = service_fn(move |request| {
+        let answer = answer(request);
+        async move { Ok::<_, Infallible>(answer.await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .keep_alive(false)

@@ -2,3 +2,4 @@
 
 pub mod health_check;
 mod http;
+pub mod metrics;

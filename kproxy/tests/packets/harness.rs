@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use aya::{
     Ebpf, EbpfLoader, TestRun as _,
-    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuHashMap, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuHashMap, RingBuf, lpm_trie::Key},
     programs::{Program, SchedClassifier, TestRunOptions},
 };
 use etherparse::{
@@ -23,6 +23,7 @@ use kproxy_common::{
     drop_reason::DropReason,
     filter,
     flow::{FlowKey, FlowValue},
+    fragment::{Injection, Note},
     load::LoadKey,
     maglev::{PER_SLOT, pack},
     net::{Addr, Port},
@@ -31,6 +32,7 @@ use kproxy_common::{
         FrontendKey, FrontendValue, Service, Slot, Word, service_flags, service_port_id, slot_flags,
     },
 };
+use zerocopy::FromBytes as _;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/kproxy-ebpf"));
 
@@ -99,6 +101,7 @@ impl Programs {
             "kp_pod_ingress",
             "kp_pod_egress",
             "kp_node_egress",
+            "kp_inject",
         ] {
             let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
             program.load().unwrap_or_else(|error| panic!("{name}: {error:?}"));
@@ -322,6 +325,11 @@ impl Programs {
         self.mark = mark;
     }
 
+    /// As [`Self::on_device`], from here on.
+    pub(crate) fn use_device(&mut self, device: u32) {
+        self.device = device;
+    }
+
     pub(crate) fn uplink(&mut self, device: u32, uplink: Uplink) {
         self.hash(map::UPLINKS).insert(device, uplink, 0).unwrap();
     }
@@ -381,6 +389,32 @@ impl Programs {
 
     pub(crate) fn egress(&mut self, packet: &[u8]) -> Ran {
         self.run("kp_egress", packet)
+    }
+
+    /// What the programs have told of fragments since the last call, with the copies.
+    pub(crate) fn notes(&mut self) -> Vec<(Note, Vec<u8>)> {
+        let mut ring = RingBuf::try_from(self.ebpf.map_mut(map::EARLY).unwrap()).unwrap();
+        let mut notes = Vec::new();
+        while let Some(record) = ring.next() {
+            let (note, rest) = Note::read_from_prefix(&record).unwrap();
+            notes.push((note, rest[..note.len as usize].to_vec()));
+        }
+        notes
+    }
+
+    /// Runs `kp_inject`; what it returns.
+    pub(crate) fn inject(&mut self, packet: &[u8], mark: u32, order: Injection) -> i32 {
+        let mut context = [0u8; 192];
+        let Injection { ingress, more, lost } = order;
+        for (word, value) in [(2, mark), (10, self.device), (12, ingress), (13, more), (14, lost)] {
+            context[word * 4..word * 4 + 4].copy_from_slice(&value.to_ne_bytes());
+        }
+        let options = TestRunOptions {
+            data_in: Some(packet),
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        };
+        self.program("kp_inject").test_run(options).unwrap().return_value as i32
     }
 
     /// Counters of a service, all CPUs together: connections, packets, bytes.

@@ -3,6 +3,7 @@
 
 mod affinity;
 mod algorithms;
+mod early;
 mod harness;
 mod model;
 mod node;
@@ -12,3 +13,4 @@ mod rows;
 mod sctp;
 mod snat;
 mod sources;
+mod tables;

@@ -8,7 +8,7 @@ use crate::harness::{NEXT, Programs, Tcp, ends, tcp, udp, udp_of};
 use crate::rows::programs;
 
 /// Client, NodePort and backend of each family.
-const ENDS: [[&str; 3]; 2] = [
+pub(crate) const ENDS: [[&str; 3]; 2] = [
     ["203.0.113.9:40000", "192.0.2.1:30080", "10.244.1.5:8080"],
     ["[2001:db8:9::9]:40000", "[2001:db8::1]:30080", "[fd00:10:244:1::5]:8080"],
 ];
@@ -22,12 +22,17 @@ fn is_v4(packet: &[u8]) -> bool {
 }
 
 /// The packet cut into fragments of 1000 bytes, as its sender would do it.
-fn cut(packet: &[u8], id: u32) -> Vec<Vec<u8>> {
+pub(crate) fn cut(packet: &[u8], id: u32) -> Vec<Vec<u8>> {
+    cut_at(packet, id, 1000)
+}
+
+/// The packet cut into fragments of so many bytes, a multiple of 8.
+pub(crate) fn cut_at(packet: &[u8], id: u32, bytes: usize) -> Vec<Vec<u8>> {
     let header = if is_v4(packet) { 34 } else { 54 };
-    let chunks: Vec<&[u8]> = packet[header..].chunks(1000).collect();
+    let chunks: Vec<&[u8]> = packet[header..].chunks(bytes).collect();
     let last = chunks.len() - 1;
     let fragment = |(i, chunk): (usize, &&[u8])| {
-        let units = (i * 125) as u16;
+        let units = (i * bytes / 8) as u16;
         let mut fragment = packet[..header].to_vec();
         if is_v4(packet) {
             let (mut ip, _) = Ipv4Header::from_slice(&packet[14..]).unwrap();

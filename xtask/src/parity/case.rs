@@ -37,6 +37,7 @@ impl Case {
             Step::Probe(probe) => Some((probe.ids.as_slice(), &probe.see)),
             Step::Http(http) => Some((http.ids.as_slice(), &http.see)),
             Step::Held(held) => Some((held.ids.as_slice(), &held.see)),
+            Step::Metrics(metrics) => Some((metrics.ids.as_slice(), &metrics.see)),
             _ => None,
         })
     }

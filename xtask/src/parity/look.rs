@@ -73,13 +73,20 @@ impl Sight {
 }
 
 impl Stage<'_> {
-    fn expected(&self, see: &See) -> Result<String> {
+    pub(super) fn expected(&self, see: &See) -> Result<String> {
         self.names.fill_in(see.on(self.world.who))
     }
 
     /// What a look has shown. Each proxy picks backends of its own; where the one that was remembered
     /// is seen, its name is, so that proxies can be compared.
-    fn sight(&self, what: &str, ids: &[String], see: &See, expected: &str, seen: String) -> Sight {
+    pub(super) fn sight(
+        &self,
+        what: &str,
+        ids: &[String],
+        see: &See,
+        expected: &str,
+        seen: String,
+    ) -> Sight {
         let named = see.on(self.world.who).replace("${", "").replace('}', "");
         let seen = if fits(expected, &seen) { named.clone() } else { seen };
         Sight { probe: what.to_owned(), ids: ids.to_vec(), expected: named, seen }
@@ -122,7 +129,7 @@ impl Stage<'_> {
     }
 
     /// Looks at each item, side by side, again and again until it shows what is expected.
-    fn each<T: Sync + ToString>(
+    pub(super) fn each<T: Sync + ToString>(
         &self,
         expected: &str,
         items: &[T],

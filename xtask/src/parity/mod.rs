@@ -2,14 +2,15 @@
 //!
 //! Both see the same objects of the same API server in the same lab. What kproxy shows must be what
 //! kube-proxy shows, or a difference that `docs/improvements.md` explains. Everything about the
-//! cases is data in `cases/`: [`read`] reads it, [`stage`] plays it, [`look`] and [`seen`] put what
-//! is seen into words, [`report`] and [`page`] compare.
+//! cases is data in `cases/`: [`read`] reads it, [`stage`] plays it, [`look`], [`metrics`] and
+//! [`seen`] put what is seen into words, [`report`] and [`page`] compare.
 
 mod case;
 mod check;
 mod ids;
 mod improvements;
 mod look;
+mod metrics;
 mod names;
 mod network;
 mod objects;

@@ -6,8 +6,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use jiff::Timestamp;
 use kproxy_lab::Family;
 use serde_json::Value;
+
+/// Name of the time at which it is read.
+const NOW: &str = "now";
 
 /// What is known by a name.
 #[derive(Clone, Debug, Default)]
@@ -63,7 +67,8 @@ impl Names {
         Ok(found)
     }
 
-    /// Replaces `${name.v4}` by an address and `${name}` by a backend that was remembered.
+    /// Replaces `${name.v4}` by an address, `${name}` by a backend that was remembered, `${now}` by the
+    /// time.
     pub(super) fn fill_in(&self, text: &str) -> Result<String> {
         let mut filled = String::new();
         let mut rest = text;
@@ -72,6 +77,7 @@ impl Names {
             filled += before;
             match self.words.get(name) {
                 Some(word) => filled += word,
+                None if name == NOW => filled += &Timestamp::now().to_string(),
                 None => match self.addresses(name)?.as_slice() {
                     [address] => filled += &address.to_string(),
                     _ => bail!("`{name}` has more addresses than one: write .v4 or .v6"),
@@ -137,6 +143,7 @@ mod tests {
     #[test]
     fn texts_are_filled_in() {
         assert_eq!(names().fill_in("${first} at ${n1.v4}").unwrap(), "n1/a at 172.18.0.11");
+        assert!(names().fill_in("${now}").unwrap().parse::<Timestamp>().is_ok());
         assert!(names().fill_in("${n1}").is_err());
         assert!(names().fill_in("${n9.v4}").is_err());
     }

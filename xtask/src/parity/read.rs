@@ -82,6 +82,8 @@ fn steps(document: Value) -> Result<Vec<Step>> {
         () if has("probe") => Step::Probe(from(document)?),
         () if has("flows") => return rows(from(document)?),
         () if has("http") => Step::Http(from(document)?),
+        () if has("scrape") => Step::Scrape(from(document)?),
+        () if has("metrics") => Step::Metrics(from(document)?),
         () if has("hold") => Step::Hold(from(document)?),
         () if has("held") => Step::Held(from(document)?),
         () if has("remember") => Step::Remember(from(document)?),

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::{
     case::{Case, Who},
     look::Sight,
+    metrics::Scrape,
     names::Names,
     step::{self, Over, Step},
     world::World,
@@ -33,6 +34,8 @@ pub(super) struct Stage<'a> {
     pub(super) objects: BTreeMap<(String, String), Value>,
     /// Connections, by the words of their `hold`.
     pub(super) held: Vec<(String, Held)>,
+    /// What proxies have counted, by node.
+    pub(super) scrapes: BTreeMap<String, Scrape>,
     servers: Vec<(String, u16)>,
     undo: Vec<Undo>,
     /// How long a change may need to show.
@@ -52,6 +55,7 @@ impl<'a> Stage<'a> {
             names: world.names.clone(),
             objects: BTreeMap::new(),
             held: Vec::new(),
+            scrapes: BTreeMap::new(),
             servers: Vec::new(),
             undo: Vec::new(),
             patience: PATIENCE,
@@ -124,6 +128,8 @@ impl<'a> Stage<'a> {
             }
             Step::Probe(probe) => return self.probe(probe).map(Some),
             Step::Http(http) => return self.http(http).map(Some),
+            Step::Scrape(scrape) => self.scrape(&scrape.scrape)?,
+            Step::Metrics(metrics) => return self.look_at_metrics(metrics).map(Some),
             Step::Hold(hold) => self.hold(hold)?,
             Step::Held(held) => return self.look_at_held(held).map(Some),
             Step::Remember(remember) => self.remember(remember)?,

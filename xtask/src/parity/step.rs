@@ -24,6 +24,10 @@ pub(super) enum Step {
     Probe(Probe),
     /// Ask an HTTP server.
     Http(Http),
+    /// Remember what a proxy counts.
+    Scrape(Scrape),
+    /// Look at what it counts.
+    Metrics(Metrics),
     /// Open connections and keep them busy.
     Hold(Hold),
     /// Look at the connections that are held.
@@ -248,6 +252,49 @@ impl Http {
     fn get() -> String {
         "GET".to_owned()
     }
+}
+
+/// What the proxy of a node counts now, for looks at how that grows.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Scrape {
+    /// The node.
+    pub(super) scrape: String,
+}
+
+/// Metrics of a proxy.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Metrics {
+    /// In words.
+    pub(super) metrics: String,
+    /// Ids that it is for, if not all of the case.
+    #[serde(default)]
+    pub(super) ids: Vec<String>,
+    /// The node.
+    pub(super) on: String,
+    /// Which: `name label=value …`, without `kubeproxy_`.
+    pub(super) of: Vec<String>,
+    /// Label by whose values growth is shown.
+    pub(super) by: Option<String>,
+    /// What of them.
+    #[serde(default)]
+    pub(super) show: Show,
+    /// What must be seen.
+    pub(super) see: See,
+}
+
+/// What is shown of a metric.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Show {
+    /// By how much it has grown since the last `scrape`.
+    #[default]
+    Growth,
+    /// Whether it has grown.
+    More,
+    /// Its type, its labels with their values, its buckets.
+    Kind,
 }
 
 /// Connections to hold: each place to each address.

@@ -6,13 +6,14 @@ use super::source::Source;
 const LONGEST_FILE: usize = 600;
 
 /// Files that may hold `unsafe` code.
-const UNSAFE: [&str; 24] = [
+const UNSAFE: [&str; 25] = [
     // Helper calls, packet and context access of the programs.
     "kproxy-ebpf/src/extensions.rs",
     "kproxy-ebpf/src/flow.rs",
     "kproxy-ebpf/src/forward.rs",
     "kproxy-ebpf/src/fragments.rs",
     "kproxy-ebpf/src/hooks/ingress.rs",
+    "kproxy-ebpf/src/hooks/inject.rs",
     "kproxy-ebpf/src/hooks/query.rs",
     "kproxy-ebpf/src/hooks/release.rs",
     "kproxy-ebpf/src/hooks/socket.rs",

@@ -1,5 +1,6 @@
 //! `kproxy run`: the daemon. Puts the pieces together; each of them is elsewhere.
 
+mod fragments;
 mod netfilter;
 mod opt_out;
 mod sink;
@@ -10,6 +11,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use futures::FutureExt as _;
@@ -28,6 +30,7 @@ use super::values::{ClusterCidrs, DeviceGlob};
 use super::{Exit, daemon, opt_out_file};
 use crate::control;
 use crate::dataplane;
+use crate::metrics::Metrics;
 use crate::node::{netns, watch as node_watch};
 use crate::plan::{Family, NodePortAddresses, OptOut, SocketVerdicts};
 use crate::server;
@@ -72,6 +75,7 @@ async fn serve(args: RunArgs) -> Result<Exit> {
         max_flows,
         max_affinity,
         max_ranges,
+        metrics_bind_address,
         pins,
         run_dir,
     } = args;
@@ -81,8 +85,9 @@ async fn serve(args: RunArgs) -> Result<Exit> {
     let shutdown = CancellationToken::new();
     stop_on_signals(shutdown.clone())?;
 
+    let bpffs_root = pins.bpffs_root;
     let settings = dataplane::Settings {
-        bpffs_root: pins.bpffs_root,
+        bpffs_root: bpffs_root.clone(),
         cgroup_root,
         max_services: max_services.0,
         max_slots: max_slots.0,
@@ -135,13 +140,20 @@ async fn serve(args: RunArgs) -> Result<Exit> {
     let (table, table_needed) = watch::channel(dataplane.needs_netfilter());
     tokio::spawn(Table::start(table_needed, &sender).keep(sender.clone()));
     let namespaces = opt_out.namespaces.clone();
-    let sink = KernelSink::new(dataplane, state, snat, socket_lb, opt_out, table, sender.clone());
-    let mut settings = control::Settings::new(node_name.as_str(), &run_dir);
+    let metrics = Arc::new(Metrics::new().context("make the metrics")?);
+    let sweeps = metrics.sweep.clone();
+    let sink =
+        KernelSink::new(dataplane, state, snat, socket_lb, opt_out, table, sweeps, sender.clone());
+    let counts = metrics.control.clone();
+    let mut settings = control::Settings::new(node_name.as_str(), &run_dir, counts);
     warn_of_open_family(&nodeport_addresses.0);
     settings.node_port_addresses = nodeport_addresses.0;
     settings.algorithm = lb_algorithm;
     settings.bind_address = Some(bind_address).filter(|ip| !ip.is_unspecified());
     tokio::spawn(server::health_check::serve(settings.state.subscribe(), sender.clone()));
+    if let Some(address) = metrics_bind_address.0 {
+        tokio::spawn(server::metrics::serve(address, metrics, bpffs_root, sender.clone()));
+    }
     let feeding = match manifests {
         Some(dir) => {
             let settings = source::manifests::Settings { dir, node_name, namespaces };

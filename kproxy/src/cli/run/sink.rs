@@ -12,10 +12,11 @@ use tokio::sync::{Notify, mpsc, watch};
 use tracing::{debug, info, warn};
 
 use super::snat::SourceNat;
-use super::{opt_out, sockets};
+use super::{fragments, opt_out, sockets};
 use crate::cli::args::SocketLb;
 use crate::control::DataplaneSink;
 use crate::dataplane::{Dataplane, Report};
+use crate::metrics;
 use crate::model::Problem;
 use crate::node::NodeState;
 use crate::plan::{Change, OptOut, Protocol, ServicePortPlan};
@@ -40,6 +41,7 @@ pub(super) struct KernelSink {
     /// Takes the pods that are opted out to the task that looks for them.
     pods: watch::Sender<opt_out::Pods>,
     table: Arc<watch::Sender<Option<bool>>>,
+    counts: metrics::Sweep,
     events: mpsc::Sender<Event>,
     /// Wakes the task that closes sockets of backends that are gone.
     stale: Arc<Notify>,
@@ -48,6 +50,7 @@ pub(super) struct KernelSink {
 impl KernelSink {
     /// `table` is told whether the nftables table is needed; `events` takes the problems of devices
     /// to the control loop.
+    #[expect(clippy::too_many_arguments, reason = "the pieces that `run` puts together")]
     pub(super) fn new(
         dataplane: Dataplane,
         node: watch::Receiver<NodeState>,
@@ -55,12 +58,13 @@ impl KernelSink {
         socket_lb: SocketLb,
         opt_out: OptOut,
         table: watch::Sender<Option<bool>>,
+        counts: metrics::Sweep,
         events: mpsc::Sender<Event>,
     ) -> Self {
         let dataplane = Arc::new(Mutex::new(dataplane));
         let stale = Arc::new(Notify::new());
         let (pods, table) = (watch::Sender::default(), Arc::new(table));
-        Self { dataplane, node, snat, socket_lb, opt_out, pods, table, events, stale }
+        Self { dataplane, node, snat, socket_lb, opt_out, pods, table, counts, events, stale }
     }
 
     fn dataplane(&self) -> MutexGuard<'_, Dataplane> {
@@ -76,7 +80,7 @@ pub(super) fn lock(dataplane: &Mutex<Dataplane>) -> MutexGuard<'_, Dataplane> {
 impl DataplaneSink for KernelSink {
     fn reconcile(&mut self, desired: Vec<ServicePortPlan>) -> Report {
         let report = self.dataplane().reconcile(desired);
-        sweep(&self.dataplane, &self.table);
+        sweep(&self.dataplane, &self.table, &self.counts);
         self.stale.notify_one();
         report
     }
@@ -85,7 +89,7 @@ impl DataplaneSink for KernelSink {
         let udp = changes.iter().any(|change| change.id().protocol == Protocol::Udp);
         let report = self.dataplane().apply(changes);
         if udp {
-            sweep(&self.dataplane, &self.table);
+            sweep(&self.dataplane, &self.table, &self.counts);
             self.stale.notify_one();
         }
         report
@@ -130,12 +134,21 @@ impl DataplaneSink for KernelSink {
             self.events.clone(),
         ));
         tokio::spawn(open_pod_flows(Arc::clone(&self.dataplane), self.events.clone()));
-        tokio::spawn(sweep_always(Arc::clone(&self.dataplane), Arc::clone(&self.table)));
+        tokio::spawn(sweep_always(
+            Arc::clone(&self.dataplane),
+            Arc::clone(&self.table),
+            self.counts.clone(),
+        ));
         tokio::spawn(sockets::close_stale(
             Arc::clone(&self.dataplane),
             Arc::clone(&self.stale),
+            self.counts.clone(),
             self.events.clone(),
         ));
+        if let Some(problem) = fragments::start(&self.dataplane) {
+            let events = self.events.clone();
+            tokio::spawn(async move { tell(&events, "fragments", vec![problem]).await });
+        }
         if !self.opt_out.is_empty() {
             tokio::spawn(opt_out::follow(
                 self.opt_out.clone(),
@@ -225,25 +238,38 @@ pub(super) async fn tell(events: &mpsc::Sender<Event>, origin: &str, problems: V
     let _ended = events.send(standing).await;
 }
 
-async fn sweep_always(dataplane: Arc<Mutex<Dataplane>>, table: Arc<watch::Sender<Option<bool>>>) {
+async fn sweep_always(
+    dataplane: Arc<Mutex<Dataplane>>,
+    table: Arc<watch::Sender<Option<bool>>>,
+    counts: metrics::Sweep,
+) {
     let mut pause = SWEEP;
     loop {
         tokio::time::sleep(pause).await;
         let start = Instant::now();
-        sweep(&dataplane, &table);
+        sweep(&dataplane, &table, &counts);
         pause = SWEEP.max(start.elapsed() * REST);
     }
 }
 
-fn sweep(dataplane: &Mutex<Dataplane>, table: &watch::Sender<Option<bool>>) {
+fn sweep(
+    dataplane: &Mutex<Dataplane>,
+    table: &watch::Sender<Option<bool>>,
+    counts: &metrics::Sweep,
+) {
     let mut dataplane = lock(dataplane);
+    let start = Instant::now();
     let swept = dataplane.sweep();
+    let took = start.elapsed();
     tell_need(&mut dataplane, table);
+    counts.set_usage(&dataplane.usage());
     match swept {
-        Ok(report) if report.removed > 0 => {
-            debug!(entries = report.entries, removed = report.removed, "swept flows");
+        Ok(report) => {
+            counts.swept(&report, took);
+            if report.removed > 0 {
+                debug!(entries = report.entries, removed = report.removed, "swept flows");
+            }
         }
-        Ok(_) => {}
         Err(error) => warn!(%error, "cannot sweep the flow table; trying again"),
     }
 }

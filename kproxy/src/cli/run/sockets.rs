@@ -8,6 +8,7 @@ use tracing::{debug, info};
 
 use super::sink::{lock, tell};
 use crate::dataplane::{Closed, Dataplane, SocketCloser};
+use crate::metrics;
 use crate::model::Problem;
 use crate::node::namespaces;
 use crate::source::Event;
@@ -21,6 +22,7 @@ const REST: u32 = 20;
 pub(super) async fn close_stale(
     dataplane: Arc<Mutex<Dataplane>>,
     stale: Arc<Notify>,
+    counts: metrics::Sweep,
     events: mpsc::Sender<Event>,
 ) {
     let closer = lock(&dataplane).socket_closer();
@@ -35,6 +37,7 @@ pub(super) async fn close_stale(
         let start = Instant::now();
         let Some(closed) = close(Arc::clone(&closer), Arc::clone(&dataplane)).await else { return };
         let Closed { sockets, namespaces, problem } = closed;
+        counts.closed(sockets);
         if sockets > 0 {
             info!(sockets, "closed UDP sockets that were connected to endpoints that have gone");
         }

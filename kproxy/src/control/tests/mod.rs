@@ -1,3 +1,4 @@
+mod metrics;
 mod objects;
 mod properties;
 mod running;

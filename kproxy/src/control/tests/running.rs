@@ -9,19 +9,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::control::{PROBLEMS_FILE, Settings, State, run};
+use crate::metrics::Metrics;
 use crate::model::{Node, ServiceName};
 use crate::plan::tests::{NODE, endpoint, ip, service, slice};
 
 /// Longer than the loop collects, shorter than anything else it waits for.
 const BURST: Duration = Duration::from_millis(10);
 
-struct Running {
+pub(super) struct Running {
     events: mpsc::Sender<Event>,
     addresses: watch::Sender<BTreeSet<IpAddr>>,
     fake: Fake,
     dir: tempfile::TempDir,
     shutdown: CancellationToken,
     state: watch::Receiver<State>,
+    pub(super) metrics: Metrics,
     task: JoinHandle<anyhow::Result<()>>,
 }
 
@@ -34,16 +36,17 @@ fn start_with(change: impl Fn(&mut Settings)) -> Running {
     let (events, receiver) = mpsc::channel(64);
     let (addresses, watched) = watch::channel(BTreeSet::from([ip("192.0.2.10")]));
     let fake = Fake::default();
+    let metrics = Metrics::new().unwrap();
     let shutdown = CancellationToken::new();
-    let mut settings = Settings::new(NODE, dir.path().join("run"));
+    let mut settings = Settings::new(NODE, dir.path().join("run"), metrics.control.clone());
     change(&mut settings);
     let state = settings.state.subscribe();
     let task = tokio::spawn(run(settings, receiver, fake.clone(), watched, shutdown.clone()));
-    Running { events, addresses, fake, dir, shutdown, state, task }
+    Running { events, addresses, fake, dir, shutdown, state, metrics, task }
 }
 
 impl Running {
-    async fn send(&self, events: impl IntoIterator<Item = Event>) {
+    pub(super) async fn send(&self, events: impl IntoIterator<Item = Event>) {
         for event in events {
             self.events.send(event).await.unwrap();
         }
@@ -51,7 +54,7 @@ impl Running {
     }
 
     /// A loop that holds `default/web` with one endpoint.
-    async fn in_sync() -> Self {
+    pub(super) async fn in_sync() -> Self {
         let running = start();
         running
             .send([
@@ -255,7 +258,7 @@ async fn a_run_directory_that_cannot_be_written_stops_nothing() {
     let (events, receiver) = mpsc::channel(64);
     let (_addresses, watched) = watch::channel(BTreeSet::new());
     let fake = Fake::default();
-    let settings = Settings::new(NODE, file);
+    let settings = Settings::new(NODE, file, Metrics::new().unwrap().control);
     tokio::spawn(run(settings, receiver, fake.clone(), watched, CancellationToken::new()));
     for event in [Event::Node(None), all_services([]), all_slices([])] {
         events.send(event).await.unwrap();

@@ -1,8 +1,10 @@
-//! The flow tables FT-A to FT-K of kube-proxy's proxier tests, as far as the plan decides them:
+//! The flow tables FT-A to FT-K and FT-M of kube-proxy's proxier tests, as far as the plan decides them:
 //! which endpoints, refused, or dropped. Masquerading and node addresses are the packet path's.
 
 use super::*;
-use crate::plan::{Backend, BackendSet, EmptyVerdict, FrontendKind, Scope};
+use crate::plan::{
+    Backend, BackendSet, Change, EmptyVerdict, FrontendKind, Policy, Scope, WithoutLocal,
+};
 
 use FrontendKind::{ClusterIp, ExternalIp, LoadBalancer, NodePort};
 
@@ -222,6 +224,56 @@ fn ft_i_terminating_endpoints_traffic_policy_cluster() {
         let got = terminating(TrafficPolicy::Cluster, endpoints);
         assert_eq!(got, (both.to_owned(), both.to_owned()), "{endpoints:?}");
     }
+}
+
+#[test]
+fn ft_m_no_endpoints_metric() {
+    use TrafficPolicy::{Cluster, Local};
+    let (here, elsewhere) = (["RL", "RM", "RM"], ["RM", "RM", "RM"]);
+    for (internal, external, states, counted) in [
+        (Local, Cluster, &here[..], (0, 0)),
+        (Cluster, Local, &here, (0, 0)),
+        (Local, Local, &here, (0, 0)),
+        (Local, Cluster, &elsewhere, (1, 0)),
+        (Cluster, Local, &elsewhere, (0, 1)),
+        (Local, Local, &elsewhere, (1, 1)),
+        (Local, Local, &[], (0, 0)),
+        // Not kube-proxy's: local endpoints that end count, those that serve no more do not.
+        (Local, Local, &["TL", "RM"], (0, 0)),
+        (Local, Local, &["XL", "RM"], (1, 1)),
+        (Cluster, Cluster, &elsewhere, (0, 0)),
+    ] {
+        let mut svc = service("svc1", &["172.30.1.1"]);
+        svc.internal_policy = internal;
+        svc.external_policy_written = external;
+        svc.ports[0].node_port = Some(number(123));
+        svc.kind = ServiceType::NodePort;
+        let endpoints = states.iter().zip(1..);
+        let endpoints: Vec<_> =
+            endpoints.map(|(state, n)| endpoint(&format!("10.0.1.{n}"), state)).collect();
+        let mut without_local = WithoutLocal::default();
+        let count = |ports: &WithoutLocal, family| {
+            (ports.count(Policy::Internal, family), ports.count(Policy::External, family))
+        };
+        // The same change twice counts once.
+        for plan in
+            [(); 2].map(|()| plan(&svc, &[slice("svc1-1", "svc1", 80, &endpoints)])).concat()
+        {
+            without_local.update(&Change::Set(plan));
+        }
+        let case = format!("{internal:?} {external:?} {states:?}");
+        assert_eq!(count(&without_local, Family::V4), counted, "{case}");
+        assert_eq!(count(&without_local, Family::V6), (0, 0), "{case}");
+        without_local.update(&Change::Remove(plan(&svc, &[])[0].id.clone()));
+        assert_eq!(count(&without_local, Family::V4), (0, 0), "{case}");
+    }
+    // externalTrafficPolicy of a Service that nobody outside can dial counts for nothing (TOP-12).
+    let mut inner = service("svc1", &["172.30.1.1"]);
+    inner.external_policy_written = Local;
+    let plans = plan(&inner, &[slice("svc1-1", "svc1", 80, &[endpoint("10.0.1.1", "RM")])]);
+    let mut without_local = WithoutLocal::default();
+    without_local.update(&Change::Set(plans[0].clone()));
+    assert_eq!(without_local.count(Policy::External, Family::V4), 0);
 }
 
 /// The base run of `TestInternalExternalMasquerade`, without the masquerade column. The run

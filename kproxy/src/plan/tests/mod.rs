@@ -79,6 +79,7 @@ pub(crate) fn slice(name: &str, service: &str, port: u16, endpoints: &[Endpoint]
         family: endpoints.first().map_or(Family::V4, |endpoint| Family::of(&endpoint.addr)),
         ports: vec![SlicePort { name: String::new(), protocol: Protocol::Tcp, port: number(port) }],
         endpoints: endpoints.to_vec(),
+        triggered: None,
     }
 }
 

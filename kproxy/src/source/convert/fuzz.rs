@@ -117,12 +117,14 @@ fn object(fields: Vec<(&'static str, BoxedStrategy<Value>)>) -> BoxedStrategy<Va
 }
 
 fn metadata(labels: Vec<(&'static str, BoxedStrategy<Value>)>) -> BoxedStrategy<Value> {
+    const TRIGGER: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+    let time = prop_oneof![Just(json!("2026-01-01T00:00:00Z")), text()].boxed();
     object(vec![
         ("namespace", text()),
         ("name", text()),
-        ("creationTimestamp", prop_oneof![Just(json!("2026-01-01T00:00:00Z")), text()].boxed()),
+        ("creationTimestamp", time.clone()),
         ("labels", object(labels)),
-        ("annotations", object(vec![("kproxy.dev/lb-algorithm", text())])),
+        ("annotations", object(vec![("kproxy.dev/lb-algorithm", text()), (TRIGGER, time)])),
     ])
 }
 

@@ -1,6 +1,8 @@
 //! EndpointSlices.
 
 use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
 
 use super::{Report, has_label, parse_ip, port_number, protocol, slice_key, unusable};
 use crate::model::{Endpoint, Family, Slice, SlicePort};
@@ -10,6 +12,8 @@ use crate::source::{Parsed, Verdict};
 pub(crate) const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 /// Slices of headless Services carry it (SEL-04).
 pub(crate) const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
+/// When the pods last changed of which a slice tells (EPS-20).
+const TRIGGER_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// Converts an EndpointSlice.
 pub fn slice(object: &discovery::EndpointSlice) -> Parsed<Slice> {
@@ -35,6 +39,7 @@ pub fn slice(object: &discovery::EndpointSlice) -> Parsed<Slice> {
                 family,
                 &mut report,
             ),
+            triggered: triggered(&object.metadata, &mut report),
         })
     } else {
         if service.is_none() {
@@ -52,6 +57,20 @@ pub fn slice(object: &discovery::EndpointSlice) -> Parsed<Slice> {
         Verdict::Ignore
     };
     Parsed { key, verdict, problems: report.problems }
+}
+
+fn triggered(metadata: &ObjectMeta, report: &mut Report) -> Option<i64> {
+    let text = metadata.annotations.as_ref()?.get(TRIGGER_ANNOTATION)?;
+    let time = text.parse::<Timestamp>();
+    if time.is_err() {
+        report.add(
+            format!(
+                "annotation {TRIGGER_ANNOTATION} is {text:?}, which is no time; it is not counted"
+            ),
+            "write a time like 2026-01-31T12:00:00.5Z",
+        );
+    }
+    time.ok().map(Timestamp::as_microsecond)
 }
 
 fn ports(ports: &[discovery::EndpointPort], report: &mut Report) -> Vec<SlicePort> {

@@ -21,10 +21,10 @@ fn web(more: Value) -> Parsed<Service> {
     parse_service(spec)
 }
 
-fn used(parsed: Parsed<Service>) -> Service {
+fn used<T: crate::source::Object>(parsed: Parsed<T>) -> T {
     assert_eq!(parsed.problems, []);
     match parsed.verdict {
-        Verdict::Use(service) => service,
+        Verdict::Use(value) => value,
         other => panic!("{other:?}"),
     }
 }
@@ -423,7 +423,7 @@ fn svc_14_health_checks_are_for_load_balancers_with_policy_local() {
         spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         web(spec)
     };
-    let port = |parsed| used(parsed).health_check_port().map(NonZeroU16::get);
+    let port = |parsed: Parsed<Service>| used(parsed).health_check_port().map(NonZeroU16::get);
     assert_eq!(port(with(json!({}))), Some(32000));
     assert_eq!(port(with(json!({"type": "NodePort"}))), None);
     assert_eq!(port(with(json!({"externalTrafficPolicy": "Cluster"}))), None);
@@ -453,6 +453,28 @@ fn node_08_service_cidrs_keep_their_good_ranges() {
     for (bad, word) in [("10.96.0.0", "no range"), ("0.0.0.0/0", "every address")] {
         let ranges = mended(parse(json!([bad, "fd00:10:96::/112"])), word).ranges;
         assert_eq!(ranges, ["fd00:10:96::/112".parse().unwrap()]);
+    }
+}
+
+#[test]
+fn eps_20_a_slice_says_when_its_pods_changed() {
+    let parse = |annotations: Value| {
+        parse_slice(json!({"metadata": {
+            "namespace": "default", "name": "web-1", "annotations": annotations,
+            "labels": {"kubernetes.io/service-name": "web"},
+        }}))
+    };
+    let with =
+        |time: &str| parse(json!({"endpoints.kubernetes.io/last-change-trigger-time": time}));
+    assert_eq!(used(parse(json!({"other": "x"}))).triggered, None);
+    for text in
+        ["2026-01-01T00:00:01Z", "2026-01-01T00:00:01.000000999Z", "2026-01-01T01:00:01+01:00"]
+    {
+        assert_eq!(used(with(text)).triggered, Some(1_767_225_601_000_000), "{text}");
+    }
+    for bad in ["", "yesterday", "2026-13-01T00:00:01Z"] {
+        let mended = mended(with(bad), "is no time");
+        assert_eq!((mended.triggered, mended.endpoints.len()), (None, 1));
     }
 }
 

@@ -53,7 +53,7 @@ impl Programs {
             counters.set(index, none, 0).unwrap();
         }
         let mut refusals: PerCpuArray<_, [u32; 2]> =
-            PerCpuArray::try_from(self.ebpf.map_mut("KP_REFUSALS").unwrap()).unwrap();
+            PerCpuArray::try_from(self.ebpf.map_mut("KP_LIMITED").unwrap()).unwrap();
         let none = PerCpuValues::try_from(vec![[0; 2]; cpus]).unwrap();
         refusals.set(0, none, 0).unwrap();
         self.pod_flows(true);

@@ -1,0 +1,105 @@
+//! What kproxy counts, in the text format of Prometheus.
+//!
+//! `kubeproxy_*` are kube-proxy's own names with its labels, so that its dashboards and alerts go on
+//! working; `kproxy_*` are kproxy's, `process_*` everybody's. `docs/metrics.md` lists them all, and a
+//! test holds the page against the registry.
+//!
+//! The crate is `prometheus` and not `prometheus-client`: that one writes OpenMetrics only, which has no
+//! room for kube-proxy's gauge `..._no_local_endpoints_total`.
+//!
+//! Each part of the daemon holds the numbers that it counts: [`Control`] the control loop, [`Sweep`]
+//! the sweeper. [`Traffic`] is read from the kernel maps for each scrape.
+
+mod control;
+mod sweep;
+mod traffic;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{IntGaugeVec, Opts, Registry, Result, TextEncoder};
+
+pub use control::{Change, Control, Pass};
+pub use sweep::Sweep;
+pub use traffic::Traffic;
+
+use crate::model::Family;
+
+/// kube-proxy's prefix.
+const KUBE_PROXY: &str = "kubeproxy";
+/// kproxy's own.
+const KPROXY: &str = "kproxy";
+/// Label of an IP family. One pass of kproxy serves both, so each has the numbers of the pass.
+const IP_FAMILY: &str = "ip_family";
+/// Every family.
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+/// Everything that is counted.
+pub struct Metrics {
+    registry: Registry,
+    /// Numbers of the control loop.
+    pub control: Control,
+    /// Numbers of the sweeper.
+    pub sweep: Sweep,
+    /// Numbers of the programs.
+    pub traffic: Traffic,
+}
+
+impl Metrics {
+    /// All at zero.
+    ///
+    /// # Errors
+    /// Two metrics have one name, or one is no name.
+    pub fn new() -> Result<Self> {
+        let registry = Registry::new();
+        let metrics = Self {
+            control: Control::new(&registry)?,
+            sweep: Sweep::new(&registry)?,
+            traffic: Traffic::new(&registry)?,
+            registry,
+        };
+        let opts = Opts::new("build_info", "1, with the version of kproxy and of its map layouts");
+        let build = IntGaugeVec::new(opts.namespace(KPROXY), &["version", "abi_version"])?;
+        let abi = kproxy_common::abi::ABI_VERSION.to_string();
+        build.with_label_values(&[env!("CARGO_PKG_VERSION"), &abi]).set(1);
+        register(&metrics.registry, &build)?;
+        metrics.registry.register(Box::new(ProcessCollector::for_self()))?;
+        Ok(metrics)
+    }
+
+    /// The numbers as they are now.
+    ///
+    /// # Errors
+    /// Never in practice: a metric without values is left out.
+    pub fn text(&self) -> Result<String> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+/// As the label says it.
+const fn ip_family(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    }
+}
+
+/// 0 for IPv4, 1 for IPv6.
+const fn position(family: Family) -> usize {
+    match family {
+        Family::V4 => 0,
+        Family::V6 => 1,
+    }
+}
+
+/// Shows a metric; whoever holds it goes on counting.
+fn register<T: Collector + Clone + 'static>(registry: &Registry, metric: &T) -> Result<()> {
+    registry.register(Box::new(metric.clone()))
+}
+
+/// kube-proxy's buckets for its own work: 1 ms to 16 s.
+fn durations() -> Result<Vec<f64>> {
+    prometheus::exponential_buckets(0.001, 2.0, 15)
+}

@@ -1,0 +1,99 @@
+//! Numbers of the sweeper, kproxy's counterpart of kube-proxy's clean-up of conntrack.
+
+use std::time::Duration;
+
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    Result,
+};
+
+use super::{FAMILIES, IP_FAMILY, KPROXY, KUBE_PROXY, durations, ip_family, register};
+use crate::dataplane::{SweepReport, Usage};
+use kproxy_common::abi::map;
+
+/// Numbers of the sweeper. Clones count together.
+#[derive(Clone, Debug)]
+pub struct Sweep {
+    sweeps: [Histogram; 2],
+    left: [IntCounter; 2],
+    swept: IntCounter,
+    sockets: IntCounter,
+    entries: IntGaugeVec,
+    capacity: IntGaugeVec,
+}
+
+impl Sweep {
+    /// All at zero, in `registry`.
+    ///
+    /// # Errors
+    /// A name is taken or is none.
+    pub fn new(registry: &Registry) -> Result<Self> {
+        let sweeps = HistogramOpts::new(
+            "conntrack_reconciler_sync_duration_seconds",
+            "How long a sweep of kproxy's own flow table took, in seconds; one sweep serves both \
+             families",
+        );
+        let sweeps =
+            HistogramVec::new(sweeps.namespace(KUBE_PROXY).buckets(durations()?), &[IP_FAMILY])?;
+        let left = Opts::new(
+            "conntrack_reconciler_deleted_entries_total",
+            "UDP flows of kproxy's own flow table that were ended because their endpoint serves no \
+             more",
+        );
+        let left = IntCounterVec::new(left.namespace(KUBE_PROXY), &[IP_FAMILY])?;
+        let own = |name: &str, help: &str| Opts::new(name, help).namespace(KPROXY);
+        let swept = own("flow_entries_swept_total", "Entries of the flow table that were removed");
+        let swept = IntCounter::with_opts(swept)?;
+        let sockets = own(
+            "udp_sockets_closed_total",
+            "UDP sockets that were closed because they were connected to an endpoint that has gone",
+        );
+        let sockets = IntCounter::with_opts(sockets)?;
+        let entries = own("map_entries", "Entries in use of a kernel map that can fill up");
+        let entries = IntGaugeVec::new(entries, &["map"])?;
+        let capacity = own("map_max_entries", "Entries that fit into a kernel map");
+        let capacity = IntGaugeVec::new(capacity, &["map"])?;
+        register(registry, &sweeps)?;
+        register(registry, &left)?;
+        register(registry, &swept)?;
+        register(registry, &sockets)?;
+        register(registry, &entries)?;
+        register(registry, &capacity)?;
+        Ok(Self {
+            sweeps: FAMILIES.map(|family| sweeps.with_label_values(&[ip_family(family)])),
+            left: FAMILIES.map(|family| left.with_label_values(&[ip_family(family)])),
+            swept,
+            sockets,
+            entries,
+            capacity,
+        })
+    }
+
+    /// A sweep is over.
+    pub fn swept(&self, report: &SweepReport, took: Duration) {
+        self.sweeps.iter().for_each(|histogram| histogram.observe(took.as_secs_f64()));
+        self.swept.inc_by(report.removed as u64);
+        for (counter, count) in self.left.iter().zip([report.left_v4, report.left_v6]) {
+            counter.inc_by(count as u64);
+        }
+    }
+
+    /// So many sockets have been closed.
+    pub fn closed(&self, sockets: usize) {
+        self.sockets.inc_by(sockets as u64);
+    }
+
+    /// How full the maps are.
+    pub fn set_usage(&self, usage: &Usage) {
+        let Usage { frontends, services, slots, flows } = usage;
+        for (name, fill) in [
+            (map::FRONTENDS, frontends),
+            (map::SERVICES, services),
+            (map::SLOTS, slots),
+            (map::FLOWS, flows),
+        ] {
+            self.entries.with_label_values(&[name]).set(fill.used.into());
+            self.capacity.with_label_values(&[name]).set(fill.capacity.into());
+        }
+    }
+}

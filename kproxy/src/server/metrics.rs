@@ -1,0 +1,148 @@
+//! Serves `/metrics` (kube-proxy's `--metrics-bind-address`).
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::HeaderValue;
+use hyper::{Method, Request, Response, StatusCode, header};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+use super::http::{self, Answer};
+use crate::dataplane::read::Pins;
+use crate::metrics::Metrics;
+use crate::model::Problem;
+use crate::source::Event;
+
+/// Time between two tries to listen (as kube-proxy does).
+const RETRY: Duration = Duration::from_secs(5);
+/// What was read is told again for so many times as long as it took to read: however often somebody
+/// asks, it never takes more than a few percent of a CPU.
+const REST: u32 = 20;
+/// The text format of Prometheus.
+const FORMAT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+
+/// Serves the numbers at `address` for ever. As long as it cannot listen there, that is a problem told
+/// to `events`, and tried again.
+pub async fn serve(
+    address: SocketAddr,
+    metrics: Arc<Metrics>,
+    bpffs_root: PathBuf,
+    events: mpsc::Sender<Event>,
+) {
+    let scraper = Arc::new(Scraper { metrics, bpffs_root, last: Mutex::default() });
+    let mut failed = None;
+    let listener = loop {
+        let error = match http::listen(address.ip(), address.port()) {
+            Ok(listener) => break listener,
+            Err(error) => error.to_string(),
+        };
+        if failed.as_ref() != Some(&error) {
+            if events.send(standing(vec![problem(address, &error)])).await.is_err() {
+                return;
+            }
+            failed = Some(error);
+        }
+        sleep(RETRY).await;
+    };
+    info!(%address, "metrics are served");
+    if failed.is_some() && events.send(standing(Vec::new())).await.is_err() {
+        return;
+    }
+    http::serve(listener, move |request| answer(Arc::clone(&scraper), request)).await;
+}
+
+fn standing(problems: Vec<Problem>) -> Event {
+    Event::Standing { origin: "metrics".to_owned(), problems }
+}
+
+fn problem(address: SocketAddr, error: &str) -> Problem {
+    Problem::new(
+        "--metrics-bind-address",
+        format!("metrics cannot be served on {address}: {error}; Services are not affected"),
+        "stop what listens there (kube-proxy does, while it runs), or give another address",
+    )
+}
+
+async fn answer(scraper: Arc<Scraper>, request: Request<Incoming>) -> Answer {
+    if request.uri().path() != "/metrics" {
+        return text(StatusCode::NOT_FOUND, "404 page not found\n");
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "405 method not allowed\n");
+    }
+    // Maps are read: not on the thread of the control loop.
+    match tokio::task::spawn_blocking(move || scraper.scrape()).await {
+        Ok(Some(body)) => {
+            let mut answer = Response::new(Full::new(body));
+            answer.headers_mut().insert(header::CONTENT_TYPE, FORMAT);
+            answer
+        }
+        // What is wrong is in the log; it is no business of whoever asks.
+        _ => text(StatusCode::INTERNAL_SERVER_ERROR, "500 see the log of kproxy\n"),
+    }
+}
+
+fn text(status: StatusCode, body: &'static str) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
+    *answer.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    answer.headers_mut().insert(header::CONTENT_TYPE, plain);
+    answer
+}
+
+/// Reads the numbers, one request at a time.
+struct Scraper {
+    metrics: Arc<Metrics>,
+    bpffs_root: PathBuf,
+    last: Mutex<Last>,
+}
+
+#[derive(Default)]
+struct Last {
+    pins: Option<Pins>,
+    text: Bytes,
+    good_until: Option<Instant>,
+}
+
+impl Scraper {
+    fn scrape(&self) -> Option<Bytes> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = Instant::now();
+        if last.good_until.is_some_and(|until| start < until) {
+            return Some(last.text.clone());
+        }
+        if let Err(error) = self.read_maps(&mut last) {
+            // The daemon's own numbers are good all the same.
+            debug!(%error, "cannot read the maps for the metrics");
+            last.pins = None;
+        }
+        match self.metrics.text() {
+            Ok(text) => last.text = text.into(),
+            Err(error) => {
+                warn!(%error, "cannot write the metrics");
+                return None;
+            }
+        }
+        last.good_until = Some(start + start.elapsed() * REST);
+        Some(last.text.clone())
+    }
+
+    fn read_maps(&self, last: &mut Last) -> anyhow::Result<()> {
+        let pins = match last.pins.take() {
+            Some(pins) => pins,
+            None => Pins::open(&self.bpffs_root)?,
+        };
+        let pins = last.pins.insert(pins);
+        self.metrics.traffic.set(pins.counters()?, pins.drops()?);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+use super::*;
+
+/// A server on a port of loopback that was free a moment ago.
+fn start() -> (SocketAddr, TcpListener, mpsc::Receiver<Event>) {
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = taken.local_addr().unwrap();
+    let (sender, events) = mpsc::channel(8);
+    let nowhere = tempfile::tempdir().unwrap();
+    let metrics = Arc::new(Metrics::new().unwrap());
+    tokio::spawn(serve(address, metrics, nowhere.path().into(), sender));
+    (address, taken, events)
+}
+
+fn problems(event: Option<Event>) -> Vec<Problem> {
+    match event {
+        Some(Event::Standing { origin, problems }) if origin == "metrics" => problems,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn ask(address: SocketAddr, request: &'static str) -> String {
+    let ask = move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        write!(stream, "{request} HTTP/1.1\r\nHost: node\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    };
+    tokio::task::spawn_blocking(ask).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_told_and_tried_again() {
+    let (address, taken, mut events) = start();
+    let told = problems(events.recv().await);
+    assert!(told[0].what.contains(&address.to_string()), "{told:?}");
+    assert_eq!(told[0].object, "--metrics-bind-address");
+    drop(taken);
+    assert_eq!(problems(events.recv().await), []);
+    let good = ask(address, "GET /metrics").await;
+    let (head, body) = good.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert!(head.contains("Content-Type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
+    // Without any maps the daemon's own numbers are told.
+    assert!(
+        body.contains("# TYPE kubeproxy_sync_proxy_rules_duration_seconds histogram"),
+        "{body}"
+    );
+    assert!(body.contains("kproxy_build_info{"), "{body}");
+    for (request, status) in [
+        ("GET /", "404"),
+        ("GET /metrics/", "404"),
+        ("GET /debug/pprof", "404"),
+        ("POST /metrics", "405"),
+        ("HEAD /metrics", "200"),
+        ("GET /metrics?name[]=x", "200"),
+    ] {
+        let answer = ask(address, request).await;
+        assert_eq!(answer.split(' ').nth(1), Some(status), "{request}: {answer}");
+    }
+}
+
+#[test]
+fn what_was_read_a_moment_ago_is_told_again() {
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let nowhere = tempfile::tempdir().unwrap();
+    let bpffs_root = nowhere.path().into();
+    let scraper = Scraper { metrics: Arc::clone(&metrics), bpffs_root, last: Mutex::default() };
+    let first = scraper.scrape().unwrap();
+    let later = Instant::now().checked_add(Duration::from_secs(60));
+    scraper.last.lock().unwrap().good_until = later;
+    metrics.control.set_problems(7);
+    assert_eq!(scraper.scrape().unwrap(), first);
+    scraper.last.lock().unwrap().good_until = None;
+    assert_ne!(scraper.scrape().unwrap(), first);
+}
