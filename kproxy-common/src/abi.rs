@@ -97,11 +97,14 @@ pub mod program {
     pub const EGRESS_L3: &str = "kp_egress_l3";
     /// Programs of devices, in the order in which they are attached: the way back before the way
     /// there, so that no connection is translated one way only.
-    pub const DEVICE: [&str; 6] = [EGRESS, EGRESS_L3, POD_EGRESS, INGRESS, INGRESS_L3, POD_INGRESS];
+    pub const DEVICE: [&str; 7] =
+        [EGRESS, EGRESS_L3, POD_EGRESS, INGRESS, INGRESS_L3, POD_INGRESS, NODE_EGRESS];
     /// From a pod: ingress of the node's end of its link.
     pub const POD_INGRESS: &str = "kp_pod_ingress";
     /// To a pod: egress of the node's end of its link.
     pub const POD_EGRESS: &str = "kp_pod_egress";
+    /// From this node to itself: egress of the loopback device.
+    pub const NODE_EGRESS: &str = "kp_node_egress";
 }
 
 /// Name of the read-only global (u32, bits of [`kernel_feature`]) that says what the kernel has.

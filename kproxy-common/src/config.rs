@@ -110,6 +110,9 @@ pub mod config_flags {
     /// The socket path serves the node's own processes only; pods' packets are translated where they
     /// come in.
     pub const HOST_SOCKETS: u32 = 1 << 1;
+    /// No hook gives sockets a backend: the packets of the node's own processes are translated.
+    /// Without this, only those that the hooks do not see (SCTP).
+    pub const NODE_PACKETS: u32 = 1 << 2;
     /// Some pods are opted out of the socket path: it asks whom a network namespace belongs to
     /// ([`crate::netns`]).
     pub const OPT_OUT: u32 = 1 << 3;

@@ -28,7 +28,7 @@ pub const fn bit(addr: &Addr) -> u32 {
 /// Size of the flow filter in elements of eight bytes: one byte for each of 65,536 hashes.
 pub const FLOW_ELEMENTS: u32 = 8192;
 
-/// Element of the flow filter behind those of addresses, about flows of pod-facing ports.
+/// Element of the flow filter behind those of addresses, about flows that concern pod-facing ports.
 pub const POD_FLOWS: u32 = FLOW_ELEMENTS;
 /// Byte of [`POD_FLOWS`] that the programs set once a port has a flow to open. Until then ports have
 /// none to look for.
@@ -36,6 +36,9 @@ pub const POD_FLOWS_WANTED: usize = 0;
 /// Byte of [`POD_FLOWS`] that user space sets once every port has the program that translates answers.
 /// Until then no port opens a flow.
 pub const POD_FLOWS_ANSWERED: usize = 1;
+/// Byte of [`POD_FLOWS`] that the programs set once a process of this node has a flow, whose answers may
+/// come from a pod. Means nothing once [`POD_FLOWS_WANTED`] is set.
+pub const POD_FLOWS_OF_NODE: usize = 2;
 
 /// Element and byte of the flow filter for an address that packets of a flow are sent to: the
 /// frontend's address on the way there, the client's on the way back. A zero byte proves that no

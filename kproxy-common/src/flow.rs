@@ -72,12 +72,23 @@ pub mod flow_flags {
     /// A pod is its own backend: it sees the frontend as its client, and packets go back out of the
     /// port that they came in by, in both directions (both entries).
     pub const HAIRPIN: u16 = 1 << 7;
+    /// The client is a process of this node: requests are translated where they leave, answers where
+    /// they come in (both entries).
+    pub const NODE: u16 = 1 << 8;
+    /// Requests leave by the device that the route to the frontend leads to as well: the stack takes
+    /// answers that come in there. Others of [`NODE`] are handed to it at the loopback device (both
+    /// entries).
+    pub const DIRECT: u16 = 1 << 9;
+    /// With [`NODE`]: the backend is reached by an uplink, so its answers come in by one (both entries).
+    pub const AWAY: u16 = 1 << 11;
+    /// With [`NODE`]: the backend has an address of this node itself (forward entry).
+    pub const HERE: u16 = 1 << 10;
     /// The connection is among the open ones of its backend ([`crate::load`]; both entries).
     pub const COUNTED: u16 = 1 << 15;
 
     /// What tells where packets of an entry are translated: those with [`REVERSE`] alone where they
-    /// leave, all others where they come in.
-    pub const KINDS: u16 = REVERSE | SNAT | HAIRPIN;
+    /// leave, all others where they come in; of [`NODE`] it is the other way round.
+    pub const KINDS: u16 = REVERSE | SNAT | HAIRPIN | NODE;
 }
 
 /// Idle times after which the sweeper removes a flow. Sources: the defaults of nf_conntrack

@@ -70,6 +70,16 @@ impl Addr {
         if self.is_v4() { Self::from_v4_word(0) } else { Self([0; 4]) }
     }
 
+    /// The address itself; 127.0.0.1 for every loopback address of IPv4: each stands for the node.
+    #[inline(always)]
+    pub const fn of_node(&self) -> Self {
+        if self.is_v4() && self.is_loopback() {
+            Self::from_v4_word(u32::from_ne_bytes([127, 0, 0, 1]))
+        } else {
+            *self
+        }
+    }
+
     /// Whether this is 127.0.0.0/8 or ::1.
     #[inline(always)]
     pub const fn is_loopback(&self) -> bool {
@@ -190,6 +200,11 @@ mod tests {
         assert!(!addr("::fffe:0:0").is_unspecified() && !addr("1::").is_unspecified());
         assert_eq!(addr("192.0.2.1").unspecified_of_family(), addr("0.0.0.0"));
         assert_eq!(addr("2001:db8::1").unspecified_of_family(), addr("::"));
+        for (text, of_node) in
+            [("127.9.9.9", "127.0.0.1"), ("::1", "::1"), ("192.0.2.1", "192.0.2.1")]
+        {
+            assert_eq!(addr(text).of_node(), addr(of_node));
+        }
     }
 
     #[test]

@@ -98,6 +98,22 @@ pub(crate) fn has_pod_flows() -> bool {
     FLOW_FILTER.get(filter::POD_FLOWS).is_none_or(|bytes| bytes[filter::POD_FLOWS_WANTED] != 0)
 }
 
+/// Whether packets of flows may come from pods: their own, or answers to processes of this node.
+#[inline(always)]
+pub(crate) fn has_flows_from_pods() -> bool {
+    FLOW_FILTER
+        .get(filter::POD_FLOWS)
+        .is_none_or(|bytes| bytes[filter::POD_FLOWS_WANTED] | bytes[filter::POD_FLOWS_OF_NODE] != 0)
+}
+
+#[inline(always)]
+fn note_node_flows() {
+    if let Some(bytes) = FLOW_FILTER.get_ptr_mut(filter::POD_FLOWS) {
+        // SAFETY: a live element; every writer stores the same value.
+        unsafe { (*bytes)[filter::POD_FLOWS_OF_NODE] = 1 };
+    }
+}
+
 /// Says that a pod-facing port has a flow to open. `false`: its answers would not be translated yet.
 #[inline(always)]
 fn may_open_pod_flow() -> bool {
@@ -169,7 +185,7 @@ fn is_over(forward: &FlowValue, reverse_key: &FlowKey) -> bool {
 
 /// Opens a flow: picks a backend and inserts both entries.
 #[inline(always)]
-pub(crate) fn open<const L3: usize, const POD: bool>(
+pub(crate) fn open<const L3: usize, const POD: bool, const NODE: bool>(
     ctx: &TcContext,
     packet: &Packet,
     service: u32,
@@ -180,6 +196,9 @@ pub(crate) fn open<const L3: usize, const POD: bool>(
     let Opening { forward, reverse, reverse_key } =
         // SAFETY: a field of a live element.
         scratch(|scratch| unsafe { &raw mut (*scratch).opening }).ok_or(DropReason::BadMap)?;
+    if NODE {
+        note_node_flows();
+    }
     note_flows_to(&key.dst);
     // Field by field: whole values would be made on the stack first.
     let now = now();
@@ -201,6 +220,8 @@ pub(crate) fn open<const L3: usize, const POD: bool>(
         if slot.addr == key.src {
             hairpin(config, forward, key);
         }
+    } else if NODE {
+        leave(ctx.skb.skb, forward, slot.flags);
     } else if slot.flags & slot_flags::LOCAL == 0 {
         // Without an Ethernet header a packet cannot be passed on.
         if L3 == 0 || !choose_source(ctx.skb.skb, config, forward) {
@@ -208,12 +229,12 @@ pub(crate) fn open<const L3: usize, const POD: bool>(
         }
     }
     reverse_key.set_reversed(&forward.to);
-    let claims = forward.flags & CLAIMS;
-    reverse.flags |= claims;
+    let claims = forward.flags & CLAIMS != 0 && config.snat_count != 0;
+    reverse.flags |= forward.flags & (CLAIMS | flow_flags::DIRECT | flow_flags::AWAY);
     // The backend sees another port of the client where answers could not be told from those of a
     // connection that the same port has through another frontend, as with conntrack.
-    if claims != 0 || !claim_reverse(reverse_key, reverse)? {
-        let ports = if claims != 0 { snat::Ports::of(config) } else { snat::Ports::ANY };
+    if claims || !claim_reverse(reverse_key, reverse)? {
+        let ports = if claims { snat::Ports::of(config) } else { snat::Ports::ANY };
         snat::claim(ports.pack(), reverse_key, reverse)?;
         forward.to.src_port = reverse_key.dst_port;
     }
@@ -229,8 +250,8 @@ pub(crate) fn open<const L3: usize, const POD: bool>(
     Ok(())
 }
 
-/// Flags of connections that have a source port of their own.
-const CLAIMS: u16 = flow_flags::SNAT | flow_flags::HAIRPIN;
+/// Flags of connections that have a source port of their own, where the programs have any to give.
+const CLAIMS: u16 = flow_flags::SNAT | flow_flags::HAIRPIN | flow_flags::NODE;
 
 /// A pod would not take a packet from itself, so it sees the frontend as its client. Where
 /// netfilter does source NAT it does this one too.
@@ -260,14 +281,46 @@ fn choose_source(skb: *mut __sk_buff, config: &Config, value: &mut FlowValue) ->
     }
     let mut route = Route::none();
     route::find(skb, &value.to, 0, &mut route);
+    let is_set = set_source(route.device, value);
+    if is_set {
+        value.flags |= flow_flags::SNAT;
+    }
+    is_set
+}
+
+/// How a connection of a process of this node leaves, with which source: the kernel's choice, except
+/// where it leads out of another uplink or could not be answered.
+#[inline(never)]
+fn leave(skb: *mut __sk_buff, value: &mut FlowValue, slot: u16) {
+    value.flags = flow_flags::NODE;
+    if value.to.src.is_loopback() {
+        set_source(route::LOOPBACK, value);
+    }
+    let mut route = Route::none();
+    route::find(skb, &value.to, 0, &mut route);
+    // SAFETY: a plain read of a live context.
+    if unsafe { (*skb).ifindex } == route.device {
+        value.flags |= flow_flags::DIRECT | flow_flags::AWAY;
+    }
+    if route.device != 0 {
+        if set_source(route.device, value) {
+            value.flags |= flow_flags::AWAY;
+        }
+    } else if slot & slot_flags::LOCAL != 0 {
+        value.flags |= flow_flags::HERE;
+    }
+}
+
+/// Gives a connection the source address of this uplink. `false`: it has none.
+#[inline(always)]
+fn set_source(device: u32, value: &mut FlowValue) -> bool {
     // SAFETY: copied at once; user space only ever replaces whole elements.
-    let Some(uplink) = (unsafe { UPLINKS.get(&route.device) }) else { return false };
+    let Some(uplink) = (unsafe { UPLINKS.get(&device) }) else { return false };
     let source = if value.to.dst.is_v4() { &uplink.v4 } else { &uplink.v6 };
     if *source == Addr::default() {
         return false;
     }
     value.to.src = *source;
-    value.flags |= flow_flags::SNAT;
     true
 }
 
@@ -309,15 +362,15 @@ fn claim_reverse(key: &FlowKey, value: &FlowValue) -> Result<bool, DropReason> {
 }
 
 /// Ends a flow whose answers would be mistaken for those of the direct connection that this packet
-/// opens (same client port, straight to the backend).
+/// opens (same client port, straight to the backend), if its answers have these `flags`.
 #[inline(never)]
-pub(crate) fn end_stale(direct: &FlowKey) {
+pub(crate) fn end_stale(direct: &FlowKey, flags: u16) {
     if !has_flows_to(&direct.src) {
         return;
     }
     let reverse_key = direct.reversed();
     let Some(reverse) = find(&reverse_key) else { return };
-    if reverse.flags & flow_flags::REVERSE == 0 {
+    if reverse.flags & flags != flags {
         return;
     }
     let forward_key = reverse.to.reversed();

@@ -2,14 +2,19 @@
 //! once, past the stack. So do the ICMP errors about them.
 
 use aya_ebpf::programs::TcContext;
-use kproxy_common::{config::uplink_flags, drop_reason::DropReason, flow::FlowValue};
+use kproxy_common::{
+    config::uplink_flags,
+    drop_reason::DropReason,
+    flow::{FlowKey, FlowValue, flow_flags},
+};
 
 use crate::{
-    action,
+    NEXT, action,
+    hooks::node,
     icmp::IcmpError,
     maps::UPLINKS,
     packet::{Packet, UDP_LEN, at, segment_size},
-    refuse::{self, Error},
+    refuse::{self, Back, Error},
     rewrite::rewrite,
     route::{self, Route},
 };
@@ -31,7 +36,87 @@ pub(crate) fn forward<const L3: usize>(ctx: &TcContext, packet: &Packet, value: 
         mtu if mtu > LARGEST_ACTION => Error::too_big(mtu as u32),
         action => return action,
     };
-    refuse::error::<L3>(ctx, packet, &error, value.service)
+    refuse::error::<L3>(ctx, packet, &error, value.service, Back::Out)
+}
+
+/// As [`forward`] for a packet that a process of this node sends, or an answer that this node gives
+/// itself. The process is told of errors by `back`.
+#[inline(always)]
+pub(crate) fn forward_own<const L3: usize>(
+    ctx: &TcContext,
+    packet: &Packet,
+    value: &FlowValue,
+    back: Back,
+) -> i32 {
+    let action = send::<L3>(ctx, packet, value, back);
+    if action <= LARGEST_ACTION {
+        return action;
+    }
+    refuse::error::<L3>(ctx, packet, &Error::too_big(action as u32), value.service, back)
+}
+
+/// The action, or the MTU that the packet exceeds.
+#[inline(never)]
+fn send<const L3: usize>(ctx: &TcContext, packet: &Packet, value: &FlowValue, back: Back) -> i32 {
+    action(value.service, try_send::<L3>(ctx, packet, value, back))
+}
+
+#[inline(always)]
+fn try_send<const L3: usize>(
+    ctx: &TcContext,
+    packet: &Packet,
+    value: &FlowValue,
+    back: Back,
+) -> Result<i32, DropReason> {
+    let failed = DropReason::RewriteFailed;
+    let is_here = value.flags & (flow_flags::HERE | flow_flags::REVERSE) != 0;
+    if L3 != 0 && is_here && back == Back::In {
+        return node::turn(ctx).ok_or(failed);
+    }
+    // Without an Ethernet header the kernel can only send it on where it was to go.
+    let goes_on = is_here && L3 != 0 || L3 == 0 && value.flags & flow_flags::DIRECT != 0;
+    let mut route = Route::none();
+    if !goes_on {
+        let size = size(ctx, packet).ok_or(failed)?;
+        if L3 != 0
+            && let Some(mtu) = route_of(ctx, packet, &value.to, size, &mut route)
+        {
+            return Ok(mtu);
+        }
+        if route.device == 0 {
+            return Err(DropReason::NoRoute);
+        }
+    }
+    rewrite(ctx, packet, value, 0).ok_or(failed)?;
+    if goes_on {
+        return Ok(NEXT);
+    }
+    route::take_off(ctx.skb.skb);
+    Ok(route::redirect(&mut route))
+}
+
+/// Finds the route. `Some`: it has a smaller MTU, which the sender is to be told.
+#[inline(always)]
+fn route_of(
+    ctx: &TcContext,
+    packet: &Packet,
+    key: &FlowKey,
+    size: u32,
+    route: &mut Route,
+) -> Option<i32> {
+    let skb = ctx.skb.skb;
+    route::find(skb, key, size, route);
+    if route.mtu == 0 {
+        return None;
+    }
+    if packet.v6 || *at::<u16>(ctx, packet.l3 + 6).unwrap_or(&0) & DO_NOT_FRAGMENT != 0 {
+        return Some(route.mtu as i32);
+    }
+    // May be fragmented, which overlays do with what they make of it. Elsewhere the sender is told,
+    // though it has not asked: nobody else would cut it.
+    *route = Route::none();
+    route::find(skb, key, 0, route);
+    (route.mtu != 0 && !is_overlay(route.device)).then_some(route.mtu as i32)
 }
 
 /// The action, or why there is none: [`TIME_IS_OVER`], or the MTU that the packet exceeds.
@@ -51,23 +136,13 @@ fn try_pass_on<const L3: usize>(
     if L3 == 0 {
         return Err(DropReason::NoRoute);
     }
-    let skb = ctx.skb.skb;
     // The kernel routes before it changes the source.
     let mut routed = value.to;
     (routed.src, routed.src_port) = (packet.key.src, packet.key.src_port);
     let mut route = Route::none();
-    route::find(skb, &routed, size(ctx, packet).ok_or(DropReason::RewriteFailed)?, &mut route);
-    if route.mtu != 0 {
-        if packet.v6 || *at::<u16>(ctx, packet.l3 + 6).unwrap_or(&0) & DO_NOT_FRAGMENT != 0 {
-            return Ok(route.mtu as i32);
-        }
-        // May be fragmented, which overlays do with what they make of it. Elsewhere the sender is told,
-        // though it has not asked: nobody else would cut it.
-        route = Route::none();
-        route::find(skb, &routed, 0, &mut route);
-        if route.mtu != 0 && !is_overlay(route.device) {
-            return Ok(route.mtu as i32);
-        }
+    let size = size(ctx, packet).ok_or(DropReason::RewriteFailed)?;
+    if let Some(mtu) = route_of(ctx, packet, &routed, size, &mut route) {
+        return Ok(mtu);
     }
     if route.device == 0 {
         return Err(DropReason::NoRoute);
@@ -77,6 +152,16 @@ fn try_pass_on<const L3: usize>(
     }
     rewrite(ctx, packet, value, 1).ok_or(DropReason::RewriteFailed)?;
     Ok(route::redirect(&mut route))
+}
+
+/// As [`forward_error`] for an error of this node.
+#[inline(always)]
+pub(crate) fn forward_own_error<const L3: usize>(
+    ctx: &TcContext,
+    error: &IcmpError,
+) -> Result<i32, DropReason> {
+    route::take_off(ctx.skb.skb);
+    forward_error::<L3>(ctx, error)
 }
 
 /// Whether the device cuts its outer packets.

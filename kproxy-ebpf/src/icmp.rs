@@ -144,7 +144,7 @@ impl IcmpError {
         self.inner_to = value.to.reversed();
         self.to = self.outer.key;
         self.to.dst = self.inner_to.src;
-        if value.flags & (flow_flags::REVERSE | flow_flags::SNAT | flow_flags::HAIRPIN) != 0 {
+        if value.flags & flow_flags::KINDS != 0 {
             self.to.src = self.inner_to.dst;
         }
         Some(value)

@@ -4,6 +4,7 @@
 //! hooks/socket.rs   connect, sendmsg, recvmsg, getpeername at the cgroup root
 //! hooks/ingress.rs  from an uplink or a pod: frontend → backend
 //! hooks/egress.rs   to an uplink or a pod: backend's answer → frontend's answer
+//! hooks/node.rs     from a process of this node: frontend → backend; hooks/begun.rs opening packets
 //! hooks/release.rs  sockets that close
 //! hooks/inject.rs   fragments that were held back; run by the daemon, never attached
 //! hooks/query.rs    what a UDP socket keeps; run by the daemon, never attached

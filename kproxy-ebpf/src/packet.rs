@@ -272,6 +272,16 @@ impl Packet {
     }
 }
 
+/// skb->pkt_type of packets that are for this node (include/uapi/linux/if_packet.h).
+pub(crate) const PACKET_HOST: u32 = 0;
+
+/// Whether a packet that leaves was made here: it has not come in by any device.
+#[inline(always)]
+pub(crate) fn is_own(ctx: &TcContext) -> bool {
+    // SAFETY: a plain read of a live context.
+    unsafe { (*ctx.skb.skb).ingress_ifindex == 0 }
+}
+
 /// The destination of an IP packet whose header is in the linear part.
 #[inline(always)]
 pub(crate) fn destination<const L3: usize>(ctx: &TcContext) -> Option<Addr> {

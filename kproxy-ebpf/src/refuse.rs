@@ -3,7 +3,7 @@
 //! tracking into the way of every packet.
 
 use aya_ebpf::{
-    bindings::{__sk_buff, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
+    bindings::{__sk_buff, BPF_F_INGRESS, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
     helpers::{bpf_l4_csum_replace, bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail},
     programs::TcContext,
 };
@@ -15,7 +15,7 @@ use kproxy_common::{
 };
 
 use crate::{
-    action,
+    NEXT, action,
     packet::{IPV4_LEN, IPV6_LEN, Packet, SCTP_LEN, TCP_LEN, UDP_LEN, at, ensure, write},
     rewrite::{IPV4_CHECKSUM, store},
     stats::{self, Limited},
@@ -46,20 +46,41 @@ impl Error {
     }
 }
 
+/// Where a packet goes that turns round.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Back {
+    /// Out of the device that it came in by, to the neighbour that sent it.
+    Out,
+    /// In by the device that it was to leave by: a process of this node sent it.
+    In,
+    /// On by the loopback device, which leads back to this node anyway.
+    Stay,
+}
+
 /// Refuses a connection as the stack does for a closed port.
 #[inline(never)]
-pub(crate) fn refuse<const L3: usize>(ctx: &TcContext, packet: &Packet, service: u32) -> i32 {
+pub(crate) fn refuse<const L3: usize>(
+    ctx: &TcContext,
+    packet: &Packet,
+    service: u32,
+    back: Back,
+) -> i32 {
     if !packet.is_tcp() {
-        return error::<L3>(ctx, packet, &Error::PORT_UNREACHABLE, service);
+        return error::<L3>(ctx, packet, &Error::PORT_UNREACHABLE, service, back);
     }
-    action(service, try_reset::<L3>(ctx, packet))
+    action(service, try_reset::<L3>(ctx, packet, back))
 }
 
 #[inline(always)]
-fn try_reset<const L3: usize>(ctx: &TcContext, packet: &Packet) -> Result<i32, DropReason> {
+fn try_reset<const L3: usize>(
+    ctx: &TcContext,
+    packet: &Packet,
+    back: Back,
+) -> Result<i32, DropReason> {
     check(&packet.key)?;
     reset(ctx, packet).ok_or(DropReason::RewriteFailed)?;
-    send_back::<L3>(ctx).ok_or(DropReason::RewriteFailed)
+    send_back::<L3>(ctx, back).ok_or(DropReason::RewriteFailed)
 }
 
 /// Whether an answer may be sent: not to a group or nobody (RFC 1122 section 3.2.2), and not too
@@ -127,8 +148,9 @@ pub(crate) fn error<const L3: usize>(
     packet: &Packet,
     error: &Error,
     service: u32,
+    back: Back,
 ) -> i32 {
-    action(service, try_error::<L3>(ctx, packet, error))
+    action(service, try_error::<L3>(ctx, packet, error, back))
 }
 
 #[inline(always)]
@@ -136,10 +158,11 @@ fn try_error<const L3: usize>(
     ctx: &TcContext,
     packet: &Packet,
     error: &Error,
+    back: Back,
 ) -> Result<i32, DropReason> {
     check(&packet.key)?;
     let made = if packet.v6 { make_v6(ctx, packet, error) } else { make_v4(ctx, packet, error) };
-    made.and_then(|()| send_back::<L3>(ctx)).ok_or(DropReason::RewriteFailed)
+    made.and_then(|()| send_back::<L3>(ctx, back)).ok_or(DropReason::RewriteFailed)
 }
 
 /// Cuts the packet after the first bytes of its TCP, UDP or SCTP header. The sum of these bytes as
@@ -289,13 +312,17 @@ fn make_v6(ctx: &TcContext, packet: &Packet, error: &Error) -> Option<()> {
     write(ctx, l3 + IPV6_LEN, icmp)
 }
 
-/// Sends the packet out of the device that it came in by, to the neighbour that sent it.
+/// Sends the packet back to who sent it.
 #[inline(always)]
-pub(crate) fn send_back<const L3: usize>(ctx: &TcContext) -> Option<i32> {
+pub(crate) fn send_back<const L3: usize>(ctx: &TcContext, back: Back) -> Option<i32> {
+    if back == Back::Stay {
+        return Some(NEXT);
+    }
     if L3 != 0 {
         let [a, b, c, d, e, f] = *at::<[u16; 6]>(ctx, 0)?;
         write(ctx, 0, [d, e, f, a, b, c])?;
     }
+    let flags = if back == Back::In { u64::from(BPF_F_INGRESS) } else { 0 };
     // SAFETY: the device of a live context.
-    Some(unsafe { bpf_redirect((*ctx.skb.skb).ifindex, 0) as i32 })
+    Some(unsafe { bpf_redirect((*ctx.skb.skb).ifindex, flags) as i32 })
 }

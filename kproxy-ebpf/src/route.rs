@@ -9,12 +9,17 @@ use aya_ebpf::{
         BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SKIP_NEIGH, bpf_fib_lookup as Query,
         bpf_redir_neigh,
     },
-    helpers::{bpf_fib_lookup, bpf_redirect_neigh},
+    helpers::{bpf_fib_lookup, bpf_redirect_neigh, bpf_skb_change_type, bpf_skb_set_tunnel_key},
 };
-use kproxy_common::{abi::kernel_feature, flow::FlowKey};
+use kproxy_common::{
+    abi::{MARK_MASQUERADE, kernel_feature},
+    flow::FlowKey,
+};
 
-use crate::maps::has;
+use crate::{maps::has, packet::PACKET_HOST};
 
+/// Index of the loopback device in every network namespace (include/net/flow.h).
+pub(crate) const LOOPBACK: u32 = 1;
 /// Address families (include/linux/socket.h).
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -85,6 +90,47 @@ pub(crate) fn find(skb: *mut __sk_buff, key: &FlowKey, size: u32, route: &mut Ro
     route.next_hop.nh_family = u32::from(query.family);
     // SAFETY: every member of the unions is an integer.
     route.next_hop.__bindgen_anon_1.ipv6_nh = unsafe { query.__bindgen_anon_4.ipv6_dst };
+}
+
+/// Takes the route off a packet that was to leave by it: until the kernel knows the neighbour of another
+/// route, the packet would wait for the first route's, and then go to that one. No helper does this
+/// alone; the data of a tunnel, without a tunnel, takes the route's place.
+#[inline(always)]
+pub(crate) fn take_off(skb: *mut __sk_buff) {
+    // The oldest form of `struct bpf_tunnel_key`: number and IPv4 address.
+    let mut none = [0u32; 2];
+    // SAFETY: a live context; the bytes are live and of the size said.
+    unsafe { bpf_skb_set_tunnel_key(skb, none.as_mut_ptr().cast(), 8, 0) };
+}
+
+/// Hands a packet that has come in by any device to this node at its loopback device, together with
+/// the route that the kernel finds for it: nothing is checked there any more.
+#[inline(always)]
+pub(crate) fn hand_over(skb: *mut __sk_buff) -> i32 {
+    // SAFETY: a live context; no neighbour is named.
+    unsafe {
+        // A port of a bridge takes what is for the bridge as somebody else's.
+        bpf_skb_change_type(skb, PACKET_HOST);
+        bpf_redirect_neigh(LOOPBACK, core::ptr::null_mut(), 0, 0) as i32
+    }
+}
+
+/// Marks a packet of this node for [`was_marked`].
+#[inline(always)]
+pub(crate) fn mark(skb: *mut __sk_buff) {
+    // SAFETY: a field of a live context that tc programs may write.
+    unsafe { (*skb).mark |= MARK_MASQUERADE };
+}
+
+/// Whether the packet was marked; it is no more.
+#[inline(always)]
+pub(crate) fn was_marked(skb: *mut __sk_buff) -> bool {
+    // SAFETY: a field of a live context that tc programs may read and write.
+    unsafe {
+        let mark = (*skb).mark;
+        (*skb).mark = mark & !MARK_MASQUERADE;
+        mark & MARK_MASQUERADE != 0
+    }
 }
 
 /// Sends the packet there: the action of the program.

@@ -1,5 +1,5 @@
 //! Egress of uplinks and pod-facing ports: answers of backends leave with the frontend as their
-//! source.
+//! source. Packets of the node's own processes are node.rs's.
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use kproxy_common::{
@@ -9,12 +9,16 @@ use kproxy_common::{
     service::{Word, frontend_flags},
 };
 
+use super::node;
 use crate::{
-    NEXT, action, flow, fragments,
+    NEXT, action, flow,
+    forward::forward_own_error,
+    fragments,
     icmp::IcmpError,
     lookup::{self, Lookup},
-    packet::Packet,
+    packet::{self, Packet},
     pick,
+    refuse::{self, Back},
     rewrite::rewrite,
     sources, stats,
 };
@@ -23,12 +27,9 @@ use crate::{
 /// it leaves the node was not translated: the socket path left it alone because it must be dropped
 /// (VER-04, LBR-02) or could not be refused. It must not reach the network, where it would loop.
 #[inline(always)]
-fn untranslated(packet: &Packet) -> i32 {
-    if !packet.opens() {
-        return NEXT;
-    }
+fn untranslated<const L3: usize>(ctx: &TcContext, packet: &Packet, is_own: bool) -> i32 {
     let key = &packet.key;
-    match lookup::frontend(&key.dst, key.dst_port, key.proto) {
+    let (service, reason) = match lookup::frontend(&key.dst, key.dst_port, key.proto) {
         Lookup::Frontend(frontend) if frontend.flags & frontend_flags::CLUSTER_IP != 0 => {
             let service = frontend.internal;
             let Some(word) = pick::word(service) else {
@@ -36,18 +37,26 @@ fn untranslated(packet: &Packet) -> i32 {
             };
             // Where backends exist the sender is one that no hook of ours sees, and none of our
             // business here.
-            let refusal = pick::refusal(Word::unpack(word));
-            action(service, refusal.map_or(Ok(NEXT), Err))
+            let Some(reason) = pick::refusal(Word::unpack(word)) else { return NEXT };
+            (service, reason)
         }
         // Left alone by the socket path because its sender is not, or not surely, allowed.
         Lookup::Frontend(frontend) if sources::is_restricted(&frontend) => {
-            action(frontend.internal, Err(DropReason::SourceNotAllowed))
+            (frontend.internal, DropReason::SourceNotAllowed)
         }
-        Lookup::UnknownPort => action(NO_SERVICE, Err(DropReason::UnknownPort)),
+        Lookup::UnknownPort => (NO_SERVICE, DropReason::UnknownPort),
         Lookup::NotOurs if lookup::is_free_service_address(&key.dst) => {
-            action(NO_SERVICE, Err(DropReason::FreeServiceAddress))
+            (NO_SERVICE, DropReason::FreeServiceAddress)
         }
-        Lookup::Frontend(_) | Lookup::NotOurs => NEXT,
+        Lookup::Frontend(_) | Lookup::NotOurs => return NEXT,
+    };
+    let dropped = action(service, Err(reason));
+    let is_refused = matches!(reason, DropReason::NoBackend | DropReason::UnknownPort);
+    // Before 5.18 a hook cannot refuse.
+    if is_own && is_refused {
+        refuse::refuse::<L3>(ctx, packet, service, Back::In)
+    } else {
+        dropped
     }
 }
 
@@ -56,12 +65,16 @@ fn untranslated(packet: &Packet) -> i32 {
 fn error<const L3: usize>(ctx: &TcContext) -> i32 {
     let Some(error) = IcmpError::parse::<L3>(ctx) else { return NEXT };
     let Some(value) = error.flow() else { return NEXT };
-    if value.flags & flow_flags::KINDS != flow_flags::REVERSE {
-        return NEXT;
-    }
-    stats::count_packet(value.service, ctx.len());
-    let done = error.rewrite::<L3>(ctx, 0);
-    action(value.service, done.map(|()| NEXT).ok_or(DropReason::RewriteFailed))
+    let service = value.service;
+    let result = match value.flags & flow_flags::KINDS {
+        flow_flags::REVERSE => {
+            error.rewrite::<L3>(ctx, 0).map(|()| NEXT).ok_or(DropReason::RewriteFailed)
+        }
+        node::REQUEST if packet::is_own(ctx) => forward_own_error::<L3>(ctx, error),
+        _ => return NEXT,
+    };
+    stats::count_packet(service, ctx.len());
+    action(service, result)
 }
 
 #[inline(always)]
@@ -78,7 +91,7 @@ fn egress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
         };
     }
     let mut ours = false;
-    let action = translate::<POD>(ctx, &packet, &mut ours);
+    let action = translate::<L3, POD>(ctx, &packet, &mut ours);
     if packet.is_first() {
         fragments::remember(ctx, &packet, ours);
     }
@@ -87,10 +100,25 @@ fn egress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
 
 /// `ours`: whether the packet belongs to a flow that is translated here.
 #[inline(always)]
-fn translate<const POD: bool>(ctx: &TcContext, packet: &Packet, ours: &mut bool) -> i32 {
-    let Some(value) = flow::find_for(packet) else {
-        return if POD { NEXT } else { untranslated(packet) };
-    };
+fn translate<const L3: usize, const POD: bool>(
+    ctx: &TcContext,
+    packet: &Packet,
+    ours: &mut bool,
+) -> i32 {
+    let found = flow::find_for(packet);
+    if !POD {
+        let is_own = packet::is_own(ctx);
+        let is_request =
+            found.as_ref().is_some_and(|value| value.flags & flow_flags::KINDS == node::REQUEST);
+        let opens = found.is_none() && packet.opens();
+        if is_own && (is_request || opens && node::is_served(packet)) {
+            return node::translate::<L3, false>(ctx, packet, found, ours);
+        }
+        if opens {
+            return untranslated::<L3>(ctx, packet, is_own);
+        }
+    }
+    let Some(value) = found else { return NEXT };
     if value.flags & flow_flags::KINDS != flow_flags::REVERSE {
         return NEXT;
     }

@@ -13,9 +13,12 @@ use kproxy_common::{
     drop_reason::DropReason,
     flow::{FlowValue, flow_flags},
     net::Addr,
-    service::Word,
 };
 
+use super::{
+    begun::{self, turned_away},
+    node,
+};
 use crate::{
     NEXT, action, flow,
     forward::{forward, forward_error},
@@ -23,15 +26,11 @@ use crate::{
     icmp::IcmpError,
     lookup::{self, Lookup},
     maps::CONFIG,
-    packet::{self, Packet},
-    pick, refuse,
+    packet::{self, PACKET_HOST, Packet},
+    refuse::{self, Back},
     rewrite::rewrite,
-    sources, stats,
+    route, sources, stats,
 };
-
-/// skb->pkt_type of packets that are for this node (include/uapi/linux/if_packet.h). A device in
-/// promiscuous mode shows those of others too.
-const PACKET_HOST: u32 = 0;
 
 /// Seconds of silence after which netfilter may have forgotten a UDP connection: it must be asked
 /// again to masquerade. `nf_conntrack_udp_timeout` is 30 unless an administrator shortens it.
@@ -44,39 +43,6 @@ fn is_pod(addr: &Addr) -> bool {
         Some(config) => config.cluster[0].contains(addr) || config.cluster[1].contains(addr),
         None => false,
     }
-}
-
-/// What has become of an opening packet, with the service in the lower half: a number, because the
-/// kernel refuses the type information of a function that returns more.
-mod begun {
-    pub(super) const NOTHING: u64 = 0;
-    pub(super) const ALLOWED: u64 = 1 << 32;
-    pub(super) const FLOW: u64 = 2 << 32;
-    pub(super) const REFUSED: u64 = 3 << 32;
-    pub(super) const DROPPED: u64 = 4 << 32;
-    pub(super) const ALL: u64 = !(u32::MAX as u64);
-}
-
-/// Counts a refusal or drop.
-#[inline(always)]
-fn turned_away(service: u32, reason: DropReason) -> u64 {
-    stats::count_drop(service, reason);
-    let what = match reason {
-        DropReason::NoBackend | DropReason::UnknownPort => begun::REFUSED,
-        _ => begun::DROPPED,
-    };
-    what | u64::from(service)
-}
-
-/// An opening packet without a flow. In two calls, one after the other, so that neither needs much
-/// of the stack, and packets of flows that are open need little.
-#[inline(always)]
-fn begin<const L3: usize, const POD: bool>(ctx: &TcContext, packet: &Packet) -> u64 {
-    let begun = dial::<POD>(packet);
-    if begun & begun::ALL != begun::ALLOWED {
-        return begun;
-    }
-    open::<L3, POD>(ctx, packet, begun as u32)
 }
 
 /// Whether a frontend is dialled, and by somebody who may.
@@ -95,24 +61,9 @@ fn dial<const POD: bool>(packet: &Packet) -> u64 {
         }
         Lookup::UnknownPort => turned_away(NO_SERVICE, DropReason::UnknownPort),
         Lookup::NotOurs => {
-            flow::end_stale(key);
+            flow::end_stale(key, flow_flags::REVERSE);
             begun::NOTHING
         }
-    }
-}
-
-/// Opens a flow.
-#[inline(never)]
-fn open<const L3: usize, const POD: bool>(ctx: &TcContext, packet: &Packet, service: u32) -> u64 {
-    let result = pick::word(service)
-        .ok_or(DropReason::BadMap)
-        .and_then(|word| flow::open::<L3, POD>(ctx, packet, service, Word::unpack(word)));
-    match result {
-        Ok(()) => {
-            stats::count_connection(service);
-            begun::FLOW | u64::from(service)
-        }
-        Err(reason) => turned_away(service, reason),
     }
 }
 
@@ -149,7 +100,7 @@ fn note_answer(forward: &mut FlowValue) {
 /// Whether the packet belongs to the flow that was found for it, which then takes note of it. A SYN
 /// that opens a new connection does not.
 #[inline(always)]
-fn goes_on(packet: &Packet, value: &mut FlowValue) -> bool {
+pub(super) fn goes_on(packet: &Packet, value: &mut FlowValue) -> bool {
     let reverse = value.flags & flow_flags::REVERSE != 0;
     if packet.is_syn() && !reverse && flow::end_if_over(&packet.key, value) {
         return false;
@@ -162,6 +113,9 @@ fn goes_on(packet: &Packet, value: &mut FlowValue) -> bool {
 /// a forged source, and redirected at once it would pass the stack's checks of sources.
 #[inline(always)]
 const fn is_misplaced<const POD: bool>(flags: u16) -> bool {
+    if flags & flow_flags::NODE != 0 {
+        return POD == (flags & flow_flags::AWAY != 0);
+    }
     let elsewhere = if POD { flow_flags::SNAT } else { flow_flags::HAIRPIN };
     flags & elsewhere != 0
 }
@@ -172,15 +126,18 @@ fn error<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
     let Some(error) = IcmpError::parse::<L3>(ctx) else { return NEXT };
     let Some(value) = error.flow() else { return NEXT };
     let flags = value.flags & flow_flags::KINDS;
-    if flags == flow_flags::REVERSE || is_misplaced::<POD>(flags) {
+    let is_left = flags == flow_flags::REVERSE || flags == node::REQUEST;
+    if is_left || is_misplaced::<POD>(value.flags) {
         return NEXT;
     }
     stats::count_packet(value.service, ctx.len());
     let result = if flags & flow_flags::SNAT != 0 {
         forward_error::<L3>(ctx, error)
     } else {
-        let done = error.rewrite::<L3>(ctx, 0).and_then(|()| {
-            if flags & flow_flags::HAIRPIN != 0 { refuse::send_back::<L3>(ctx) } else { Some(NEXT) }
+        let done = error.rewrite::<L3>(ctx, 0).and_then(|()| match flags {
+            node::ANSWER => Some(node::take::<L3>(ctx, value.flags)),
+            _ if flags & flow_flags::HAIRPIN != 0 => refuse::send_back::<L3>(ctx, Back::Out),
+            _ => Some(NEXT),
         });
         done.ok_or(DropReason::RewriteFailed)
     };
@@ -192,12 +149,13 @@ fn error<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
 #[inline(always)]
 fn ingress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
     // SAFETY: a plain read of a live context.
+    // A device in promiscuous mode shows packets for others too.
     if L3 != 0 && !POD && unsafe { (*ctx.skb.skb).pkt_type } != PACKET_HOST {
         return NEXT;
     }
     // Most pods' sockets were given a backend before there was a packet.
     if POD
-        && !flow::has_pod_flows()
+        && !flow::has_flows_from_pods()
         && packet::destination::<L3>(ctx).is_some_and(|to| lookup::is_ruled_out(&to))
     {
         return NEXT;
@@ -227,10 +185,16 @@ fn translate<const L3: usize, const POD: bool>(
 ) -> i32 {
     let mut found = None;
     if let Some(value) = flow::find_for(packet) {
-        if is_misplaced::<POD>(value.flags) {
+        let kind = value.flags & flow_flags::KINDS;
+        let is_left = if kind == node::REQUEST {
+            !route::was_marked(ctx.skb.skb)
+        } else {
+            is_misplaced::<POD>(value.flags)
+        };
+        if is_left {
             return NEXT;
         }
-        if value.flags & flow_flags::KINDS != flow_flags::REVERSE {
+        if kind != flow_flags::REVERSE {
             found = goes_on(packet, value).then_some(value);
         } else if !packet.is_syn() {
             // An answer, which is translated where it leaves.
@@ -245,11 +209,11 @@ fn translate<const L3: usize, const POD: bool>(
             if !packet.opens() {
                 return NEXT;
             }
-            let begun = begin::<L3, POD>(ctx, packet);
+            let begun = begun::begin::<L3, POD, false>(ctx, packet, dial::<POD>(packet));
             let service = begun as u32;
             match begun & begun::ALL {
                 begun::FLOW => {}
-                begun::REFUSED => return refuse::refuse::<L3>(ctx, packet, service),
+                begun::REFUSED => return refuse::refuse::<L3>(ctx, packet, service, Back::Out),
                 begun::DROPPED => return TC_ACT_SHOT as i32,
                 _ => return NEXT,
             }
@@ -275,7 +239,10 @@ fn translate<const L3: usize, const POD: bool>(
     }
     let mut done = rewrite(ctx, packet, value, 0).map(|()| NEXT);
     if POD && value.flags & flow_flags::HAIRPIN != 0 {
-        done = done.and_then(|_| refuse::send_back::<L3>(ctx));
+        done = done.and_then(|_| refuse::send_back::<L3>(ctx, Back::Out));
+    }
+    if value.flags & flow_flags::NODE != 0 {
+        done = done.map(|_| node::take::<L3>(ctx, value.flags));
     }
     action(service, done.ok_or(DropReason::RewriteFailed))
 }

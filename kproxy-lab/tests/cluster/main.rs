@@ -9,6 +9,7 @@ mod fragments;
 mod lifecycle;
 mod metrics;
 mod node;
+mod none;
 mod opt_out;
 mod ports;
 mod ranges;

@@ -177,6 +177,9 @@ pub enum SocketLb {
     /// Those of the node; packets of pods are translated at their link, so that what runs inside a
     /// pod (the sidecar of a mesh) sees the ClusterIP
     Host,
+    /// Nobody's: no hook is attached to the cgroup, and packets of the node's own processes are
+    /// translated where they leave
+    None,
 }
 
 /// Where the maps are pinned.

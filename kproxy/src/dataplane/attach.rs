@@ -38,6 +38,9 @@ const CLSACT_PRIORITY: u16 = 19_312;
 /// Handle of kproxy's clsact filters.
 const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 1);
 
+/// Index of the loopback device in every network namespace (include/net/flow.h).
+const LOOPBACK: u32 = 1;
+
 /// How uplink programs are attached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum TcMode {
@@ -113,6 +116,8 @@ pub(super) enum Side {
     Uplink,
     /// To a pod of this node.
     Pod,
+    /// To this node itself: the loopback device.
+    Node,
 }
 
 /// A device and where it leads.
@@ -132,14 +137,15 @@ impl Places<'_> {
         self,
         (device, side): &Place,
     ) -> impl Iterator<Item = (&'static str, TcAttachType)> + use<> {
-        let [egress, ingress] = match (side, device.ethernet) {
-            (Side::Pod, _) => [program::POD_EGRESS, program::POD_INGRESS],
-            (Side::Uplink, true) => [program::EGRESS, program::INGRESS],
-            (Side::Uplink, false) => [program::EGRESS_L3, program::INGRESS_L3],
+        let (egress, ingress) = match (side, device.ethernet) {
+            (Side::Pod, _) => (program::POD_EGRESS, Some(program::POD_INGRESS)),
+            (Side::Uplink, true) => (program::EGRESS, Some(program::INGRESS)),
+            (Side::Uplink, false) => (program::EGRESS_L3, Some(program::INGRESS_L3)),
+            (Side::Node, _) => (program::NODE_EGRESS, None),
         };
-        let egress = (*side == Side::Uplink || self.answered).then_some(egress);
+        let egress = (*side != Side::Pod || self.answered).then_some(egress);
         let egress = egress.map(|name| (name, TcAttachType::Egress));
-        egress.into_iter().chain([(ingress, TcAttachType::Ingress)])
+        egress.into_iter().chain(ingress.map(|name| (name, TcAttachType::Ingress)))
     }
 }
 
@@ -184,6 +190,27 @@ pub(super) fn devices(
     errors
 }
 
+/// Where this node's packets to itself pass.
+pub(super) fn loopback() -> Place {
+    (Device { name: "lo".to_owned(), index: LOOPBACK, ethernet: true }, Side::Node)
+}
+
+/// Whether programs have been attached to the loopback device, as far as pins tell.
+pub(super) fn is_on_loopback(dirs: &PinDirs) -> bool {
+    let (device, _) = loopback();
+    dirs.device_link(program::NODE_EGRESS, &device.name).exists()
+}
+
+/// Takes the socket programs off the cgroup, the way there first. Whether there were any.
+pub(super) fn off_cgroup(dirs: &PinDirs) -> Result<bool, Error> {
+    let mut any = false;
+    for name in [program::RELEASE].into_iter().chain(program::CGROUP).rev() {
+        let path = dirs.cgroup_link(name);
+        any |= remove_file(&path).map_err(|error| Error::Pin { what: "remove", path, error })?;
+    }
+    Ok(any)
+}
+
 fn attach(
     object: &mut Ebpf,
     dirs: &PinDirs,
@@ -201,6 +228,10 @@ fn attach(
                 "leave the device out with --devices if it is not meant to carry Service traffic"
             }
             Side::Pod => "leave the device out with --pod-devices if it does not lead to a pod",
+            Side::Node => {
+                "processes of this node reach no Service by its own addresses until it is: see \
+                 `tc qdisc show dev lo`"
+            }
         },
     };
     let program: &mut SchedClassifier = object
@@ -359,6 +390,7 @@ pub(super) fn detach_clsact(device: &str) -> Result<bool, Error> {
         (program::EGRESS, TcAttachType::Egress),
         (program::EGRESS_L3, TcAttachType::Egress),
         (program::POD_EGRESS, TcAttachType::Egress),
+        (program::NODE_EGRESS, TcAttachType::Egress),
     ] {
         match tc::qdisc_detach_program(device, direction, name) {
             Ok(()) => any = true,

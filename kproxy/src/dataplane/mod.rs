@@ -145,9 +145,11 @@ pub struct Dataplane {
     flow_entries: usize,
     /// Connections that netfilter masquerades, at the last sweep.
     masqueraded: Option<usize>,
+    /// Flow entries of this node's own processes, at the last sweep.
+    own: Option<usize>,
     tc: TcMode,
-    /// Devices that the uplink programs are attached to.
-    devices: BTreeSet<Place>,
+    /// Devices that the programs are attached to; `None`: not attached yet.
+    devices: Option<BTreeSet<Place>>,
     notices: Vec<Problem>,
     /// Held as long as this lives: two writers would undo each other's work.
     _lock: Flock<File>,
@@ -182,8 +184,9 @@ impl Dataplane {
             pod_flows: PodFlows::new(filter),
             flow_entries: 0,
             masqueraded: None,
+            own: None,
             tc: TcMode::of_kernel(),
-            devices: BTreeSet::new(),
+            devices: None,
             notices,
             _lock: lock,
         })
@@ -194,6 +197,7 @@ impl Dataplane {
     pub fn reconcile(&mut self, desired: impl IntoIterator<Item = ServicePortPlan>) -> Report {
         let mut report = self.writer.reconcile(desired, now());
         self.see_closes(false);
+        self.keep_loopback();
         report.problems.extend(self.notices.iter().cloned());
         report
     }
@@ -203,6 +207,7 @@ impl Dataplane {
     pub fn apply(&mut self, changes: Vec<Change>) -> Report {
         let mut report = self.writer.apply(changes, now());
         report.problems.extend(self.see_closes(false));
+        report.problems.extend(self.keep_loopback());
         report
     }
 
@@ -286,12 +291,49 @@ impl Dataplane {
         self.change_config(|config| {
             config.flags = config.flags & !config_flags::COUNT_SOCKETS | flag;
         });
-        let problem = attached.err()?.to_problem();
+        self.note(attached.err()?.to_problem())
+    }
+
+    /// Keeps a problem; returns it when it is news.
+    fn note(&mut self, problem: Problem) -> Option<Problem> {
         let is_news = !self.notices.contains(&problem);
         is_news.then(|| {
             self.notices.push(problem.clone());
             problem
         })
+    }
+
+    /// Takes the socket programs off the cgroup: packets are translated instead
+    /// ([`config_flags::NODE_PACKETS`]). Whether there were any.
+    ///
+    /// # Errors
+    /// A link could not be removed.
+    pub fn detach_cgroup(&mut self) -> Result<bool, Error> {
+        self.change_config(|config| config.flags &= !config_flags::COUNT_SOCKETS);
+        let were_there = attach::off_cgroup(&self.dirs)?;
+        (self.cgroup, self.sees_closes) = (None, false);
+        Recount::forget_sockets(&mut self.loads).map_err(Error::Maps)?;
+        Ok(were_there)
+    }
+
+    /// Whether the program of the loopback device is wanted: every packet of the node to itself
+    /// passes it. With `--socket-lb none`, for SCTP, and as long as connections need it that were
+    /// opened then.
+    fn wants_loopback(&mut self) -> bool {
+        self.writer.config().flags & config_flags::NODE_PACKETS != 0
+            || self.writer.serves_sctp()
+            || self.own.map_or_else(|| attach::is_on_loopback(&self.dirs), |own| own > 0)
+    }
+
+    /// Has the loopback device a program when it is wanted, once the other devices have theirs.
+    /// Returns what failed, when that is news.
+    fn keep_loopback(&mut self) -> Option<Problem> {
+        let devices = self.devices.clone()?;
+        if devices.contains(&attach::loopback()) == self.wants_loopback() {
+            return None;
+        }
+        let mut problems = self.attach_to(devices).problems.into_iter();
+        self.note(problems.next()?)
     }
 
     /// Attaches the programs to these uplinks and pod-facing ports and takes them off all other
@@ -302,12 +344,21 @@ impl Dataplane {
         self.attach_to(uplinks.chain(pods).collect())
     }
 
-    fn attach_to(&mut self, wanted: BTreeSet<Place>) -> Report {
-        let gone: Vec<Place> = self.devices.difference(&wanted).cloned().collect();
+    /// Attaches the programs to these devices, and to the loopback device when it is wanted.
+    fn attach_to(&mut self, mut wanted: BTreeSet<Place>) -> Report {
+        let before = self.devices.take().unwrap_or_default();
+        let mut gone: Vec<Place> = before.difference(&wanted).cloned().collect();
+        wanted.remove(&attach::loopback());
+        if self.wants_loopback() {
+            wanted.insert(attach::loopback());
+        } else {
+            // An earlier run may have attached its filter.
+            gone.push(attach::loopback());
+        }
         let answered = self.pod_flows.answered();
         let places = attach::Places { wanted: &wanted, answered };
         let mut errors = attach::devices(&mut self.object, &self.dirs, self.tc, places, &gone);
-        self.devices = wanted;
+        self.devices = Some(wanted);
         if answered {
             errors.extend(self.pod_flows.open().err());
         }
@@ -334,7 +385,8 @@ impl Dataplane {
     /// Attaches what translates answers to the pod-facing ports of the last [`Self::sync_devices`].
     pub fn open_pod_flows(&mut self) -> Report {
         self.answer_pods();
-        self.attach_to(self.devices.clone())
+        let devices = self.devices.clone().unwrap_or_default();
+        self.attach_to(devices)
     }
 
     /// Forgets flows that are over and UDP flows of backends that serve no more. To be called every few
@@ -349,7 +401,8 @@ impl Dataplane {
             self.recount.correct(&mut self.loads, &open).map_err(Error::Maps)?;
         }
         self.flow_entries = report.entries - report.removed;
-        self.masqueraded = Some(report.masqueraded);
+        (self.masqueraded, self.own) = (Some(report.masqueraded), Some(report.own));
+        self.keep_loopback();
         Ok(report)
     }
 

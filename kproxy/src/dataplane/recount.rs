@@ -52,6 +52,19 @@ impl Recount {
         Ok(())
     }
 
+    /// Forgets the connections of sockets, which nobody sees close any more.
+    ///
+    /// # Errors
+    /// The map could not be read.
+    pub(super) fn forget_sockets(loads: &mut Loads) -> io::Result<()> {
+        for (key, _) in sys::read_hash(loads)? {
+            if key.path == counted::SOCKETS {
+                let _gone_already = loads.remove(&key);
+            }
+        }
+        Ok(())
+    }
+
     /// Pure: all facts come from the arguments and the call before.
     fn steps(&mut self, counts: &[(LoadKey, i64)], open: &Open) -> Vec<Step> {
         let mut found: Numbers<LoadKey, i64> = Numbers::new();

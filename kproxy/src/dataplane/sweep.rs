@@ -35,6 +35,8 @@ pub struct SweepReport {
     pub removed: usize,
     /// Connections that netfilter masqueraded when the sweep began.
     pub masqueraded: usize,
+    /// Entries of connections of this node's own processes when the sweep began.
+    pub own: usize,
     /// IPv4 UDP flows among those removed that were not idle: their backend serves no more.
     pub left_v4: usize,
     /// The same of IPv6.
@@ -63,15 +65,14 @@ pub(crate) fn sweep(
     let entries = sys::read_hash(flows)?;
     let now = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
     let Forget { keys: dead, left_v4, left_v6 } = forget(&entries, now, serves);
-    let is_masqueraded =
-        |(_, value): &&(FlowKey, FlowValue)| value.flags & flow_flags::MASQUERADE != 0;
-    let masqueraded = entries.iter().filter(is_masqueraded).count();
+    let with = |flag| entries.iter().filter(move |(_, value)| value.flags & flag != 0).count();
+    let (masqueraded, own) = (with(flow_flags::MASQUERADE), with(flow_flags::NODE));
     for key in &dead {
         // The programs may have removed it meanwhile.
         let _gone_already = flows.remove(key);
     }
     let (entries_seen, removed) = (entries.len(), dead.len());
-    let report = SweepReport { entries: entries_seen, removed, masqueraded, left_v4, left_v6 };
+    let report = SweepReport { entries: entries_seen, removed, masqueraded, own, left_v4, left_v6 };
     Ok((report, open(&entries, &dead)))
 }
 

@@ -70,8 +70,12 @@ impl Ran {
 /// All programs, with maps of their own.
 pub(crate) struct Programs {
     pub(crate) ebpf: Ebpf,
-    /// Index of the device that packets come in by, 0: the loopback device.
+    /// Index of the device that packets come in or leave by, 0: the loopback device.
     device: u32,
+    /// Index of the device that packets that leave have come in by, 0: they are made here.
+    from: u32,
+    /// Mark of packets.
+    mark: u32,
 }
 
 impl Programs {
@@ -96,12 +100,13 @@ impl Programs {
             "kp_egress_l3",
             "kp_pod_ingress",
             "kp_pod_egress",
+            "kp_node_egress",
             "kp_inject",
         ] {
             let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
             program.load().unwrap_or_else(|error| panic!("{name}: {error:?}"));
         }
-        let mut programs = Self { ebpf, device: 0 };
+        let mut programs = Self { ebpf, device: 0, from: 0, mark: 0 };
         // Backends elsewhere are marked for netfilter, unless a test says otherwise.
         let config = Config { flags: config_flags::NETFILTER, ..Config::default() };
         programs.configure(|_| config);
@@ -305,6 +310,21 @@ impl Programs {
         Self { device, ..self }
     }
 
+    /// Packets come in or leave by another device from now on; returns the one before.
+    pub(crate) fn move_to(&mut self, device: u32) -> u32 {
+        std::mem::replace(&mut self.device, device)
+    }
+
+    /// Packets that leave have come in by this device from now on.
+    pub(crate) fn comes_from(&mut self, device: u32) {
+        self.from = device;
+    }
+
+    /// Packets carry this mark from now on.
+    pub(crate) fn marked(&mut self, mark: u32) {
+        self.mark = mark;
+    }
+
     /// As [`Self::on_device`], from here on.
     pub(crate) fn use_device(&mut self, device: u32) {
         self.device = device;
@@ -336,9 +356,11 @@ impl Programs {
 
     /// As [`Self::run`], for a packet that is still to be cut into segments of so many bytes.
     pub(crate) fn run_cut(&mut self, program: &str, packet: &[u8], segment: u32) -> Ran {
-        // struct __sk_buff; `mark` is its third word, `ifindex` its eleventh, `gso_size` its 45th
-        // (include/uapi/linux/bpf.h).
+        // struct __sk_buff; `mark` is its third word, `ingress_ifindex` its tenth, `ifindex` its
+        // eleventh, `gso_size` its 45th (include/uapi/linux/bpf.h).
         let (mut ctx_in, mut ctx_out) = ([0u8; 192], [0u8; 192]);
+        ctx_in[8..12].copy_from_slice(&self.mark.to_ne_bytes());
+        ctx_in[36..40].copy_from_slice(&self.from.to_ne_bytes());
         ctx_in[40..44].copy_from_slice(&self.device.to_ne_bytes());
         ctx_in[176..180].copy_from_slice(&segment.to_ne_bytes());
         let mut packet = packet.to_vec();

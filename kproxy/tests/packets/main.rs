@@ -6,6 +6,7 @@ mod algorithms;
 mod early;
 mod harness;
 mod model;
+mod node;
 mod parts;
 mod ports;
 mod rows;

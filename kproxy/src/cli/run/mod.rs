@@ -110,7 +110,7 @@ async fn serve(args: RunArgs) -> Result<Exit> {
         config.cluster = ranges(&cluster_cidr);
         match socket_lb {
             SocketLb::All => config.flags &= !config_flags::HOST_SOCKETS,
-            SocketLb::Host => config.flags |= config_flags::HOST_SOCKETS,
+            SocketLb::Host | SocketLb::None => config.flags |= config_flags::HOST_SOCKETS,
         }
         if opt_out.is_empty() {
             config.flags &= !config_flags::OPT_OUT;
@@ -124,7 +124,7 @@ async fn serve(args: RunArgs) -> Result<Exit> {
         }
     }
 
-    if socket_lb == SocketLb::Host || !opt_out.is_empty() {
+    if socket_lb != SocketLb::All || !opt_out.is_empty() {
         dataplane.answer_pods();
     }
     let globs = |given: Vec<DeviceGlob>| given.iter().map(|g| WildMatch::new(g.as_str())).collect();
@@ -142,7 +142,8 @@ async fn serve(args: RunArgs) -> Result<Exit> {
     let namespaces = opt_out.namespaces.clone();
     let metrics = Arc::new(Metrics::new().context("make the metrics")?);
     let sweeps = metrics.sweep.clone();
-    let sink = KernelSink::new(dataplane, state, snat, opt_out, table, sweeps, sender.clone());
+    let sink =
+        KernelSink::new(dataplane, state, snat, socket_lb, opt_out, table, sweeps, sender.clone());
     let counts = metrics.control.clone();
     let mut settings = control::Settings::new(node_name.as_str(), &run_dir, counts);
     warn_of_open_family(&nodeport_addresses.0);

@@ -13,6 +13,7 @@ use tracing::{debug, info, warn};
 
 use super::snat::SourceNat;
 use super::{fragments, opt_out, sockets};
+use crate::cli::args::SocketLb;
 use crate::control::DataplaneSink;
 use crate::dataplane::{Dataplane, Report};
 use crate::metrics;
@@ -35,6 +36,7 @@ pub(super) struct KernelSink {
     dataplane: Arc<Mutex<Dataplane>>,
     node: watch::Receiver<NodeState>,
     snat: SourceNat,
+    socket_lb: SocketLb,
     opt_out: OptOut,
     /// Takes the pods that are opted out to the task that looks for them.
     pods: watch::Sender<opt_out::Pods>,
@@ -48,10 +50,12 @@ pub(super) struct KernelSink {
 impl KernelSink {
     /// `table` is told whether the nftables table is needed; `events` takes the problems of devices
     /// to the control loop.
+    #[expect(clippy::too_many_arguments, reason = "the pieces that `run` puts together")]
     pub(super) fn new(
         dataplane: Dataplane,
         node: watch::Receiver<NodeState>,
         snat: SourceNat,
+        socket_lb: SocketLb,
         opt_out: OptOut,
         table: watch::Sender<Option<bool>>,
         counts: metrics::Sweep,
@@ -60,7 +64,7 @@ impl KernelSink {
         let dataplane = Arc::new(Mutex::new(dataplane));
         let stale = Arc::new(Notify::new());
         let (pods, table) = (watch::Sender::default(), Arc::new(table));
-        Self { dataplane, node, snat, opt_out, pods, table, counts, events, stale }
+        Self { dataplane, node, snat, socket_lb, opt_out, pods, table, counts, events, stale }
     }
 
     fn dataplane(&self) -> MutexGuard<'_, Dataplane> {
@@ -112,7 +116,15 @@ impl DataplaneSink for KernelSink {
             serve(&mut self.dataplane(), &self.snat, &self.table, &node);
             self.dataplane().change_config(|config| config.flags |= config_flags::OPT_OUT);
         }
-        self.dataplane().attach_cgroup()?;
+        let by_packets = self.socket_lb == SocketLb::None;
+        if !by_packets {
+            self.dataplane().attach_cgroup()?;
+        }
+        // Neither before the hooks are there nor after they have gone: no connection falls between.
+        self.dataplane().change_config(|config| {
+            config.flags &= !config_flags::NODE_PACKETS;
+            config.flags |= if by_packets { config_flags::NODE_PACKETS } else { 0 };
+        });
         tokio::spawn(follow_devices(
             Arc::clone(&self.dataplane),
             self.node.clone(),
@@ -147,6 +159,9 @@ impl DataplaneSink for KernelSink {
             ));
         }
         let problems = serve(&mut self.dataplane(), &self.snat, &self.table, &node);
+        if by_packets && self.dataplane().detach_cgroup()? {
+            info!("the programs are off the cgroup: packets of sockets are translated now");
+        }
         if problems.is_empty() {
             return Ok(());
         }

@@ -13,6 +13,9 @@ use crate::cli::values::PortRange;
 use crate::dataplane::{Dataplane, Report};
 use crate::node::{NodeState, Sources, source_ports};
 
+/// Index of the loopback device in every network namespace (include/net/flow.h).
+const LOOPBACK: u32 = 1;
+
 /// The choice, made once a start.
 #[derive(Clone, Debug)]
 pub(super) struct SourceNat {
@@ -51,10 +54,7 @@ impl SourceNat {
 
     /// Tells the programs, for the node as it is now.
     pub(super) fn apply(&self, dataplane: &mut Dataplane, node: &NodeState) -> Report {
-        let report = match self.ports {
-            Some(_) => dataplane.set_uplinks(&uplinks(node)),
-            None => dataplane.set_uplinks(&BTreeMap::new()),
-        };
+        let report = dataplane.set_uplinks(&uplinks(node));
         dataplane.change_config(|config| self.fill(config, node));
         report
     }
@@ -79,7 +79,16 @@ fn uplinks(node: &NodeState) -> BTreeMap<u32, Uplink> {
         v6: sources.v6.map_or_else(Addr::default, |ip| std::net::IpAddr::from(ip).into()),
         flags: if sources.overlay { uplink_flags::OVERLAY } else { 0 },
     };
-    node.sources.iter().map(|(device, sources)| (*device, uplink(sources))).collect()
+    let mut uplinks: BTreeMap<u32, Uplink> =
+        node.sources.iter().map(|(device, sources)| (*device, uplink(sources))).collect();
+    // What pods see of a process of this node that has dialled a loopback address.
+    let any = Sources {
+        v4: node.sources.values().find_map(|sources| sources.v4),
+        v6: node.sources.values().find_map(|sources| sources.v6),
+        overlay: false,
+    };
+    uplinks.insert(LOOPBACK, uplink(&any));
+    uplinks
 }
 
 #[cfg(test)]
@@ -102,6 +111,18 @@ mod tests {
                 assert_eq!((config.snat_count, config.flags), (count, flags));
             }
         }
+    }
+
+    #[test]
+    fn a_loopback_address_is_replaced_by_one_of_an_uplink() {
+        let [first, second] = [[192, 0, 2, 1], [198, 51, 100, 1]].map(std::net::Ipv4Addr::from);
+        let none = Sources::default();
+        let v4 = |ip| Sources { v4: Some(ip), ..none };
+        let sources = BTreeMap::from([(2, none), (3, v4(first)), (4, v4(second))]);
+        let found = uplinks(&NodeState { sources, ..NodeState::default() });
+        assert_eq!(found[&LOOPBACK].v4, std::net::IpAddr::from(first).into());
+        assert_eq!(found[&LOOPBACK].v6, Addr::default());
+        assert_eq!(found.len(), 4);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use kproxy_common::abi::program;
+use kproxy_common::config::config_flags;
 use serde::Serialize;
 
 use crate::dataplane::read::{LinkRow, LinkTarget};
@@ -21,6 +22,8 @@ pub struct Cgroup {
     pub attached: Vec<String>,
     /// Programs that should be and are not.
     pub missing: Vec<String>,
+    /// No program should be attached (`--socket-lb none`): packets of sockets are translated.
+    pub unused: bool,
 }
 
 /// Programs of the packet path on one device.
@@ -43,13 +46,20 @@ impl Device {
             |name: &String| [program::POD_INGRESS, program::POD_EGRESS].contains(&name.as_str());
         self.attached.iter().any(is_pods)
     }
+
+    /// Whether it leads back to this node.
+    pub(super) fn leads_to_itself(&self) -> bool {
+        self.attached.iter().any(|name| name == program::NODE_EGRESS)
+    }
 }
 
-/// Sorts links by where they lead.
-pub(super) fn of(links: Vec<LinkRow>) -> (Cgroup, Vec<Device>) {
+/// Sorts links by where they lead. `flags`: those of the programs' settings.
+pub(super) fn of(links: Vec<LinkRow>, flags: u32) -> (Cgroup, Vec<Device>) {
     let (cgroup, devices) = sorted(links);
     let path = cgroup.id.and_then(cgroup_path);
-    (Cgroup { path, ..cgroup }, devices)
+    let unused = flags & config_flags::NODE_PACKETS != 0;
+    let missing = if unused { Vec::new() } else { cgroup.missing };
+    (Cgroup { path, missing, unused, ..cgroup }, devices)
 }
 
 fn sorted(links: Vec<LinkRow>) -> (Cgroup, Vec<Device>) {
@@ -88,6 +98,10 @@ fn sorted(links: Vec<LinkRow>) -> (Cgroup, Vec<Device>) {
 /// answers only if they are translated anywhere.
 fn missing(attached: &BTreeSet<String>, answered: bool) -> Vec<String> {
     let has = |name: &str| attached.contains(name);
+    if has(program::NODE_EGRESS) {
+        // Answers come in elsewhere.
+        return Vec::new();
+    }
     let pairs =
         [[program::INGRESS_L3, program::EGRESS_L3], [program::POD_INGRESS, program::POD_EGRESS]];
     let is_of = |pair: &[&str; 2]| pair.iter().any(|name| has(name));
@@ -164,6 +178,16 @@ mod tests {
         assert_eq!(missing(pods.clone()), [0, 0]);
         pods.push(link(program::POD_EGRESS, device("cali2")));
         assert_eq!(missing(pods), [1, 0]);
+    }
+
+    #[test]
+    fn without_hooks_nothing_is_missing_from_the_cgroup_and_lo_has_one_program() {
+        let links = vec![link(program::NODE_EGRESS, device("lo"))];
+        for (flags, missing) in [(config_flags::NODE_PACKETS, 0), (0, program::CGROUP.len())] {
+            let (cgroup, devices) = of(links.clone(), flags);
+            assert_eq!((cgroup.missing.len(), cgroup.unused), (missing, flags != 0));
+            assert!(devices[0].leads_to_itself() && devices[0].missing.is_empty());
+        }
     }
 
     #[test]

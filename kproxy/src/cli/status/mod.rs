@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::Result;
-use kproxy_common::abi::map;
+use kproxy_common::abi::{map, program};
 use kproxy_common::drop_reason::DropReason;
 use serde::Serialize;
 
@@ -155,7 +155,7 @@ pub fn run(args: StatusArgs, look: &Look, out: &mut dyn Write) -> Result<Exit> {
 
 fn collect(pins: &Pins, run_dir: &Path) -> Result<Status> {
     let pid = daemon::running(run_dir)?;
-    let (cgroup, devices) = attached::of(pins.links()?);
+    let (cgroup, devices) = attached::of(pins.links()?, pins.config().flags);
     let services = pins.services()?;
     let mut status = Status {
         in_order: true,
@@ -198,6 +198,23 @@ impl Status {
                 "not attached to a cgroup: {}; Services do not answer pods as they should; \
                  restart kproxy",
                 self.cgroup.missing.join(", ")
+            ));
+        }
+        if self.cgroup.unused && !self.cgroup.attached.is_empty() {
+            reasons.push(format!(
+                "still attached to a cgroup, although with --socket-lb none nothing should be: {}; \
+                 restart kproxy",
+                self.cgroup.attached.join(", ")
+            ));
+        }
+        if self.cgroup.unused
+            && !self.devices.is_empty()
+            && !self.devices.iter().any(Device::leads_to_itself)
+        {
+            reasons.push(format!(
+                "not attached to lo: {}; Services do not answer processes of this node by its own \
+                 addresses; restart kproxy",
+                program::NODE_EGRESS
             ));
         }
         for device in self.devices.iter().filter(|device| !device.missing.is_empty()) {

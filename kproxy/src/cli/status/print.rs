@@ -54,7 +54,12 @@ fn facts(out: &mut dyn Write, look: &Look, status: &Status) -> io::Result<()> {
         (None, None) => String::new(),
     };
     let (have, all) = (cgroup.attached.len(), cgroup.attached.len() + cgroup.missing.len());
-    fact(out, look, "Cgroup", &format!("{have} of {all} programs{place}"))?;
+    let programs = if cgroup.unused && have == 0 {
+        "no program: packets of sockets are translated (--socket-lb none)".to_owned()
+    } else {
+        format!("{have} of {all} programs{place}")
+    };
+    fact(out, look, "Cgroup", &programs)?;
     let (pods, uplinks): (Vec<_>, Vec<_>) = status.devices.iter().partition(|d| d.leads_to_pod());
     if uplinks.is_empty() {
         fact(

@@ -33,6 +33,7 @@ fn status() -> Status {
             path: Some("/sys/fs/cgroup".into()),
             attached: abi::program::CGROUP.map(str::to_owned).to_vec(),
             missing: Vec::new(),
+            unused: false,
         },
         devices: vec![
             Device {

@@ -86,6 +86,8 @@ pub(crate) struct Writer<M> {
     untouched_from: u32,
     /// Whether a set picks by least connections, or has since this was opened.
     counts_connections: bool,
+    /// Whether a service port is SCTP's, or was since this was opened.
+    serves_sctp: bool,
 }
 
 /// A service port in the maps.
@@ -229,6 +231,11 @@ impl<M: Maps> Writer<M> {
     /// and its connections go on.
     pub(crate) const fn counts_connections(&self) -> bool {
         self.counts_connections
+    }
+
+    /// Whether a service port is SCTP's, or was since the maps were opened.
+    pub(crate) const fn serves_sctp(&self) -> bool {
+        self.serves_sctp
     }
 
     /// Number of service ports in the maps.

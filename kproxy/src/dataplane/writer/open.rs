@@ -10,7 +10,11 @@ use std::{
 use kproxy_common::service::{service_flags, service_port_id};
 
 use super::{Addresses, Counted, Maps, Port, Report, Run, Runs, Writer, problems};
-use crate::{dataplane::codec, model::Problem, plan::Scope};
+use crate::{
+    dataplane::codec,
+    model::Problem,
+    plan::{Protocol, Scope},
+};
 
 impl<M: Maps> Writer<M> {
     /// Reads the maps.
@@ -37,6 +41,7 @@ impl<M: Maps> Writer<M> {
             stray_ranges: Vec::new(),
             untouched_from,
             counts_connections: false,
+            serves_sctp: false,
         };
         writer.find_ports(names);
         writer.find_stray_sets();
@@ -80,6 +85,7 @@ impl<M: Maps> Writer<M> {
                 continue;
             }
             self.counts_connections |= self.picks_least(id);
+            self.serves_sctp |= name.protocol == Protocol::Sctp;
             let runs = [Scope::Cluster, Scope::Local].map(|scope| self.find_run(id, scope));
             self.by_id.insert(id, name.clone());
             self.ports.insert(name, Port { id, runs, ..Port::default() });

@@ -8,7 +8,7 @@ use super::{Maps, Port, Report, Run, Writer, problems};
 use crate::{
     dataplane::codec,
     model::Problem,
-    plan::{Algorithm, BackendSet, Scope, ServicePortId, ServicePortPlan},
+    plan::{Algorithm, BackendSet, Protocol, Scope, ServicePortId, ServicePortPlan},
 };
 
 /// What is to be done for one set.
@@ -111,6 +111,7 @@ impl<M: Maps> Writer<M> {
             }
         }
         self.counts_connections |= plan.algorithm == Algorithm::LeastConnections;
+        self.serves_sctp |= plan.id.protocol == Protocol::Sctp;
         Ok(problems)
     }
 

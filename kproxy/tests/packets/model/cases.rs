@@ -110,6 +110,8 @@ pub(super) struct Case {
     pub(super) steps: Vec<Step>,
     /// The programs change the source for backends elsewhere; else netfilter does.
     pub(super) own_ports: bool,
+    /// No hook gives sockets of the node a backend.
+    pub(super) by_packets: bool,
 }
 
 /// Address of the node, and those of clients: two outside, a pod of this node, a pod of another.
@@ -225,7 +227,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     let client = || (any::<Index>(), 40_000..40_002u16);
     let open = prop_oneof![4 => Just(Act::Open), 1 => any_act()];
     let dialling =
-        prop_oneof![3 => Just(Hook::Ingress), 2 => Just(Hook::PodIngress), 1 => any_hook()];
+        prop_oneof![3 => Just(Hook::Ingress), 2 => Just(Hook::PodIngress), 2 => any_hook()];
     prop_oneof![
         6 => (dialling, client(), any::<Index>(), open)
             .prop_map(|(hook, (client, port), what, act)| Step::Dial { hook, client, port, what, act }),
@@ -252,6 +254,13 @@ pub(super) fn any_case() -> impl Strategy<Value = Case> {
         (any_service_port(0), any_service_port(1), any_service_port(2))
             .prop_map(|(a, b, c)| vec![a, b, c]),
     ];
-    (service_ports, vec(any_step(), 5..40), any::<bool>())
-        .prop_map(|(service_ports, steps, own_ports)| Case { service_ports, steps, own_ports })
+    let settings = (any::<bool>(), any::<bool>());
+    (service_ports, vec(any_step(), 5..40), settings).prop_map(
+        |(service_ports, steps, (own_ports, by_packets))| Case {
+            service_ports,
+            steps,
+            own_ports,
+            by_packets,
+        },
+    )
 }

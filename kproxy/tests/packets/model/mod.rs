@@ -55,10 +55,11 @@ fn random_packets_fare_as_the_plain_model_says() {
 fn prepare(programs: &mut Programs, case: &Case) {
     programs.forget_all();
     let netfilter = if case.own_ports { 0 } else { config_flags::NETFILTER };
+    let by_packets = if case.by_packets { config_flags::NODE_PACKETS } else { 0 };
     let range = |(base, len)| Range::new(ip(base), len);
     programs.configure(|_| {
         let mut config = Config {
-            flags: netfilter,
+            flags: netfilter | by_packets,
             snat_first: PORTS.start,
             snat_count: if case.own_ports { PORTS.len() as u16 } else { 0 },
             cluster: PODS.map(range),
@@ -266,13 +267,13 @@ fn send(
             let back = between == (sent.to.ip(), sent.from.ip());
             if kind == wanted && back { Ok(()) } else { Err(about(format!("ICMP {kind:?}"))) }
         }
-        Fate::Becomes { ends, action, mark, turned } => {
+        Fate::Becomes { ends, action, mark, turned, forwarded } => {
             let mut wanted = packet_of(ends, act);
             if turned {
                 let (to, from) = (turned_source.to_vec(), turned_destination.to_vec());
                 wanted[..12].copy_from_slice(&[to, from].concat());
             }
-            if action == REDIRECT && !turned {
+            if forwarded {
                 wanted = with_life(&wanted, 63);
             }
             if (ran.action, ran.mark, &ran.packet) == (action, mark, &wanted) {
@@ -310,6 +311,7 @@ fn compare_flows(programs: &mut Programs, model: &Model) -> Result<(), String> {
             Kind::Masquerade => flow_flags::MASQUERADE,
             Kind::Snat => flow_flags::SNAT,
             Kind::Hairpin => flow_flags::HAIRPIN,
+            Kind::Node => flow_flags::NODE,
         };
         let both = kind & !flow_flags::MASQUERADE | flow_flags::REVERSE;
         for (key, becomes, flags) in

@@ -7,7 +7,7 @@ use kproxy_common::abi::MARK_MASQUERADE;
 use kproxy_common::counters::NO_SERVICE;
 use kproxy_common::drop_reason::DropReason;
 use kproxy_common::filter;
-use kproxy_common::net::proto::UDP;
+use kproxy_common::net::proto::{SCTP, UDP};
 use kproxy_common::service::{cluster_index, empty_verdict, frontend_flags as kind};
 
 use super::cases::{Act, BACKENDS, Case, Ends, Frontend, Hook, NODE, PODS, Set, ip};
@@ -32,6 +32,22 @@ pub(super) enum Kind {
     Snat,
     /// A pod is its own backend and sees the frontend as its client.
     Hairpin,
+    /// The client is a process of this node.
+    Node,
+}
+
+/// Who opens a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Sender {
+    Outside,
+    Pod,
+    Node,
+}
+
+impl Sender {
+    const fn of(pod: bool) -> Self {
+        if pod { Self::Pod } else { Self::Outside }
+    }
 }
 
 /// A connection that is translated.
@@ -70,6 +86,8 @@ pub(super) enum Fate {
         action: i32,
         mark: u32,
         turned: bool,
+        /// It is one hop further.
+        forwarded: bool,
     },
 }
 
@@ -97,6 +115,8 @@ pub(super) struct Model {
     now: u32,
     /// A pod-facing port has opened flows.
     pods_have_flows: bool,
+    /// A process of this node has opened flows.
+    node_has_flows: bool,
     /// The backend that a client was given last.
     memory: BTreeMap<(IpAddr, u32), SocketAddr>,
     /// Connections, packets and bytes by service index.
@@ -128,6 +148,7 @@ impl Model {
             flows: Vec::new(),
             now: 1000,
             pods_have_flows: false,
+            node_has_flows: false,
             memory: BTreeMap::new(),
             counters: BTreeMap::new(),
             drops: BTreeMap::new(),
@@ -157,8 +178,8 @@ impl Model {
         match hook {
             Hook::Ingress => self.comes_in(false, ends, act, bytes, seen),
             Hook::PodIngress => self.comes_in(true, ends, act, bytes, seen),
-            Hook::Egress => Ok(self.goes_out(false, ends, act, bytes)),
-            Hook::PodEgress => Ok(self.goes_out(true, ends, act, bytes)),
+            Hook::Egress => self.goes_out(false, ends, act, bytes, seen),
+            Hook::PodEgress => self.goes_out(true, ends, act, bytes, seen),
         }
     }
 
@@ -172,21 +193,32 @@ impl Model {
     ) -> Result<Fate, String> {
         let opens = ends.proto == UDP || act == Act::Open;
         let syn = ends.proto != UDP && act == Act::Open;
-        if pod && !self.pods_have_flows && self.is_ruled_out(&ends.to.ip()) {
+        let have_flows = self.pods_have_flows || self.node_has_flows;
+        if pod && !have_flows && self.is_ruled_out(&ends.to.ip()) {
             return Ok(Fate::Untouched);
         }
         if let Some(i) = self.asked_by(ends).or_else(|| self.answered_by(ends))
-            && self.flows[i].kind == if pod { Kind::Snat } else { Kind::Hairpin }
+            && match self.flows[i].kind {
+                Kind::Snat => pod,
+                Kind::Hairpin => !pod,
+                // All backends are reached by uplinks here.
+                Kind::Node => pod,
+                Kind::Plain | Kind::Masquerade => false,
+            }
         {
             return Ok(Fate::Untouched);
         }
         if let Some(i) = self.asked_by(ends) {
+            if self.flows[i].kind == Kind::Node {
+                // Somebody pretends to be this node.
+                return Ok(Fate::Untouched);
+            }
             if !(syn && self.is_over(i)) {
                 return Ok(self.passes(i, 0, pod, act, bytes));
             }
             self.flows.remove(i);
         } else if let Some(i) = self.answered_by(ends) {
-            if matches!(self.flows[i].kind, Kind::Snat | Kind::Hairpin) {
+            if matches!(self.flows[i].kind, Kind::Snat | Kind::Hairpin | Kind::Node) {
                 return Ok(self.passes(i, 1, pod, act, bytes));
             }
             if !syn {
@@ -219,30 +251,82 @@ impl Model {
             return Ok(self.no_backend(service));
         }
         self.pods_have_flows |= pod;
-        self.open(pod, service_port, service, ends, act, bytes, seen)
+        self.open(Sender::of(pod), service_port, service, ends, act, bytes, seen)
     }
 
-    fn goes_out(&mut self, pod: bool, ends: Ends, act: Act, bytes: usize) -> Fate {
+    /// All that leaves by an uplink is made here.
+    fn goes_out(
+        &mut self,
+        pod: bool,
+        ends: Ends,
+        act: Act,
+        bytes: usize,
+        seen: Seen,
+    ) -> Result<Fate, String> {
         if pod && !self.pods_have_flows {
-            return Fate::Untouched;
+            return Ok(Fate::Untouched);
         }
         if let Some(i) = self.answered_by(ends) {
-            if matches!(self.flows[i].kind, Kind::Snat | Kind::Hairpin) {
-                return Fate::Untouched;
+            if matches!(self.flows[i].kind, Kind::Snat | Kind::Hairpin | Kind::Node) {
+                return Ok(Fate::Untouched);
             }
-            return self.passes(i, 1, false, act, bytes);
+            return Ok(self.passes(i, 1, false, act, bytes));
         }
         let opens = ends.proto == UDP || act == Act::Open;
-        if pod || !opens || self.asked_by(ends).is_some() {
-            return Fate::Untouched;
+        if let Some(i) = self.asked_by(ends) {
+            if pod || self.flows[i].kind != Kind::Node {
+                return Ok(Fate::Untouched);
+            }
+            if !(ends.proto != UDP && act == Act::Open && self.is_over(i)) {
+                return Ok(self.passes(i, 0, false, act, bytes));
+            }
+            self.flows.remove(i);
         }
-        // Nothing that is still addressed to a frontend may leave the node where it would be refused.
+        if pod || !opens {
+            return Ok(Fate::Untouched);
+        }
+        if ends.proto == SCTP || self.case.by_packets {
+            return self.dials(ends, act, bytes, seen);
+        }
+        Ok(self.is_left_by_hooks(ends))
+    }
+
+    /// A process of this node whose socket no hook has given a backend.
+    fn dials(&mut self, ends: Ends, act: Act, bytes: usize, seen: Seen) -> Result<Fate, String> {
+        let (service_port, frontend) = match self.lookup(ends) {
+            Dialled::Frontend(service_port, frontend) => (service_port, frontend.clone()),
+            Dialled::UnknownPort => {
+                self.count_drop(NO_SERVICE, DropReason::UnknownPort);
+                return Ok(Fate::Refused);
+            }
+            Dialled::Nothing if holds("10.96.0.0", 16, &ends.to.ip()) => {
+                self.count_drop(NO_SERVICE, DropReason::FreeServiceAddress);
+                return Ok(Fate::Dropped);
+            }
+            Dialled::Nothing => {
+                self.flows.retain(|flow| flow.to != ends || !flow.over);
+                return Ok(Fate::Untouched);
+            }
+        };
+        let service = index(service_port as usize, frontend.internal);
+        if !self.is_allowed(service_port, &frontend, &ends.from.ip()) {
+            self.count_drop(service, DropReason::SourceNotAllowed);
+            return Ok(Fate::Dropped);
+        }
+        self.node_has_flows = true;
+        if self.sets[&service].0.backends.is_empty() {
+            return Ok(self.no_backend(service));
+        }
+        self.open(Sender::Node, service_port, service, ends, act, bytes, seen)
+    }
+
+    /// Nothing that is still addressed to a frontend may leave the node where it would be refused.
+    fn is_left_by_hooks(&mut self, ends: Ends) -> Fate {
         match self.lookup(ends) {
             Dialled::Frontend(service_port, frontend) if frontend.flags & kind::CLUSTER_IP != 0 => {
                 let service = index(service_port as usize, frontend.internal);
                 if self.sets[&service].0.backends.is_empty() {
-                    self.no_backend(service);
-                    return Fate::Dropped;
+                    return self.no_backend(service);
                 }
                 Fate::Untouched
             }
@@ -255,7 +339,7 @@ impl Model {
             }
             Dialled::UnknownPort => {
                 self.count_drop(NO_SERVICE, DropReason::UnknownPort);
-                Fate::Dropped
+                Fate::Refused
             }
             Dialled::Nothing if holds("10.96.0.0", 16, &ends.to.ip()) => {
                 self.count_drop(NO_SERVICE, DropReason::FreeServiceAddress);
@@ -362,7 +446,11 @@ impl Model {
         let first = if flow.dialled.proto == UDP { !flow.known } else { act == Act::Open };
         let marked = way == 0 && flow.kind == Kind::Masquerade && first;
         let turned = pod && flow.kind == Kind::Hairpin;
-        let redirected = turned || flow.kind == Kind::Snat;
+        // Answers that come in elsewhere than requests leave are handed over at another device.
+        let is_handed = flow.kind == Kind::Node
+            && (way == 0 || flow.to.to == address(BACKENDS[usize::from(ends.to.is_ipv6())][4]));
+        let forwarded = flow.kind == Kind::Snat;
+        let redirected = turned || forwarded || is_handed;
         let counters = self.counters.entry(flow.service).or_default();
         (counters.1, counters.2) = (counters.1 + 1, counters.2 + bytes as u64);
         Fate::Becomes {
@@ -370,20 +458,26 @@ impl Model {
             action: if redirected { REDIRECT } else { NEXT },
             mark: if marked { MARK_MASQUERADE } else { 0 },
             turned,
+            forwarded,
         }
     }
 
     /// How a connection to this backend is translated, and the source address that it sees.
-    fn manner(&self, pod: bool, ends: Ends, backend: &str) -> (Kind, IpAddr) {
+    fn manner(&self, sender: Sender, ends: Ends, backend: &str) -> (Kind, IpAddr) {
         let (client, to) = (ends.from.ip(), address(backend).ip());
         let v6 = usize::from(to.is_ipv6());
+        let source = ip(if backend == BACKENDS[v6][4] { OVERLAY[v6] } else { NODE[v6] });
+        let pod = match sender {
+            Sender::Node => return (Kind::Node, source),
+            Sender::Pod => true,
+            Sender::Outside => false,
+        };
         let changed = if pod { client == to } else { !backend.starts_with('L') };
         match (changed, self.case.own_ports) {
             (false, _) => (Kind::Plain, client),
             (true, false) => (Kind::Masquerade, client),
             (true, true) if pod => (Kind::Hairpin, ends.to.ip()),
-            (true, true) if backend == BACKENDS[v6][4] => (Kind::Snat, ip(OVERLAY[v6])),
-            (true, true) => (Kind::Snat, ip(NODE[v6])),
+            (true, true) => (Kind::Snat, source),
         }
     }
 
@@ -395,7 +489,7 @@ impl Model {
     #[expect(clippy::too_many_arguments, reason = "all that a packet and its Service say")]
     fn open(
         &mut self,
-        pod: bool,
+        sender: Sender,
         service_port: u32,
         service: u32,
         ends: Ends,
@@ -422,14 +516,15 @@ impl Model {
             self.memory.insert(memory_key, to.to);
         }
         let text = backends.iter().find(|text| address(text) == to.to).unwrap();
-        let (kind, source) = self.manner(pod, ends, text);
+        let (kind, source) = self.manner(sender, ends, text);
         let own = Ends { from: (source, ends.from.port()).into(), ..to };
         // Another connection of this client port has answers of this backend: the backend sees
         // another port of the client.
         let port_fits = match kind {
             Kind::Snat | Kind::Hairpin => PORTS.contains(&to.from.port()),
-            Kind::Plain | Kind::Masquerade if self.is_taken(own) => to.from.port() >= 1024,
-            Kind::Plain | Kind::Masquerade => to == own,
+            Kind::Node if self.case.own_ports => PORTS.contains(&to.from.port()),
+            _ if self.is_taken(own) => to.from.port() >= 1024,
+            _ => to == own,
         };
         if to.from.ip() != source || !port_fits || self.is_taken(to) {
             return Err(format!("{kind:?}: the source is {}", to.from));
@@ -450,6 +545,7 @@ impl Model {
             swept: false,
         });
         self.counters.entry(service).or_default().0 += 1;
+        let pod = sender == Sender::Pod;
         Ok(self.translate(self.flows.len() - 1, 0, pod, act, bytes))
     }
 }
