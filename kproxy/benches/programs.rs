@@ -4,7 +4,7 @@
 //! A packet that is translated differs from the one that came in, so it would not be translated
 //! again. The flows measured here translate to what is there already: the work is the same.
 
-#[expect(dead_code, reason = "the tests use the rest")]
+#[expect(dead_code, unused_imports, reason = "the tests use the rest")]
 #[path = "../tests/packets/harness.rs"]
 mod harness;
 

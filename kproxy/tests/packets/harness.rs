@@ -10,10 +10,6 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuHashMap, RingBuf, lpm_trie::Key},
     programs::{Program, SchedClassifier, TestRunOptions},
 };
-use etherparse::{
-    Icmpv4Type, Icmpv6Type, Ipv4Header, NetSlice, PacketBuilder, SlicedPacket, TransportSlice,
-    icmpv4, icmpv6,
-};
 use kproxy::plan::{Backend, maglev_table};
 use kproxy_common::{
     abi::map,
@@ -33,6 +29,12 @@ use kproxy_common::{
     },
 };
 use zerocopy::FromBytes as _;
+
+#[path = "craft.rs"]
+mod craft;
+pub(crate) use craft::{
+    PAYLOAD, Tcp, ends, icmp_about, lives, tcp, tcp_of, udp, udp_of, with_header, with_life,
+};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/kproxy-ebpf"));
 
@@ -466,158 +468,4 @@ fn slot(text: &str) -> Slot {
     };
     let at: SocketAddr = at.parse().unwrap();
     Slot { addr: at.ip().into(), port: Port::new(at.port()), flags: local, extra: 0 }
-}
-
-/// TCP flags of a test packet.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Tcp {
-    Syn,
-    SynAck,
-    Ack,
-    FinAck,
-    Rst,
-}
-
-pub(crate) const PAYLOAD: &[u8] = b"odd payload";
-
-fn ethernet(from: IpAddr, to: IpAddr) -> etherparse::PacketBuilderStep<etherparse::IpHeaders> {
-    let link = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [0; 6]);
-    match (from, to) {
-        (IpAddr::V4(from), IpAddr::V4(to)) => link.ipv4(from.octets(), to.octets(), 64),
-        (IpAddr::V6(from), IpAddr::V6(to)) => link.ipv6(from.octets(), to.octets(), 64),
-        _ => panic!("{from} and {to} are of different families"),
-    }
-}
-
-/// A TCP packet with correct checksums.
-pub(crate) fn tcp(from: &str, to: &str, flags: Tcp) -> Vec<u8> {
-    let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
-    let step = ethernet(from.ip(), to.ip()).tcp(from.port(), to.port(), 1000, 64_000);
-    let step = match flags {
-        Tcp::Syn => step.syn(),
-        Tcp::SynAck => step.syn().ack(1),
-        Tcp::Ack => step.ack(1),
-        Tcp::FinAck => step.fin().ack(1),
-        Tcp::Rst => step.rst(),
-    };
-    let mut packet = Vec::new();
-    step.write(&mut packet, PAYLOAD).unwrap();
-    packet
-}
-
-/// A TCP packet with so many bytes of data that must not be fragmented.
-pub(crate) fn tcp_of(from: &str, to: &str, bytes: usize) -> Vec<u8> {
-    let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
-    let mut packet = Vec::new();
-    let step = ethernet(from.ip(), to.ip()).tcp(from.port(), to.port(), 1000, 64_000).ack(1);
-    step.write(&mut packet, &vec![7; bytes]).unwrap();
-    packet
-}
-
-/// An ICMP error of `from` about `packet`: the network is unreachable, or there is no route.
-pub(crate) fn icmp_about(from: &str, to: &str, packet: &[u8]) -> Vec<u8> {
-    let step = ethernet(from.parse().unwrap(), to.parse().unwrap());
-    let mut error = Vec::new();
-    let inside = &packet[14..];
-    match from.parse().unwrap() {
-        IpAddr::V4(_) => step
-            .icmpv4(Icmpv4Type::DestinationUnreachable(icmpv4::DestUnreachableHeader::Network))
-            .write(&mut error, inside),
-        IpAddr::V6(_) => step
-            .icmpv6(Icmpv6Type::DestinationUnreachable(icmpv6::DestUnreachableCode::NoRoute))
-            .write(&mut error, inside),
-    }
-    .unwrap();
-    error
-}
-
-/// Time to live or hop limit.
-pub(crate) fn lives(packet: &[u8]) -> u8 {
-    packet[if packet[14] >> 4 == 4 { 22 } else { 21 }]
-}
-
-/// The packet with another time to live or hop limit.
-pub(crate) fn with_life(packet: &[u8], life: u8) -> Vec<u8> {
-    if packet[14] >> 4 == 4 {
-        return with_header(packet, |header| header.time_to_live = life);
-    }
-    let mut packet = packet.to_vec();
-    packet[21] = life;
-    packet
-}
-
-/// The IPv4 packet with its header changed.
-pub(crate) fn with_header(packet: &[u8], change: impl FnOnce(&mut Ipv4Header)) -> Vec<u8> {
-    let mut packet = packet.to_vec();
-    let (mut header, _) = Ipv4Header::from_slice(&packet[14..]).unwrap();
-    change(&mut header);
-    header.header_checksum = header.calc_header_checksum();
-    packet[14..34].copy_from_slice(&header.to_bytes());
-    packet
-}
-
-/// A UDP packet with correct checksums.
-pub(crate) fn udp(from: &str, to: &str) -> Vec<u8> {
-    udp_with(from, to, PAYLOAD)
-}
-
-/// A UDP packet with so many bytes of data.
-pub(crate) fn udp_of(from: &str, to: &str, bytes: usize) -> Vec<u8> {
-    udp_with(from, to, &vec![7; bytes])
-}
-
-fn udp_with(from: &str, to: &str, data: &[u8]) -> Vec<u8> {
-    let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
-    let mut packet = Vec::new();
-    ethernet(from.ip(), to.ip()).udp(from.port(), to.port()).write(&mut packet, data).unwrap();
-    packet
-}
-
-/// Source and destination of a packet; panics on a wrong checksum.
-pub(crate) fn ends(packet: &[u8]) -> (SocketAddr, SocketAddr) {
-    let sliced = SlicedPacket::from_ethernet(packet).expect("a whole packet");
-    let (from, to): (IpAddr, IpAddr) = match sliced.net.as_ref().expect("an IP header") {
-        NetSlice::Ipv4(ip) => {
-            let header = ip.header().to_header();
-            assert_eq!(header.header_checksum, header.calc_header_checksum(), "IPv4 checksum");
-            (header.source.into(), header.destination.into())
-        }
-        NetSlice::Ipv6(ip) => {
-            (ip.header().source_addr().into(), ip.header().destination_addr().into())
-        }
-        NetSlice::Arp(_) => panic!("an ARP packet"),
-    };
-    match sliced.transport.expect("a transport header") {
-        TransportSlice::Tcp(tcp) => {
-            let header = tcp.to_header();
-            let sum = match (from, to) {
-                (IpAddr::V4(from), IpAddr::V4(to)) => {
-                    header.calc_checksum_ipv4_raw(from.octets(), to.octets(), tcp.payload())
-                }
-                (IpAddr::V6(from), IpAddr::V6(to)) => {
-                    header.calc_checksum_ipv6_raw(from.octets(), to.octets(), tcp.payload())
-                }
-                _ => unreachable!("one header, one family"),
-            };
-            assert_eq!(header.checksum, sum.unwrap(), "TCP checksum");
-            ((from, header.source_port).into(), (to, header.destination_port).into())
-        }
-        TransportSlice::Udp(udp) => {
-            let header = udp.to_header();
-            let sum = match (from, to) {
-                (IpAddr::V4(from), IpAddr::V4(to)) => {
-                    header.calc_checksum_ipv4_raw(from.octets(), to.octets(), udp.payload())
-                }
-                (IpAddr::V6(from), IpAddr::V6(to)) => {
-                    header.calc_checksum_ipv6_raw(from.octets(), to.octets(), udp.payload())
-                }
-                _ => unreachable!("one header, one family"),
-            };
-            if header.checksum != 0 {
-                assert_eq!(header.checksum, sum.unwrap(), "UDP checksum");
-            }
-            ((from, header.source_port).into(), (to, header.destination_port).into())
-        }
-        other => panic!("unexpected transport {other:?}"),
-    }
 }
