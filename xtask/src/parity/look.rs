@@ -281,13 +281,19 @@ fn enough_for(expected: &str) -> u32 {
 
 /// As [`fits`] on another network than the bridge.
 fn fits_elsewhere(expected: &str, seen: &str) -> bool {
-    expected.split(" | ").any(|one| outcomes(one) == outcomes(seen))
+    let is_even = |text: &str| !text.contains(seen::UNEVENLY);
+    is_even(expected) == is_even(seen)
+        && expected.split(" | ").any(|one| outcomes(one) == outcomes(seen))
 }
 
 /// What is seen, without the client that the servers saw.
 fn outcomes(seen: &str) -> BTreeSet<&str> {
     let servers = seen.split("; ").map(|part| part.split(" as ").next().unwrap_or(part));
-    servers.map(|servers| if servers == "unreachable" { "dropped" } else { servers }).collect()
+    let is_dead_end = |servers: &str| {
+        let what = servers.split(" (").next();
+        what == Some("unreachable") || what == Some("dropped")
+    };
+    servers.map(|servers| if is_dead_end(servers) { "dropped" } else { servers }).collect()
 }
 
 #[cfg(test)]
@@ -308,10 +314,13 @@ mod tests {
             ("n2/a as itself", "n2/a as n1", true),
             ("router as itself", "router as itself (p); router as n1 (q)", true),
             ("unreachable", "dropped", true),
+            ("dropped", "dropped (p); unreachable (q)", true),
+            ("dropped", "dropped (p); n2/a (sometimes) (q)", false),
             ("n2/a as itself", "n2/b as itself", false),
             ("n2/a as itself", "dropped", false),
             ("refused", "dropped", false),
             ("n1/a as itself | n2/a as itself", "n2/a as n1", true),
+            ("n1/a n2/a as itself", "n1/a n2/a as n1, unevenly", false),
         ] {
             let (probe, ids) = ("p".into(), Vec::new());
             let sight = Sight { probe, ids, expected: expected.into(), seen: seen.into() };

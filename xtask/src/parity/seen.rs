@@ -19,6 +19,9 @@ const EVEN: usize = 6;
 /// Fewer requests than these say nothing about the spread.
 const ENOUGH: usize = 20;
 
+/// What is added when the spread is uneven.
+pub(super) const UNEVENLY: &str = ", unevenly";
+
 /// Whose an address is.
 #[derive(Debug, Default)]
 pub(super) struct Owners {
@@ -45,7 +48,7 @@ pub(super) fn words(outcome: &Outcome, asker: &str, owners: &Owners) -> String {
         let (least, most) = (servers.values().min(), servers.values().max());
         let uneven = matches!((least, most), (Some(&least), Some(&most)) if most > least * EVEN)
             && outcome.attempts.len() >= ENOUGH;
-        let spread = if uneven { ", unevenly" } else { "" };
+        let spread = if uneven { UNEVENLY } else { "" };
         return format!("{} as {}{spread}", names.join(" "), clients(outcome, asker, owners));
     }
     let kinds: BTreeSet<String> = outcome.attempts.iter().map(|a| kind(&a.verdict)).collect();
