@@ -20,7 +20,7 @@ use kproxy_common::{
 use crate::{
     load,
     maps::{CONFIG, FLOW_FILTER, FLOWS, UPLINKS, has, scratch},
-    packet::Packet,
+    packet::{self, Packet},
     pick,
     route::{self, Route},
     snat,
@@ -73,6 +73,12 @@ pub(crate) fn find(key: &FlowKey) -> Option<&'static mut FlowValue> {
 #[inline(always)]
 pub(crate) fn find_for(packet: &Packet) -> Option<&'static mut FlowValue> {
     if has_flows_to(&packet.key.dst) { find(&packet.key) } else { None }
+}
+
+/// Whether a packet is seen at a glance to be of no flow and to open none.
+#[inline(always)]
+pub(crate) fn is_strange<const L3: usize>(ctx: &TcContext) -> bool {
+    packet::opens_nothing::<L3>(ctx).is_some_and(|to| !has_flows_to(&to))
 }
 
 /// Whether a flow may send to this address.

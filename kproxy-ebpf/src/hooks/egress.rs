@@ -82,6 +82,9 @@ fn egress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
     if POD && !flow::has_pod_flows() {
         return NEXT;
     }
+    if flow::is_strange::<L3>(ctx) {
+        return NEXT;
+    }
     let mut packet = Packet::empty(true);
     if packet.parse::<L3>(ctx).is_none() {
         return if packet.is_later() {

@@ -160,6 +160,9 @@ fn ingress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
     {
         return NEXT;
     }
+    if flow::is_strange::<L3>(ctx) {
+        return NEXT;
+    }
     let mut packet = Packet::empty(false);
     if packet.parse::<L3>(ctx).is_none() {
         return if packet.is_later() {
