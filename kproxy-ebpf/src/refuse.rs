@@ -58,17 +58,29 @@ pub(crate) enum Back {
     Stay,
 }
 
-/// Refuses a connection as the stack does for a closed port.
-#[inline(never)]
+/// Refuses a connection as the stack does for a closed port. Inlined: the stack has no room for this
+/// between the program and [`error`].
+#[inline(always)]
 pub(crate) fn refuse<const L3: usize>(
     ctx: &TcContext,
     packet: &Packet,
     service: u32,
     back: Back,
 ) -> i32 {
-    if !packet.is_tcp() {
-        return error::<L3>(ctx, packet, &Error::PORT_UNREACHABLE, service, back);
+    if packet.is_tcp() {
+        answer_reset::<L3>(ctx, packet, service, back)
+    } else {
+        error::<L3>(ctx, packet, &Error::PORT_UNREACHABLE, service, back)
     }
+}
+
+#[inline(never)]
+fn answer_reset<const L3: usize>(
+    ctx: &TcContext,
+    packet: &Packet,
+    service: u32,
+    back: Back,
+) -> i32 {
     action(service, try_reset::<L3>(ctx, packet, back))
 }
 
