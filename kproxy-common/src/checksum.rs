@@ -56,7 +56,7 @@ pub const fn add(a: u32, b: u32) -> u32 {
 
 /// The delta of an IPv4 header whose time to live (the first byte of its word) goes down by `hops`.
 #[inline(always)]
-pub const fn less_life(hops: u8) -> u32 {
+pub const fn less_ttl(hops: u8) -> u32 {
     let word = u16::from_ne_bytes([hops, 0]);
     if hops == 0 { 0 } else { (!word) as u32 }
 }
@@ -91,7 +91,7 @@ mod tests {
             let delta = difference::<2>(&words(&header[12..]), &words(&addresses));
             header[12..].copy_from_slice(&addresses);
             header[8] -= hops;
-            prop_assert_eq!(apply(old, add(delta, less_life(hops))), checksum(&header));
+            prop_assert_eq!(apply(old, add(delta, less_ttl(hops))), checksum(&header));
         }
 
         #[test]

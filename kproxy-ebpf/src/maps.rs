@@ -1,4 +1,5 @@
-//! Every map: who writes it, who reads it. Layouts: kproxy-common.
+//! The maps that programs and user space share: who writes each, who reads it. Names and layouts:
+//! kproxy-common. What only one file of the programs uses stands there.
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
@@ -19,20 +20,6 @@ use kproxy_common::{
     service::{FrontendKey, FrontendValue, Name, Service, Slot},
     socket::SocketState,
 };
-
-use crate::{
-    extensions::Found,
-    flow::{Clock, Opening},
-    icmp::IcmpError,
-};
-
-/// See [`scratch`].
-pub(crate) struct Scratch {
-    pub(crate) opening: Opening,
-    pub(crate) error: IcmpError,
-    pub(crate) clock: Clock,
-    pub(crate) found: Found,
-}
 
 /// Frontends and address entries. Written by user space, read by every program.
 #[map(name = "KP_FRONTENDS")]
@@ -99,24 +86,6 @@ pub(crate) static COUNTERS: PerCpuArray<ServiceCounters> =
 pub(crate) static DROPS: PerCpuHashMap<DropKey, u64> =
     PerCpuHashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
-/// How often something was done in the current second: {second, count}. Of each CPU, by
-/// [`crate::stats::Limited`].
-#[map(name = "KP_LIMITED")]
-pub(crate) static LIMITED: PerCpuArray<[u32; 2]> = PerCpuArray::with_max_entries(2, 0);
-
-/// Room for what is too large for the stack of 512 bytes. Of each CPU: the tc programs run with
-/// bottom halves off, one at a time.
-#[map(name = "KP_SCRATCH")]
-static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
-
-/// This CPU's part of [`SCRATCH`] that `part` names.
-#[inline(always)]
-pub(crate) fn scratch<T>(part: impl FnOnce(*mut Scratch) -> *mut T) -> Option<&'static mut T> {
-    // SAFETY: this CPU's own copy, of which nobody else uses any part while this program runs, and
-    // the program no part twice; plain integers, of which any bytes are valid.
-    SCRATCH.get_ptr_mut(0).map(|scratch| unsafe { &mut *part(scratch) })
-}
-
 /// What each socket was told. Freed with the socket.
 #[btf_map(name = "KP_SOCKETS")]
 pub(crate) static SOCKETS: SkStorage<SocketState> = SkStorage::new();
@@ -146,15 +115,3 @@ pub(crate) static LOAD: HashMap<LoadKey, i64> =
 /// of the others are left alone.
 #[map(name = "KP_NETNS")]
 pub(crate) static NETNS: HashMap<u64, u32> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
-
-/// What the kernel has (bits of `abi::kernel_feature`); the loader sets it before the programs are
-/// verified, so that older kernels never see calls that they lack.
-#[unsafe(no_mangle)]
-static KERNEL_FEATURES: u32 = 0;
-
-/// Whether the kernel has this feature.
-#[inline(always)]
-pub(crate) fn has(feature: u32) -> bool {
-    // SAFETY: a plain read of a live static; volatile, because the loader changes it.
-    unsafe { core::ptr::read_volatile(&raw const KERNEL_FEATURES) & feature != 0 }
-}

@@ -1,10 +1,12 @@
-//! Counters. Per CPU, so plain additions are enough.
+//! Counters, and what is done so many times a second and no more. Per CPU, so plain additions are
+//! enough.
 
-use kproxy_common::{affinity::client_kind, counters::DropKey, drop_reason::DropReason};
+use aya_ebpf::{macros::map, maps::PerCpuArray};
+use kproxy_common::{counters::DropKey, drop_reason::DropReason};
 
 use crate::{
-    flow::now,
-    maps::{COUNTERS, DROPS, LIMITED},
+    kernel::now,
+    maps::{COUNTERS, DROPS},
 };
 
 /// Counts one refusal or drop of `service` (or [`kproxy_common::counters::NO_SERVICE`]).
@@ -19,6 +21,10 @@ pub(crate) fn count_drop(service: u32, reason: DropReason) {
     // A full map loses the count, never the verdict.
     let _ = DROPS.insert(&key, 1, 0);
 }
+
+/// How often something was done in the current second: {second, count}, by [`Limited`].
+#[map(name = "KP_LIMITED")]
+static LIMITED: PerCpuArray<[u32; 2]> = PerCpuArray::with_max_entries(2, 0);
 
 /// What is done so many times a second and no more.
 #[derive(Clone, Copy)]
@@ -39,33 +45,6 @@ pub(crate) fn may(what: Limited, most: u32) -> bool {
     }
     *count += 1;
     *count <= most
-}
-
-/// Which path a new connection takes; each has a round-robin position of its own.
-#[derive(Clone, Copy)]
-pub(crate) enum Path {
-    Socket = 0,
-    Packet = 1,
-}
-
-impl Path {
-    /// The path of a client of this [`client_kind`].
-    #[inline(always)]
-    pub(crate) fn of_client(kind: u32) -> Self {
-        if kind == client_kind::NETNS { Self::Socket } else { Self::Packet }
-    }
-}
-
-/// This CPU's round-robin position for a new connection of `service`.
-#[inline(always)]
-pub(crate) fn next_turn(service: u32, path: Path) -> u32 {
-    let Some(counters) = COUNTERS.get_ptr_mut(service) else { return 0 };
-    // SAFETY: a live element of this CPU's copy.
-    unsafe {
-        let turn = (*counters).turns[path as usize];
-        (*counters).turns[path as usize] = turn.wrapping_add(1);
-        turn
-    }
 }
 
 /// Counts one connection given a backend.

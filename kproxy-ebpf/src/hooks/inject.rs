@@ -12,7 +12,7 @@ use kproxy_common::{
     fragment::{INJECTED_REST, Injection},
 };
 
-use crate::{action, fragments::plus, maps::INJECTED};
+use crate::{kernel::plus, maps::INJECTED, verdict::Verdict};
 
 /// Puts the rest of a large packet behind its beginning.
 #[inline(always)]
@@ -40,7 +40,7 @@ pub fn kp_inject(ctx: TcContext) -> i32 {
     if lost != 0 {
         let is_alone = lost == DropReason::FragmentAlone as u32;
         let reason = if is_alone { DropReason::FragmentAlone } else { DropReason::FragmentLimit };
-        return action(NO_SERVICE, Err(reason));
+        return Verdict::drop(NO_SERVICE, reason).action();
     }
     if more != 0 && complete(&ctx, more).is_none() {
         return -1;

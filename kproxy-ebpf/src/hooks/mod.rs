@@ -1,10 +1,10 @@
-//! Entry points: thin shells over the `try_*` functions beside them.
+//! Entry points: the programs by the hook that they are attached to.
 
-mod begun;
 mod egress;
 mod ingress;
 mod inject;
-pub(crate) mod node;
-mod query;
+mod node;
 mod release;
 mod socket;
+mod tc;
+mod udp_socket;

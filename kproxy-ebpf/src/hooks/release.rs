@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use kproxy_common::socket::SocketState;
 
-use crate::{load, maps::SOCKETS};
+use crate::{maps::SOCKETS, service::load};
 
 #[cgroup_sock(sock_release)]
 pub fn kp_release(ctx: SockContext) -> i32 {

@@ -20,10 +20,14 @@ use kproxy_common::{
 };
 
 use crate::{
-    load,
-    lookup::{self, Lookup},
-    maps::{CONFIG, NETNS, SOCKETS, has},
-    pick, sources, stats,
+    kernel::has,
+    maps::{CONFIG, NETNS, SOCKETS},
+    service::{
+        load,
+        lookup::{self, Lookup},
+        pick, source_ranges,
+    },
+    stats,
 };
 
 /// The hook lets the call go on.
@@ -237,7 +241,7 @@ fn new_backend<const V6: bool>(
     packed: u64,
     settings: u64,
 ) -> Result<&'static Slot, DropReason> {
-    if sources::is_restricted(frontend) && !is_allowed::<V6>(ctx, call, frontend, dialled) {
+    if source_ranges::is_restricted(frontend) && !is_allowed::<V6>(ctx, call, frontend, dialled) {
         if in_host_netns(ctx) && lookup::is_node_address(dialled) {
             // Its packets would not leave the node, and whoever listens there would answer.
             stats::count_drop(frontend.internal, DropReason::SourceNotAllowed);
@@ -286,11 +290,11 @@ fn is_allowed<const V6: bool>(
 ) -> bool {
     let source = read_source::<V6>(ctx, call);
     if !source.is_unspecified() {
-        sources::allows(frontend, &source)
+        source_ranges::allows(frontend, &source)
     } else if in_host_netns(ctx) {
         frontend.flags & frontend_flags::NODE_ALLOWED != 0
     } else {
-        sources::allows_all_pods(frontend, dialled)
+        source_ranges::allows_all_pods(frontend, dialled)
     }
 }
 

@@ -11,7 +11,7 @@ use kproxy_common::socket::{PEERS, Peer, SocketQuery, SocketState};
 
 use crate::{
     maps::SOCKETS,
-    packet::{at, write},
+    skb::{at, write},
 };
 
 /// `BPF_F_CURRENT_NETNS`: of the thread that runs the program.

@@ -1,11 +1,9 @@
 //! Fragments: only the first has ports. What it said is kept for the others. One that comes before
 //! it goes to the daemon as a copy, which comes in again once the first one is there.
 
-use core::arch::asm;
-
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_NOEXIST, TC_ACT_SHOT},
-    helpers::{bpf_ktime_get_ns, bpf_skb_load_bytes},
+    bindings::{BPF_ANY, BPF_NOEXIST},
+    helpers::bpf_skb_load_bytes,
     programs::TcContext,
 };
 use kproxy_common::{
@@ -16,12 +14,14 @@ use kproxy_common::{
     net::{Addr, Port, proto},
 };
 
+use super::filter::has_flows_to;
 use crate::{
-    NEXT, action, flow,
-    lookup::{self, is_ruled_out},
+    kernel::{nanoseconds, now, plus},
     maps::{EARLY, FRAGMENTS},
     packet::Packet,
+    service::lookup,
     stats::{self, Limited},
+    verdict::Verdict,
 };
 
 /// The key of a packet's fragments: its identification stands where the ports are.
@@ -40,7 +40,7 @@ fn find(key: &FlowKey) -> Option<First> {
     // then lost as it would be without them.
     let first = unsafe { FRAGMENTS.get(key) }.copied()?;
     // The clock of another CPU may be a second ahead.
-    let age = flow::now().wrapping_sub(first.seen) as i32;
+    let age = now().wrapping_sub(first.seen) as i32;
     (age <= MEMORY as i32).then_some(first)
 }
 
@@ -58,7 +58,7 @@ pub(crate) fn recall(packet: &mut Packet) -> bool {
 #[inline(always)]
 fn may_be_ours(packet: &Packet) -> bool {
     let to = &packet.key.dst;
-    flow::has_flows_to(to) || !packet.egress && !is_ruled_out(to)
+    has_flows_to(to) || !packet.egress && !lookup::is_ruled_out(to)
 }
 
 /// Keeps the ports of a first fragment, and whether it is `ours`: was translated here. Others are kept
@@ -72,7 +72,7 @@ pub(crate) fn remember(ctx: &TcContext, packet: &Packet, ours: bool) {
     let first = First {
         ports: [packet.key.src_port, packet.key.dst_port],
         state: if ours { state::OURS } else { state::STRANGER },
-        seen: flow::now(),
+        seen: now(),
     };
     // Of two fragments that come at once, on two CPUs, one sees the other's element.
     if FRAGMENTS.insert(&key, &first, u64::from(BPF_NOEXIST)).is_ok() {
@@ -86,12 +86,13 @@ pub(crate) fn remember(ctx: &TcContext, packet: &Packet, ours: bool) {
     }
 }
 
-/// A later fragment without known ports: the action.
+/// A later fragment without known ports: the daemon gets a copy and holds it until the first one has
+/// come.
 #[inline(never)]
-pub(crate) fn early<const L3: usize>(ctx: &TcContext, packet: &Packet) -> i32 {
+pub(crate) fn hold<const L3: usize>(ctx: &TcContext, packet: &Packet) -> Verdict {
     let is_ours = matches!(packet.key.proto, proto::TCP | proto::UDP | proto::SCTP);
     if !is_ours || !may_be_ours(packet) {
-        return NEXT;
+        return Verdict::PASS;
     }
     // Any datagram for a ClusterIP is translated or refused. A connection may be netfilter's.
     let is_certain =
@@ -99,13 +100,17 @@ pub(crate) fn early<const L3: usize>(ctx: &TcContext, packet: &Packet) -> i32 {
     let key = key_of(packet);
     let found = find(&key).map(|first| first.state);
     if found == Some(state::STRANGER) {
-        return if is_certain { action(NO_SERVICE, Err(DropReason::FragmentAlone)) } else { NEXT };
+        return if is_certain {
+            Verdict::drop(NO_SERVICE, DropReason::FragmentAlone)
+        } else {
+            Verdict::PASS
+        };
     }
     if !stats::may(Limited::Copies, COPIES_A_SECOND) || !copy::<L3>(ctx, packet, &key, is_certain) {
         return lost(is_certain);
     }
     // Not before the copy: word of the first one, which whoever sees this sends, must come after it.
-    let awaited = First { ports: [Port(0); 2], state: state::AWAITED, seen: flow::now() };
+    let awaited = First { ports: [Port(0); 2], state: state::AWAITED, seen: now() };
     if found.is_none()
         && FRAGMENTS.insert(&key, &awaited, u64::from(BPF_NOEXIST)).is_err()
         && find(&key).is_none()
@@ -117,7 +122,7 @@ pub(crate) fn early<const L3: usize>(ctx: &TcContext, packet: &Packet) -> i32 {
         // It came on another CPU, just now.
         tell_first(ctx, &key);
     }
-    if is_certain { TC_ACT_SHOT as i32 } else { NEXT }
+    if is_certain { Verdict::HELD } else { Verdict::PASS }
 }
 
 /// Sends a copy of the packet. `false`: it is too large, or the daemon does not keep up.
@@ -152,9 +157,9 @@ fn tell_first(ctx: &TcContext, key: &FlowKey) {
 
 /// No copy is made. What is certainly ours must not reach the network, where it would loop.
 #[inline(always)]
-fn lost(is_certain: bool) -> i32 {
-    let drop = action(NO_SERVICE, Err(DropReason::FragmentLimit));
-    if is_certain { drop } else { NEXT }
+fn lost(is_certain: bool) -> Verdict {
+    let dropped = Verdict::drop(NO_SERVICE, DropReason::FragmentLimit);
+    if is_certain { dropped } else { Verdict::PASS }
 }
 
 /// Sends a note with a copy of `len` bytes. `false`: it does not fit, or the daemon does not keep up.
@@ -168,11 +173,10 @@ fn tell<const ROOM: usize>(ctx: &TcContext, key: &FlowKey, flags: u32, len: u32)
     let Some(mut entry) = EARLY.reserve::<Record<ROOM>>(0) else { return false };
     let skb = ctx.skb.skb;
     let record = entry.as_mut_ptr();
-    // SAFETY: a record of our own until it is submitted; plain reads of a live context; the helper has
-    // no arguments.
+    // SAFETY: a record of our own until it is submitted; plain reads of a live context.
     unsafe {
         (*record).note = Note {
-            time: bpf_ktime_get_ns(),
+            time: nanoseconds(),
             key: *key,
             device: (*skb).ifindex,
             mark: (*skb).mark,
@@ -196,13 +200,4 @@ fn tell<const ROOM: usize>(ctx: &TcContext, key: &FlowKey, flags: u32, len: u32)
         entry.discard(0);
     }
     is_copied
-}
-
-/// `length + CHANGE`, behind the compiler's back: it would compare other numbers than those that the
-/// verifier must know. And that of 5.10 learns from a sum that a length is not 0, not from a comparison.
-#[inline(always)]
-pub(crate) fn plus<const CHANGE: i32>(mut length: u64) -> u64 {
-    // SAFETY: an addition.
-    unsafe { asm!("{} += {}", inout(reg) length, const CHANGE) };
-    length
 }

@@ -1,6 +1,5 @@
 //! From a service to a backend.
 
-use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns};
 use kproxy_common::{
     affinity::{AffinityKey, AffinityValue},
     drop_reason::DropReason,
@@ -10,10 +9,10 @@ use kproxy_common::{
     service::{MAX_EXTRA, Slot, Word, empty_verdict, service_flags},
 };
 
+use super::algorithm;
 use crate::{
-    algorithm,
+    kernel,
     maps::{AFFINITY, SERVICES, SLOTS},
-    stats::{self, Path},
 };
 
 /// The published word of a service: one load, so that first slot, count and generation belong
@@ -56,8 +55,7 @@ pub(crate) fn backend(
         return Err(reason);
     }
     let number = if settings == NEXT_ONE {
-        let turn = stats::next_turn(service, Path::of_client(kind));
-        select::round_robin(word, turn).ok_or(DropReason::BadMap)?
+        algorithm::round_robin(service, kind, word)
     } else {
         chosen(client, kind, service, word, settings, hash)
     };
@@ -156,13 +154,13 @@ fn last_given(client: &Addr, kind: u32, service: u32, word: u64, timeout: u32) -
     // SAFETY: a live element. An evicted one may be in use for another client by now: what is
     // read counts only if the set holds it, and that client's time would be prolonged at worst.
     let value = unsafe { &mut *value };
-    if value.left(now(), timeout) == 0 {
+    if value.left(kernel::nanoseconds(), timeout) == 0 {
         return NONE;
     }
     let wanted = Slot::order_of(&value.addr, value.port);
     let found = select::find(Word::unpack(word), wanted, |number| SLOTS.get(number));
     if found.is_some() {
-        value.last = now();
+        value.last = kernel::nanoseconds();
     }
     found.unwrap_or(NONE)
 }
@@ -172,21 +170,13 @@ fn last_given(client: &Addr, kind: u32, service: u32, word: u64, timeout: u32) -
 fn remember(client: &Addr, kind: u32, service: u32, number: u32) {
     let key = AffinityKey::new(*client, kind, service);
     if let Some(slot) = SLOTS.get(number) {
-        let value = AffinityValue { addr: slot.addr, last: now(), port: slot.port, pad: [0; 3] };
+        let value = AffinityValue {
+            addr: slot.addr,
+            last: kernel::nanoseconds(),
+            port: slot.port,
+            pad: [0; 3],
+        };
         // Without memory for it the client is a new one next time.
         let _ = AFFINITY.insert(&key, &value, 0);
     }
-}
-
-/// Any number.
-#[inline(always)]
-pub(crate) fn random() -> u32 {
-    // SAFETY: no arguments.
-    unsafe { bpf_get_prandom_u32() }
-}
-
-#[inline(always)]
-fn now() -> u64 {
-    // SAFETY: no arguments.
-    unsafe { bpf_ktime_get_ns() }
 }

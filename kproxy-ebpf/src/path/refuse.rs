@@ -3,8 +3,8 @@
 //! tracking into the way of every packet.
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_INGRESS, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
-    helpers::{bpf_l4_csum_replace, bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail},
+    bindings::{__sk_buff, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
+    helpers::{bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail},
     programs::TcContext,
 };
 use kproxy_common::{
@@ -14,64 +14,76 @@ use kproxy_common::{
     net::{Addr, proto},
 };
 
+use super::redirect::{Back, send_back};
 use crate::{
-    NEXT, action,
-    packet::{IPV4_LEN, IPV6_LEN, Packet, SCTP_LEN, TCP_LEN, UDP_LEN, at, ensure, write},
-    rewrite::{IPV4_CHECKSUM, store},
+    packet::{
+        Packet,
+        headers::{icmp, ipv4, ipv6, ports, sctp, tcp, udp},
+    },
+    skb::{at, ensure, store, write},
     stats::{self, Limited},
+    verdict::{Kind, Verdict},
 };
 
 /// Time to live of what starts here (net.ipv4.ip_default_ttl).
-const LIFE: u8 = 64;
-const ICMP_LEN: usize = 8;
-/// TCP flags RST and ACK, alone.
-const RST_ACK: u8 = 0x14;
+const TTL: u8 = 64;
 
-/// An ICMP error: its types and codes in IPv4 (RFC 792, RFC 1191) and IPv6 (RFC 4443), and the MTU.
+/// An ICMP error: type and code in IPv4 (RFC 792, RFC 1191) and in IPv6 (RFC 4443), and the MTU. One
+/// register: a BPF function has five.
 #[derive(Clone, Copy)]
-pub(crate) struct Error {
-    v4: [u8; 2],
-    v6: [u8; 2],
-    mtu: u32,
-}
+#[repr(transparent)]
+struct Error(u64);
 
 impl Error {
-    const PORT_UNREACHABLE: Self = Self { v4: [3, 3], v6: [1, 4], mtu: 0 };
-    pub(crate) const TIME_EXCEEDED: Self = Self { v4: [11, 0], v6: [3, 0], mtu: 0 };
+    const PORT_UNREACHABLE: Self = Self::new([3, 3], [1, 4], 0);
+    const TIME_EXCEEDED: Self = Self::new([11, 0], [3, 0], 0);
 
-    /// The packet is larger than `mtu`.
     #[inline(always)]
-    pub(crate) fn too_big(mtu: u32) -> Self {
-        Self { v4: [3, 4], v6: [2, 0], mtu }
+    const fn too_big(mtu: u32) -> Self {
+        Self::new([3, 4], [2, 0], mtu)
+    }
+
+    #[inline(always)]
+    const fn new(v4: [u8; 2], v6: [u8; 2], mtu: u32) -> Self {
+        Self((mtu as u64) << 32 | u32::from_ne_bytes([v4[0], v4[1], v6[0], v6[1]]) as u64)
+    }
+
+    /// Type and code of IPv4, and of IPv6.
+    #[inline(always)]
+    const fn types(self) -> [u8; 4] {
+        (self.0 as u32).to_ne_bytes()
+    }
+
+    #[inline(always)]
+    const fn mtu(self) -> u32 {
+        (self.0 >> 32) as u32
     }
 }
 
-/// Where a packet goes that turns round.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub(crate) enum Back {
-    /// Out of the device that it came in by, to the neighbour that sent it.
-    Out,
-    /// In by the device that it was to leave by: a process of this node sent it.
-    In,
-    /// On by the loopback device, which leads back to this node anyway.
-    Stay,
-}
-
-/// Refuses a connection as the stack does for a closed port. Inlined: the stack has no room for this
-/// between the program and [`error`].
+/// Tells the sender of a packet that ends here what the verdict on it is, if it is one of those; a refusal
+/// as the stack does for a closed port. What becomes of the answer, or of the packet.
 #[inline(always)]
-pub(crate) fn refuse<const L3: usize>(
+pub(crate) fn answer<const L3: usize>(
     ctx: &TcContext,
     packet: &Packet,
-    service: u32,
+    verdict: Verdict,
     back: Back,
-) -> i32 {
-    if packet.is_tcp() {
-        answer_reset::<L3>(ctx, packet, service, back)
-    } else {
-        error::<L3>(ctx, packet, &Error::PORT_UNREACHABLE, service, back)
+) -> Verdict {
+    if !verdict.is_answered() {
+        return verdict;
     }
+    let service = verdict.service();
+    let error = if verdict.is(Kind::Refuse) {
+        if packet.is_tcp() {
+            return answer_reset::<L3>(ctx, packet, service, back);
+        }
+        Error::PORT_UNREACHABLE
+    } else if verdict.is(Kind::TooBig) {
+        Error::too_big(verdict.number())
+    } else {
+        Error::TIME_EXCEEDED
+    };
+    answer_error::<L3>(ctx, packet, error, service, back)
 }
 
 #[inline(never)]
@@ -80,8 +92,8 @@ fn answer_reset<const L3: usize>(
     packet: &Packet,
     service: u32,
     back: Back,
-) -> i32 {
-    action(service, try_reset::<L3>(ctx, packet, back))
+) -> Verdict {
+    try_reset::<L3>(ctx, packet, back).unwrap_or_else(|reason| Verdict::drop(service, reason))
 }
 
 #[inline(always)]
@@ -89,7 +101,7 @@ fn try_reset<const L3: usize>(
     ctx: &TcContext,
     packet: &Packet,
     back: Back,
-) -> Result<i32, DropReason> {
+) -> Result<Verdict, DropReason> {
     check(&packet.key)?;
     reset(ctx, packet).ok_or(DropReason::RewriteFailed)?;
     send_back::<L3>(ctx, back).ok_or(DropReason::RewriteFailed)
@@ -113,23 +125,23 @@ fn check(key: &FlowKey) -> Result<(), DropReason> {
 #[inline(always)]
 fn reset(ctx: &TcContext, packet: &Packet) -> Option<()> {
     let l4 = packet.l4;
-    let [sequence, _, flags] = *at::<[u32; 3]>(ctx, l4 + 4)?;
+    let old = *at::<[u32; 3]>(ctx, l4 + tcp::SEQUENCE)?;
+    let [sequence, _, flags] = old;
     let [offset, bits, ..] = flags.to_ne_bytes();
     let header = u32::from(offset >> 4) * 4;
     let total = packet.ip_len(ctx)? - (l4 - packet.l3) as u32;
     // A SYN counts one, and so does each byte that comes with it (RFC 7413).
-    let length = total.saturating_sub(header) + u32::from(bits & 0x02 != 0);
+    let length = total.saturating_sub(header) + u32::from(bits & tcp::SYN != 0);
     let acknowledged = u32::from_be(sequence).wrapping_add(length).to_be();
-    let old = *at::<[u32; 3]>(ctx, l4 + 4)?;
-    let new = [0, acknowledged, u32::from_ne_bytes([offset, RST_ACK, 0, 0])];
+    let new = [0, acknowledged, u32::from_ne_bytes([offset, tcp::RST | tcp::ACK, 0, 0])];
     let delta = u64::from(checksum::difference(&old, &new));
     // SAFETY: the helper checks the offset.
     if unsafe { bpf_l4_csum_replace(ctx.skb.skb, packet.l4_checksum() as u32, 0, delta, 0) } != 0 {
         return None;
     }
-    write(ctx, l4 + 4, new)?;
+    write(ctx, l4 + tcp::SEQUENCE, new)?;
     // Swapping ports and addresses changes no sum.
-    write(ctx, l4, [packet.key.dst_port.0, packet.key.src_port.0])?;
+    write(ctx, l4 + ports::SRC, [packet.key.dst_port.0, packet.key.src_port.0])?;
     answer_header(ctx, packet)
 }
 
@@ -138,40 +150,42 @@ fn reset(ctx: &TcContext, packet: &Packet) -> Option<()> {
 fn answer_header(ctx: &TcContext, packet: &Packet) -> Option<()> {
     let key = &packet.key;
     if packet.v6 {
-        let [a, b, c, _] = *at::<[u8; 4]>(ctx, packet.l3 + 4)?;
+        let start = packet.l3 + ipv6::PAYLOAD_LENGTH;
+        let [a, b, c, _] = *at::<[u8; 4]>(ctx, start)?;
         let (s, d) = (&key.dst.0, &key.src.0);
-        let first = u32::from_ne_bytes([a, b, c, LIFE]);
+        let first = u32::from_ne_bytes([a, b, c, TTL]);
         let words = [first, s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3]];
-        return store(ctx, packet.l3 + 4, &words);
+        return store(ctx, start, &words);
     }
-    let [life, protocol] = *at::<[u8; 2]>(ctx, packet.l3 + 8)?;
-    let (old, new) = ([life, protocol], [LIFE, protocol]);
+    let [ttl, protocol] = *at::<[u8; 2]>(ctx, packet.l3 + ipv4::TTL)?;
+    let (old, new) = ([ttl, protocol], [TTL, protocol]);
     let delta = u32::from(!u16::from_ne_bytes(old)) + u32::from(u16::from_ne_bytes(new));
-    let sum = *at::<u16>(ctx, packet.l3 + IPV4_CHECKSUM)?;
-    write(ctx, packet.l3 + 8, new)?;
-    write(ctx, packet.l3 + IPV4_CHECKSUM, checksum::apply(sum, delta))?;
-    write(ctx, packet.l3 + 12, [key.dst.v4_word(), key.src.v4_word()])
+    let sum = *at::<u16>(ctx, packet.l3 + ipv4::CHECKSUM)?;
+    write(ctx, packet.l3 + ipv4::TTL, new)?;
+    write(ctx, packet.l3 + ipv4::CHECKSUM, checksum::apply(sum, delta))?;
+    write(ctx, packet.l3 + ipv4::SRC, [key.dst.v4_word(), key.src.v4_word()])
 }
 
 /// Answers with an ICMP error that holds the IP header and the first bytes of what follows.
 #[inline(never)]
-pub(crate) fn error<const L3: usize>(
+fn answer_error<const L3: usize>(
     ctx: &TcContext,
     packet: &Packet,
-    error: &Error,
+    error: Error,
     service: u32,
     back: Back,
-) -> i32 {
-    action(service, try_error::<L3>(ctx, packet, error, back))
+) -> Verdict {
+    try_error::<L3>(ctx, packet, error, back)
+        .unwrap_or_else(|reason| Verdict::drop(service, reason))
 }
 
 #[inline(always)]
 fn try_error<const L3: usize>(
     ctx: &TcContext,
     packet: &Packet,
-    error: &Error,
+    error: Error,
     back: Back,
-) -> Result<i32, DropReason> {
+) -> Result<Verdict, DropReason> {
     check(&packet.key)?;
     let made = if packet.v6 { make_v6(ctx, packet, error) } else { make_v4(ctx, packet, error) };
     made.and_then(|()| send_back::<L3>(ctx, back)).ok_or(DropReason::RewriteFailed)
@@ -183,15 +197,17 @@ fn try_error<const L3: usize>(
 fn cut(ctx: &TcContext, packet: &Packet) -> Option<(usize, u32)> {
     if packet.is_sctp() {
         // A checksum that is still to be written stays so; it has to stay in the packet, too.
-        let end = packet.l4 + SCTP_LEN;
+        let end = packet.l4 + sctp::LEN;
         if !packet.is_syn() {
             shorten(ctx, end)?;
-            return Some((end, sum_of(at::<[u32; 3]>(ctx, packet.l4)?)));
+            return Some((end, sum_of(at::<[u32; sctp::LEN / 4]>(ctx, packet.l4)?)));
         }
         // Who sent an INIT believes only what holds the tag in it (RFC 9260 section 10, rule 6).
-        ensure(ctx, end + 8)?;
-        shorten(ctx, end + 8)?;
-        return Some((end + 8, sum_of(at::<[u32; 5]>(ctx, packet.l4)?)));
+        let end = end + sctp::INIT_WITH_TAG;
+        ensure(ctx, end)?;
+        shorten(ctx, end)?;
+        let sum = sum_of(at::<[u32; (sctp::LEN + sctp::INIT_WITH_TAG) / 4]>(ctx, packet.l4)?);
+        return Some((end, sum));
     }
     let at_sum = packet.l4_checksum();
     let before = *at::<u16>(ctx, at_sum)?;
@@ -203,16 +219,16 @@ fn cut(ctx: &TcContext, packet: &Packet) -> Option<(usize, u32)> {
     }
     let pending = *at::<u16>(ctx, at_sum)? == before;
     write(ctx, at_sum, before)?;
-    let kept = if packet.is_udp() { UDP_LEN } else { TCP_LEN };
+    let kept = if packet.is_udp() { udp::LEN } else { tcp::LEN };
     let end = packet.l4 + kept;
     shorten(ctx, end)?;
     if pending {
         return Some((end, u32::from(!before)));
     }
     let sum = if packet.is_udp() {
-        sum_of(at::<[u32; 2]>(ctx, packet.l4)?)
+        sum_of(at::<[u32; udp::LEN / 4]>(ctx, packet.l4)?)
     } else {
-        sum_of(at::<[u32; 5]>(ctx, packet.l4)?)
+        sum_of(at::<[u32; tcp::LEN / 4]>(ctx, packet.l4)?)
     };
     Some((end, sum))
 }
@@ -235,11 +251,11 @@ fn sum_of<const N: usize>(words: &[u32; N]) -> u32 {
 /// As [`sum_of`], of the headers between that of IPv6 and the next. `None`: too many bytes.
 #[inline(always)]
 fn sum_of_extensions(ctx: &TcContext, packet: &Packet) -> Option<u32> {
-    if packet.l4 == packet.l3 + IPV6_LEN {
+    if packet.l4 == packet.l3 + ipv6::LEN {
         return Some(0);
     }
     // Out of line, and a number: see `extensions`.
-    let sum = sum_between(ctx, (packet.l3 + IPV6_LEN) as u32, packet.l4 as u32);
+    let sum = sum_between(ctx, (packet.l3 + ipv6::LEN) as u32, packet.l4 as u32);
     (sum != TOO_LONG).then_some(sum)
 }
 
@@ -272,69 +288,54 @@ fn make_room(skb: *mut __sk_buff, bytes: usize) -> Option<()> {
 }
 
 #[inline(always)]
-fn make_v4(ctx: &TcContext, packet: &Packet, error: &Error) -> Option<()> {
+fn make_v4(ctx: &TcContext, packet: &Packet, error: Error) -> Option<()> {
     let (end, sum) = cut(ctx, packet)?;
-    make_room(ctx.skb.skb, IPV4_LEN + ICMP_LEN)?;
+    make_room(ctx.skb.skb, ipv4::LEN + icmp::LEN)?;
     let (l3, key) = (packet.l3, &packet.key);
-    let length = (IPV4_LEN + ICMP_LEN + end - l3) as u16;
+    let length = (ipv4::LEN + icmp::LEN + end - l3) as u16;
     let [high, low] = length.to_be_bytes();
     let mut header = [
         // Version and length, type of service "internetwork control" (RFC 1812 section 4.3.2.5).
-        u32::from_ne_bytes([0x45, 0xc0, high, low]),
+        u32::from_ne_bytes([ipv4::NO_OPTIONS, 0xc0, high, low]),
         // Do not fragment.
         u32::from_ne_bytes([0, 0, 0x40, 0]),
-        u32::from_ne_bytes([LIFE, proto::ICMP, 0, 0]),
+        u32::from_ne_bytes([TTL, proto::ICMP, 0, 0]),
         key.dst.v4_word(),
         key.src.v4_word(),
     ];
     let [lower, upper] = (!(sum_of(&header) as u16)).to_ne_bytes();
-    header[2] = u32::from_ne_bytes([LIFE, proto::ICMP, lower, upper]);
-    let mtu = (error.mtu as u16).to_be_bytes();
-    let mut icmp = [
-        u32::from_ne_bytes([error.v4[0], error.v4[1], 0, 0]),
-        u32::from_ne_bytes([0, 0, mtu[0], mtu[1]]),
-    ];
+    header[2] = u32::from_ne_bytes([TTL, proto::ICMP, lower, upper]);
+    let mtu = (error.mtu() as u16).to_be_bytes();
+    let [kind, code, ..] = error.types();
+    let mut message =
+        [u32::from_ne_bytes([kind, code, 0, 0]), u32::from_ne_bytes([0, 0, mtu[0], mtu[1]])];
     // The IP header inside sums up to nothing: it has a checksum of its own.
-    let [lower, upper] = (!checksum::fold(sum_of(&icmp) + sum)).to_ne_bytes();
-    icmp[0] = u32::from_ne_bytes([error.v4[0], error.v4[1], lower, upper]);
+    let [lower, upper] = (!checksum::fold(sum_of(&message) + sum)).to_ne_bytes();
+    message[0] = u32::from_ne_bytes([kind, code, lower, upper]);
     write(ctx, l3, header)?;
-    write(ctx, l3 + IPV4_LEN, icmp)
+    write(ctx, l3 + ipv4::LEN, message)
 }
 
 #[inline(always)]
-fn make_v6(ctx: &TcContext, packet: &Packet, error: &Error) -> Option<()> {
+fn make_v6(ctx: &TcContext, packet: &Packet, error: Error) -> Option<()> {
     let (end, sum) = cut(ctx, packet)?;
     let (l3, key) = (packet.l3, &packet.key);
-    let inner = sum_of(at::<[u32; 10]>(ctx, l3)?) + sum_of_extensions(ctx, packet)?;
-    make_room(ctx.skb.skb, IPV6_LEN + ICMP_LEN)?;
-    let length = (ICMP_LEN + end - l3) as u16;
+    let inner = sum_of(at::<[u32; ipv6::LEN / 4]>(ctx, l3)?) + sum_of_extensions(ctx, packet)?;
+    make_room(ctx.skb.skb, ipv6::LEN + icmp::LEN)?;
+    let length = (icmp::LEN + end - l3) as u16;
     let [high, low] = length.to_be_bytes();
     let header =
-        [u32::from_ne_bytes([0x60, 0, 0, 0]), u32::from_ne_bytes([high, low, proto::ICMPV6, LIFE])];
+        [u32::from_ne_bytes([0x60, 0, 0, 0]), u32::from_ne_bytes([high, low, proto::ICMPV6, TTL])];
     // The pseudo header (RFC 8200 section 8.1).
     let rest = [u32::from(length).to_be(), u32::from(proto::ICMPV6).to_be()];
     let pseudo = sum_of(&key.dst.0) + sum_of(&key.src.0) + sum_of(&rest);
-    let mut icmp = [u32::from_ne_bytes([error.v6[0], error.v6[1], 0, 0]), error.mtu.to_be()];
-    let total = sum_of(&icmp) + pseudo + inner + sum;
+    let [_, _, kind, code] = error.types();
+    let mut message = [u32::from_ne_bytes([kind, code, 0, 0]), error.mtu().to_be()];
+    let total = sum_of(&message) + pseudo + inner + sum;
     let [lower, upper] = (!checksum::fold(total)).to_ne_bytes();
-    icmp[0] = u32::from_ne_bytes([error.v6[0], error.v6[1], lower, upper]);
+    message[0] = u32::from_ne_bytes([kind, code, lower, upper]);
     write(ctx, l3, header)?;
-    write(ctx, l3 + 8, key.dst.0)?;
-    write(ctx, l3 + 24, key.src.0)?;
-    write(ctx, l3 + IPV6_LEN, icmp)
-}
-
-/// Sends the packet back to who sent it.
-#[inline(always)]
-pub(crate) fn send_back<const L3: usize>(ctx: &TcContext, back: Back) -> Option<i32> {
-    if back == Back::Stay {
-        return Some(NEXT);
-    }
-    if L3 != 0 {
-        let [a, b, c, d, e, f] = *at::<[u16; 6]>(ctx, 0)?;
-        write(ctx, 0, [d, e, f, a, b, c])?;
-    }
-    let flags = if back == Back::In { u64::from(BPF_F_INGRESS) } else { 0 };
-    // SAFETY: the device of a live context.
-    Some(unsafe { bpf_redirect((*ctx.skb.skb).ifindex, flags) as i32 })
+    write(ctx, l3 + ipv6::SRC, key.dst.0)?;
+    write(ctx, l3 + ipv6::DST, key.src.0)?;
+    write(ctx, l3 + ipv6::LEN, message)
 }

@@ -5,7 +5,6 @@
 //! it is inserted only where none is. So a port is free for every backend on its own, and the owner
 //! of a port is the connection that answers on it.
 
-use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use kproxy_common::{
     config::Config,
     drop_reason::DropReason,
@@ -14,7 +13,7 @@ use kproxy_common::{
     source_port,
 };
 
-use crate::{flow, maps::FLOWS};
+use super::table;
 
 /// Source ports to choose from.
 pub(crate) struct Ports {
@@ -46,8 +45,6 @@ impl Ports {
 
 /// Ports tried. At nine ports in ten taken, one connection in thirty would still find none.
 const TRIES: u32 = 32;
-/// What the map says when the key is there (include/uapi/asm-generic/errno-base.h).
-const EEXIST: i32 = -17;
 
 /// Claims a source port: completes `key`'s destination port and inserts `value` under it.
 #[inline(never)]
@@ -60,7 +57,7 @@ pub(crate) fn claim(ports: u32, key: &mut FlowKey, value: &FlowValue) -> Result<
     let mut attempt = 0;
     while attempt < TRIES {
         key.dst_port = source_port::nth(first, count, seed, attempt);
-        let Some(owner) = flow::find(key) else { return insert_new(ports, seed, key, value) };
+        let Some(owner) = table::find(key) else { return insert_new(ports, seed, key, value) };
         if owner.flags & flow_flags::OVER != 0 && owner.last_seen < since {
             (rested, since) = (key.dst_port, owner.last_seen);
         }
@@ -81,21 +78,19 @@ fn insert_new(
     key: &mut FlowKey,
     value: &FlowValue,
 ) -> Result<(), DropReason> {
-    let Ports { first, count } = Ports::unpack(ports);
-    match FLOWS.insert(&*key, value, u64::from(BPF_NOEXIST)) {
-        Ok(()) => return Ok(()),
-        Err(EEXIST) => {}
-        Err(_) => return Err(DropReason::FlowTableFull),
+    if table::insert(key, value)? {
+        return Ok(());
     }
     // Another CPU was faster: once more, with a port that was not looked at.
+    let Ports { first, count } = Ports::unpack(ports);
     key.dst_port = source_port::nth(first, count, seed, TRIES);
-    FLOWS.insert(&*key, value, u64::from(BPF_NOEXIST)).map_err(|_| DropReason::NoSourcePort)
+    if table::insert(key, value)? { Ok(()) } else { Err(DropReason::NoSourcePort) }
 }
 
 #[inline(always)]
 fn take_over(key: &FlowKey, value: &FlowValue) -> Result<(), DropReason> {
-    if let Some(old) = flow::find(key) {
-        let _ = FLOWS.remove(&old.to.reversed());
+    if let Some(old) = table::find(key) {
+        table::remove(&old.to.reversed());
     }
-    FLOWS.insert(key, value, u64::from(BPF_ANY)).map_err(|_| DropReason::FlowTableFull)
+    table::replace(key, value)
 }

@@ -1,15 +1,15 @@
-//! Which backend of its set a new connection gets, where that is not simply the next one.
+//! Which backend of its set a new connection gets: round-robin, random, least connections, maglev.
 
 use kproxy_common::{
+    affinity::client_kind,
     maglev, select,
     service::{MAX_EXTRA, Word, service_flags, slot_flags},
 };
 
+use super::load;
 use crate::{
-    load,
-    maps::SLOTS,
-    pick::random,
-    stats::{self, Path},
+    kernel::random,
+    maps::{COUNTERS, SLOTS},
 };
 
 /// Number of the slot for a new connection of a client of this kind.
@@ -30,7 +30,20 @@ pub(crate) fn choose(service: u32, kind: u32, word: u64, flags: u32, hash: u32) 
     {
         return number;
     }
-    let turn = stats::next_turn(service, Path::of_client(kind));
+    round_robin(service, kind, word)
+}
+
+/// The next slot in turn. Each path has a position of its own on each CPU.
+#[inline(always)]
+pub(crate) fn round_robin(service: u32, kind: u32, word: Word) -> u32 {
+    let path = usize::from(kind != client_kind::NETNS);
+    let turn = COUNTERS.get_ptr_mut(service).map_or(0, |counters| {
+        // SAFETY: a live element of this CPU's copy.
+        let turn = unsafe { &mut (*counters).turns[path] };
+        let now = *turn;
+        *turn = now.wrapping_add(1);
+        now
+    });
     select::round_robin(word, turn).unwrap_or(word.first)
 }
 

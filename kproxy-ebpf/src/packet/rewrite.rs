@@ -1,8 +1,8 @@
 //! Rewrites the addresses and ports of a packet, and its checksums.
 
 use aya_ebpf::{
-    bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
-    helpers::{bpf_l4_csum_replace, bpf_skb_store_bytes},
+    bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
+    helpers::bpf_l4_csum_replace,
     programs::TcContext,
 };
 use kproxy_common::{
@@ -10,12 +10,11 @@ use kproxy_common::{
     flow::{FlowKey, FlowValue},
 };
 
-use crate::packet::{Packet, SCTP_CHECKSUM, SCTP_LEN, at, write};
-
-/// Offsets of checksums in their headers.
-pub(crate) const IPV4_CHECKSUM: usize = 10;
-pub(crate) const TCP_CHECKSUM: usize = 16;
-pub(crate) const UDP_CHECKSUM: usize = 6;
+use super::{
+    Packet,
+    headers::{ipv4, ipv6, sctp},
+};
+use crate::skb::{at, store, write};
 
 /// Gives the packet the addresses and ports that its flow says, and takes `hops` (0 or 1) off its
 /// time to live, which must not be at its end. `None`: the kernel refused (the packet may be half
@@ -32,17 +31,18 @@ pub(crate) fn rewrite(ctx: &TcContext, packet: &Packet, value: &FlowValue, hops:
         // IPv6 has no header checksum to balance the new address, so skb->csum (CHECKSUM_COMPLETE)
         // must follow it: the helper above has taken the delta off, RECOMPUTE_CSUM puts it back
         // (kernel commit ead7f9b8de65 tells the story).
-        let word = at::<u32>(ctx, packet.l3 + 4)?.to_be() - u32::from(hops);
+        let start = packet.l3 + ipv6::PAYLOAD_LENGTH;
+        let word = at::<u32>(ctx, start)?.to_be() - u32::from(hops);
         let (s, d) = (&to.src.0, &to.dst.0);
         let words = [word.to_be(), s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3]];
-        store(ctx, packet.l3 + 4, &words)?;
+        store(ctx, start, &words)?;
     } else {
-        let old_sum = *at::<u16>(ctx, packet.l3 + IPV4_CHECKSUM)?;
-        let life = *at::<u8>(ctx, packet.l3 + 8)?;
-        let delta = checksum::add(delta, checksum::less_life(hops));
-        write(ctx, packet.l3 + 8, life - hops)?;
-        write(ctx, packet.l3 + IPV4_CHECKSUM, checksum::apply(old_sum, delta))?;
-        write(ctx, packet.l3 + 12, [to.src.v4_word(), to.dst.v4_word()])?;
+        let old_sum = *at::<u16>(ctx, packet.l3 + ipv4::CHECKSUM)?;
+        let ttl = *at::<u8>(ctx, packet.l3 + ipv4::TTL)?;
+        let delta = checksum::add(delta, checksum::less_ttl(hops));
+        write(ctx, packet.l3 + ipv4::TTL, ttl - hops)?;
+        write(ctx, packet.l3 + ipv4::CHECKSUM, checksum::apply(old_sum, delta))?;
+        write(ctx, packet.l3 + ipv4::SRC, [to.src.v4_word(), to.dst.v4_word()])?;
     }
     Some(())
 }
@@ -83,27 +83,12 @@ fn rewrite_sctp(ctx: &TcContext, packet: &Packet, ports: u32) -> Option<()> {
     }
     let len = packet.ip_len(ctx)?.wrapping_sub((packet.l4 - packet.l3) as u32);
     let l4 = packet.l4 & 0x3fff;
-    let [old, _, sum] = *at::<[u32; SCTP_LEN / 4]>(ctx, l4)?;
+    let [old, _, sum] = *at::<[u32; sctp::LEN / 4]>(ctx, l4)?;
     if sum != 0 {
         let change = crc32c::change(u32::from_le(old ^ ports), len & 0xffff);
-        store(ctx, l4 + SCTP_CHECKSUM, &[sum ^ change.to_le()])?;
+        store(ctx, l4 + sctp::CHECKSUM, &[sum ^ change.to_le()])?;
     }
     store(ctx, l4, &[ports])
-}
-
-/// Writes words at `offset`; skb->csum follows.
-#[inline(always)]
-pub(crate) fn store<const N: usize>(
-    ctx: &TcContext,
-    offset: usize,
-    words: &[u32; N],
-) -> Option<()> {
-    let flags = u64::from(BPF_F_RECOMPUTE_CSUM);
-    // SAFETY: live bytes; the helper checks the offset.
-    let stored = unsafe {
-        bpf_skb_store_bytes(ctx.skb.skb, offset as u32, words.as_ptr().cast(), N as u32 * 4, flags)
-    };
-    (stored == 0).then_some(())
 }
 
 /// Both ports, as they lie in the packet.

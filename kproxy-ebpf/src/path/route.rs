@@ -1,4 +1,4 @@
-//! Packets that the programs pass on themselves: the route is asked, the packet goes out there.
+//! Which way a packet with these addresses goes: the kernel's own routes (FIB).
 //!
 //! The neighbour is left to the kernel (`bpf_redirect_neigh`): an entry that only ever served as a
 //! source of MAC addresses would never be probed again, and a neighbour that moved never be found.
@@ -9,14 +9,11 @@ use aya_ebpf::{
         BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SKIP_NEIGH, bpf_fib_lookup as Query,
         bpf_redir_neigh,
     },
-    helpers::{bpf_fib_lookup, bpf_redirect_neigh, bpf_skb_change_type, bpf_skb_set_tunnel_key},
+    helpers::bpf_fib_lookup,
 };
-use kproxy_common::{
-    abi::{MARK_MASQUERADE, kernel_feature},
-    flow::FlowKey,
-};
+use kproxy_common::{abi::kernel_feature, flow::FlowKey};
 
-use crate::{maps::has, packet::PACKET_HOST};
+use crate::{kernel::has, skb};
 
 /// Index of the loopback device in every network namespace (include/net/flow.h).
 pub(crate) const LOOPBACK: u32 = 1;
@@ -34,7 +31,7 @@ pub(crate) struct Route {
     pub(crate) device: u32,
     /// Not 0: the packet is too big, and this is the largest size in bytes.
     pub(crate) mtu: u32,
-    next_hop: bpf_redir_neigh,
+    pub(super) next_hop: bpf_redir_neigh,
 }
 
 impl Route {
@@ -52,8 +49,7 @@ impl Route {
 pub(crate) fn find(skb: *mut __sk_buff, key: &FlowKey, size: u32, route: &mut Route) {
     // SAFETY: integers only.
     let mut query: Query = unsafe { core::mem::zeroed() };
-    // SAFETY: a plain read of a live context.
-    query.ifindex = unsafe { (*skb).ifindex };
+    query.ifindex = skb::device(skb);
     query.l4_protocol = key.proto;
     query.sport = key.src_port.0;
     query.dport = key.dst_port.0;
@@ -69,9 +65,8 @@ pub(crate) fn find(skb: *mut __sk_buff, key: &FlowKey, size: u32, route: &mut Ro
     }
     let flags = if has(kernel_feature::SKIP_NEIGH) { BPF_FIB_LOOKUP_SKIP_NEIGH } else { 0 };
     // SAFETY: the query is live and of the size said.
-    let answer = unsafe {
-        bpf_fib_lookup(skb.cast(), &raw mut query, core::mem::size_of::<Query>() as i32, flags)
-    };
+    let answer =
+        unsafe { bpf_fib_lookup(skb.cast(), &raw mut query, size_of::<Query>() as i32, flags) };
     if answer == i64::from(BPF_FIB_LKUP_RET_FRAG_NEEDED) {
         // SAFETY: every member of the union is an integer.
         let told = u32::from(unsafe { query.__bindgen_anon_1.mtu_result });
@@ -90,53 +85,4 @@ pub(crate) fn find(skb: *mut __sk_buff, key: &FlowKey, size: u32, route: &mut Ro
     route.next_hop.nh_family = u32::from(query.family);
     // SAFETY: every member of the unions is an integer.
     route.next_hop.__bindgen_anon_1.ipv6_nh = unsafe { query.__bindgen_anon_4.ipv6_dst };
-}
-
-/// Takes the route off a packet that was to leave by it: until the kernel knows the neighbour of another
-/// route, the packet would wait for the first route's, and then go to that one. No helper does this
-/// alone; the data of a tunnel, without a tunnel, takes the route's place.
-#[inline(always)]
-pub(crate) fn take_off(skb: *mut __sk_buff) {
-    // The oldest form of `struct bpf_tunnel_key`: number and IPv4 address.
-    let mut none = [0u32; 2];
-    // SAFETY: a live context; the bytes are live and of the size said.
-    unsafe { bpf_skb_set_tunnel_key(skb, none.as_mut_ptr().cast(), 8, 0) };
-}
-
-/// Hands a packet that has come in by any device to this node at its loopback device, together with
-/// the route that the kernel finds for it: nothing is checked there any more.
-#[inline(always)]
-pub(crate) fn hand_over(skb: *mut __sk_buff) -> i32 {
-    // SAFETY: a live context; no neighbour is named.
-    unsafe {
-        // A port of a bridge takes what is for the bridge as somebody else's.
-        bpf_skb_change_type(skb, PACKET_HOST);
-        bpf_redirect_neigh(LOOPBACK, core::ptr::null_mut(), 0, 0) as i32
-    }
-}
-
-/// Marks a packet of this node for [`was_marked`].
-#[inline(always)]
-pub(crate) fn mark(skb: *mut __sk_buff) {
-    // SAFETY: a field of a live context that tc programs may write.
-    unsafe { (*skb).mark |= MARK_MASQUERADE };
-}
-
-/// Whether the packet was marked; it is no more.
-#[inline(always)]
-pub(crate) fn was_marked(skb: *mut __sk_buff) -> bool {
-    // SAFETY: a field of a live context that tc programs may read and write.
-    unsafe {
-        let mark = (*skb).mark;
-        (*skb).mark = mark & !MARK_MASQUERADE;
-        mark & MARK_MASQUERADE != 0
-    }
-}
-
-/// Sends the packet there: the action of the program.
-#[inline(always)]
-pub(crate) fn redirect(route: &mut Route) -> i32 {
-    let size = core::mem::size_of::<bpf_redir_neigh>() as i32;
-    // SAFETY: the next hop is live and of the size said.
-    unsafe { bpf_redirect_neigh(route.device, &raw mut route.next_hop, size, 0) as i32 }
 }

@@ -17,7 +17,7 @@ use kproxy_common::{
 
 use crate::maps::{CONFIG, LOAD};
 
-/// Whether the connections of a service with these [`crate::pick::settings`] are counted.
+/// Whether the connections of a service with these [`super::pick::settings`] are counted.
 #[inline(always)]
 pub(crate) fn counts(settings: u64) -> bool {
     settings as u32 & service_flags::LEAST_CONNECTIONS != 0

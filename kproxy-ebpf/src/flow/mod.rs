@@ -1,0 +1,10 @@
+//! Connections that the tc programs translate, two entries each.
+
+pub(crate) mod admit;
+pub(crate) mod filter;
+pub(crate) mod fragments;
+pub(crate) mod kind;
+mod open;
+mod source_port;
+pub(crate) mod table;
+pub(crate) mod track;

@@ -1,0 +1,197 @@
+//! Opening a flow: a backend is picked whose answers can be told apart, both entries are inserted.
+
+use aya_ebpf::{bindings::__sk_buff, macros::map, maps::PerCpuArray, programs::TcContext};
+use kproxy_common::{
+    affinity::client_kind,
+    config::{Config, config_flags},
+    drop_reason::DropReason,
+    flow::{FlowKey, FlowValue, flow_flags},
+    maglev,
+    net::Addr,
+    service::{Word, slot_flags},
+};
+
+use super::{admit::opener, filter, source_port, table};
+use crate::{
+    kernel::{now, scratch},
+    maps::{CONFIG, UPLINKS},
+    packet::Packet,
+    path::route::{self, Route},
+    service::{load, pick},
+    skb,
+};
+
+/// What [`open`] works on: too much for the stack.
+#[map(name = "KP_OPENING")]
+static OPENING: PerCpuArray<Opening> = PerCpuArray::with_max_entries(1, 0);
+
+struct Opening {
+    forward: FlowValue,
+    reverse: FlowValue,
+    reverse_key: FlowKey,
+}
+
+/// Opens a flow: picks a backend and inserts both entries.
+#[inline(always)]
+pub(super) fn open<const L3: usize, const OPENER: u8>(
+    ctx: &TcContext,
+    packet: &Packet,
+    service: u32,
+    word: Word,
+) -> Result<(), DropReason> {
+    let key = &packet.key;
+    let config = CONFIG.get(0).ok_or(DropReason::BadMap)?;
+    let Opening { forward, reverse, reverse_key } = scratch(&OPENING).ok_or(DropReason::BadMap)?;
+    if OPENER == opener::NODE {
+        filter::note_node_flows();
+    }
+    filter::note_flows_to(&key.dst);
+    // Field by field: whole values would be made on the stack first.
+    let now = now();
+    for value in [&mut *forward, &mut *reverse] {
+        (value.generation, value.service, value.last_seen) = (word.generation, service, now);
+        value.flags = 0;
+    }
+    reverse.to.set_reversed(key);
+    let settings = pick::settings(service);
+    reverse.flags = flow_flags::REVERSE | load::flag(settings);
+    forward.to = *key;
+    let hash = || maglev::hash(&key.src, key.src_port, key.proto);
+    let slot = pick::backend(&key.src, client_kind::ADDRESS, service, word, settings, hash)?;
+    (forward.to.dst, forward.to.dst_port) = (slot.addr, slot.port);
+    if OPENER == opener::POD {
+        if !filter::note_pod_flows() {
+            return Err(DropReason::AnswersNotReady);
+        }
+        if slot.addr == key.src {
+            hairpin(config, forward, key);
+        }
+    } else if OPENER == opener::NODE {
+        leave(ctx.skb.skb, forward, slot.flags);
+    } else if slot.flags & slot_flags::LOCAL == 0 {
+        // Without an Ethernet header a packet cannot be passed on.
+        if L3 == 0 || !choose_source(ctx.skb.skb, config, forward) {
+            forward.flags = masquerade(config);
+        }
+    }
+    reverse_key.set_reversed(&forward.to);
+    let claims = forward.flags & CLAIMS != 0 && config.snat_count != 0;
+    reverse.flags |= forward.flags & (CLAIMS | flow_flags::DIRECT | flow_flags::AWAY);
+    // The backend sees another port of the client where answers could not be told from those of a
+    // connection that the same port has through another frontend, as with conntrack.
+    if claims || !claim_reverse(reverse_key, reverse)? {
+        let ports = if claims { source_port::Ports::of(config) } else { source_port::Ports::ANY };
+        source_port::claim(ports.pack(), reverse_key, reverse)?;
+        forward.to.src_port = reverse_key.dst_port;
+    }
+    filter::note_flows_to(&reverse_key.dst);
+    forward.flags |= reverse.flags & flow_flags::COUNTED;
+    if let Err(full) = table::replace(key, forward) {
+        table::remove(reverse_key);
+        return Err(full);
+    }
+    if forward.flags & flow_flags::COUNTED != 0 {
+        load::opened(forward);
+    }
+    Ok(())
+}
+
+/// Flags of connections that have a source port of their own, where the programs have any to give.
+const CLAIMS: u16 = flow_flags::SNAT | flow_flags::HAIRPIN | flow_flags::NODE;
+
+/// A pod would not take a packet from itself, so it sees the frontend as its client. Where
+/// netfilter does source NAT it does this one too.
+#[inline(always)]
+fn hairpin(config: &Config, value: &mut FlowValue, key: &FlowKey) {
+    if config.snat_count == 0 {
+        value.flags = masquerade(config);
+        return;
+    }
+    value.to.src = key.dst;
+    value.flags = flow_flags::HAIRPIN;
+}
+
+/// Chooses the source that a backend elsewhere sees. Answers must come back to this node, so it is an
+/// address of this node where the route leads out of an uplink. `false`: none is chosen.
+#[inline(never)]
+fn choose_source(skb: *mut __sk_buff, config: &Config, value: &mut FlowValue) -> bool {
+    if config.snat_count == 0 {
+        return false;
+    }
+    let mut route = Route::none();
+    route::find(skb, &value.to, 0, &mut route);
+    let is_set = set_source(route.device, value);
+    if is_set {
+        value.flags |= flow_flags::SNAT;
+    }
+    is_set
+}
+
+/// How a connection of a process of this node leaves, with which source: the kernel's choice, except
+/// where it leads out of another uplink or could not be answered.
+#[inline(never)]
+fn leave(skb: *mut __sk_buff, value: &mut FlowValue, slot: u16) {
+    value.flags = flow_flags::NODE;
+    if value.to.src.is_loopback() {
+        set_source(route::LOOPBACK, value);
+    }
+    let mut route = Route::none();
+    route::find(skb, &value.to, 0, &mut route);
+    if skb::device(skb) == route.device {
+        value.flags |= flow_flags::DIRECT | flow_flags::AWAY;
+    }
+    if route.device != 0 {
+        if set_source(route.device, value) {
+            value.flags |= flow_flags::AWAY;
+        }
+    } else if slot & slot_flags::LOCAL != 0 {
+        value.flags |= flow_flags::HERE;
+    }
+}
+
+/// Gives a connection the source address of this uplink. `false`: it has none.
+#[inline(always)]
+fn set_source(device: u32, value: &mut FlowValue) -> bool {
+    // SAFETY: copied at once; user space only ever replaces whole elements.
+    let Some(uplink) = (unsafe { UPLINKS.get(&device) }) else { return false };
+    let source = if value.to.dst.is_v4() { &uplink.v4 } else { &uplink.v6 };
+    if *source == Addr::default() {
+        return false;
+    }
+    value.to.src = *source;
+    true
+}
+
+/// Flags of a connection whose source the programs do not change. Without netfilter the route leads
+/// to a device that is no uplink, so to pods of this node, whatever the endpoint says of itself: the
+/// client's address stays.
+#[inline(always)]
+fn masquerade(config: &Config) -> u16 {
+    if config.flags & config_flags::NETFILTER != 0 { flow_flags::MASQUERADE } else { 0 }
+}
+
+/// Inserts the reverse entry. `false`: another live connection owns it.
+///
+/// Everything comes by pointers that go on to helpers: LLVM would pass the fields of other
+/// structs in registers, of which a BPF function has five.
+#[inline(never)]
+fn claim_reverse(key: &FlowKey, value: &FlowValue) -> Result<bool, DropReason> {
+    if table::insert(key, value)? {
+        return Ok(true);
+    }
+    let Some(other) = table::find(key) else { return Err(DropReason::FlowTableFull) };
+    if other.to != value.to {
+        // Another frontend led this client port to this backend. Its answers could not be told
+        // from ours while it lives.
+        let forward_key = other.to.reversed();
+        if let Some(forward) = table::find(&forward_key)
+            && forward.to.reversed() == *key
+        {
+            if forward.flags & flow_flags::OVER == 0 {
+                return Ok(false);
+            }
+            table::remove(&forward_key);
+        }
+    }
+    table::replace(key, value).map(|()| true)
+}

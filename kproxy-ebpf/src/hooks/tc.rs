@@ -1,0 +1,140 @@
+//! What programs at devices have in common: the early pass, parsing, fragments, ICMP errors, packets of this
+//! node's processes, and the carrying out of verdicts. What is the hook's own is a [`Hook`].
+
+use aya_ebpf::programs::TcContext;
+use kproxy_common::{
+    config::config_flags,
+    counters::NO_SERVICE,
+    drop_reason::DropReason,
+    flow::{FlowValue, flow_flags},
+    service::frontend_flags,
+};
+
+use crate::{
+    flow::{
+        admit::{flow_of, opener},
+        filter, fragments, table, track,
+    },
+    maps::CONFIG,
+    packet::{Packet, early, icmp_error::IcmpError},
+    path::{forward::forward_own, redirect::Back, refuse},
+    service::{
+        lookup::{self, Lookup},
+        source_ranges,
+    },
+    stats,
+    verdict::Verdict,
+};
+
+/// One of the programs at a device. `L3`: offset of the IP header.
+pub(super) trait Hook {
+    /// Whether packets leave by the device.
+    const EGRESS: bool;
+    /// The way back to who sent the packet.
+    const BACK: Back;
+
+    /// What becomes of a packet. `ours`: set if it belongs to a flow that is translated here.
+    fn packet<const L3: usize>(ctx: &TcContext, packet: &Packet, ours: &mut bool) -> Verdict;
+
+    /// What becomes of an ICMP error about a packet of the flow with this entry; `None` if the hook leaves
+    /// it alone.
+    fn error<const L3: usize>(
+        ctx: &TcContext,
+        error: &IcmpError,
+        value: &FlowValue,
+    ) -> Option<Result<Verdict, DropReason>>;
+}
+
+/// Whether a packet is seen at a glance to be of no flow and to open none.
+#[inline(always)]
+pub(super) fn passes_early<const L3: usize>(ctx: &TcContext) -> bool {
+    early::destination_if_opens_nothing::<L3>(ctx).is_some_and(|to| !filter::has_flows_to(&to))
+}
+
+/// Runs the hook on the packet; what the program returns.
+#[inline(always)]
+pub(super) fn run<const L3: usize, H: Hook>(ctx: &TcContext) -> i32 {
+    let mut packet = Packet::empty(H::EGRESS);
+    if packet.parse::<L3>(ctx).is_none() {
+        return error::<L3, H>(ctx).action();
+    }
+    if packet.is_later() && !fragments::recall(&mut packet) {
+        return fragments::hold::<L3>(ctx, &packet).action();
+    }
+    let mut ours = false;
+    let verdict = H::packet::<L3>(ctx, &packet, &mut ours);
+    if packet.is_first() {
+        fragments::remember(ctx, &packet, ours);
+    }
+    refuse::answer::<L3>(ctx, &packet, verdict, H::BACK).action()
+}
+
+/// Notes that a packet is translated for this flow here.
+#[inline(always)]
+pub(super) fn note(ctx: &TcContext, value: &FlowValue, ours: &mut bool) {
+    stats::count_packet(value.service, ctx.len());
+    *ours = true;
+}
+
+/// An ICMP error about a packet of a flow, on its way to who sent the packet.
+#[inline(never)]
+fn error<const L3: usize, H: Hook>(ctx: &TcContext) -> Verdict {
+    let Some(error) = IcmpError::parse::<L3>(ctx) else { return Verdict::PASS };
+    let Some(value) = table::find(error.key()) else { return Verdict::PASS };
+    error.follow(value);
+    let Some(result) = H::error::<L3>(ctx, error, value) else { return Verdict::PASS };
+    stats::count_packet(value.service, ctx.len());
+    result.unwrap_or_else(|reason| Verdict::drop(value.service, reason))
+}
+
+/// Whether packets of this protocol are translated for the node's processes.
+#[inline(always)]
+pub(super) fn serves_processes(packet: &Packet) -> bool {
+    packet.is_sctp()
+        || CONFIG.get(0).is_some_and(|config| config.flags & config_flags::NODE_PACKETS != 0)
+}
+
+/// A packet that a process of this node sends: of the flow that was `found` for it, or one that opens.
+#[inline(always)]
+pub(super) fn own_packet<const L3: usize>(
+    ctx: &TcContext,
+    packet: &Packet,
+    found: Option<&'static mut FlowValue>,
+    ours: &mut bool,
+    back: Back,
+) -> Verdict {
+    match flow_of::<L3, { opener::NODE }>(ctx, packet, found, dial_of_node) {
+        Ok(value) => {
+            note(ctx, value, ours);
+            forward_own::<L3>(ctx, packet, value, back)
+        }
+        Err(verdict) => verdict,
+    }
+}
+
+/// Whether a frontend is dialled, and may be. The node counts as inside the cluster.
+#[inline(never)]
+fn dial_of_node(packet: &Packet) -> Verdict {
+    let key = &packet.key;
+    match lookup::frontend(&key.dst.of_node(), key.dst_port, key.proto) {
+        Lookup::Frontend(frontend) => {
+            let service = frontend.internal;
+            // LBR-03: the kernel's choice for an address of the node is that address.
+            let is_node = key.src == key.dst && frontend.flags & frontend_flags::NODE_ALLOWED != 0;
+            if is_node || source_ranges::allows(&frontend, &key.src) {
+                Verdict::admit(service)
+            } else {
+                Verdict::drop(service, DropReason::SourceNotAllowed)
+            }
+        }
+        Lookup::UnknownPort => Verdict::turn_away(NO_SERVICE, DropReason::UnknownPort),
+        Lookup::NotOurs if lookup::is_free_service_address(&key.dst) => {
+            Verdict::drop(NO_SERVICE, DropReason::FreeServiceAddress)
+        }
+        Lookup::NotOurs => {
+            // A packet that this program has sent on is seen here once more, and its flow lives.
+            track::end_stale(key, flow_flags::REVERSE | flow_flags::OVER);
+            Verdict::PASS
+        }
+    }
+}

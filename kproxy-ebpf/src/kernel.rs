@@ -1,0 +1,89 @@
+//! What the programs ask of the kernel itself: its clock, its random numbers, what it has.
+
+use core::arch::asm;
+
+use aya_ebpf::{
+    helpers::{bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
+    macros::map,
+    maps::PerCpuArray,
+};
+use kproxy_common::abi::kernel_feature;
+
+/// What the kernel has (bits of `abi::kernel_feature`); the loader sets it before the programs are
+/// verified, so that older kernels never see calls that they lack.
+#[unsafe(no_mangle)]
+static KERNEL_FEATURES: u32 = 0;
+
+/// Whether the kernel has this feature.
+#[inline(always)]
+pub(crate) fn has(feature: u32) -> bool {
+    // SAFETY: a plain read of a live static; volatile, because the loader changes it.
+    unsafe { core::ptr::read_volatile(&raw const KERNEL_FEATURES) & feature != 0 }
+}
+
+/// What [`now`] was when this CPU asked last.
+#[map(name = "KP_CLOCK")]
+static CLOCK: PerCpuArray<Clock> = PerCpuArray::with_max_entries(1, 0);
+
+struct Clock {
+    /// Ticks of the kernel, by 64.
+    period: u64,
+    seconds: u32,
+}
+
+/// Seconds of CLOCK_MONOTONIC, up to 64 ticks old (0.64 s at 100 Hz): the kernel's clock takes a fifth
+/// of what a packet costs here, its tick is one load.
+#[inline(always)]
+pub(crate) fn now() -> u32 {
+    let Some(clock) = scratch(&CLOCK) else { return seconds() };
+    // SAFETY: no arguments.
+    let period = unsafe { bpf_jiffies64() } >> 6;
+    if clock.period != period {
+        *clock = Clock { period, seconds: seconds() };
+    }
+    clock.seconds
+}
+
+#[inline(never)]
+fn seconds() -> u32 {
+    let nanoseconds = if has(kernel_feature::COARSE_CLOCK) {
+        // SAFETY: no arguments.
+        unsafe { bpf_ktime_get_coarse_ns() }
+    } else {
+        nanoseconds()
+    };
+    (nanoseconds / 1_000_000_000) as u32
+}
+
+/// Nanoseconds of CLOCK_MONOTONIC.
+#[inline(always)]
+pub(crate) fn nanoseconds() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// Any number.
+#[inline(always)]
+pub(crate) fn random() -> u32 {
+    // SAFETY: no arguments.
+    unsafe { bpf_get_prandom_u32() }
+}
+
+/// This CPU's copy of the only element of `map`: room for what is too large for the stack of 512
+/// bytes. Each such map stands beside its only user.
+#[inline(always)]
+pub(crate) fn scratch<T>(map: &'static PerCpuArray<T>) -> Option<&'static mut T> {
+    // SAFETY: this CPU's own copy, of which nobody else has a use while this program runs (the tc
+    // programs run with bottom halves off, one at a time), and its user asks once at a time; plain
+    // integers, of which any bytes are valid.
+    map.get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch })
+}
+
+/// `length + CHANGE`, behind the compiler's back: it would compare other numbers than those that the
+/// verifier must know. And that of 5.10 learns from a sum that a length is not 0, not from a comparison.
+#[inline(always)]
+pub(crate) fn plus<const CHANGE: i32>(mut length: u64) -> u64 {
+    // SAFETY: an addition.
+    unsafe { asm!("{} += {}", inout(reg) length, const CHANGE) };
+    length
+}

@@ -1,0 +1,249 @@
+//! A packet, checked once: after [`Packet::parse`] every header it names is in the linear part.
+//!
+//! Parsing is pure: it looks at the packet and at nothing else.
+
+pub(crate) mod early;
+mod extensions;
+pub(crate) mod headers;
+pub(crate) mod icmp_error;
+mod part;
+pub(crate) mod rewrite;
+
+use aya_ebpf::programs::TcContext;
+use kproxy_common::{
+    flow::FlowKey,
+    net::{Addr, Port, proto},
+};
+
+use self::headers::{ipv4, ipv6, ports, sctp, tcp, udp};
+use crate::skb::{self, ETH_P_IP, ETH_P_IPV6, at, ensure, segment_size};
+
+/// TCP flags of SCTP's chunk types that mean the same: what opens, breaks off and ends an association.
+static SCTP_FLAGS: [u8; 16] = {
+    let mut flags = [tcp::ACK; 16];
+    flags[sctp::INIT] = tcp::SYN;
+    flags[sctp::ABORT] = tcp::RST;
+    flags[sctp::SHUTDOWN] = tcp::FIN;
+    flags[sctp::SHUTDOWN_ACK] = tcp::FIN;
+    flags
+};
+
+/// What the programs need to know of a TCP, UDP or SCTP packet.
+#[derive(Clone, Copy)]
+pub(crate) struct Packet {
+    /// Offset of the IP header from the start of the packet.
+    pub(crate) l3: usize,
+    /// Offset of the TCP, UDP or SCTP header.
+    pub(crate) l4: usize,
+    /// Addresses, ports and protocol. A later fragment has no ports of its own.
+    pub(crate) key: FlowKey,
+    /// Identification of a fragmented packet, as it lies in the header.
+    pub(crate) id: u32,
+    /// TCP flags, those that mean the same for SCTP, 0 for UDP.
+    tcp_flags: u8,
+    /// Time to live or hop limit.
+    pub(crate) ttl: u8,
+    /// IPv6, not IPv4.
+    pub(crate) v6: bool,
+    /// Whole packet or fragment: see [`part`].
+    part: u8,
+    /// Seen where it leaves by a device, not where it comes in.
+    pub(crate) egress: bool,
+}
+
+impl Packet {
+    /// Nothing yet, for [`Self::parse`].
+    #[inline(always)]
+    pub(crate) fn empty(egress: bool) -> Self {
+        Self {
+            l3: 0,
+            l4: 0,
+            key: FlowKey::default(),
+            id: 0,
+            tcp_flags: 0,
+            ttl: 0,
+            v6: false,
+            part: part::WHOLE,
+            egress,
+        }
+    }
+
+    /// Reads the headers, in place: a value that is returned would be copied, and the stack is
+    /// small. `None` for everything that is not TCP, UDP or SCTP over IPv4 or IPv6; a later fragment is
+    /// of any protocol. `L3` is the offset of the IP header.
+    #[inline(always)]
+    pub(crate) fn parse<const L3: usize>(&mut self, ctx: &TcContext) -> Option<()> {
+        if skb::is_tagged(ctx) {
+            return None;
+        }
+        match skb::protocol(ctx) {
+            ETH_P_IP => self.parse_v4::<L3>(ctx),
+            ETH_P_IPV6 => self.parse_v6::<L3>(ctx),
+            _ => None,
+        }
+    }
+
+    /// Sets where the headers are; the rest is the caller's.
+    #[inline(always)]
+    fn place(&mut self, l3: usize, l4: usize, v6: bool) {
+        (self.l3, self.l4, self.v6, self.tcp_flags) = (l3, l4, v6, 0);
+        (self.part, self.id) = (part::WHOLE, 0);
+    }
+
+    #[inline(always)]
+    fn parse_v4<const L3: usize>(&mut self, ctx: &TcContext) -> Option<()> {
+        ensure(ctx, L3 + ipv4::LEN)?;
+        let ihl = usize::from(*at::<u8>(ctx, L3 + ipv4::VERSION_IHL)? & 0x0f) * 4;
+        if ihl < ipv4::LEN {
+            return None;
+        }
+        self.key.src = Addr::from_v4_word(*at::<u32>(ctx, L3 + ipv4::SRC)?);
+        self.key.dst = Addr::from_v4_word(*at::<u32>(ctx, L3 + ipv4::DST)?);
+        self.ttl = *at::<u8>(ctx, L3 + ipv4::TTL)?;
+        self.place(L3, L3 + ihl, false);
+        let [id, fragment] = *at::<[u16; 2]>(ctx, L3 + ipv4::IDENTIFICATION)?;
+        self.part = part::of(
+            u32::from(fragment & ipv4::MORE_FRAGMENTS),
+            u32::from(fragment & ipv4::FRAGMENT_OFFSET),
+        );
+        self.id = u32::from(id);
+        let proto = *at::<u8>(ctx, L3 + ipv4::PROTOCOL)?;
+        self.parse_l4(ctx, proto)
+    }
+
+    #[inline(always)]
+    fn parse_v6<const L3: usize>(&mut self, ctx: &TcContext) -> Option<()> {
+        ensure(ctx, L3 + ipv6::LEN)?;
+        self.key.src = Addr(*at::<[u32; 4]>(ctx, L3 + ipv6::SRC)?);
+        self.key.dst = Addr(*at::<[u32; 4]>(ctx, L3 + ipv6::DST)?);
+        self.ttl = *at::<u8>(ctx, L3 + ipv6::HOP_LIMIT)?;
+        self.place(L3, L3 + ipv6::LEN, true);
+        let next = *at::<u8>(ctx, L3 + ipv6::NEXT_HEADER)?;
+        if matches!(next, proto::TCP | proto::UDP) {
+            return self.parse_l4(ctx, next);
+        }
+        let found = extensions::walk(ctx, L3, next)?;
+        self.l4 = found.l4();
+        (self.part, self.id) = (found.part(), found.id());
+        self.parse_l4(ctx, found.proto())
+    }
+
+    #[inline(always)]
+    fn parse_l4(&mut self, ctx: &TcContext, proto: u8) -> Option<()> {
+        if self.is_later() {
+            self.key.proto = proto;
+            return Some(());
+        }
+        match proto {
+            proto::TCP => {
+                ensure(ctx, self.l4 + tcp::LEN)?;
+                self.tcp_flags = *at::<u8>(ctx, self.l4 + tcp::FLAGS)?;
+            }
+            proto::UDP => ensure(ctx, self.l4 + udp::LEN)?,
+            proto::SCTP => {
+                ensure(ctx, self.l4 + sctp::LEN)?;
+                // Several packets of data in one: the list of their chunks begins here, and bytes
+                // that are pulled out of the first ones are lost to it.
+                if segment_size(ctx) == 0 {
+                    ensure(ctx, self.l4 + sctp::LEN + 4)?;
+                    // All four: the verifier learns nothing from the check of a single byte.
+                    let [chunk, ..] = *at::<[u8; 4]>(ctx, self.l4 + sctp::CHUNK_TYPE)?;
+                    // Larger types mean nothing to a flow; those that end alike end it late at worst.
+                    self.tcp_flags = SCTP_FLAGS[usize::from(chunk & 15)];
+                }
+            }
+            _ => return None,
+        }
+        let src_port = Port(*at::<u16>(ctx, self.l4 + ports::SRC)?);
+        let dst_port = Port(*at::<u16>(ctx, self.l4 + ports::DST)?);
+        self.key.set_rest(src_port, dst_port, proto);
+        Some(())
+    }
+
+    /// Bytes of the IP packet as its header says.
+    #[inline(always)]
+    pub(crate) fn ip_len(&self, ctx: &TcContext) -> Option<u32> {
+        Some(if self.v6 {
+            let payload = *at::<u16>(ctx, self.l3 + ipv6::PAYLOAD_LENGTH)?;
+            u32::from(u16::from_be(payload)) + ipv6::LEN as u32
+        } else {
+            u32::from(u16::from_be(*at::<u16>(ctx, self.l3 + ipv4::TOTAL_LENGTH)?))
+        })
+    }
+
+    /// Bytes of the largest IP packet that leaves for this one: of a segment, where the hardware or the
+    /// kernel cuts it up. 0: not known.
+    #[inline(always)]
+    pub(crate) fn largest_len(&self, ctx: &TcContext) -> Option<u32> {
+        let segment = segment_size(ctx);
+        if segment == 0 {
+            return Some(ctx.len() - self.l3 as u32);
+        }
+        if self.is_sctp() {
+            // Cut between its chunks (GSO_BY_FRAGS): the kernel does not say how large they are.
+            return Some(0);
+        }
+        let header = if self.is_udp() {
+            udp::LEN as u32
+        } else {
+            u32::from(*at::<u8>(ctx, self.l4 + tcp::DATA_OFFSET)? >> 4) * 4
+        };
+        Some((self.l4 - self.l3) as u32 + header + segment)
+    }
+
+    /// Offset of the TCP or UDP checksum.
+    #[inline(always)]
+    pub(crate) fn l4_checksum(&self) -> usize {
+        self.l4 + if self.is_udp() { udp::CHECKSUM } else { tcp::CHECKSUM }
+    }
+
+    /// Whether this packet may open a connection: a SYN or INIT, or any UDP datagram, of which the
+    /// first fragment counts.
+    #[inline(always)]
+    pub(crate) fn opens(&self) -> bool {
+        self.is_udp() && !self.is_later() || self.is_syn()
+    }
+
+    /// A fragment without the header.
+    #[inline(always)]
+    pub(crate) fn is_later(&self) -> bool {
+        self.part == part::LATER
+    }
+
+    /// The fragment with the header.
+    #[inline(always)]
+    pub(crate) fn is_first(&self) -> bool {
+        self.part == part::FIRST
+    }
+
+    /// SYN without ACK.
+    #[inline(always)]
+    pub(crate) fn is_syn(&self) -> bool {
+        self.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_fin(&self) -> bool {
+        self.tcp_flags & tcp::FIN != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_rst(&self) -> bool {
+        self.tcp_flags & tcp::RST != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_udp(&self) -> bool {
+        self.key.proto == proto::UDP
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_tcp(&self) -> bool {
+        self.key.proto == proto::TCP
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_sctp(&self) -> bool {
+        self.key.proto == proto::SCTP
+    }
+}

@@ -1,0 +1,137 @@
+//! The crate's face to a packet's memory and to the fields of `struct __sk_buff`: everything here is
+//! bounds-checked, and only [`ensure`] and [`store`] call a helper.
+
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_F_RECOMPUTE_CSUM},
+    helpers::{bpf_skb_pull_data, bpf_skb_store_bytes},
+    programs::TcContext,
+};
+use kproxy_common::abi::MARK_MASQUERADE;
+
+/// skb->pkt_type of packets that are for this node (include/uapi/linux/if_packet.h).
+pub(crate) const PACKET_HOST: u32 = 0;
+
+/// skb->protocol (include/uapi/linux/if_ether.h).
+pub(crate) const ETH_P_IP: u16 = 0x0800u16.to_be();
+pub(crate) const ETH_P_IPV6: u16 = 0x86ddu16.to_be();
+
+/// A field of the context.
+macro_rules! field {
+    ($ctx:expr, $field:ident) => {
+        // SAFETY: a plain read of a live context.
+        unsafe { (*$ctx.skb.skb).$field }
+    };
+}
+
+/// Protocol of the packet in network byte order: [`ETH_P_IP`], [`ETH_P_IPV6`] or another.
+#[inline(always)]
+pub(crate) fn protocol(ctx: &TcContext) -> u16 {
+    field!(ctx, protocol) as u16
+}
+
+/// Whether the packet has a VLAN tag: it belongs to the VLAN device above this one and is seen again
+/// there.
+#[inline(always)]
+pub(crate) fn is_tagged(ctx: &TcContext) -> bool {
+    field!(ctx, vlan_present) != 0
+}
+
+/// Index of the device that the program runs at.
+#[inline(always)]
+pub(crate) fn device(skb: *mut __sk_buff) -> u32 {
+    // SAFETY: a plain read of a live context.
+    unsafe { (*skb).ifindex }
+}
+
+/// Whether the packet is for this node; a device in promiscuous mode shows those of others too.
+#[inline(always)]
+pub(crate) fn is_for_host(ctx: &TcContext) -> bool {
+    field!(ctx, pkt_type) == PACKET_HOST
+}
+
+/// Whether a packet that leaves was made here: it has not come in by any device.
+#[inline(always)]
+pub(crate) fn is_own(ctx: &TcContext) -> bool {
+    field!(ctx, ingress_ifindex) == 0
+}
+
+/// Bytes of the largest segment of a packet that the hardware or the kernel cuts up, otherwise 0.
+#[inline(always)]
+pub(crate) fn segment_size(ctx: &TcContext) -> u32 {
+    field!(ctx, gso_size)
+}
+
+/// Sets kproxy's bit of the packet's mark.
+#[inline(always)]
+pub(crate) fn set_mark(ctx: &TcContext) {
+    // SAFETY: a field of a live context that tc programs may write.
+    unsafe { (*ctx.skb.skb).mark |= MARK_MASQUERADE };
+}
+
+/// Clears kproxy's bit of the packet's mark; whether it was set.
+#[inline(always)]
+pub(crate) fn clear_mark(ctx: &TcContext) -> bool {
+    let mark = field!(ctx, mark);
+    // SAFETY: a field of a live context that tc programs may write.
+    unsafe { (*ctx.skb.skb).mark = mark & !MARK_MASQUERADE };
+    mark & MARK_MASQUERADE != 0
+}
+
+/// Makes the first `len` bytes linear when they are not. `None`: the packet is shorter.
+#[inline(always)]
+pub(crate) fn ensure(ctx: &TcContext, len: usize) -> Option<()> {
+    if ctx.data() + len <= ctx.data_end() {
+        return Some(());
+    }
+    // SAFETY: the helper checks the length itself; packet pointers are re-read after it.
+    if unsafe { bpf_skb_pull_data(ctx.skb.skb, len as u32) } != 0 {
+        return None;
+    }
+    (ctx.data() + len <= ctx.data_end()).then_some(())
+}
+
+/// A bounds-checked view of packet bytes at `offset`.
+#[inline(always)]
+pub(crate) fn at<'a, T: Copy>(ctx: &'a TcContext, offset: usize) -> Option<&'a T> {
+    let start = ctx.data() + offset;
+    if start + size_of::<T>() > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: in bounds as just checked; BPF has no alignment rule for packet loads on the
+    // architectures that tc programs run on (NET_IP_ALIGN keeps headers aligned besides).
+    Some(unsafe { &*(start as *const T) })
+}
+
+/// As [`at`], for several changes.
+#[inline(always)]
+pub(crate) fn at_mut<'a, T: Copy>(ctx: &'a TcContext, offset: usize) -> Option<&'a mut T> {
+    let start = ctx.data() + offset;
+    if start + size_of::<T>() > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: in bounds as just checked; the verifier's prologue has unshared the packet, and
+    // callers hold one view at a time.
+    Some(unsafe { &mut *(start as *mut T) })
+}
+
+/// As [`at`], for writing.
+#[inline(always)]
+pub(crate) fn write<T: Copy>(ctx: &TcContext, offset: usize, value: T) -> Option<()> {
+    *at_mut(ctx, offset)? = value;
+    Some(())
+}
+
+/// Writes words at `offset`; skb->csum follows.
+#[inline(always)]
+pub(crate) fn store<const N: usize>(
+    ctx: &TcContext,
+    offset: usize,
+    words: &[u32; N],
+) -> Option<()> {
+    let flags = u64::from(BPF_F_RECOMPUTE_CSUM);
+    // SAFETY: live bytes; the helper checks the offset.
+    let stored = unsafe {
+        bpf_skb_store_bytes(ctx.skb.skb, offset as u32, words.as_ptr().cast(), N as u32 * 4, flags)
+    };
+    (stored == 0).then_some(())
+}
