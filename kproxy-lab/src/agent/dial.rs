@@ -9,8 +9,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::agent::reversed;
-use crate::probe::{Transport, Verdict, unspecified};
-use crate::protocol::{Answer, who, who_reversed};
+use crate::traffic::line::{Answer, who, who_reversed};
+use crate::traffic::{Transport, Verdict, unspecified};
 
 /// An open client socket.
 pub(super) enum Client {

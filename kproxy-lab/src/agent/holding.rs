@@ -9,8 +9,7 @@ use std::thread::{self, JoinHandle, sleep};
 use anyhow::{Context as _, Result, anyhow};
 
 use crate::agent::dial::{Client, describe};
-use crate::hold::{Hold, HoldReport};
-use crate::probe::unspecified;
+use crate::traffic::{Hold, HoldReport, unspecified};
 
 /// The open connections of an agent.
 #[derive(Default)]

@@ -4,6 +4,7 @@
 //! has to be made by a process in it. One long-living process a place makes that cost no fork.
 
 mod connection;
+mod cpu;
 mod dial;
 mod holding;
 mod http;
@@ -20,8 +21,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context as _, Result};
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::protocol::{Op, Reply, Request, Serve};
@@ -111,13 +110,4 @@ impl Agent {
     fn servers(&self) -> std::sync::MutexGuard<'_, HashMap<u16, Server>> {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Keeps the calling thread on one CPU.
-fn pin(cpu: Option<usize>) -> Result<()> {
-    let Some(cpu) = cpu else { return Ok(()) };
-    let mut set = CpuSet::new();
-    set.set(cpu)
-        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
-        .with_context(|| format!("keep a thread on CPU {cpu}"))
 }

@@ -6,8 +6,7 @@ use std::thread::sleep;
 use std::time::Instant;
 
 use crate::agent::dial::{Client, verdict};
-use crate::probe::{Attempt, Outcome, Probe, Verdict};
-use crate::protocol::Answer;
+use crate::traffic::{Answer, Attempt, Outcome, Probe, Verdict};
 
 /// Sends every request of a probe, one after the other.
 pub(crate) fn run(probe: &Probe) -> Outcome {

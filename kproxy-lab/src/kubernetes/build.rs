@@ -12,8 +12,8 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::Value;
 
+use super::program::{Program, STAGING_VERSION};
 use crate::binary;
-use crate::kubernetes::{Program, STAGING_VERSION};
 
 /// Builds one program into `folder`; its path. Two builds at once wait for each other.
 ///
@@ -131,7 +131,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kubernetes::PROGRAMS;
+    use crate::kubernetes::program::PROGRAMS;
 
     #[test]
     fn staging_modules_are_replaced_by_their_releases() {
