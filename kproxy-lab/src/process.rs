@@ -116,7 +116,7 @@ impl Process {
     ///
     /// # Errors
     /// When it does not run.
-    pub fn kill(&self) -> Result<()> {
+    pub(crate) fn kill(&self) -> Result<()> {
         self.reap(self.take()?)
     }
 
@@ -127,7 +127,7 @@ impl Process {
     }
 
     /// Whether it runs.
-    pub fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         matches!(self.exit_status(), Ok(None))
     }
 

@@ -108,12 +108,12 @@ impl ControlPlane {
     }
 
     /// File for clients with all rights, to be used on the nodes.
-    pub fn admin_kubeconfig(&self) -> &Path {
+    pub(crate) fn admin_kubeconfig(&self) -> &Path {
         &self.access.admin
     }
 
     /// File for kube-proxy: its user has the rights that Kubernetes gives kube-proxy.
-    pub fn kube_proxy_kubeconfig(&self) -> &Path {
+    pub(crate) fn kube_proxy_kubeconfig(&self) -> &Path {
         &self.access.kube_proxy
     }
 

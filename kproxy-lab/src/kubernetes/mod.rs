@@ -15,7 +15,7 @@ use program::{PROGRAMS, Program, asset};
 ///
 /// # Errors
 /// When it has to be built and cannot be.
-pub fn kube_apiserver() -> Result<PathBuf> {
+pub(crate) fn kube_apiserver() -> Result<PathBuf> {
     find_or_build(&PROGRAMS[0])
 }
 
@@ -23,7 +23,7 @@ pub fn kube_apiserver() -> Result<PathBuf> {
 ///
 /// # Errors
 /// When it has to be built and cannot be.
-pub fn kube_proxy() -> Result<PathBuf> {
+pub(crate) fn kube_proxy() -> Result<PathBuf> {
     find_or_build(&PROGRAMS[1])
 }
 
@@ -39,7 +39,7 @@ pub fn coredns() -> Result<PathBuf> {
 ///
 /// # Errors
 /// When it is not installed.
-pub fn etcd() -> Result<PathBuf> {
+pub(crate) fn etcd() -> Result<PathBuf> {
     asset("etcd")
         .or_else(|| binary::in_path("etcd"))
         .context("find etcd: install Debian's or Ubuntu's package etcd-server")

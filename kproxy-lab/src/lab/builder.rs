@@ -123,8 +123,8 @@ impl Lab {
         cgroup::make(&self.cgroup.join("setup"))?;
         fs::create_dir(self.manifests())
             .with_context(|| format!("make {}", self.manifests().display()))?;
-        let names = self.nodes();
-        let mut forwarding = names.clone();
+        let node_names = self.nodes();
+        let mut forwarding = node_names.clone();
         forwarding.push("router".into());
         let mut all = forwarding.clone();
         all.push("client".into());
@@ -137,20 +137,20 @@ impl Lab {
             };
             add("router", layout::on_fabric(GATEWAY));
             add("client", layout::on_outside(layout::CLIENT));
-            for (number, node) in (1..).zip(&names) {
+            for (number, node) in (1..).zip(&node_names) {
                 add(node, layout::node(number));
             }
         }
         self.ip(Some("router"), &nodes::router(&self.shape, &self.names, self.nodes))?;
         self.ip(Some("client"), &nodes::client())?;
-        for (number, node) in (1..).zip(&names) {
+        for (number, node) in (1..).zip(&node_names) {
             self.wire_node(number, node)?;
             self.make_node_dirs(node)?;
         }
         if netns::has_bridge_netfilter() {
             // The router's bridge stands for a switch.
             netns::sysctl(&self.names.netns_path("router"), settings::bridge_netfilter(false))?;
-            for node in &names {
+            for node in &node_names {
                 let settings = settings::bridge_netfilter(bridge_netfilter);
                 netns::sysctl(&self.names.netns_path(node), settings)?;
             }

@@ -8,7 +8,7 @@ mod proxies;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -47,11 +47,6 @@ impl Lab {
     /// The lab's folder: logs, manifests, state of the nodes. It goes with the lab.
     pub fn dir(&self) -> PathBuf {
         self.names.dir()
-    }
-
-    /// The lab's cgroup.
-    pub fn cgroup(&self) -> &Path {
-        &self.cgroup
     }
 
     /// Names of the nodes: `n1`, `n2`, …

@@ -1,8 +1,6 @@
 //! Which labs exist, and whom they belong to.
 
-use std::collections::hash_map::RandomState;
 use std::fs;
-use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process;
@@ -12,6 +10,7 @@ use procfs::process::Process;
 use serde::{Deserialize, Serialize};
 
 use crate::layout::{Names, STATE_ROOT};
+use crate::random;
 
 /// The process that a lab belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,11 +19,11 @@ pub struct Owner {
     pub pid: u32,
     /// Start time of the process in clock ticks after boot: tells it from a later one of the same
     /// id.
-    pub start_time: u64,
+    pub(crate) start_time: u64,
     /// Whether the lab shall outlive the process ([`crate::Lab::keep`]).
-    pub kept: bool,
+    pub(crate) kept: bool,
     /// Command line, for people.
-    pub command: String,
+    pub(crate) command: String,
 }
 
 impl Owner {
@@ -36,7 +35,7 @@ impl Owner {
     }
 
     /// Whether the process still runs.
-    pub fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         start_time(self.pid) == Some(self.start_time)
     }
 }
@@ -57,7 +56,7 @@ pub struct Found {
 
 impl Found {
     /// Whether nobody needs the lab any more.
-    pub fn is_dead(&self) -> bool {
+    pub(crate) fn is_dead(&self) -> bool {
         self.owner.as_ref().is_none_or(|owner| !owner.kept && !owner.is_alive())
     }
 }
@@ -86,8 +85,7 @@ pub(crate) fn claim() -> Result<Names> {
 
 fn random_id() -> String {
     const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-    // Every RandomState is seeded by the operating system.
-    let mut bits = RandomState::new().build_hasher().finish();
+    let mut bits = random::bits();
     (0..5)
         .map(|_| {
             let letter = LETTERS[(bits % 32) as usize] as char;

@@ -72,7 +72,7 @@ impl Place {
     }
 
     /// Cgroup of the place's processes. A node's cgroup root is the parent of its host's cgroup.
-    pub fn cgroup(&self) -> &Path {
+    pub(crate) fn cgroup(&self) -> &Path {
         &self.cgroup
     }
 

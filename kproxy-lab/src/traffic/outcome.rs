@@ -28,9 +28,9 @@ pub struct Attempt {
     /// How it ended.
     pub verdict: Verdict,
     /// getpeername() after connect(); `None` for unconnected sockets.
-    pub peer: Option<SocketAddr>,
+    pub(crate) peer: Option<SocketAddr>,
     /// Source address that recvfrom() told with the answer; `None` for TCP and SCTP.
-    pub source: Option<SocketAddr>,
+    pub(crate) source: Option<SocketAddr>,
     /// getsockname() after the request.
     pub local: Option<SocketAddr>,
     /// Time that it took.

@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::case::See;
+use super::see::See;
 
 /// One thing that a case does.
 #[derive(Debug)]
