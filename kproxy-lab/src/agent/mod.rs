@@ -16,11 +16,12 @@ mod server;
 use std::collections::HashMap;
 use std::io::{BufRead as _, Write as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context as _, Result};
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 
 use crate::protocol::{Op, Reply, Request, Serve};
@@ -107,7 +108,7 @@ impl Agent {
         Ok(value)
     }
 
-    fn servers(&self) -> std::sync::MutexGuard<'_, HashMap<u16, Server>> {
-        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn servers(&self) -> MutexGuard<'_, HashMap<u16, Server>> {
+        self.servers.lock()
     }
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use parking_lot::Mutex;
 
 use super::Lab;
 use crate::layout::{self, GATEWAY};

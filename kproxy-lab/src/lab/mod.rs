@@ -9,9 +9,10 @@ mod proxies;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use parking_lot::{Mutex, MutexGuard};
 
 pub use builder::Builder;
 
@@ -188,11 +189,11 @@ impl Lab {
     }
 
     fn places(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Place>>> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+        self.places.lock()
     }
 
     fn proxies(&self) -> MutexGuard<'_, Vec<Arc<Proxy>>> {
-        self.proxies.lock().unwrap_or_else(PoisonError::into_inner)
+        self.proxies.lock()
     }
 
     fn node_number(&self, node: &str) -> Result<u8> {

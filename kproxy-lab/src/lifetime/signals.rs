@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use anyhow::{Context as _, Result};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::clean::clean;
@@ -17,7 +17,7 @@ static LABS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 static ENDING: AtomicBool = AtomicBool::new(false);
 
 fn labs() -> MutexGuard<'static, BTreeSet<String>> {
-    LABS.lock().unwrap_or_else(PoisonError::into_inner)
+    LABS.lock()
 }
 
 pub(crate) fn remember(id: &str) {

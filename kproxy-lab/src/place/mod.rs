@@ -6,10 +6,11 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use parking_lot::Mutex;
 
 use agent::Agent;
 
@@ -233,7 +234,7 @@ impl Place {
     }
 
     fn agent(&self) -> Result<Arc<Agent>> {
-        let mut agent = self.agent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut agent = self.agent.lock();
         if let Some(agent) = &*agent {
             return Ok(Arc::clone(agent));
         }
@@ -242,7 +243,7 @@ impl Place {
     }
 
     fn running_agent(&self) -> Option<Arc<Agent>> {
-        self.agent.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.agent.lock().clone()
     }
 
     /// Ends the agent.

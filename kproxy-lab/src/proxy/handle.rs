@@ -1,9 +1,10 @@
 //! A proxy on a node: started, stopped, killed, started again.
 
 use std::process::{Command, ExitStatus};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
+use parking_lot::Mutex;
 
 use super::metrics;
 use super::node::Node;
@@ -112,7 +113,7 @@ impl Proxy {
         if self.is_running() {
             self.stop()?;
         }
-        let mut cleanup = self.cleanup.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cleanup = self.cleanup.lock();
         let output = cleanup.output().context("run a proxy's cleaning command")?;
         if !output.status.success() {
             let message = String::from_utf8_lossy(&output.stderr);

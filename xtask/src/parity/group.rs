@@ -2,16 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::Instant,
 };
 
 use anyhow::Result;
 use kproxy_lab::{Lab, Network};
+use parking_lot::Mutex;
 
 use super::{case::Case, see::Who, settings::Settings, sight::Sight, stage::Stage, world::World};
 use crate::say;
@@ -56,7 +54,7 @@ fn play_all(world: &World<'_>, cases: &[&Case]) -> Sights {
     for case in alone {
         play_one(world, case, &all);
     }
-    all.into_inner().unwrap_or_else(PoisonError::into_inner)
+    all.into_inner()
 }
 
 fn play_one(world: &World<'_>, case: &Case, all: &Mutex<Sights>) {
@@ -72,5 +70,5 @@ fn play_one(world: &World<'_>, case: &Case, all: &Mutex<Sights>) {
         say::line(format!("        {}: {}", sight.probe, sight.seen));
         say::line(format!("        expected: {}", sight.expected));
     }
-    all.lock().unwrap_or_else(PoisonError::into_inner).insert(case.name.clone(), sights);
+    all.lock().insert(case.name.clone(), sights);
 }

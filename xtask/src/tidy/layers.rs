@@ -8,7 +8,85 @@ use super::imports::Imports;
 pub(super) type Layer = (&'static str, &'static [&'static str]);
 
 /// The crates whose layers are written down.
-pub(super) const DECLARED: [(&str, &[Layer]); 0] = [];
+pub(super) const DECLARED: [(&str, &[Layer]); 1] = [("kproxy-lab", &LAB)];
+
+/// The command line on the lab, the lab on what runs in it, and below that the machine.
+const LAB: [Layer; 21] = [
+    ("lib.rs", &[]),
+    (
+        "cli/",
+        &[
+            "cli/",
+            "lab/",
+            "lifetime/",
+            "proxy/",
+            "kubernetes/",
+            "agent/",
+            "wiring/",
+            "protocol.rs",
+            "traffic/",
+            "layout.rs",
+            "netns.rs",
+            "cgroup.rs",
+        ],
+    ),
+    (
+        "lab/",
+        &[
+            "lab/",
+            "control/",
+            "proxy/",
+            "place/",
+            "lifetime/",
+            "wiring/",
+            "layout.rs",
+            "netns.rs",
+            "cgroup.rs",
+            "mounts.rs",
+            "binary.rs",
+        ],
+    ),
+    (
+        "control/",
+        &[
+            "control/",
+            "manifest.rs",
+            "place/",
+            "process.rs",
+            "kubernetes/",
+            "layout.rs",
+            "netns.rs",
+            "mounts.rs",
+            "random.rs",
+        ],
+    ),
+    (
+        "proxy/",
+        &["proxy/", "place/", "process.rs", "kubernetes/", "layout.rs", "netns.rs", "binary.rs"],
+    ),
+    ("manifest.rs", &["place/", "layout.rs"]),
+    (
+        "place/",
+        &["place/", "process.rs", "protocol.rs", "traffic/", "layout.rs", "binary.rs", "wait.rs"],
+    ),
+    ("agent/", &["agent/", "protocol.rs", "traffic/", "netns.rs", "cgroup.rs"]),
+    (
+        "lifetime/",
+        &["lifetime/", "layout.rs", "netns.rs", "cgroup.rs", "mounts.rs", "binary.rs", "random.rs"],
+    ),
+    ("wiring/", &["wiring/", "layout.rs"]),
+    ("kubernetes/", &["kubernetes/", "binary.rs"]),
+    ("protocol.rs", &["traffic/"]),
+    ("traffic/", &["traffic/"]),
+    ("process.rs", &["wait.rs"]),
+    ("netns.rs", &["cgroup.rs", "layout.rs"]),
+    ("cgroup.rs", &["mounts.rs", "wait.rs"]),
+    ("mounts.rs", &[]),
+    ("binary.rs", &[]),
+    ("layout.rs", &[]),
+    ("random.rs", &[]),
+    ("wait.rs", &[]),
+];
 
 /// Imports that no layer allows, files that are in none, and parts that hold no file.
 pub(super) fn check(name: &str, imports: &Imports, layers: &[Layer]) -> Vec<String> {
