@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle, sleep};
 use anyhow::{Context as _, Result, anyhow};
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::agent::dial::{Client, describe};
+use crate::agent::client::{Client, describe};
 use crate::traffic::{Hold, HoldReport, unspecified};
 
 /// The open connections of an agent.

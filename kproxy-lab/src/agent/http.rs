@@ -4,7 +4,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::agent::dial::{describe, verdict};
+use crate::agent::client::{describe, verdict};
 use crate::traffic::{HttpAnswer, HttpOutcome, Verdict};
 
 /// Sends one request; whatever comes of it.

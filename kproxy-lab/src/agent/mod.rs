@@ -3,14 +3,14 @@
 //! cgroup programs go by the cgroup of the process that makes a socket, so every socket of a place
 //! has to be made by a process in it. One long-living process a place makes that cost no fork.
 
+mod client;
 mod connection;
 mod cpu;
-mod dial;
+mod fragments;
 mod holding;
 mod http;
 mod loading;
 mod probing;
-mod reversed;
 mod server;
 
 use std::collections::HashMap;

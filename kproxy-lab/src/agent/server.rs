@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::agent::connection::{Connection, Next};
 use crate::agent::cpu::pin;
-use crate::agent::reversed;
+use crate::agent::fragments;
 use crate::protocol::{Serve, Sockets};
 use crate::traffic::line::{self, PING, PONG, REVERSED};
 
@@ -161,7 +161,7 @@ impl Reactor {
                     };
                     if let Some(answer) = answer {
                         let _receiver_gone = if datagram.starts_with(REVERSED.as_bytes()) {
-                            reversed::send(*local, client, &answer)
+                            fragments::send(*local, client, &answer)
                         } else {
                             socket.send_to(&answer, client).map(drop)
                         };

@@ -2,7 +2,7 @@
 //!
 //! Cases are data: `cases/*.yaml`, read by [`super::read`] and played by [`super::play`].
 
-use super::{see::See, step::Step};
+use super::{expected::Expected, step::Step};
 
 /// A case.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl Case {
     }
 
     /// What its steps look at: ids that a look is for, if not all, and what must be seen.
-    pub(super) fn looks(&self) -> impl Iterator<Item = (&[String], &See)> {
+    pub(super) fn looks(&self) -> impl Iterator<Item = (&[String], &Expected)> {
         self.steps.iter().filter_map(|step| match step {
             Step::Probe(probe) => Some((probe.ids.as_slice(), &probe.see)),
             Step::Http(http) => Some((http.ids.as_slice(), &http.see)),

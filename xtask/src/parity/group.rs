@@ -11,7 +11,9 @@ use anyhow::Result;
 use kproxy_lab::{Lab, Network};
 use parking_lot::Mutex;
 
-use super::{case::Case, see::Who, settings::Settings, sight::Sight, stage::Stage, world::World};
+use super::{
+    case::Case, expected::Who, settings::Settings, sight::Sight, stage::Stage, world::World,
+};
 use crate::say;
 
 /// Cases played side by side: they mostly wait.

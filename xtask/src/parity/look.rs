@@ -6,10 +6,10 @@ use anyhow::Result;
 use kproxy_lab::{HoldReport, Outcome, poll_until};
 
 use super::{
-    seen::{self, Owners},
     sight::Sight,
     stage::{Stage, transport},
     step::{Held, Http, Over, Probe},
+    words::{self, Owners},
 };
 
 /// How long silence must last to count as dropped. A refusal that reaches a TCP socket while
@@ -38,7 +38,7 @@ impl Stage<'_> {
                         all.attempts.extend(self.ask(from, to, *over, probe, &expected)?.attempts);
                     }
                 }
-                Ok(seen::sticky(&all, from, owners))
+                Ok(words::sticky(&all, from, owners))
             })?
         } else {
             let mut asks = Vec::new();
@@ -49,7 +49,7 @@ impl Stage<'_> {
             }
             self.each(&expected, &asks, |ask| {
                 let outcome = self.ask(ask.from, ask.to, ask.over, probe, &expected)?;
-                Ok(seen::words(&outcome, ask.from, owners))
+                Ok(words::outcome(&outcome, ask.from, owners))
             })?
         };
         Ok(self.sight(&probe.probe, &probe.ids, &probe.see, &expected, seen))
@@ -94,7 +94,7 @@ impl Stage<'_> {
         let seen = self.each(&expected, &asks, |ask| {
             let place = self.world.lab.place(ask.from)?;
             let outcome = place.http(ask.to, &http.method, &http.path, SILENCE)?;
-            Ok(seen::http(&outcome))
+            Ok(words::http(&outcome))
         })?;
         Ok(self.sight(&http.http, &http.ids, &http.see, &expected, seen))
     }
@@ -111,7 +111,7 @@ impl Stage<'_> {
             let words: BTreeSet<String> = pairs
                 .map(
                     |(before, after)| {
-                        if held.now { seen::held_now(before, after) } else { seen::held(after) }
+                        if held.now { words::held_now(before, after) } else { words::held(after) }
                     },
                 )
                 .collect();

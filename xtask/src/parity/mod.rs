@@ -3,10 +3,11 @@
 //! Both see the same objects of the same API server in the same lab. What kproxy shows must be what
 //! kube-proxy shows, or a difference that `docs/improvements.md` explains. Everything about the
 //! cases is data in `cases/`: [`read`] reads it, [`play`] plays it on a [`stage`], [`look`],
-//! [`metrics`] and [`seen`] put what is seen into words, [`report`] and [`page`] compare.
+//! [`metrics`] and [`words`] put what is seen into words, [`report`] and [`page`] compare.
 
 mod case;
 mod check;
+mod expected;
 mod group;
 mod ids;
 mod improvements;
@@ -20,12 +21,11 @@ mod play;
 mod read;
 mod report;
 mod scrape;
-mod see;
-mod seen;
 mod settings;
 mod sight;
 mod stage;
 mod step;
+mod words;
 mod world;
 
 use std::{collections::BTreeMap, fs};
@@ -36,9 +36,9 @@ use kproxy_lab::Network;
 use crate::{prepare, say, setup::Scope, workspace};
 use case::Case;
 pub(crate) use check::check;
+use expected::Who;
 use group::Sights;
 use report::{Played, Row};
-use see::Who;
 
 /// Options of `cargo xtask parity`.
 #[derive(clap::Args, Debug)]

@@ -7,7 +7,7 @@ use kproxy_lab::{Outcome, poll_until};
 
 use super::{
     case::Case,
-    see::Who,
+    expected::Who,
     sight::Sight,
     stage::{PATIENCE, PAUSE, Stage, Undo, transport},
     step::{self, Over, Step},

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{
     case::Case,
-    see::See,
+    expected::Expected,
     step::{Flows, Over, Probe, Step},
 };
 
@@ -123,7 +123,7 @@ fn probes(flows: Flows) -> Result<Vec<Step>> {
             bind: None,
             sticky: false,
             addresses: false,
-            see: See::new(see.clone(), kproxy),
+            see: Expected::new(see.clone(), kproxy),
         }));
     }
     Ok(steps)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::seen;
+use super::words;
 
 /// Characters of an error that are shown.
 const LONGEST_ERROR: usize = 300;
@@ -62,7 +62,7 @@ pub(super) fn fits(expected: &str, seen: &str) -> bool {
 
 /// As [`fits`] on another network than the bridge.
 pub(super) fn fits_elsewhere(expected: &str, seen: &str) -> bool {
-    let is_even = |text: &str| !text.contains(seen::UNEVENLY);
+    let is_even = |text: &str| !text.contains(words::UNEVENLY);
     is_even(expected) == is_even(seen)
         && expected.split(" | ").any(|one| outcomes(one) == outcomes(seen))
 }

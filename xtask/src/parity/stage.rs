@@ -11,9 +11,9 @@ use kproxy_lab::{Held, Network, Transport, poll_until};
 use serde_json::Value;
 
 use super::{
+    expected::Expected,
     names::Names,
     scrape::Scrape,
-    see::See,
     sight::{Sight, fits, fits_elsewhere},
     step::Over,
     world::World,
@@ -65,7 +65,7 @@ impl<'a> Stage<'a> {
     }
 
     /// What must be seen on the proxy that is there.
-    pub(super) fn expected(&self, see: &See) -> Result<String> {
+    pub(super) fn expected(&self, see: &Expected) -> Result<String> {
         self.names.fill_in(see.on(self.world.who))
     }
 
@@ -75,7 +75,7 @@ impl<'a> Stage<'a> {
         &self,
         what: &str,
         ids: &[String],
-        see: &See,
+        see: &Expected,
         expected: &str,
         seen: String,
     ) -> Sight {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use kproxy_lab::{Lab, Network, Place, Proxy};
 use serde_json::{Value, json};
 
-use super::{names::Names, see::Who, seen::Owners, settings::Settings};
+use super::{expected::Who, names::Names, settings::Settings, words::Owners};
 
 /// Ranges of addresses outside the cluster that the cases use as externalIPs and load-balancer
 /// addresses; the router sends them to the first node.

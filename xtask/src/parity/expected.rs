@@ -4,20 +4,20 @@ use std::fmt;
 
 use serde::Deserialize;
 
-/// What must be seen, as [`super::seen`] writes it.
+/// What must be seen, as [`super::words`] writes it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
-pub(super) enum See {
+pub(super) enum Expected {
     /// On every proxy.
     All(String),
     /// On each.
-    Each(SeeEach),
+    Each(Each),
 }
 
 /// What must be seen where the proxies differ.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct SeeEach {
+pub(super) struct Each {
     /// kube-proxy, nftables mode.
     nftables: String,
     /// kube-proxy, iptables mode, where the case is played on it.
@@ -26,10 +26,10 @@ pub(super) struct SeeEach {
     kproxy: Option<String>,
 }
 
-impl See {
+impl Expected {
     /// A look whose result on kproxy differs on purpose if `kproxy` is given.
     pub(super) const fn new(nftables: String, kproxy: Option<String>) -> Self {
-        Self::Each(SeeEach { nftables, iptables: None, kproxy })
+        Self::Each(Each { nftables, iptables: None, kproxy })
     }
 
     /// What a proxy must show.
@@ -54,7 +54,7 @@ impl See {
 
     /// It says what is seen in kube-proxy's iptables mode.
     pub(super) fn names_iptables(&self) -> bool {
-        matches!(self, Self::Each(SeeEach { iptables: Some(_), .. }))
+        matches!(self, Self::Each(Each { iptables: Some(_), .. }))
     }
 }
 
