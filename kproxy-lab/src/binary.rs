@@ -55,7 +55,7 @@ fn candidates(exe: &Path, name: &str) -> Vec<PathBuf> {
 
 /// A program that set-up has put into kproxy's cache (a newer Go), in PATH, or in the folders for
 /// administrators, which PATH may lack.
-pub(crate) fn in_path(name: &str) -> Option<PathBuf> {
+pub fn in_path(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let tools = kproxy_build::tools_dir().map(|tools| tools.join("bin"));
     tools

@@ -5,28 +5,25 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::mounts;
+use crate::wait::poll_until;
+
+/// How long the processes of a cgroup may need to end.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Where cgroup v2 is mounted: /sys/fs/cgroup, or a folder below it on hybrid machines.
 ///
 /// # Errors
 /// When it is mounted nowhere.
 pub(crate) fn root() -> Result<PathBuf> {
-    mounts::list()?
-        .into_iter()
-        .find(|mount| mount.kind == "cgroup2")
-        .map(|mount| mount.at)
-        .ok_or_else(|| {
-            anyhow!(
-                "no cgroup v2 hierarchy is mounted; mount one with \
-                 `mount -t cgroup2 none /sys/fs/cgroup/unified`"
-            )
-        })
+    mounts::first_of("cgroup2")?.context(
+        "no cgroup v2 hierarchy is mounted; mount one with \
+         `mount -t cgroup2 none /sys/fs/cgroup/unified`",
+    )
 }
 
 /// Makes a cgroup and its parents.
@@ -51,19 +48,17 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
     if !path.exists() {
         return Ok(());
     }
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
+    let remove = || {
         kill(path)?;
-        match remove_tree(path) {
-            Ok(()) => return Ok(()),
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(e) if e.kind() == ErrorKind::ResourceBusy && Instant::now() < deadline => {
-                sleep(Duration::from_millis(5));
-            }
-            Err(e) => {
-                bail!("remove cgroup {}: {e}; processes left: {:?}", path.display(), pids(path))
-            }
-        }
+        Ok(remove_tree(path))
+    };
+    let is_over = |removed: &io::Result<()>| {
+        !removed.as_ref().is_err_and(|e| e.kind() == ErrorKind::ResourceBusy)
+    };
+    match poll_until(PATIENCE, Duration::from_millis(5), remove, is_over)? {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        Err(e) => bail!("remove cgroup {}: {e}; processes left: {:?}", path.display(), pids(path)),
     }
 }
 

@@ -11,9 +11,9 @@ pub const POD_PORT: u16 = 8080;
 /// Ranges of all pods, as `--cluster-cidr` takes them.
 pub const CLUSTER_CIDRS: &str = "10.244.0.0/16,fd00:10:244::/48";
 /// Range of IPv4 ClusterIPs.
-pub const SERVICE_CIDR_V4: &str = "10.96.0.0/16";
+pub(crate) const SERVICE_CIDR_V4: &str = "10.96.0.0/16";
 /// Range of IPv6 ClusterIPs.
-pub const SERVICE_CIDR_V6: &str = "fd00:10:96::/112";
+pub(crate) const SERVICE_CIDR_V6: &str = "fd00:10:96::/112";
 
 /// Folder with one subfolder a lab.
 pub(crate) const STATE_ROOT: &str = "/run/kproxy-lab";
@@ -157,6 +157,21 @@ impl Names {
     /// Folder of a node inside the lab's folder.
     pub(crate) fn node_dir(&self, node: &str) -> PathBuf {
         self.dir().join(node)
+    }
+
+    /// The node's BPF file system.
+    pub(crate) fn bpffs(&self, node: &str) -> PathBuf {
+        self.node_dir(node).join("bpf")
+    }
+
+    /// The node's run folder.
+    pub(crate) fn run_dir(&self, node: &str) -> PathBuf {
+        self.node_dir(node).join("run")
+    }
+
+    /// Folder of manifests that all nodes watch when they run without an API server.
+    pub(crate) fn manifests(&self) -> PathBuf {
+        self.dir().join("manifests")
     }
 
     /// What the names of all namespaces of the lab start with.

@@ -45,35 +45,38 @@
 mod agent;
 mod binary;
 mod cgroup;
-pub mod cli;
+mod cli;
 mod control;
-mod hold;
-mod http;
 pub mod kubernetes;
 mod lab;
 mod layout;
-mod load;
+mod lifetime;
 pub mod manifest;
 mod mounts;
 mod netns;
-mod probe;
+mod place;
 mod process;
 mod protocol;
 mod proxy;
-mod signals;
-mod state;
-mod watcher;
+mod random;
+mod traffic;
+mod wait;
+mod wiring;
 
-pub use binary::kproxy;
+pub use binary::{in_path, kproxy};
+pub use cli::Cli;
 pub use control::{Api, ControlPlane};
-pub use hold::{Hold, HoldReport};
-pub use http::{HttpAnswer, HttpOutcome};
-pub use lab::{Builder, Feature, Held, Lab, Network, Place};
-pub use layout::{Addresses, CLUSTER_CIDRS, Family, POD_PORT, SERVICE_CIDR_V4, SERVICE_CIDR_V6};
-pub use load::{BULK_BYTES, Load, LoadReport, Work};
-pub use probe::{Attempt, Outcome, Probe, Transport, Verdict, mapped};
+pub use lab::{Builder, Lab};
+pub use layout::{Addresses, CLUSTER_CIDRS, Family, POD_PORT};
+pub use lifetime::clean::clean_dead;
+pub use lifetime::owner::{Found, Owner, list};
+pub use lifetime::signals::clean_on_signals;
+pub use place::{Held, Place};
 pub use process::Process;
-pub use protocol::Answer;
 pub use proxy::{Mode, Proxy, ProxyKind, ProxySpec, Source};
-pub use signals::clean_on_signals;
-pub use state::{Found, Owner, clean, clean_dead, list};
+pub use traffic::{
+    Answer, Attempt, BULK_BYTES, Hold, HoldReport, HttpAnswer, HttpOutcome, Load, LoadReport,
+    Outcome, Probe, Transport, Verdict, Work, mapped,
+};
+pub use wait::poll_until;
+pub use wiring::{Feature, Network};

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    match kproxy_lab::cli::Cli::parse().run() {
+    match kproxy_lab::Cli::parse().run() {
         Ok(code) => code,
         Err(error) => {
             eprintln!("kproxy-lab: {error:#}");

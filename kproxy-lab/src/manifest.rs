@@ -4,10 +4,11 @@
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result};
+use json_patch::merge;
 use serde_json::{Value, json};
 
-use crate::lab::Place;
 use crate::layout::Family;
+use crate::place::Place;
 
 /// Objects as one YAML text of several documents.
 ///
@@ -76,17 +77,17 @@ impl Service {
         self
     }
 
-    /// Adds fields to the spec, or replaces them.
+    /// Adds fields to the spec, or replaces them (JSON merge patch, RFC 7396).
     #[must_use]
     pub fn spec(mut self, fields: Value) -> Self {
-        merge(&mut self.0["spec"], fields);
+        merge(&mut self.0["spec"], &fields);
         self
     }
 
-    /// Adds labels, annotations or other metadata, or replaces them.
+    /// Adds labels, annotations or other metadata, or replaces them (JSON merge patch).
     #[must_use]
     pub fn metadata(mut self, fields: Value) -> Self {
-        merge(&mut self.0["metadata"], fields);
+        merge(&mut self.0["metadata"], &fields);
         self
     }
 
@@ -159,10 +160,10 @@ impl Slice {
         self
     }
 
-    /// Adds labels, annotations or other metadata, or replaces them.
+    /// Adds labels, annotations or other metadata, or replaces them (JSON merge patch).
     #[must_use]
     pub fn metadata(mut self, fields: Value) -> Self {
-        merge(&mut self.0["metadata"], fields);
+        merge(&mut self.0["metadata"], &fields);
         self
     }
 }
@@ -222,18 +223,6 @@ pub fn pod(namespace: &str, place: &Place) -> Value {
         },
         "status": {"phase": "Running", "podIP": ips[0]["ip"], "podIPs": ips},
     })
-}
-
-/// Puts fields into an object; nested objects are merged too, everything else is replaced.
-pub(crate) fn merge(into: &mut Value, fields: Value) {
-    match (into, fields) {
-        (Value::Object(into), Value::Object(fields)) => {
-            for (name, value) in fields {
-                merge(into.entry(name).or_insert(Value::Null), value);
-            }
-        }
-        (into, value) => *into = value,
-    }
 }
 
 fn array(value: &mut Value) -> &mut Vec<Value> {

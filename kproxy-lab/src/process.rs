@@ -4,17 +4,18 @@ use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::wait::poll_until;
 
 /// How long a program may need to get ready or to end: far more than any does, so that only a
 /// broken one meets it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// How often to look.
 const TICK: Duration = Duration::from_millis(5);
 
@@ -73,25 +74,25 @@ impl Process {
     /// # Errors
     /// When it ends before that or needs too long; the message holds the end of its log.
     pub fn wait_until(&self, what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
-        let start = Instant::now();
-        loop {
+        let look = || {
             // Looked at before the condition: what it wrote last counts too.
             let ended = self.exit_status()?;
-            let result = holds();
-            if matches!(result, Ok(true)) {
-                return Ok(());
-            }
-            let reason = match ended {
-                Some(status) => format!("it ended with {status}"),
-                None if start.elapsed() > PATIENCE => format!("not within {PATIENCE:?}"),
-                None => {
-                    sleep(TICK);
-                    continue;
-                }
-            };
-            let error = result.err().map(|error| format!(" ({error:#})")).unwrap_or_default();
-            bail!("wait for {what} of {}: {reason}{error}; log:\n{}", self.what, self.log_tail());
-        }
+            Ok((ended, holds()))
+        };
+        let is_over = |(ended, held): &(Option<ExitStatus>, Result<bool>)| {
+            ended.is_some() || matches!(held, Ok(true))
+        };
+        let (ended, held) = poll_until(PATIENCE, TICK, look, is_over)?;
+        let error = match held {
+            Ok(true) => return Ok(()),
+            Ok(false) => String::new(),
+            Err(error) => format!(" ({error:#})"),
+        };
+        let reason = match ended {
+            Some(status) => format!("it ended with {status}"),
+            None => format!("not within {PATIENCE:?}"),
+        };
+        bail!("wait for {what} of {}: {reason}{error}; log:\n{}", self.what, self.log_tail());
     }
 
     /// Asks it to end (SIGTERM) and waits for that; its exit status.
@@ -102,14 +103,9 @@ impl Process {
         let mut child = self.take()?;
         let pid = Pid::from_raw(i32::try_from(child.id()).context("a process id out of range")?);
         kill(pid, Signal::SIGTERM).with_context(|| format!("end {}", self.what))?;
-        let start = Instant::now();
-        while start.elapsed() < PATIENCE {
-            if let Some(status) =
-                child.try_wait().with_context(|| format!("wait for {}", self.what))?
-            {
-                return Ok(status);
-            }
-            sleep(TICK);
+        let look = || child.try_wait().with_context(|| format!("wait for {}", self.what));
+        if let Some(status) = poll_until(PATIENCE, TICK, look, Option::is_some)? {
+            return Ok(status);
         }
         self.reap(child)?;
         let tail = self.log_tail();
@@ -120,7 +116,7 @@ impl Process {
     ///
     /// # Errors
     /// When it does not run.
-    pub fn kill(&self) -> Result<()> {
+    pub(crate) fn kill(&self) -> Result<()> {
         self.reap(self.take()?)
     }
 
@@ -131,7 +127,7 @@ impl Process {
     }
 
     /// Whether it runs.
-    pub fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         matches!(self.exit_status(), Ok(None))
     }
 
@@ -179,6 +175,6 @@ impl Process {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }

@@ -5,9 +5,9 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use kproxy_lab::{Family, Found, Lab, POD_PORT, Probe, clean_dead, list};
+use kproxy_lab::{Family, Found, Lab, POD_PORT, Probe, clean_dead, list, poll_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -49,11 +49,9 @@ fn wait_until_gone(id: &str) {
 }
 
 fn wait_until(condition: impl Fn() -> bool, id: &str) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(60), "{:?}", traces(id));
-        sleep(Duration::from_millis(10));
-    }
+    let (patience, pause) = (Duration::from_secs(60), Duration::from_millis(10));
+    let holds = poll_until(patience, pause, || Ok(condition()), |holds| *holds).unwrap();
+    assert!(holds, "{:?}", traces(id));
 }
 
 /// A lab in a process of its own, and its id.

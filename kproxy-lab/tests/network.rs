@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use kproxy_lab::{Family, Hold, HttpOutcome, Lab, Load, POD_PORT, Probe, Transport, Work, mapped};
+use kproxy_lab::{
+    Family, Hold, HttpOutcome, Lab, Load, POD_PORT, Probe, Transport, Work, mapped, poll_until,
+};
 
 const TRANSPORTS: [Transport; 3] =
     [Transport::Tcp, Transport::UdpConnected, Transport::UdpUnconnected];
@@ -130,11 +132,9 @@ fn a_udp_socket_may_be_held_before_anybody_answers() {
     assert!(client.hold(hold.clone()).is_err());
     let held = client.hold(hold.even_unanswered()).unwrap();
     server.serve(9001).unwrap();
-    let start = std::time::Instant::now();
-    while held.report().unwrap().answered == 0 {
-        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", held.report().unwrap());
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let (patience, pause) = (Duration::from_secs(30), Duration::from_millis(10));
+    let report = poll_until(patience, pause, || held.report(), |report| report.answered > 0);
+    assert!(report.unwrap().answered > 0);
 }
 
 #[test]

@@ -4,12 +4,11 @@
 //! (ping, then the server closes first, so that the client keeps no TIME_WAIT socket), `get N`
 //! (send N bytes) and `put N` (take the N bytes after this line, then say `pong`).
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use crate::agent::server::{answer, is_later};
-use crate::protocol::{LAST, PING, PONG};
+use crate::traffic::line::{self, LAST, PING, PONG};
 
 /// What to wait for next.
 pub(super) enum Next {
@@ -117,7 +116,7 @@ impl Connection {
             self.giving += bytes;
         } else if let Some(bytes) = number(line, "put ") {
             self.taking = bytes;
-        } else if let Some(answer) = answer(line, &self.name, self.client, self.local) {
+        } else if let Some(answer) = line::answer(line, &self.name, self.client, self.local) {
             self.output.extend_from_slice(&answer);
         } else {
             self.closing = true;
@@ -145,4 +144,9 @@ impl Connection {
 
 fn number(line: &[u8], command: &str) -> Option<u64> {
     std::str::from_utf8(line).ok()?.strip_prefix(command)?.trim_end().parse().ok()
+}
+
+/// Whether an error only says "later".
+fn is_later(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }

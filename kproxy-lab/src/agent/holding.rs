@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, sleep};
 
 use anyhow::{Context as _, Result, anyhow};
+use parking_lot::{Mutex, MutexGuard};
 
-use crate::agent::dial::{Client, describe};
-use crate::hold::{Hold, HoldReport};
-use crate::probe::unspecified;
+use crate::agent::client::{Client, describe};
+use crate::traffic::{Hold, HoldReport, unspecified};
 
 /// The open connections of an agent.
 #[derive(Default)]
@@ -32,7 +32,7 @@ struct Shared {
 
 impl Shared {
     fn report(&self) -> MutexGuard<'_, HoldReport> {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+        self.report.lock()
     }
 }
 
@@ -76,7 +76,7 @@ impl Holds {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Held>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock()
     }
 }
 

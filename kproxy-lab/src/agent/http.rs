@@ -4,8 +4,8 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::http::{HttpAnswer, HttpOutcome};
-use crate::probe::Verdict;
+use crate::agent::client::{describe, verdict};
+use crate::traffic::{HttpAnswer, HttpOutcome, Verdict};
 
 /// Sends one request; whatever comes of it.
 pub(super) fn ask(to: SocketAddr, method: &str, path: &str, timeout: Duration) -> HttpOutcome {
@@ -14,10 +14,10 @@ pub(super) fn ask(to: SocketAddr, method: &str, path: &str, timeout: Duration) -
             || HttpOutcome::Failed(format!("no HTTP answer: {text}")),
             HttpOutcome::Answered,
         ),
-        Err(error) => match super::dial::verdict(&error) {
+        Err(error) => match verdict(&error) {
             Verdict::Refused => HttpOutcome::Refused,
             Verdict::Timeout => HttpOutcome::Timeout,
-            _ => HttpOutcome::Failed(super::dial::describe(&error)),
+            _ => HttpOutcome::Failed(describe(&error)),
         },
     }
 }

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use crate::agent::pin;
-use crate::load::{BULK_BYTES, Load, LoadReport, Work};
-use crate::protocol::{LAST, PING, PONG};
+use crate::agent::cpu::pin;
+use crate::traffic::line::{LAST, PING, PONG};
+use crate::traffic::{BULK_BYTES, Load, LoadReport, Work};
 
 /// An answer that does not come in this time ends the load.
 const TIMEOUT: Duration = Duration::from_secs(5);

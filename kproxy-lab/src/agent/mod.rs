@@ -3,25 +3,25 @@
 //! cgroup programs go by the cgroup of the process that makes a socket, so every socket of a place
 //! has to be made by a process in it. One long-living process a place makes that cost no fork.
 
+mod client;
 mod connection;
-mod dial;
+mod cpu;
+mod fragments;
 mod holding;
 mod http;
 mod loading;
 mod probing;
-mod reversed;
 mod server;
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, Write as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context as _, Result};
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 
 use crate::protocol::{Op, Reply, Request, Serve};
@@ -108,16 +108,7 @@ impl Agent {
         Ok(value)
     }
 
-    fn servers(&self) -> std::sync::MutexGuard<'_, HashMap<u16, Server>> {
-        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn servers(&self) -> MutexGuard<'_, HashMap<u16, Server>> {
+        self.servers.lock()
     }
-}
-
-/// Keeps the calling thread on one CPU.
-fn pin(cpu: Option<usize>) -> Result<()> {
-    let Some(cpu) = cpu else { return Ok(()) };
-    let mut set = CpuSet::new();
-    set.set(cpu)
-        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
-        .with_context(|| format!("keep a thread on CPU {cpu}"))
 }

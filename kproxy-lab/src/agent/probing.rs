@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::Instant;
 
-use crate::agent::dial::{Client, verdict};
-use crate::probe::{Attempt, Outcome, Probe, Verdict};
-use crate::protocol::Answer;
+use crate::agent::client::{Client, verdict};
+use crate::traffic::{Answer, Attempt, Outcome, Probe, Verdict};
 
 /// Sends every request of a probe, one after the other.
 pub(crate) fn run(probe: &Probe) -> Outcome {

@@ -1,7 +1,7 @@
 //! TCP, UDP and SCTP server for probes and loads: one thread for all sockets of a port.
 
 use std::collections::HashMap;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -13,8 +13,10 @@ use nix::sys::eventfd::EventFd;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::agent::connection::{Connection, Next};
-use crate::agent::{pin, reversed};
-use crate::protocol::{Answer, PING, PONG, REVERSED, Serve, Sockets};
+use crate::agent::cpu::pin;
+use crate::agent::fragments;
+use crate::protocol::{Serve, Sockets};
+use crate::traffic::line::{self, PING, PONG, REVERSED};
 
 /// Token of the event that ends the thread.
 const STOP: u64 = 0;
@@ -155,11 +157,11 @@ impl Reactor {
                     let answer = if datagram == PING {
                         Some(PONG.to_vec())
                     } else {
-                        answer(datagram, &self.name, client, *local)
+                        line::answer(datagram, &self.name, client, *local)
                     };
                     if let Some(answer) = answer {
                         let _receiver_gone = if datagram.starts_with(REVERSED.as_bytes()) {
-                            reversed::send(*local, client, &answer)
+                            fragments::send(*local, client, &answer)
                         } else {
                             socket.send_to(&answer, client).map(drop)
                         };
@@ -186,31 +188,4 @@ impl Reactor {
             .modify(connection.stream(), &mut EpollEvent::new(flags, token))
             .context("change what a socket waits for")
     }
-}
-
-/// The answer to a `who` line; `None` for anything else.
-pub(super) fn answer(
-    line: &[u8],
-    name: &str,
-    client: SocketAddr,
-    local: SocketAddr,
-) -> Option<Vec<u8>> {
-    let line = std::str::from_utf8(line).ok()?.trim_end_matches('\n');
-    let line = line.strip_prefix(REVERSED).unwrap_or(line);
-    let (token, padding) = line.strip_prefix("who ")?.split_once(' ')?;
-    let answer = Answer {
-        server: name.to_owned(),
-        client,
-        local,
-        token: token.parse().ok()?,
-        padding: padding.to_owned(),
-    };
-    let mut bytes = serde_json::to_vec(&answer).ok()?;
-    bytes.push(b'\n');
-    Some(bytes)
-}
-
-/// Whether an error only says "later".
-pub(super) fn is_later(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }

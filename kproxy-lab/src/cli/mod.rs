@@ -11,10 +11,12 @@ use std::thread;
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::lab::{Builder, Lab, Network};
+use crate::lab::{Builder, Lab};
 use crate::layout::Names;
+use crate::lifetime::{clean, owner, signals, watcher};
 use crate::proxy::{Mode, ProxyKind, Source};
-use crate::{agent, cgroup, kubernetes, netns, signals, state, watcher};
+use crate::wiring::Network;
+use crate::{agent, cgroup, kubernetes, netns};
 
 /// Clusters made of network namespaces, for trying and testing kproxy.
 #[derive(Debug, Parser)]
@@ -184,7 +186,7 @@ fn up(lab: Builder, api_server: bool, proxy: Option<UpProxy>) -> Result<()> {
 }
 
 fn list() -> Result<()> {
-    for found in state::list()? {
+    for found in owner::list()? {
         let state = if found.is_dead() { "dead" } else { "in use" };
         match &found.owner {
             Some(owner) if owner.kept => println!("{} kept, made by `{}`", found.id, owner.command),
@@ -199,12 +201,12 @@ fn list() -> Result<()> {
 
 fn clean(ids: &[String]) -> Result<()> {
     if ids.is_empty() {
-        for id in state::clean_dead()? {
+        for id in clean::clean_dead()? {
             println!("removed {id}");
         }
     }
     for id in ids {
-        state::clean(id)?;
+        clean::clean(id)?;
         println!("removed {id}");
     }
     Ok(())

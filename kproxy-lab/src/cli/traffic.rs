@@ -9,10 +9,8 @@ use clap::{Args, ValueEnum};
 use nix::ifaddrs::getifaddrs;
 
 use crate::agent::{self, Holds};
-use crate::hold::Hold;
-use crate::load::{Load, Work};
-use crate::probe::{Probe, Transport};
 use crate::protocol::{Serve, Sockets};
+use crate::traffic::{Hold, Load, Probe, Transport, Work};
 
 /// Kind of socket.
 #[derive(Clone, Copy, Debug, ValueEnum)]

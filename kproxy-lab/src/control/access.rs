@@ -1,13 +1,13 @@
 //! Who may do what with a lab's API server.
 
-use std::collections::hash_map::RandomState;
 use std::fs;
-use std::hash::{BuildHasher as _, Hasher as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
+
+use crate::random;
 
 /// ServiceAccount in kube-system, ClusterRole and ClusterRoleBinding of the lab's kproxy.
 pub(super) const KPROXY: &str = "kproxy-lab";
@@ -103,6 +103,5 @@ impl Access {
 
 /// Lives as long as a lab whose API server nobody outside can reach.
 fn random_token() -> String {
-    // Every RandomState is seeded by the operating system.
-    (0..2).map(|_| format!("{:016x}", RandomState::new().build_hasher().finish())).collect()
+    (0..2).map(|_| format!("{:016x}", random::bits())).collect()
 }

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::path::Path;
 use std::sync::mpsc::channel;
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -15,6 +14,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::discovery::{Scope, pinned_kind};
 use kube::{Client, Config};
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -237,10 +237,8 @@ impl Api {
         })
     }
 
-    fn resources(
-        &self,
-    ) -> std::sync::MutexGuard<'_, HashMap<GroupVersionKind, (ApiResource, Scope)>> {
-        self.resources.lock().unwrap_or_else(PoisonError::into_inner)
+    fn resources(&self) -> MutexGuard<'_, HashMap<GroupVersionKind, (ApiResource, Scope)>> {
+        self.resources.lock()
     }
 
     /// Has the client's thread do something; waits for it.

@@ -8,13 +8,15 @@ mod certificates;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 
 pub use api::Api;
 
-use crate::lab::{Lab, Place};
 use crate::layout::{self, Addresses, Family, SERVICE_CIDR_V4, SERVICE_CIDR_V6};
+use crate::place::Place;
 use crate::process::Process;
 use crate::{kubernetes, manifest, mounts};
 use access::Access;
@@ -24,6 +26,19 @@ use certificates::Files;
 const PORT: u16 = 6443;
 /// etcd listens in its own namespace only.
 const ETCD: &str = "http://127.0.0.1:2379";
+
+/// The programs of a control plane.
+pub(crate) struct Programs {
+    etcd: PathBuf,
+    api_server: PathBuf,
+}
+
+impl Programs {
+    /// Finds them, or builds them, which may take minutes.
+    pub(crate) fn find() -> Result<Self> {
+        Ok(Self { etcd: kubernetes::etcd()?, api_server: kubernetes::kube_apiserver()? })
+    }
+}
 
 /// A running control plane. It ends with the lab.
 #[derive(Debug)]
@@ -37,24 +52,27 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts etcd and the API server, with these arguments besides the lab's usual ones, and writes
-    /// the lab's Nodes. [`Lab::start_control_plane`] calls it.
-    pub(crate) fn start(lab: &Lab, arguments: &[&str]) -> Result<Self> {
-        // All programs first: building one may take minutes.
-        let (etcd, server) = (kubernetes::etcd()?, kubernetes::kube_apiserver()?);
-        let place = lab.add_control_place()?;
-        let dir = lab.dir().join("control");
+    /// Starts etcd and the API server in a place, with these arguments besides the lab's usual ones,
+    /// and writes the Nodes. `dir` is for their files.
+    pub(crate) fn start(
+        programs: &Programs,
+        place: &Place,
+        dir: &Path,
+        nodes: &[Arc<Place>],
+        arguments: &[&str],
+    ) -> Result<Self> {
         let data = dir.join("etcd");
         fs::create_dir_all(&data).with_context(|| format!("make {}", data.display()))?;
         // In memory: etcd waits for the disk with every change.
         mounts::tmpfs(&data)?;
-        let files = Files::make(&dir, &server_names(place.addresses()))?;
-        let access = Access::make(&dir, place.at(Family::V4, PORT), &files.authority)?;
+        let files = Files::make(dir, &server_names(place.addresses()))?;
+        let access = Access::make(dir, place.at(Family::V4, PORT), &files.authority)?;
 
-        let etcd = Process::new("etcd".into(), &dir, "etcd", etcd_command(&place, &etcd, &data)?);
-        let mut command = server_command(&place, &server, &dir, &files, &access)?;
+        let command = etcd_command(place, &programs.etcd, &data)?;
+        let etcd = Process::new("etcd".into(), dir, "etcd", command);
+        let mut command = server_command(place, &programs.api_server, dir, &files, &access)?;
         command.args(arguments);
-        let api_server = Process::new("the API server".into(), &dir, "kube-apiserver", command);
+        let api_server = Process::new("the API server".into(), dir, "kube-apiserver", command);
         etcd.launch()?;
         api_server.launch()?;
         let api = Api::start(place.netns(), &access.admin)?;
@@ -68,8 +86,8 @@ impl ControlPlane {
             };
             Ok(there("Service")? && there("EndpointSlice")?)
         })?;
-        for node in lab.nodes() {
-            control.api.apply_object(manifest::node(&*lab.place(&node)?))?;
+        for node in nodes {
+            control.api.apply_object(manifest::node(node))?;
         }
         control.api.apply(access::KPROXY_RIGHTS)?;
         control.kproxy = control.service_account_kubeconfig("kube-system", access::KPROXY)?;
@@ -90,12 +108,12 @@ impl ControlPlane {
     }
 
     /// File for clients with all rights, to be used on the nodes.
-    pub fn admin_kubeconfig(&self) -> &Path {
+    pub(crate) fn admin_kubeconfig(&self) -> &Path {
         &self.access.admin
     }
 
     /// File for kube-proxy: its user has the rights that Kubernetes gives kube-proxy.
-    pub fn kube_proxy_kubeconfig(&self) -> &Path {
+    pub(crate) fn kube_proxy_kubeconfig(&self) -> &Path {
         &self.access.kube_proxy
     }
 
@@ -146,7 +164,7 @@ impl ControlPlane {
     }
 }
 
-fn etcd_command(place: &Place, program: &Path, data: &Path) -> Result<std::process::Command> {
+fn etcd_command(place: &Place, program: &Path, data: &Path) -> Result<Command> {
     let mut command = place.command(program)?;
     command.arg("--data-dir").arg(data.join("data"));
     command.args(["--listen-client-urls", ETCD, "--advertise-client-urls", ETCD]);
@@ -160,7 +178,7 @@ fn server_command(
     dir: &Path,
     files: &Files,
     access: &Access,
-) -> Result<std::process::Command> {
+) -> Result<Command> {
     let mut command = place.command(program)?;
     let mut flag = |name: &str, value: &dyn AsRef<std::ffi::OsStr>| {
         let mut argument = std::ffi::OsString::from(format!("--{name}="));

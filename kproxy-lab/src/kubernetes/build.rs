@@ -4,16 +4,16 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use nix::fcntl::{Flock, FlockArg};
+use parking_lot::Mutex;
 use serde_json::Value;
 
+use super::program::{Program, STAGING_VERSION};
 use crate::binary;
-use crate::kubernetes::{Program, STAGING_VERSION};
 
 /// Builds one program into `folder`; its path. Two builds at once wait for each other.
 ///
@@ -102,7 +102,7 @@ fn run(command: &mut Command, what: &str) -> Result<()> {
     let status = thread::scope(|scope| {
         let reader = scope.spawn(|| {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
-                lock(&lines).push(line);
+                lines.lock().push(line);
             }
         });
         let mut told = start;
@@ -110,28 +110,24 @@ fn run(command: &mut Command, what: &str) -> Result<()> {
             thread::sleep(Duration::from_millis(100));
             if told.elapsed() > Duration::from_secs(5) {
                 told = Instant::now();
-                let (packages, seconds) = (lock(&lines).len(), start.elapsed().as_secs());
+                let (packages, seconds) = (lines.lock().len(), start.elapsed().as_secs());
                 say(&format!("{what}: {packages} packages in {seconds} s so far"));
             }
         }
         child.wait().context("wait for go")
     })?;
     if !status.success() {
-        let lines = lock(&lines);
+        let lines = lines.lock();
         let tail = &lines[lines.len().saturating_sub(40)..];
         bail!("{command:?}: {status}:\n{}", tail.join("\n"));
     }
     Ok(())
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kubernetes::PROGRAMS;
+    use crate::kubernetes::program::PROGRAMS;
 
     #[test]
     fn staging_modules_are_replaced_by_their_releases() {

@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use parking_lot::Mutex;
 
-use crate::lab::network::{Feature, Network, Shape};
-use crate::lab::{Lab, Place, rules, wiring};
+use super::Lab;
 use crate::layout::{self, GATEWAY};
-use crate::watcher::Watcher;
-use crate::{cgroup, netns, signals, state};
+use crate::lifetime::clean::{clean, clean_dead};
+use crate::lifetime::watcher::Watcher;
+use crate::lifetime::{owner, signals};
+use crate::place::Place;
+use crate::wiring::{Feature, Network, Shape, nodes, overlay, settings};
+use crate::{cgroup, netns};
 
 /// How a lab shall look.
 #[derive(Clone, Debug)]
@@ -81,11 +85,11 @@ impl Builder {
         for feature in &self.shape.features {
             feature.is_supported()?;
         }
-        if let Err(error) = state::clean_dead() {
+        if let Err(error) = clean_dead() {
             eprintln!("kproxy-lab: {error:#}");
         }
         let cgroup_root = cgroup::root()?;
-        let names = state::claim()?;
+        let names = owner::claim()?;
         signals::remember(names.id());
         let lab = Lab {
             cgroup: cgroup_root.join(names.cgroup()),
@@ -96,7 +100,7 @@ impl Builder {
             control: OnceLock::new(),
             // From here on a failure drops the lab and so removes it.
             watcher: Some(Watcher::start(names.id()).inspect_err(|_failed| {
-                let _nothing_but_a_folder = state::clean(names.id());
+                let _nothing_but_a_folder = clean(names.id());
             })?),
             names,
         };
@@ -110,13 +114,18 @@ impl Builder {
 }
 
 impl Lab {
+    /// A lab of one node; see [`Builder`].
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
     /// Router, client and nodes.
     fn wire(&self, bridge_netfilter: bool) -> Result<()> {
         cgroup::make(&self.cgroup.join("setup"))?;
         fs::create_dir(self.manifests())
             .with_context(|| format!("make {}", self.manifests().display()))?;
-        let nodes = self.nodes();
-        let mut forwarding = nodes.clone();
+        let node_names = self.nodes();
+        let mut forwarding = node_names.clone();
         forwarding.push("router".into());
         let mut all = forwarding.clone();
         all.push("client".into());
@@ -129,48 +138,35 @@ impl Lab {
             };
             add("router", layout::on_fabric(GATEWAY));
             add("client", layout::on_outside(layout::CLIENT));
-            for (number, node) in (1..).zip(&nodes) {
+            for (number, node) in (1..).zip(&node_names) {
                 add(node, layout::node(number));
             }
         }
-        self.ip(Some("router"), &wiring::router(&self.shape, &self.names, self.nodes))?;
-        self.ip(Some("client"), &wiring::client())?;
-        for (number, node) in (1..).zip(&nodes) {
+        self.ip(Some("router"), &nodes::router(&self.shape, &self.names, self.nodes))?;
+        self.ip(Some("client"), &nodes::client())?;
+        for (number, node) in (1..).zip(&node_names) {
             self.wire_node(number, node)?;
             self.make_node_dirs(node)?;
         }
         if netns::has_bridge_netfilter() {
             // The router's bridge stands for a switch.
-            netns::sysctl(&self.names.netns_path("router"), wiring::bridge_netfilter(false))?;
-            for node in &nodes {
-                let settings = wiring::bridge_netfilter(bridge_netfilter);
+            netns::sysctl(&self.names.netns_path("router"), settings::bridge_netfilter(false))?;
+            for node in &node_names {
+                let settings = settings::bridge_netfilter(bridge_netfilter);
                 netns::sysctl(&self.names.netns_path(node), settings)?;
             }
         }
         Ok(())
     }
-}
 
-impl Lab {
     fn wire_node(&self, number: u8, node: &str) -> Result<()> {
-        netns::sysctl(&self.names.netns_path(node), &wiring::rp_filter(&self.shape))?;
-        self.ip(Some(node), &wiring::node(&self.shape, number, self.nodes))?;
+        netns::sysctl(&self.names.netns_path(node), &settings::rp_filter(&self.shape))?;
+        self.ip(Some(node), &nodes::node(&self.shape, number, self.nodes))?;
         if self.shape.network == Network::Vxlan {
-            let forwarding = wiring::overlay::forwarding(number, self.nodes);
+            let forwarding = overlay::forwarding(number, self.nodes);
             self.batch("bridge", Some(node), &forwarding)?;
         }
         self.renew_rules(node)
-    }
-
-    /// Makes a node's nftables rules what they were at first: those of the CNI and the firewall.
-    ///
-    /// # Errors
-    /// When there is no such node, or nft refuses.
-    pub fn renew_rules(&self, node: &str) -> Result<()> {
-        let Some(rules) = rules::of_node(&self.shape, self.node_number(node)?) else {
-            return Ok(());
-        };
-        self.node(node).run("nft", &[&rules]).map(drop)
     }
 }
 

@@ -1,13 +1,15 @@
 //! A proxy on a node: started, stopped, killed, started again.
 
 use std::process::{Command, ExitStatus};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
+use parking_lot::Mutex;
 
-use crate::lab::{Lab, Place};
+use super::metrics;
+use super::node::Node;
+use crate::place::Place;
 use crate::process::Process;
-use crate::proxy::kube_proxy;
 
 /// How a proxy tells that it has programmed all that it knows.
 #[derive(Debug)]
@@ -29,17 +31,16 @@ pub struct Proxy {
 
 impl Proxy {
     pub(super) fn new(
-        lab: &Lab,
-        node: &str,
+        node: &Node<'_>,
         program: &str,
         run: Command,
         cleanup: Command,
         ready: Ready,
     ) -> Self {
-        let what = format!("{program} on {node}");
+        let what = format!("{program} on {}", node.name());
         Self {
-            node: node.to_owned(),
-            process: Process::new(what, &lab.dir().join(node), "proxy", run),
+            node: node.name().to_owned(),
+            process: Process::new(what, &node.dir(), "proxy", run),
             ready,
             cleanup: Mutex::new(cleanup),
         }
@@ -75,9 +76,7 @@ impl Proxy {
     pub fn wait_ready(&self) -> Result<()> {
         match &self.ready {
             Ready::Logged(words) => self.wait_for_log(words),
-            Ready::Metrics(place) => {
-                self.process.wait_until("rules", || kube_proxy::is_synced(place))
-            }
+            Ready::Metrics(place) => self.process.wait_until("rules", || metrics::is_synced(place)),
         }
     }
 
@@ -114,7 +113,7 @@ impl Proxy {
         if self.is_running() {
             self.stop()?;
         }
-        let mut cleanup = self.cleanup.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cleanup = self.cleanup.lock();
         let output = cleanup.output().context("run a proxy's cleaning command")?;
         if !output.status.success() {
             let message = String::from_utf8_lossy(&output.stderr);

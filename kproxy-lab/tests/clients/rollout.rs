@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kproxy_lab::manifest::{Service, Slice, yaml};
-use kproxy_lab::{Api, Family, Lab, Place, Proxy, ProxySpec, Source};
+use kproxy_lab::{Api, Family, Lab, Place, Proxy, ProxySpec, Source, poll_until};
 use serde_json::{Value, json};
 
 /// Long enough for any change to arrive; a passing test never waits for it.
@@ -152,22 +152,16 @@ impl Rollout {
         wanted: impl Fn(&str) -> usize,
     ) {
         let place = self.lab.place(pod).unwrap();
-        let start = Instant::now();
         for node in self.lab.nodes() {
-            loop {
-                let held = rows(&node, &place);
-                if held.len() == wanted(&node) {
-                    break;
-                }
-                assert!(
-                    start.elapsed() < PATIENCE,
-                    "{node} holds {pod} {} times, not {}: {held:?}\n{}",
-                    held.len(),
-                    wanted(&node),
-                    self.logs()
-                );
-                std::thread::sleep(Duration::from_millis(10));
-            }
+            let (pause, wanted) = (Duration::from_millis(10), wanted(&node));
+            let look = || Ok(rows(&node, &place));
+            let held = poll_until(PATIENCE, pause, look, |held| held.len() == wanted).unwrap();
+            assert!(
+                held.len() == wanted,
+                "{node} holds {pod} {} times, not {wanted}: {held:?}\n{}",
+                held.len(),
+                self.logs()
+            );
         }
     }
 

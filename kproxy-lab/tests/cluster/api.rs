@@ -1,27 +1,17 @@
 //! kproxy on the real API server.
 
-use std::time::{Duration, Instant};
-
 use kproxy_lab::manifest::{Service, Slice, pod as pod_object, slices};
 use kproxy_lab::{
     Family, Hold, Lab, Outcome, POD_PORT, Place, Probe, ProxySpec, Source, Transport,
 };
 use serde_json::{Value, json};
 
-use crate::common::{PATIENCE, SILENCE, at};
+use crate::common::{SILENCE, at, wait_until};
 use crate::opt_out::leads_to;
 
 /// Asks until the outcome is as wanted.
 fn until(what: &str, from: &Place, probe: &Probe, wanted: impl Fn(&Outcome) -> bool) {
-    let start = Instant::now();
-    loop {
-        let outcome = from.probe(probe.clone()).unwrap();
-        if wanted(&outcome) {
-            return;
-        }
-        assert!(start.elapsed() < PATIENCE, "{what}: {} sees {outcome}", from.name());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    from.probe_until(probe, wanted).expect(what);
 }
 
 fn cluster_ip(service: &Value) -> std::net::SocketAddr {
@@ -178,11 +168,8 @@ fn kproxy_runs_with_exactly_what_the_deployed_manifests_grant() {
     // A pod's socket to an endpoint that goes.
     let held = lab.pod("n1", "b").hold(Hold::udp(cluster_ip(&balanced))).unwrap();
     api.delete("EndpointSlice", "default", "balanced-v4").unwrap();
-    let start = Instant::now();
-    while held.report().unwrap().errors.is_empty() {
-        assert!(start.elapsed() < PATIENCE, "{:?}", held.report().unwrap());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let report = || held.report().unwrap();
+    wait_until(|| !report().errors.is_empty(), || format!("{:?}", report()));
 }
 
 /// With the rights that deploy/kproxy.yaml describes for it, in the namespace that is opted out only.
@@ -226,11 +213,7 @@ fn pods_of_a_namespace_are_opted_out_with_the_right_to_read_that_one() {
         serde_json::from_slice::<Value>(&status.unwrap().stdout).unwrap()
     };
     let waited = |what: &str, is_so: &dyn Fn() -> bool| {
-        let start = Instant::now();
-        while !is_so() {
-            assert!(start.elapsed() < PATIENCE, "{what}: {}\n{}", status(), proxy.log());
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        wait_until(is_so, || format!("{what}: {}\n{}", status(), proxy.log()));
     };
     waited("the missing right is told", &|| {
         status()["problems"].to_string().contains("ClusterRole kproxy-pods")

@@ -2,14 +2,18 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kproxy_lab::manifest::{Service, Slice, slices, yaml};
-use kproxy_lab::{Family, Lab, Outcome, Place, Probe, Proxy, ProxySpec, Source, Transport};
+use kproxy_lab::{
+    Family, Lab, Outcome, Place, Probe, Proxy, ProxySpec, Source, Transport, poll_until,
+};
 use serde_json::{Value, json};
 
 /// Long enough for any change to arrive; a passing test never waits for it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// Pause before looking again.
+const PAUSE: Duration = Duration::from_millis(20);
 /// How long silence is listened to where nothing must come.
 pub(crate) const SILENCE: Duration = Duration::from_millis(800);
 
@@ -118,29 +122,15 @@ impl Cluster {
         probe: &Probe,
         wanted: impl Fn(&Outcome) -> bool,
     ) -> Outcome {
-        let start = Instant::now();
-        loop {
-            let outcome = from.probe(probe.clone()).unwrap();
-            if wanted(&outcome) {
-                return outcome;
-            }
-            assert!(
-                start.elapsed() < PATIENCE,
-                "{what}: {} sees {outcome}\n{}",
-                from.name(),
-                self.logs()
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let ask = || from.probe(probe.clone());
+        let outcome = poll_until(PATIENCE, PAUSE, ask, &wanted).unwrap();
+        assert!(wanted(&outcome), "{what}: {} sees {outcome}\n{}", from.name(), self.logs());
+        outcome
     }
 
     /// Waits until a condition holds.
     pub(crate) fn wait(&self, what: &str, condition: impl Fn() -> bool) {
-        let start = Instant::now();
-        while !condition() {
-            assert!(start.elapsed() < PATIENCE, "{what}: waited in vain\n{}", self.logs());
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        wait_until(condition, || format!("{what}: waited in vain\n{}", self.logs()));
     }
 
     /// Runs a kproxy command on a node's pins and returns its standard output.
@@ -165,6 +155,12 @@ impl Cluster {
     pub(crate) fn logs(&self) -> String {
         self.proxies.iter().map(|proxy| format!("{}:\n{}\n", proxy.node(), proxy.log())).collect()
     }
+}
+
+/// Waits until a condition holds; `why_not` says what is the case instead.
+pub(crate) fn wait_until(condition: impl Fn() -> bool, why_not: impl FnOnce() -> String) {
+    let holds = poll_until(PATIENCE, PAUSE, || Ok(condition()), |holds| *holds).unwrap();
+    assert!(holds, "{}", why_not());
 }
 
 /// The ClusterIP frontends of `web`.

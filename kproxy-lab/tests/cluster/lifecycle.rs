@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::common::{Cluster, NODE_PORT, PORT, SILENCE, at, vips};
+use crate::common::{Cluster, NODE_PORT, PORT, SILENCE, at, vips, wait_until};
 use kproxy_lab::{Family, Held, Hold, Probe, Transport};
 use serde_json::json;
 
@@ -167,13 +167,7 @@ endpoints: [{addresses: [10.244.1.11]}]
     // Mended objects lose their problem.
     cluster.lab.remove_manifest("bad.yaml").unwrap();
     cluster.lab.remove_manifest("broken.yaml").unwrap();
-    let start = std::time::Instant::now();
-    loop {
-        let status = cluster.kproxy("n1", &["status", "-o", "json"]);
-        if !status.contains("bad-") && !status.contains("broken.yaml") {
-            break;
-        }
-        assert!(start.elapsed() < crate::common::PATIENCE, "{status}");
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
+    let status = || cluster.kproxy("n1", &["status", "-o", "json"]);
+    let is_mended = |status: String| !status.contains("bad-") && !status.contains("broken.yaml");
+    wait_until(|| is_mended(status()), status);
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::common::{Cluster, NODE_PORT, PATIENCE, SILENCE, TRANSPORTS, at, vips};
+use crate::common::{Cluster, NODE_PORT, SILENCE, TRANSPORTS, at, vips};
 use kproxy_lab::{Family, Hold, Probe, Transport};
 use serde_json::json;
 
@@ -173,11 +173,11 @@ fn node_05_new_addresses_and_devices_are_served_at_once() {
         serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
     };
     let is_served = || status()["devices"].to_string().contains("late0");
-    wait_until(is_served);
-    wait_until(|| status()["in_order"] == true);
+    cluster.wait("it is served", is_served);
+    cluster.wait("all is in order", || status()["in_order"] == true);
     host.run("ip", &["link", "delete", "late0"]).unwrap();
-    wait_until(|| !is_served());
-    wait_until(|| status()["in_order"] == true);
+    cluster.wait("it is not served any more", || !is_served());
+    cluster.wait("all is in order", || status()["in_order"] == true);
 }
 
 #[test]
@@ -187,16 +187,19 @@ fn ct_06_ct_07_udp_flows_leave_a_removed_backend() {
     let to = at(cluster.lab.node("n1").ip(Family::V4), NODE_PORT);
     let hold = Hold::udp(to).timeout(Duration::from_millis(200));
     let held = client.hold(hold).unwrap();
-    wait_until(|| held.report().unwrap().answered > 3);
+    cluster.wait("it is answered", || held.report().unwrap().answered > 3);
     cluster.web(&["n2/a"], json!({}));
-    wait_until(|| held.report().unwrap().servers.contains_key("n2/a"));
+    let is_answered = || held.report().unwrap().servers.contains_key("n2/a");
+    cluster.wait("n2/a answers", is_answered);
     // Also when no backend is left, and back again.
     cluster.web(&[], json!({}));
     let probe = Probe::udp(to);
     cluster.eventually("refused", &client, &probe, kproxy_lab::Outcome::all_refused);
-    wait_until(|| !cluster.dump("n1", "flows").to_string().contains("\"UDP\""));
+    let is_flow = || cluster.dump("n1", "flows").to_string().contains("\"UDP\"");
+    cluster.wait("the flow is forgotten", || !is_flow());
     cluster.web(&["n1/b"], json!({}));
-    wait_until(|| held.report().unwrap().servers.contains_key("n1/b"));
+    let is_answered = || held.report().unwrap().servers.contains_key("n1/b");
+    cluster.wait("n1/b answers", is_answered);
 }
 
 #[test]
@@ -209,13 +212,6 @@ fn flows_are_shown_with_names_and_states() {
         assert!(dump.contains(words), "{words} in {dump}");
     }
     held.stop().unwrap();
-    wait_until(|| cluster.dump("n1", "flows").to_string().contains("closed"));
-}
-
-fn wait_until(condition: impl Fn() -> bool) {
-    let start = std::time::Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < PATIENCE, "it did not happen");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    cluster
+        .wait("the flow is closed", || cluster.dump("n1", "flows").to_string().contains("closed"));
 }

@@ -1,9 +1,10 @@
 //! What must hold on every network.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use kproxy_lab::{Family, Hold, Probe, Transport};
+use kproxy_lab::{Family, Hold, HoldReport, Probe, Transport, poll_until};
 
 use crate::case::Web;
 use crate::stage::{Stage, TRANSPORTS, at};
@@ -200,11 +201,10 @@ fn connections_last(stage: &Stage) -> Result<()> {
         running.push((format!("{} {hold:?}", from.name()), stage.held(&from, hold)?));
     }
     for (what, held) in &running {
-        let start = std::time::Instant::now();
-        while held.report()?.answered < 20 {
-            ensure!(start.elapsed().as_secs() < 20, "{what}: {:?}", held.report()?);
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
+        let (patience, pause) = (Duration::from_secs(20), Duration::from_millis(20));
+        let is_busy = |report: &HoldReport| report.answered >= 20;
+        let report = poll_until(patience, pause, || held.report(), is_busy)?;
+        ensure!(is_busy(&report), "{what}: {report:?}");
     }
     for (what, held) in running {
         let report = held.stop()?;

@@ -1,10 +1,9 @@
 //! A client port that is used again within the life of its UDP flow.
 
 use std::net::SocketAddr;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use kproxy_lab::{Family, Network, Outcome, Place, Probe};
+use kproxy_lab::{Family, Network, Outcome, Place, Probe, poll_until};
 
 use crate::case::Web;
 use crate::stage::{Row, SILENCE, Stage, With, at};
@@ -49,10 +48,8 @@ fn another_frontend_of_the_same_backend_takes_over_a_flow_that_rests() {
     // Routed to the pod's node, so that the backend is a near one and the client keeps its port.
     stage.lab.route_services_via("n2").unwrap();
     for vip in Web::Far.vips() {
-        let start = Instant::now();
-        while !ask(&client, Probe::udp(vip).timeout(SILENCE)).all_answered() {
-            assert!(start.elapsed() < REST, "{vip} is never answered");
-            sleep(Duration::from_millis(200));
-        }
+        let look = || client.probe(Probe::udp(vip).timeout(SILENCE));
+        let outcome = poll_until(REST, Duration::from_millis(200), look, Outcome::all_answered);
+        assert!(outcome.unwrap().all_answered(), "{vip} is never answered");
     }
 }

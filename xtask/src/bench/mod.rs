@@ -10,12 +10,12 @@ mod stats;
 
 use std::{
     collections::BTreeMap,
-    thread::{available_parallelism, sleep},
+    thread::available_parallelism,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
-use kproxy_lab::{Lab, Load, Mode, Probe, ProxyKind, ProxySpec, Source, Work};
+use kproxy_lab::{Lab, Load, Mode, Outcome, Probe, ProxyKind, ProxySpec, Source, Work, poll_until};
 
 use crate::{prepare, say, setup::Scope};
 use plan::{PATHS, Path, Turn, Variant, WORKS};
@@ -46,8 +46,10 @@ struct Effort {
     time: Duration,
 }
 
-/// How long a proxy may need until all paths answer.
+/// How long a proxy may need until a path answers.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Pause before asking again.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Measures and prints.
 ///
@@ -137,21 +139,15 @@ fn with_proxy<T>(lab: &Lab, turn: Turn, work: impl FnOnce() -> Result<T>) -> Res
 
 /// Waits until every path leads to its backend.
 fn wait_for_paths(lab: &Lab, turn: Turn) -> Result<()> {
-    let start = Instant::now();
     for path in &PATHS {
         let address = path.address(lab, turn)?;
         let place = lab.place(path.from)?;
         for probe in [Probe::tcp(address), Probe::udp(address)] {
             let probe = probe.timeout(Duration::from_millis(500));
-            loop {
-                let outcome = place.probe(probe.clone())?;
-                if outcome.all_answered() {
-                    break;
-                }
-                if start.elapsed() > PATIENCE {
-                    bail!("{}: {address} from {}: {outcome}", path.name, path.from);
-                }
-                sleep(Duration::from_millis(100));
+            let ask = || place.probe(probe.clone());
+            let outcome = poll_until(PATIENCE, PAUSE, ask, Outcome::all_answered)?;
+            if !outcome.all_answered() {
+                bail!("{}: {address} from {}: {outcome}", path.name, path.from);
             }
         }
     }

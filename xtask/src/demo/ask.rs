@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use kproxy_lab::{Family, Lab, Outcome, Probe, Transport, Verdict};
 
-use super::objects::find;
+use super::{objects::find, title::title};
 
 /// Requests of each row.
 const COUNT: u32 = 12;
@@ -39,7 +39,7 @@ const ROWS: [(&str, &str, To, Transport); 10] = [
 /// # Errors
 /// When a request cannot be sent.
 pub(super) fn table(lab: &Lab) -> Result<()> {
-    super::title("Requests: who answers, and which client it sees");
+    title("Requests: who answers, and which client it sees");
     println!("{:<7} {:<6} {:<30} ANSWERS", "FROM", "TO", "DIALLED");
     for (from, service, to, transport) in &ROWS {
         for family in Family::ALL {
@@ -96,7 +96,7 @@ fn address(lab: &Lab, service: &str, to: &To, family: Family) -> Result<SocketAd
 }
 
 /// `n1/a 4  n2/a 8`, `refused`.
-pub(super) fn words(outcome: &Outcome) -> String {
+fn words(outcome: &Outcome) -> String {
     let mut words: Vec<String> =
         outcome.servers().iter().map(|(server, count)| format!("{server} {count}")).collect();
     if outcome.refused() > 0 {

@@ -5,13 +5,15 @@
 mod ask;
 mod objects;
 mod scale;
+mod title;
 
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use kproxy_lab::{Family, Lab, ProxyKind, Source};
 
-use crate::{prepare, say, setup::Scope};
+use crate::{prepare, run::command_line, say, setup::Scope};
+use title::title;
 
 /// Options of `cargo xtask demo`.
 #[derive(clap::Args, Debug)]
@@ -46,10 +48,6 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     next(lab, options.keep)
 }
 
-fn title(text: &str) {
-    println!("\n{text}\n{}", "─".repeat(text.chars().count()));
-}
-
 /// Who is there.
 fn places(lab: &Lab) {
     title("Two nodes and a client outside, each in a network namespace");
@@ -75,7 +73,7 @@ fn maps(lab: &Lab) -> Result<()> {
 }
 
 fn show(command: &mut Command) -> Result<()> {
-    let line = crate::run::command_line(command);
+    let line = command_line(command);
     let output = command.output().with_context(|| format!("run `{line}`"))?;
     print!("{}", String::from_utf8_lossy(&output.stdout));
     // 1: something is not in order, and the output says what.

@@ -7,6 +7,8 @@ use kproxy_lab::{
 };
 use serde_json::{Value, json};
 
+use super::title::title;
+
 /// File of the manifests.
 pub(super) const FILE: &str = "demo.yaml";
 /// Addresses from outside the cluster, and the ranges that they are in.
@@ -156,7 +158,7 @@ pub(super) fn route_outside_addresses(lab: &Lab) -> Result<()> {
 
 /// Prints what was written.
 pub(super) fn list(lab: &Lab) {
-    super::title("A Service of each kind, from manifests");
+    title("A Service of each kind, from manifests");
     println!("{}\n", lab.manifests().join(FILE).display());
     println!("{:<7} {:<23} {:<19} ENDPOINTS", "NAME", "KIND", "DIAL");
     for example in &EXAMPLES {

@@ -10,7 +10,10 @@ use std::{
 use anyhow::{Result, anyhow};
 use kproxy_lab::{Attempt, Family, Lab, Probe, Verdict};
 
-use super::objects::{find, write_scaled};
+use super::{
+    objects::{find, write_scaled},
+    title::title,
+};
 
 /// The Service that is scaled.
 const SERVICE: &str = "shop";
@@ -28,7 +31,7 @@ const BAR: usize = 40;
 /// # Errors
 /// When a request cannot be sent or a manifest not written.
 pub(super) fn show(lab: &Lab) -> Result<()> {
-    super::title("Scaling `shop` while clients ask it 100 times a second");
+    title("Scaling `shop` while clients ask it 100 times a second");
     let example = find(SERVICE);
     let inside = format!("{}:{}", example.cluster_ip(Family::V4), example.port);
     let inside: SocketAddr = inside.parse()?;

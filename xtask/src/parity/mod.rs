@@ -2,11 +2,13 @@
 //!
 //! Both see the same objects of the same API server in the same lab. What kproxy shows must be what
 //! kube-proxy shows, or a difference that `docs/improvements.md` explains. Everything about the
-//! cases is data in `cases/`: [`read`] reads it, [`stage`] plays it, [`look`], [`metrics`] and
-//! [`seen`] put what is seen into words, [`report`] and [`page`] compare.
+//! cases is data in `cases/`: [`read`] reads it, [`play`] plays it on a [`stage`], [`look`],
+//! [`metrics`] and [`words`] put what is seen into words, [`report`] and [`page`] compare.
 
 mod case;
 mod check;
+mod expected;
+mod group;
 mod ids;
 mod improvements;
 mod look;
@@ -15,12 +17,15 @@ mod names;
 mod network;
 mod objects;
 mod page;
+mod play;
 mod read;
 mod report;
-mod seen;
+mod scrape;
 mod settings;
+mod sight;
 mod stage;
 mod step;
+mod words;
 mod world;
 
 use std::{collections::BTreeMap, fs};
@@ -29,10 +34,11 @@ use anyhow::{Context as _, Result, bail};
 use kproxy_lab::Network;
 
 use crate::{prepare, say, setup::Scope, workspace};
-use case::{Case, Who};
+use case::Case;
 pub(crate) use check::check;
+use expected::Who;
+use group::Sights;
 use report::{Played, Row};
-use world::Sights;
 
 /// Options of `cargo xtask parity`.
 #[derive(clap::Args, Debug)]
@@ -124,12 +130,12 @@ fn play<'a>(
             let is_played = |case: &&&Case| {
                 case.settings == *name && (who != Who::Iptables || case.is_for_iptables())
             };
-            let group: Vec<&Case> = cases.iter().filter(is_played).copied().collect();
-            if group.is_empty() {
+            let of_settings: Vec<&Case> = cases.iter().filter(is_played).copied().collect();
+            if of_settings.is_empty() {
                 continue;
             }
-            say::heading(format!("{} cases on {who}, settings: {name}", group.len()));
-            let sights = world::play(&lab, who, with, &group)?;
+            say::heading(format!("{} cases on {who}, settings: {name}", of_settings.len()));
+            let sights = group::play(&lab, who, with, &of_settings)?;
             file(&mut played, cases, who, sights);
         }
     }

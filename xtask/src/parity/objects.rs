@@ -1,12 +1,9 @@
 //! The objects that a case makes, changes and deletes.
 
-use std::{
-    thread::sleep,
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use kproxy_lab::{Family, manifest::Slice};
+use kproxy_lab::{Family, manifest::Slice, poll_until};
 use serde_json::{Value, json};
 
 use super::{
@@ -154,7 +151,7 @@ impl Stage<'_> {
         let Value::Object(parts) = patch else { bail!("no object: {patch}") };
         let mut given: Value = parts.into_iter().filter(|(_, value)| !value.is_null()).collect();
         self.names.fill_in_all(&mut given)?;
-        merge(object, &given);
+        json_patch::merge(object, &given);
         let object = object.clone();
         self.send(&object)
     }
@@ -162,19 +159,13 @@ impl Stage<'_> {
     /// Applies an object. A NodePort that the API server has drawn for another case meanwhile is free
     /// again when that case is over.
     fn send(&self, object: &Value) -> Result<Value> {
-        let start = Instant::now();
-        loop {
-            let result = self.world.lab.control()?.api().apply_object(object.clone());
-            match result {
-                Err(error)
-                    if start.elapsed() < NODE_PORT_PATIENCE
-                        && format!("{error:#}").contains("provided port is already allocated") =>
-                {
-                    sleep(Duration::from_millis(500));
-                }
-                result => return result,
-            }
-        }
+        let api = self.world.lab.control()?.api();
+        let is_over = |sent: &Result<Value>| {
+            let taken = "provided port is already allocated";
+            !sent.as_ref().is_err_and(|error| format!("{error:#}").contains(taken))
+        };
+        let send = || Ok(api.apply_object(object.clone()));
+        poll_until(NODE_PORT_PATIENCE, Duration::from_millis(500), send, is_over)?
     }
 
     pub(super) fn patch(&self, kind: &str, name: &str, fields: &Value) -> Result<()> {
@@ -195,36 +186,5 @@ impl Stage<'_> {
         let namespace = object["metadata"]["namespace"].as_str().unwrap_or(NAMESPACE);
         let namespace = if cluster { "" } else { namespace };
         self.world.lab.control()?.api().delete(kind, namespace, name)
-    }
-}
-
-/// Merges JSON as a merge patch does (RFC 7396): null removes, arrays are replaced.
-fn merge(into: &mut Value, patch: &Value) {
-    let Value::Object(fields) = patch else {
-        into.clone_from(patch);
-        return;
-    };
-    if !into.is_object() {
-        *into = Value::Object(serde_json::Map::new());
-    }
-    let Value::Object(object) = into else { return };
-    for (name, value) in fields {
-        if value.is_null() {
-            object.remove(name);
-        } else {
-            merge(object.entry(name).or_insert(Value::Null), value);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patches_merge_and_remove() {
-        let mut object = json!({"a": {"b": 1, "c": 2}});
-        merge(&mut object, &json!({"a": {"b": null, "d": [3]}}));
-        assert_eq!(object, json!({"a": {"c": 2, "d": [3]}}));
     }
 }

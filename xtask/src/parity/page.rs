@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result};
 use super::{
     case::Case,
     ids::{self, Id},
-    report::{Row, Verdict},
+    report::{Comparison, Row},
 };
 
 /// The page.
@@ -49,7 +49,7 @@ pub(super) fn of_data(ids: &[Id], cases: &[Case]) -> String {
     let better = better(ids, cases);
     let verdict = |id: &'_ Id| {
         ids::cases_of(&id.id, cases).next()?;
-        Some(if better.contains(id.id.as_str()) { Verdict::Better } else { Verdict::Same })
+        Some(if better.contains(id.id.as_str()) { Comparison::Better } else { Comparison::Same })
     };
     let marks = ids.iter().filter_map(|id| Some((id.id.as_str(), verdict(id)?))).collect();
     render(&marks, ids)
@@ -65,7 +65,7 @@ pub(super) fn better<'a>(ids: &'a [Id], cases: &[Case]) -> BTreeSet<&'a str> {
     ids.iter().filter(is_better).map(|id| id.id.as_str()).collect()
 }
 
-fn render(marks: &BTreeMap<&str, Verdict>, ids: &[Id]) -> String {
+fn render(marks: &BTreeMap<&str, Comparison>, ids: &[Id]) -> String {
     let mut text = INTRO.to_owned();
     // Writing to a String cannot fail.
     let mut line = |arguments: std::fmt::Arguments<'_>| {
@@ -80,9 +80,9 @@ fn render(marks: &BTreeMap<&str, Verdict>, ids: &[Id]) -> String {
             area = of;
         }
         let mark = match verdict {
-            Verdict::Same => "✅",
-            Verdict::Better => "⬆",
-            Verdict::Differs => "⚠",
+            Comparison::Same => "✅",
+            Comparison::Better => "⬆",
+            Comparison::Differs => "⚠",
         };
         line(format_args!("| {mark} | {} | {} |", id.id, id.is));
     }

@@ -9,7 +9,8 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
-    case::{Case, See},
+    case::Case,
+    expected::Expected,
     step::{Flows, Over, Probe, Step},
 };
 
@@ -80,7 +81,7 @@ fn steps(document: Value) -> Result<Vec<Step>> {
         () if has("patch") => Step::Patch(from(document)?),
         () if has("delete") => Step::Delete(from(document)?),
         () if has("probe") => Step::Probe(from(document)?),
-        () if has("flows") => return rows(from(document)?),
+        () if has("flows") => return probes(from(document)?),
         () if has("http") => Step::Http(from(document)?),
         () if has("scrape") => Step::Scrape(from(document)?),
         () if has("metrics") => Step::Metrics(from(document)?),
@@ -102,7 +103,7 @@ fn from<T: DeserializeOwned>(document: Value) -> Result<T> {
 }
 
 /// A table of flows as one probe a row.
-fn rows(flows: Flows) -> Result<Vec<Step>> {
+fn probes(flows: Flows) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
     for row in flows.rows {
         let (from, to, see, kproxy) = match row.as_slice() {
@@ -122,7 +123,7 @@ fn rows(flows: Flows) -> Result<Vec<Step>> {
             bind: None,
             sticky: false,
             addresses: false,
-            see: See::new(see.clone(), kproxy),
+            see: Expected::new(see.clone(), kproxy),
         }));
     }
     Ok(steps)

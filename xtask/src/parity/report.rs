@@ -7,13 +7,13 @@ use serde::Serialize;
 use super::{
     case::Case,
     ids::{Id, WithoutCase},
-    look::Sight,
+    sight::Sight,
 };
 
 /// How kproxy compares on one id.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Verdict {
+pub(super) enum Comparison {
     /// As kube-proxy.
     Same,
     /// A documented improvement.
@@ -22,7 +22,7 @@ pub(super) enum Verdict {
     Differs,
 }
 
-impl Verdict {
+impl Comparison {
     const fn name(self) -> &'static str {
         match self {
             Self::Same => "same",
@@ -66,7 +66,7 @@ pub(super) struct Row {
     pub(super) is: String,
     cases: Vec<String>,
     played: Played,
-    pub(super) verdict: Verdict,
+    pub(super) verdict: Comparison,
     why: String,
 }
 
@@ -77,7 +77,7 @@ struct JsonRow<'a> {
     name: &'a str,
     kproxy: String,
     kube_proxy: String,
-    verdict: Verdict,
+    verdict: Comparison,
     why: &'a str,
     /// The cases that show it: cases are called after the first of their ids.
     cases: &'a [String],
@@ -103,11 +103,11 @@ impl Row {
             played.add(of_case, &id.id, case);
         }
         let documented = improvements.contains_key(&id.id);
-        let (mut verdict, mut reasons) = (Verdict::Same, Vec::new());
+        let (mut verdict, mut reasons) = (Comparison::Same, Vec::new());
         for (ours, theirs) in played.kproxy.iter().zip(&played.nftables) {
             let found = compare(ours, theirs, documented);
             verdict = verdict.max(found);
-            if found == Verdict::Differs {
+            if found == Comparison::Differs {
                 reasons.push(format!(
                     "{}: expected {}; kproxy showed {}, kube-proxy {}",
                     ours.probe, ours.expected, ours.seen, theirs.seen
@@ -115,16 +115,16 @@ impl Row {
             }
         }
         for sight in played.iptables.iter().filter(|sight| !sight.is_expected()) {
-            verdict = Verdict::Differs;
+            verdict = Comparison::Differs;
             reasons.push(format!(
                 "{}: expected {}; kube-proxy's iptables mode showed {}",
                 sight.probe, sight.expected, sight.seen
             ));
         }
         let why = match verdict {
-            Verdict::Same => String::new(),
-            Verdict::Better => improvements.get(&id.id).cloned().unwrap_or_default(),
-            Verdict::Differs => reasons.join("; "),
+            Comparison::Same => String::new(),
+            Comparison::Better => improvements.get(&id.id).cloned().unwrap_or_default(),
+            Comparison::Differs => reasons.join("; "),
         };
         let (id, is) = (id.id.clone(), id.is.clone());
         let cases = cases.iter().map(|(case, _)| case.name.clone()).collect();
@@ -133,19 +133,19 @@ impl Row {
 
     /// kproxy shows a difference that no page explains.
     pub(super) fn differs(&self) -> bool {
-        self.verdict == Verdict::Differs
+        self.verdict == Comparison::Differs
     }
 }
 
-fn compare(ours: &Sight, theirs: &Sight, documented: bool) -> Verdict {
+fn compare(ours: &Sight, theirs: &Sight, documented: bool) -> Comparison {
     // kube-proxy must have shown what this project says that it shows.
     if !ours.is_expected() || !theirs.is_expected() {
-        return Verdict::Differs;
+        return Comparison::Differs;
     }
     match (ours.seen == theirs.seen, documented) {
-        (true, _) => Verdict::Same,
-        (false, true) => Verdict::Better,
-        (false, false) => Verdict::Differs,
+        (true, _) => Comparison::Same,
+        (false, true) => Comparison::Better,
+        (false, false) => Comparison::Differs,
     }
 }
 
@@ -204,9 +204,9 @@ pub(super) fn table(rows: &[Row], without: usize) -> String {
     line(format_args!(
         "\n{} ids with a case: {} same, {} better, {} different; {without} without",
         rows.len(),
-        count(Verdict::Same),
-        count(Verdict::Better),
-        count(Verdict::Differs),
+        count(Comparison::Same),
+        count(Comparison::Better),
+        count(Comparison::Differs),
     ));
     text
 }
@@ -234,7 +234,7 @@ mod tests {
         Row::new(&id, &[(&case(), played)], &improvements)
     }
 
-    fn verdict(ours: Sight, theirs: Sight, documented: bool) -> Verdict {
+    fn verdict(ours: Sight, theirs: Sight, documented: bool) -> Comparison {
         let played = Played { kproxy: vec![ours], nftables: vec![theirs], iptables: Vec::new() };
         row("VER-05", &played, documented).verdict
     }
@@ -242,17 +242,17 @@ mod tests {
     #[test]
     fn a_difference_is_better_only_when_expected_and_documented() {
         let (ours, theirs) = (sight("as itself", "as itself"), sight("as n1", "as n1"));
-        assert_eq!(verdict(ours.clone(), theirs.clone(), true), Verdict::Better);
-        assert_eq!(verdict(ours.clone(), theirs, false), Verdict::Differs);
-        assert_eq!(verdict(ours, sight("as n1", "dropped"), true), Verdict::Differs);
+        assert_eq!(verdict(ours.clone(), theirs.clone(), true), Comparison::Better);
+        assert_eq!(verdict(ours.clone(), theirs, false), Comparison::Differs);
+        assert_eq!(verdict(ours, sight("as n1", "dropped"), true), Comparison::Differs);
     }
 
     #[test]
     fn two_that_fail_alike_are_not_the_same() {
         let broken = || sight("a", "dropped");
-        assert_eq!(verdict(broken(), broken(), true), Verdict::Differs);
-        assert_eq!(verdict(sight("a", "a"), sight("a", "a"), false), Verdict::Same);
-        assert_eq!(verdict(sight("a", "a"), sight("b", "a"), false), Verdict::Differs);
+        assert_eq!(verdict(broken(), broken(), true), Comparison::Differs);
+        assert_eq!(verdict(sight("a", "a"), sight("a", "a"), false), Comparison::Same);
+        assert_eq!(verdict(sight("a", "a"), sight("b", "a"), false), Comparison::Differs);
     }
 
     #[test]

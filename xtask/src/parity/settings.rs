@@ -7,7 +7,7 @@ use kproxy_lab::{CLUSTER_CIDRS, Mode, ProxySpec, Source};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::case::Who;
+use super::expected::Who;
 
 /// Settings by name.
 pub(super) type All = BTreeMap<String, Settings>;

@@ -1,28 +1,26 @@
-//! Plays one case: makes its objects, asks, and removes what it has made.
+//! Where a case is played: what it has made, and what its looks have in common.
 
 use std::{
-    collections::BTreeMap,
-    thread::sleep,
-    time::{Duration, Instant},
+    collections::{BTreeMap, BTreeSet},
+    thread::{ScopedJoinHandle, scope},
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
-use kproxy_lab::{Held, Transport};
+use anyhow::{Result, anyhow};
+use kproxy_lab::{Held, Network, Transport, poll_until};
 use serde_json::Value;
 
 use super::{
-    case::{Case, Who},
-    look::Sight,
-    metrics::Scrape,
+    expected::Expected,
     names::Names,
-    step::{self, Over, Step},
+    scrape::Scrape,
+    sight::{Sight, fits, fits_elsewhere},
+    step::Over,
     world::World,
 };
 
 /// How long a change may need to show.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// The same in a case that has failed.
-const LITTLE_PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Pause before looking again.
 pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
@@ -36,15 +34,19 @@ pub(super) struct Stage<'a> {
     pub(super) held: Vec<(String, Held)>,
     /// What proxies have counted, by node.
     pub(super) scrapes: BTreeMap<String, Scrape>,
-    servers: Vec<(String, u16)>,
-    undo: Vec<Undo>,
+    /// Servers besides the pods' own: places and ports.
+    pub(super) servers: Vec<(String, u16)>,
+    /// What takes the case's changes back, in the order in which they were made.
+    pub(super) undo: Vec<Undo>,
     /// How long a change may need to show.
     pub(super) patience: Duration,
 }
 
 /// What takes a change back.
-enum Undo {
+pub(super) enum Undo {
+    /// A command in a place.
     Command { on: String, words: String },
+    /// A patch of an object.
     Patch { kind: String, name: String, fields: Value },
 }
 
@@ -62,159 +64,58 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Plays a case, and removes what it has made. A step that fails is seen like anything else.
-    pub(super) fn play(mut self, case: &Case) -> Vec<Sight> {
-        let mut sights = Vec::new();
-        for step in &case.steps {
-            match self.step(step) {
-                Ok(sight) => {
-                    if sight.as_ref().is_some_and(|sight| !sight.is_expected()) {
-                        self.patience = LITTLE_PATIENCE;
-                    }
-                    sights.extend(sight);
-                }
-                Err(error) => {
-                    sights.push(Sight::failure("a step", &format!("{error:#}")));
-                    break;
-                }
-            }
-        }
-        if let Err(error) = self.clear() {
-            sights.push(Sight::failure("clearing up", &format!("{error:#}")));
-        }
-        sights
+    /// What must be seen on the proxy that is there.
+    pub(super) fn expected(&self, see: &Expected) -> Result<String> {
+        self.names.fill_in(see.on(self.world.who))
     }
 
-    fn clear(mut self) -> Result<()> {
-        for undo in std::mem::take(&mut self.undo).into_iter().rev() {
-            match undo {
-                Undo::Command { on, words } => self.run(&on, &words)?,
-                Undo::Patch { kind, name, fields } => {
-                    self.patch(&kind, &name, &fields)?;
-                }
-            }
-        }
-        for (_, held) in std::mem::take(&mut self.held) {
-            held.stop()?;
-        }
-        let objects: Vec<(String, String)> = self.objects.keys().cloned().collect();
-        for (kind, name) in objects {
-            self.delete(&kind, &name)?;
-        }
-        for (place, port) in &self.servers {
-            self.world.lab.place(place)?.stop_serving(*port)?;
-        }
-        Ok(())
+    /// What a look has shown. Each proxy picks backends of its own; where the one that was remembered
+    /// is seen, its name is, so that proxies can be compared.
+    pub(super) fn sight(
+        &self,
+        what: &str,
+        ids: &[String],
+        see: &Expected,
+        expected: &str,
+        seen: String,
+    ) -> Sight {
+        let named = see.on(self.world.who).replace("${", "").replace('}', "");
+        let seen = if fits(expected, &seen) { named.clone() } else { seen };
+        Sight { probe: what.to_owned(), ids: ids.to_vec(), expected: named, seen }
     }
 
-    fn step(&mut self, step: &Step) -> Result<Option<Sight>> {
-        match step {
-            Step::Service(service) => self.service(service)?,
-            Step::Endpoints(endpoints) => self.endpoints(endpoints)?,
-            Step::Apply(apply) => self.apply(apply)?,
-            Step::Patch(patch) => {
-                let (kind, name) = (&patch.patch, &patch.name);
-                self.patch(kind, name, &patch.fields)?;
-                self.undo.extend(patch.undo.iter().map(|fields| Undo::Patch {
-                    kind: kind.clone(),
-                    name: name.clone(),
-                    fields: fields.clone(),
-                }));
-            }
-            Step::Delete(delete) => {
-                for name in &delete.names {
-                    self.delete(&delete.delete, name)?;
-                }
-            }
-            Step::Probe(probe) => return self.probe(probe).map(Some),
-            Step::Http(http) => return self.http(http).map(Some),
-            Step::Scrape(scrape) => self.scrape(&scrape.scrape)?,
-            Step::Metrics(metrics) => return self.look_at_metrics(metrics).map(Some),
-            Step::Hold(hold) => self.hold(hold)?,
-            Step::Held(held) => return self.look_at_held(held).map(Some),
-            Step::Remember(remember) => self.remember(remember)?,
-            Step::Serve(serve) => {
-                let place = self.world.lab.place(&serve.serve)?;
-                if serve.addresses.is_empty() {
-                    place.serve(serve.port)?;
-                } else {
-                    place.serve_at(&serve.addresses, serve.port, None)?;
-                }
-                self.servers.push((serve.serve.clone(), serve.port));
-            }
-            Step::Run(run) => {
-                self.run(&run.on, &run.run)?;
-                let undo = run.undo.iter().cloned();
-                self.undo.extend(undo.map(|words| Undo::Command { on: run.on.clone(), words }));
-            }
-            Step::Wait(wait) => match wait.wait {
-                Some(seconds) => sleep(Duration::from_secs_f32(seconds)),
-                None => self.settle()?,
-            },
-            Step::Restart => {
-                for proxy in &self.world.proxies {
-                    proxy.kill()?;
-                    proxy.start()?;
-                }
-            }
+    /// Looks at each item, side by side, again and again until it shows what is expected.
+    pub(super) fn each<T: Sync + ToString>(
+        &self,
+        expected: &str,
+        items: &[T],
+        look: impl Fn(&T) -> Result<String> + Sync,
+    ) -> Result<String> {
+        // Thousands of connections on the same few ports would be all that more looks bring.
+        let elsewhere = self.world.lab.network() != Network::Bridge;
+        let is_enough =
+            |seen: &String| fits(expected, seen) || elsewhere && fits_elsewhere(expected, seen);
+        let until_expected = |item: &T| poll_until(self.patience, PAUSE, || look(item), is_enough);
+        let mut sights = BTreeMap::<String, BTreeSet<String>>::new();
+        let looks: Vec<Result<String>> = scope(|scope| {
+            let until_expected = &until_expected;
+            let threads: Vec<_> =
+                items.iter().map(|item| scope.spawn(move || until_expected(item))).collect();
+            let join = |thread: ScopedJoinHandle<'_, Result<String>>| {
+                thread.join().map_err(|_panic| anyhow!("a look panicked"))?
+            };
+            threads.into_iter().map(join).collect()
+        });
+        for (item, sight) in items.iter().zip(looks) {
+            sights.entry(sight?).or_default().insert(item.to_string());
         }
-        Ok(None)
-    }
-
-    fn run(&self, on: &str, words: &str) -> Result<()> {
-        let words = self.names.fill_in(words)?;
-        let words: Vec<&str> = words.split(' ').collect();
-        let (program, arguments) = words.split_first().context("an empty command")?;
-        self.world.lab.place(on)?.run(program, arguments).map(drop)
-    }
-
-    /// Waits until every change has been seen. For looks at what must stay as it is: too short a
-    /// wait would miss a wrong change, never a right one.
-    fn settle(&self) -> Result<()> {
-        sleep(Duration::from_millis(500));
-        if self.world.who != Who::Kproxy {
-            self.world.proxies.iter().try_for_each(|proxy| proxy.wait_ready())?;
+        if sights.len() == 1 {
+            return Ok(sights.into_keys().collect());
         }
-        Ok(())
-    }
-
-    fn hold(&mut self, hold: &step::Hold) -> Result<()> {
-        for from in &hold.from {
-            for to in hold.to.iter().map(|to| self.names.destinations(to)) {
-                for (to, over) in
-                    to?.into_iter().flat_map(|to| hold.over.iter().map(move |over| (to, over)))
-                {
-                    let mut connection = kproxy_lab::Hold::new(transport(*over), to).pause(PAUSE);
-                    if *over != Over::Tcp {
-                        connection = connection.timeout(PAUSE * 5);
-                    }
-                    if hold.unanswered {
-                        connection = connection.even_unanswered();
-                    }
-                    let held = self.world.lab.place(from)?.hold(connection);
-                    let held = held.with_context(|| hold.hold.clone())?;
-                    self.held.push((hold.hold.clone(), held));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn remember(&mut self, remember: &step::Remember) -> Result<()> {
-        let to = self.names.destinations(&remember.to)?;
-        let to = *to.first().context("nothing to ask")?;
-        let place = self.world.lab.place(&remember.from)?;
-        let start = Instant::now();
-        loop {
-            let over = transport(remember.over.unwrap_or(Over::Tcp));
-            let outcome = place.probe(kproxy_lab::Probe::new(over, to))?;
-            if let Some(answer) = outcome.answers().next() {
-                self.names.remember(&remember.remember, &answer.server);
-                return Ok(());
-            }
-            ensure!(start.elapsed() < PATIENCE, "nobody answers at {to}: {outcome}");
-            sleep(PAUSE);
-        }
+        let parts = sights.into_iter().map(|(sight, items)| {
+            format!("{sight} ({})", items.into_iter().collect::<Vec<_>>().join(", "))
+        });
+        Ok(parts.collect::<Vec<_>>().join("; "))
     }
 }
 

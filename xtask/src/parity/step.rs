@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::case::See;
+use super::expected::Expected;
 
 /// One thing that a case does.
 #[derive(Debug)]
@@ -174,7 +174,7 @@ pub(super) struct Probe {
     #[serde(default)]
     pub(super) addresses: bool,
     /// What must be seen; `this | that` where chance decides.
-    pub(super) see: See,
+    pub(super) see: Expected,
 }
 
 /// Rows of `[from, to, what must be seen]` and, where kproxy differs on purpose, what it shows.
@@ -241,7 +241,7 @@ pub(super) struct Http {
     #[serde(default = "Http::get")]
     pub(super) method: String,
     /// What must be seen.
-    pub(super) see: See,
+    pub(super) see: Expected,
 }
 
 impl Http {
@@ -281,7 +281,7 @@ pub(super) struct Metrics {
     #[serde(default)]
     pub(super) show: Show,
     /// What must be seen.
-    pub(super) see: See,
+    pub(super) see: Expected,
 }
 
 /// What is shown of a metric.
@@ -330,7 +330,7 @@ pub(super) struct Held {
     #[serde(default)]
     pub(super) now: bool,
     /// What must be seen.
-    pub(super) see: See,
+    pub(super) see: Expected,
 }
 
 /// A backend that gets a name: `${name}` in what must be seen.

@@ -1,31 +1,13 @@
-//! The lab that all cases share, and the order in which they are played.
+//! The lab that all cases share, with proxies of one kind.
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
-};
+use std::{net::IpAddr, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use kproxy_lab::{Lab, Network, Place, Proxy};
 use serde_json::{Value, json};
 
-use super::{
-    case::{Case, Who},
-    look::Sight,
-    names::Names,
-    seen::Owners,
-    settings::Settings,
-    stage::Stage,
-};
-use crate::say;
+use super::{expected::Who, names::Names, settings::Settings, words::Owners};
 
-/// Cases played side by side: they mostly wait.
-const SIDE_BY_SIDE: usize = 6;
 /// Ranges of addresses outside the cluster that the cases use as externalIPs and load-balancer
 /// addresses; the router sends them to the first node.
 const OUTSIDE_RANGES: [(&str, &str); 2] =
@@ -36,9 +18,6 @@ const SECOND_CLIENT: [&str; 2] = ["192.0.2.130/24", "2001:db8::130/64"];
 /// Until Kubernetes 1.36 the API server took addresses with leading zeros; they may still be stored
 /// (SVC-18).
 const LENIENT_ADDRESSES: &str = "--feature-gates=StrictIPCIDRValidation=false";
-
-/// What the cases saw, by the case's name.
-pub(super) type Sights = BTreeMap<String, Vec<Sight>>;
 
 /// The lab with proxies of one kind.
 pub(super) struct World<'a> {
@@ -83,28 +62,15 @@ pub(super) fn make_lab(network: Network) -> Result<Lab> {
     Ok(lab)
 }
 
-/// Plays cases of the same settings on one proxy.
-///
-/// # Errors
-/// When the proxies' traces cannot be removed. Proxies that do not start are what the cases saw.
-pub(super) fn play(lab: &Lab, who: Who, settings: &Settings, cases: &[&Case]) -> Result<Sights> {
-    let (names, owners) = (Names::default(), Owners::default());
-    let mut world = World { lab, who, proxies: Vec::new(), names, owners };
-    let sights = match world.start(settings) {
-        Ok(()) => world.play_all(cases),
-        Err(error) => {
-            say::line(format!("{who} did not start: {error:#}"));
-            let sight = Sight::failure("start", &error.root_cause().to_string());
-            cases.iter().map(|case| (case.name.clone(), vec![sight.clone()])).collect()
-        }
-    };
-    world.proxies.iter().try_for_each(|proxy| proxy.remove())?;
-    Ok(sights)
-}
+impl<'a> World<'a> {
+    /// The lab, with no proxies yet.
+    pub(super) fn new(lab: &'a Lab, who: Who) -> Self {
+        let (names, owners) = (Names::default(), Owners::default());
+        Self { lab, who, proxies: Vec::new(), names, owners }
+    }
 
-impl World<'_> {
     /// Starts the proxies and learns the places' addresses.
-    fn start(&mut self, settings: &Settings) -> Result<()> {
+    pub(super) fn start(&mut self, settings: &Settings) -> Result<()> {
         for (number, node) in (1..).zip(self.lab.nodes()) {
             // A case may have flushed them (PKT-08).
             self.lab.renew_rules(&node)?;
@@ -123,41 +89,6 @@ impl World<'_> {
             }
         }
         Ok(())
-    }
-
-    fn play_all(&self, cases: &[&Case]) -> Sights {
-        let (alone, together): (Vec<&Case>, Vec<&Case>) = cases.iter().partition(|c| c.alone);
-        let all = Mutex::new(Sights::new());
-        let next = AtomicUsize::new(0);
-        thread::scope(|scope| {
-            for _ in 0..SIDE_BY_SIDE {
-                scope.spawn(|| {
-                    while let Some(case) = together.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        self.play(case, &all);
-                    }
-                });
-            }
-        });
-        for case in alone {
-            self.play(case, &all);
-        }
-        all.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn play(&self, case: &Case, all: &Mutex<Sights>) {
-        let started = std::time::Instant::now();
-        let mut sights = Stage::new(self).play(case);
-        if self.lab.network() != Network::Bridge {
-            sights = sights.into_iter().map(Sight::on_another_network).collect();
-        }
-        let good = sights.iter().filter(|sight| sight.is_expected()).count();
-        let took = started.elapsed().as_secs_f32();
-        say::line(format!("{:<7} {good} of {} as expected ({took:.1} s)", case.name, sights.len()));
-        for sight in sights.iter().filter(|sight| !sight.is_expected()) {
-            say::line(format!("        {}: {}", sight.probe, sight.seen));
-            say::line(format!("        expected: {}", sight.expected));
-        }
-        all.lock().unwrap_or_else(PoisonError::into_inner).insert(case.name.clone(), sights);
     }
 }
 

@@ -1,8 +1,9 @@
 //! What this machine has.
 
-use std::{env, path::Path, process::Command};
+use std::{path::Path, process::Command};
 
 use kproxy_build::{Compiler, LLVM_MAJOR, find_compiler, find_linker};
+use kproxy_lab::{in_path, kubernetes};
 
 use super::apt::Apt;
 use crate::run;
@@ -55,7 +56,7 @@ pub(crate) struct Facts {
     pub(crate) root: bool,
     /// The package manager, where it is apt.
     pub(crate) apt: Option<Apt>,
-    /// rustup is on `PATH`.
+    /// rustup is installed.
     pub(crate) rustup: bool,
     /// The compiler for the BPF programs, and the LLVM release in it.
     pub(crate) compiler: Option<(Compiler, Option<u32>)>,
@@ -85,15 +86,15 @@ impl Facts {
         Self {
             root: nix::unistd::geteuid().is_root(),
             apt: Apt::query(&all_packages().iter().map(String::as_str).collect::<Vec<_>>()),
-            rustup: on_path("rustup"),
+            rustup: in_path("rustup").is_some(),
             compiler,
             compiler_refused,
             linker: find_linker().map(|linker| linker.path.display().to_string()),
             llvm: LLVMS.into_iter().filter(|&major| has_llvm(major)).collect(),
-            missing: (0..PROGRAMS.len()).filter(|&i| !on_path(PROGRAMS[i].name)).collect(),
+            missing: (0..PROGRAMS.len()).filter(|&i| in_path(PROGRAMS[i].name).is_none()).collect(),
             go: go_version(),
             cached_go: super::go::is_cached(),
-            kubernetes: kproxy_lab::kubernetes::not_built().is_empty(),
+            kubernetes: kubernetes::not_built().is_empty(),
         }
     }
 }
@@ -118,13 +119,6 @@ pub(crate) fn llvm_packages(major: u32) -> [String; 2] {
 
 fn has_llvm(major: u32) -> bool {
     Path::new(&format!("/usr/lib/llvm-{major}/bin/llvm-config")).is_file()
-}
-
-/// Looks on `PATH`, and in the folders that it lacks for users who are not root.
-fn on_path(program: &str) -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let dirs = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-    dirs.map(|dir| dir.join(program)).any(|path| path.is_file())
 }
 
 fn go_version() -> Option<(u32, u32)> {

@@ -8,7 +8,7 @@ use std::{env::consts::ARCH, path::PathBuf};
 
 use kproxy_build::tools_dir;
 
-use super::plan::Action;
+use super::step::Action;
 
 /// First Go that fetches newer releases of itself.
 pub(crate) const SELF_UPDATING: (u32, u32) = (1, 21);

@@ -11,14 +11,16 @@ mod apt;
 mod facts;
 mod go;
 mod plan;
+mod step;
 
 use anyhow::{Result, bail};
 use kproxy_lab::kubernetes;
 
 use crate::{run, say};
 use facts::Facts;
+use plan::Plan;
 pub(crate) use plan::Scope;
-use plan::{Plan, Step};
+use step::Step;
 
 /// Options of `cargo xtask setup`.
 #[derive(clap::Args, Clone, Copy, Debug)]

@@ -1,6 +1,6 @@
 //! From what a machine has to what is run on it; pure.
 
-use std::{collections::BTreeSet, ffi::OsString, process::Command};
+use std::collections::BTreeSet;
 
 use kproxy_build::{Compiler, LINKER, LINKER_VERSION, RUSTUP_TOOLCHAIN, tools_dir};
 
@@ -9,6 +9,7 @@ use super::{
         COMPILER_PACKAGES, Facts, GO_PACKAGE, LINKER_PACKAGES, LLVMS, PROGRAMS, llvm_packages,
     },
     go,
+    step::{Action, Step},
 };
 
 /// What is there and what is to be done about the rest.
@@ -26,50 +27,6 @@ impl Plan {
     /// Nothing is missing.
     pub(crate) const fn is_empty(&self) -> bool {
         self.steps.is_empty() && self.impossible.is_empty()
-    }
-}
-
-/// One thing to install.
-#[derive(Debug)]
-pub(crate) struct Step {
-    /// The thing.
-    pub(crate) what: String,
-    /// What it is for.
-    pub(crate) why: &'static str,
-    /// How to get it.
-    pub(crate) commands: Vec<Action>,
-    /// The commands need root.
-    pub(crate) root: bool,
-    /// About how long it takes, if long.
-    pub(crate) slow: Option<&'static str>,
-}
-
-/// A command of a step.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Action {
-    program: String,
-    arguments: Vec<String>,
-    environment: Vec<(&'static str, OsString)>,
-}
-
-impl Action {
-    pub(crate) fn new(program: &str, arguments: &[&str]) -> Self {
-        Self {
-            program: program.to_owned(),
-            arguments: arguments.iter().map(|&word| word.to_owned()).collect(),
-            environment: Vec::new(),
-        }
-    }
-
-    pub(crate) fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
-        self.environment.push((name, value.into()));
-        self
-    }
-
-    pub(crate) fn build(&self) -> Command {
-        let mut command = Command::new(&self.program);
-        command.args(&self.arguments).envs(self.environment.iter().cloned());
-        command
     }
 }
 

@@ -3,7 +3,11 @@
 //! What rustc, clippy and rustfmt can check is left to them. [`rules`] holds the rest, one function
 //! a rule; each finding names the file, the line and the rule.
 
+mod circles;
 mod deploy;
+mod imports;
+mod layers;
+mod module;
 mod rules;
 mod source;
 
@@ -15,6 +19,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{parity, say, workspace};
+use imports::Imports;
 use source::Source;
 
 /// Folders that hold Rust sources.
@@ -33,10 +38,18 @@ pub(crate) fn run() -> Result<()> {
     }
     files.sort();
     let mut findings = Vec::new();
+    let mut sources = Vec::new();
     for file in &files {
         let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-        let path = file.strip_prefix(&root).unwrap_or(file);
-        findings.extend(rules::check(&Source::new(&path.to_string_lossy(), &text)));
+        let path = file.strip_prefix(&root).unwrap_or(file).to_string_lossy().into_owned();
+        findings.extend(rules::check(&Source::new(&path, &text)));
+        sources.push((path, text));
+    }
+    for name in circles::ENFORCED {
+        findings.extend(circles::check(name, &imports_of(name, &sources)?));
+    }
+    for (name, layers) in layers::DECLARED {
+        findings.extend(layers::check(name, &imports_of(name, &sources)?, layers));
     }
     findings.extend(deploy::check(&root)?);
     findings.extend(parity::check(&root, &files)?);
@@ -48,6 +61,16 @@ pub(crate) fn run() -> Result<()> {
     }
     say::line(format!("tidy: {} files keep the project's rules", files.len()));
     Ok(())
+}
+
+/// The imports of a crate, by the files below its `src/`.
+fn imports_of(name: &str, sources: &[(String, String)]) -> Result<Imports> {
+    let folder = format!("{name}/src/");
+    let of_crate: Vec<(&str, &str)> = sources
+        .iter()
+        .filter_map(|(path, text)| Some((path.strip_prefix(&folder)?, text.as_str())))
+        .collect();
+    Imports::read(&of_crate).with_context(|| format!("read the imports of {name}"))
 }
 
 fn rust_files(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {

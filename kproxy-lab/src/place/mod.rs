@@ -1,23 +1,28 @@
 //! A node, a pod, the client or the router of a lab.
 
+mod agent;
+
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use parking_lot::Mutex;
+
+use agent::Agent;
 
 use crate::binary;
-use crate::hold::{Hold, HoldReport};
-use crate::http::{HttpAnswer, HttpOutcome};
-use crate::lab::agent::Agent;
 use crate::layout::{Addresses, Family, Names};
-use crate::load::{Load, LoadReport};
-use crate::probe::{Outcome, Probe};
 use crate::process::Process;
 use crate::protocol::{Op, Serve, Sockets};
+use crate::traffic::{Hold, HoldReport, HttpAnswer, HttpOutcome, Load, LoadReport, Outcome, Probe};
+use crate::wait::poll_until;
+
+/// How long a change may need to reach a proxy: far more than it does.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One network namespace of a lab with its cgroup. On a node this is the host.
 #[derive(Debug)]
@@ -68,7 +73,7 @@ impl Place {
     }
 
     /// Cgroup of the place's processes. A node's cgroup root is the parent of its host's cgroup.
-    pub fn cgroup(&self) -> &Path {
+    pub(crate) fn cgroup(&self) -> &Path {
         &self.cgroup
     }
 
@@ -90,16 +95,12 @@ impl Place {
         probe: &Probe,
         is_right: impl Fn(&Outcome) -> bool,
     ) -> Result<Outcome> {
-        let start = Instant::now();
-        loop {
-            let outcome = self.probe(probe.clone())?;
-            if is_right(&outcome) {
-                return Ok(outcome);
-            }
-            if start.elapsed() > Duration::from_secs(60) {
-                bail!("{} still gets this from {}: {outcome}", self.name, probe.to);
-            }
+        let ask = || self.probe(probe.clone());
+        let outcome = poll_until(PATIENCE, Duration::ZERO, ask, &is_right)?;
+        if !is_right(&outcome) {
+            bail!("{} still gets this from {}: {outcome}", self.name, probe.to);
         }
+        Ok(outcome)
     }
 
     /// Runs a load from this place.
@@ -233,7 +234,7 @@ impl Place {
     }
 
     fn agent(&self) -> Result<Arc<Agent>> {
-        let mut agent = self.agent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut agent = self.agent.lock();
         if let Some(agent) = &*agent {
             return Ok(Arc::clone(agent));
         }
@@ -242,7 +243,7 @@ impl Place {
     }
 
     fn running_agent(&self) -> Option<Arc<Agent>> {
-        self.agent.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.agent.lock().clone()
     }
 
     /// Ends the agent.

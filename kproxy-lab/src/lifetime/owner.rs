@@ -1,17 +1,16 @@
-//! Which labs exist, who owns them, and removing all that one left on the machine.
+//! Which labs exist, and whom they belong to.
 
-use std::collections::hash_map::RandomState;
 use std::fs;
-use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process;
 
 use anyhow::{Context as _, Result, bail};
+use procfs::process::Process;
 use serde::{Deserialize, Serialize};
 
 use crate::layout::{Names, STATE_ROOT};
-use crate::{cgroup, mounts, netns};
+use crate::random;
 
 /// The process that a lab belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,11 +19,11 @@ pub struct Owner {
     pub pid: u32,
     /// Start time of the process in clock ticks after boot: tells it from a later one of the same
     /// id.
-    pub start_time: u64,
+    pub(crate) start_time: u64,
     /// Whether the lab shall outlive the process ([`crate::Lab::keep`]).
-    pub kept: bool,
+    pub(crate) kept: bool,
     /// Command line, for people.
-    pub command: String,
+    pub(crate) command: String,
 }
 
 impl Owner {
@@ -36,16 +35,14 @@ impl Owner {
     }
 
     /// Whether the process still runs.
-    pub fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         start_time(self.pid) == Some(self.start_time)
     }
 }
 
-/// Field 22 of /proc/PID/stat (proc_pid_stat(5)); the name before it may hold spaces and brackets.
 fn start_time(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, after_name) = stat.rsplit_once(") ")?;
-    after_name.split(' ').nth(19)?.parse().ok()
+    let process = Process::new(i32::try_from(pid).ok()?).ok()?;
+    Some(process.stat().ok()?.starttime)
 }
 
 /// A lab found on this machine.
@@ -59,7 +56,7 @@ pub struct Found {
 
 impl Found {
     /// Whether nobody needs the lab any more.
-    pub fn is_dead(&self) -> bool {
+    pub(crate) fn is_dead(&self) -> bool {
         self.owner.as_ref().is_none_or(|owner| !owner.kept && !owner.is_alive())
     }
 }
@@ -88,8 +85,7 @@ pub(crate) fn claim() -> Result<Names> {
 
 fn random_id() -> String {
     const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-    // Every RandomState is seeded by the operating system.
-    let mut bits = RandomState::new().build_hasher().finish();
+    let mut bits = random::bits();
     (0..5)
         .map(|_| {
             let letter = LETTERS[(bits % 32) as usize] as char;
@@ -136,52 +132,6 @@ pub fn list() -> Result<Vec<Found>> {
     Ok(found)
 }
 
-/// Removes everything that a lab has on this machine: processes, mounts, namespaces, cgroups, its
-/// folder. Works on what is there, so it may be called twice, on half-made labs, and by two
-/// cleaners at once.
-///
-/// # Errors
-/// When something stays; what could be removed is removed all the same.
-pub fn clean(id: &str) -> Result<()> {
-    if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-        bail!("`{id}` is no lab id; `kproxy-lab list` shows them");
-    }
-    let names = Names::new(id);
-    let group = cgroup::root()?.join(names.cgroup());
-    // Processes first: they hold the rest.
-    let mut results = vec![];
-    if group.exists() {
-        results.push(cgroup::remove(&group));
-    }
-    results.push(mounts::unmount_below(&names.dir()));
-    for name in netns::named(&names.netns_prefix())? {
-        results.push(netns::remove(&name));
-    }
-    // The folder goes last and only when the rest is gone: as long as it exists, the next cleaner
-    // finds the lab. Never delete through a mount that is still there.
-    for result in results {
-        result?;
-    }
-    match fs::remove_dir_all(names.dir()) {
-        Ok(()) => Ok(()),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(e).with_context(|| format!("remove {}", names.dir().display())),
-    }
-}
-
-/// Removes labs whose owner ended without cleaning; returns their ids.
-///
-/// # Errors
-/// When one cannot be removed.
-pub fn clean_dead() -> Result<Vec<String>> {
-    let dead: Vec<String> =
-        list()?.into_iter().filter(Found::is_dead).map(|found| found.id).collect();
-    for id in &dead {
-        clean(id).with_context(|| format!("remove what lab {id} left"))?;
-    }
-    Ok(dead)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,12 +145,5 @@ mod tests {
         assert!(Found { id: "x".into(), owner: Some(other.clone()) }.is_dead());
         let kept = Owner { kept: true, ..other };
         assert!(!Found { id: "x".into(), owner: Some(kept) }.is_dead());
-    }
-
-    #[test]
-    fn ids_that_could_leave_the_state_folder_are_refused() {
-        for id in ["", "..", "a/b"] {
-            assert!(clean(id).is_err(), "{id}");
-        }
     }
 }

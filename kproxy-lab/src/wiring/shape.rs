@@ -93,13 +93,13 @@ pub(super) const VXLAN_MTU: u16 = 1450;
 
 /// The network of a lab with all its features.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Shape {
-    pub(super) network: Network,
-    pub(super) features: BTreeSet<Feature>,
+pub(crate) struct Shape {
+    pub(crate) network: Network,
+    pub(crate) features: BTreeSet<Feature>,
 }
 
 impl Shape {
-    pub(super) fn has(&self, feature: Feature) -> bool {
+    pub(crate) fn has(&self, feature: Feature) -> bool {
         self.features.contains(&feature)
     }
 

@@ -1,8 +1,8 @@
 //! VXLAN between the nodes as Flannel makes it: a device a family, its address the first of the
 //! node's pods, permanent entries instead of learning (`pkg/backend/vxlan`).
 
-use super::Script;
-use crate::lab::network::{Shape, VXLAN_MTU};
+use super::script::Script;
+use super::shape::{Shape, VXLAN_MTU};
 use crate::layout::{self, Family};
 
 /// Name, and last byte of the MAC address, of the device for a family.
@@ -55,7 +55,7 @@ const fn bits(family: Family) -> u8 {
 }
 
 /// Which node a MAC address is on: commands of `bridge`, not of `ip`.
-pub(in crate::lab) fn forwarding(node: u8, nodes: u8) -> Script {
+pub(crate) fn forwarding(node: u8, nodes: u8) -> Script {
     let mut script = Script::default();
     for other in (1..=nodes).filter(|other| *other != node) {
         for family in Family::ALL {

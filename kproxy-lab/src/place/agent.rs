@@ -6,12 +6,13 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use anyhow::{Context as _, Result, anyhow};
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -67,10 +68,10 @@ impl Agent {
     pub(crate) fn call<T: DeserializeOwned>(&self, op: Op) -> Result<T> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = channel();
-        lock(&self.pending).insert(id, sender);
+        self.pending.lock().insert(id, sender);
         let mut line = serde_json::to_string(&Request { id, op }).context("encode a request")?;
         line.push('\n');
-        lock(&self.input).write_all(line.as_bytes()).with_context(|| self.ended())?;
+        self.input.lock().write_all(line.as_bytes()).with_context(|| self.ended())?;
         let reply = receiver.recv().with_context(|| self.ended())?;
         let value = reply.map_err(|message| anyhow!("{}: {message}", self.place))?;
         serde_json::from_value(value)
@@ -79,7 +80,7 @@ impl Agent {
 
     /// Ends the process.
     pub(crate) fn end(&self) {
-        let mut child = lock(&self.child);
+        let mut child = self.child.lock();
         // Both fail only when it has ended already.
         let _ended = child.kill();
         let _status = child.wait();
@@ -90,19 +91,15 @@ impl Agent {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Hands replies to those who wait for them, until the agent ends.
 fn hand_out(output: ChildStdout, pending: &Mutex<HashMap<u64, Sender<Result<Value, String>>>>) {
     for line in BufReader::new(output).lines().map_while(Result::ok) {
         let Ok(reply) = serde_json::from_str::<Reply>(&line) else { break };
-        if let Some(waiting) = lock(pending).remove(&reply.id) {
+        if let Some(waiting) = pending.lock().remove(&reply.id) {
             // The one who asked does not wait any more.
             let _nobody_waits = waiting.send(reply.result);
         }
     }
     // Dropping the senders wakes everyone who still waits.
-    lock(pending).clear();
+    pending.lock().clear();
 }

@@ -6,7 +6,8 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
-use crate::{binary, state};
+use super::clean::clean;
+use crate::binary;
 
 /// What the owner says before it ends to leave the lab running.
 const KEEP: u8 = b'k';
@@ -55,5 +56,5 @@ pub(crate) fn run(id: &str) -> Result<()> {
     if said.contains(&KEEP) {
         return Ok(());
     }
-    state::clean(id).with_context(|| format!("remove what lab {id} left"))
+    clean(id).with_context(|| format!("remove what lab {id} left"))
 }

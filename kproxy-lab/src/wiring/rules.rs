@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use crate::lab::network::{Feature, Network, Shape};
+use super::shape::{Feature, Network, Shape};
 use crate::layout::{self, Family};
 
 /// All of them as `nft` reads them, in place of those that are there; `None`: there are none.
-pub(super) fn of_node(shape: &Shape, node: u8) -> Option<String> {
+pub(crate) fn of_node(shape: &Shape, node: u8) -> Option<String> {
     let mut rules = String::new();
     match shape.network {
         Network::Bridge => {}

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use anyhow::{Context as _, Result};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::state;
+use super::clean::clean;
 
 /// Ids of the labs of this process.
 static LABS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
@@ -17,7 +17,7 @@ static LABS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 static ENDING: AtomicBool = AtomicBool::new(false);
 
 fn labs() -> MutexGuard<'static, BTreeSet<String>> {
-    LABS.lock().unwrap_or_else(PoisonError::into_inner)
+    LABS.lock()
 }
 
 pub(crate) fn remember(id: &str) {
@@ -30,7 +30,7 @@ pub(crate) fn forget(id: &str) {
 
 /// After a signal: leaves the rest to the signal's thread, which ends the process. The other
 /// threads would only report that their lab has vanished.
-pub(crate) fn wait_if_ending() {
+pub(crate) fn park_if_ending() {
     while ENDING.load(Ordering::Relaxed) {
         thread::park();
     }
@@ -66,7 +66,7 @@ pub fn clean_on_signals() -> Result<()> {
         ENDING.store(true, Ordering::Relaxed);
         let labs: Vec<String> = labs().iter().cloned().collect();
         for id in labs {
-            if let Err(error) = state::clean(&id) {
+            if let Err(error) = clean(&id) {
                 eprintln!("kproxy-lab: remove lab {id}: {error:#}");
             }
         }

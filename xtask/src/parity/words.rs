@@ -41,7 +41,7 @@ impl Owners {
 }
 
 /// What came of a probe, in words.
-pub(super) fn words(outcome: &Outcome, asker: &str, owners: &Owners) -> String {
+pub(super) fn outcome(outcome: &Outcome, asker: &str, owners: &Owners) -> String {
     if outcome.all_answered() {
         let servers = outcome.servers();
         let names: Vec<&str> = servers.keys().copied().collect();
@@ -60,7 +60,7 @@ pub(super) fn sticky(outcome: &Outcome, asker: &str, owners: &Owners) -> String 
     if outcome.all_answered() && outcome.servers().len() == 1 {
         return format!("always the same as {}", clients(outcome, asker, owners));
     }
-    words(outcome, asker, owners)
+    self::outcome(outcome, asker, owners)
 }
 
 /// Whom the backends saw.

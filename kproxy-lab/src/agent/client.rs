@@ -8,9 +8,9 @@ use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::agent::reversed;
-use crate::probe::{Transport, Verdict, unspecified};
-use crate::protocol::{Answer, who, who_reversed};
+use crate::agent::fragments;
+use crate::traffic::line::{Answer, who, who_reversed};
+use crate::traffic::{Transport, Verdict, unspecified};
 
 /// An open client socket.
 pub(super) enum Client {
@@ -125,8 +125,8 @@ impl Client {
             }
             Self::Reversed { socket, to, headless } => {
                 let (from, request) =
-                    (reversed::source(socket, *to)?, who_reversed(token, padding));
-                let send = if *headless { reversed::send_headless } else { reversed::send };
+                    (fragments::source(socket, *to)?, who_reversed(token, padding));
+                let send = if *headless { fragments::send_headless } else { fragments::send };
                 send(from, *to, request.as_bytes())?;
                 let (answer, source) = receive(socket, token, timeout)?;
                 (answer, Some(source))

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::probe::Transport;
+use super::probe::Transport;
 
 /// A connection to open and keep busy: a request, its answer, a pause, and again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

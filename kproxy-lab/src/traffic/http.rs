@@ -21,7 +21,7 @@ pub struct HttpAnswer {
     /// Its status: 200, 503, ….
     pub status: u16,
     /// Its headers, names in lower case.
-    pub headers: Vec<(String, String)>,
+    pub(crate) headers: Vec<(String, String)>,
     /// Its body.
     pub body: String,
 }

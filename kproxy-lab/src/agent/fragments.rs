@@ -9,6 +9,8 @@ use std::time::SystemTime;
 use etherparse::{IpFragOffset, Ipv4Header, PacketBuilder};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::traffic::unspecified;
+
 /// Bytes of a fragment; fit every network of the lab.
 const BYTES: usize = 1000;
 /// IPPROTO_RAW: the sender makes the IP header (raw(7)).
@@ -29,7 +31,7 @@ pub(super) fn send_headless(from: SocketAddr, to: SocketAddr, data: &[u8]) -> io
 
 /// The address by which `to` is reached, with the port of `socket`.
 pub(super) fn source(socket: &UdpSocket, to: SocketAddr) -> io::Result<SocketAddr> {
-    let route = UdpSocket::bind(crate::probe::unspecified(to.ip(), 0))?;
+    let route = UdpSocket::bind(unspecified(to.ip(), 0))?;
     route.connect(to)?;
     Ok(SocketAddr::new(route.local_addr()?.ip(), socket.local_addr()?.port()))
 }

@@ -1,7 +1,7 @@
 //! How pods are connected to their node.
 
-use super::Script;
-use crate::lab::network::{Network, Shape};
+use super::script::Script;
+use super::shape::{Network, Shape};
 use crate::layout::{self, Addresses, GATEWAY, Names};
 
 /// MAC address of the node's end of every pod (`hostSideMAC` of Calico), and the link-local address
@@ -29,7 +29,7 @@ pub(super) fn ground(script: &mut Script, shape: &Shape, node: u8) {
 
 /// The node's end of a pod, and the link to it. The pod's MAC address follows from its IPv4
 /// address: when a later pod gets the address, what neighbours remember is still right.
-pub(in crate::lab) fn port(
+pub(crate) fn port(
     shape: &Shape,
     names: &Names,
     place: &str,
@@ -58,35 +58,15 @@ pub(in crate::lab) fn port(
     script
 }
 
-/// Settings of the node's end (`configureSysctls` of Calico's CNI plugin; `rp_filter` by Felix).
-pub(in crate::lab) fn port_settings(shape: &Shape, pod: &str) -> Vec<(String, &'static str)> {
-    if shape.network != Network::Routed {
-        return Vec::new();
-    }
-    let device = shape.pod_device(pod);
-    [
-        ("ipv4/conf", "route_localnet", "1"),
-        ("ipv4/neigh", "proxy_delay", "0"),
-        ("ipv4/conf", "proxy_arp", "1"),
-        ("ipv4/conf", "forwarding", "1"),
-        ("ipv4/conf", "rp_filter", "1"),
-        ("ipv6/conf", "proxy_ndp", "1"),
-        ("ipv6/conf", "forwarding", "1"),
-        ("ipv6/conf", "accept_ra", "0"),
-    ]
-    .map(|(folder, name, value)| (format!("{folder}/{device}/{name}"), value))
-    .into()
-}
-
 /// The node's end of a pod goes; its other end goes with it.
-pub(in crate::lab) fn no_port(shape: &Shape, pod: &str) -> Script {
+pub(crate) fn no_port(shape: &Shape, pod: &str) -> Script {
     let mut script = Script::default();
     script.line(format!("link del {}", shape.pod_device(pod)));
     script
 }
 
 /// The pod's end.
-pub(in crate::lab) fn pod(shape: &Shape, node: u8, addresses: Addresses) -> Script {
+pub(crate) fn pod(shape: &Shape, node: u8, addresses: Addresses) -> Script {
     let mut script = Script::default();
     if shape.network != Network::Routed {
         script.uplink(addresses, layout::on_node(node, GATEWAY));
