@@ -7,6 +7,7 @@ use kproxy_common::{
     config::{Range, SERVICE_RANGES},
     maglev::{PER_SLOT, pack, table_slots},
     net::{Addr, Port},
+    netns::netns_verdict,
     ranges::{self, RangeData},
     service::{
         FrontendKey, FrontendValue, MAX_EXTRA, NAME_LEN, Name, Service, Slot, Word, cluster_index,
@@ -16,7 +17,7 @@ use kproxy_common::{
 
 use crate::plan::{
     Algorithm, Backend, BackendSet, EmptyVerdict, Family, Frontend, FrontendKind, Protocol, Scope,
-    ServicePortId, ServicePortPlan, Sources, maglev_table,
+    ServicePortId, ServicePortPlan, SocketVerdict, SocketVerdicts, Sources, maglev_table,
 };
 
 /// Name of a service port; `None` when it does not fit (no valid Kubernetes name is that long).
@@ -166,6 +167,29 @@ pub(crate) const fn decode_verdict(first: u32) -> EmptyVerdict {
         empty_verdict::DROP => EmptyVerdict::Drop,
         _ => EmptyVerdict::Reject,
     }
+}
+
+/// What is to become of the sockets of a network namespace.
+pub(crate) const fn encode_socket_verdict(verdict: SocketVerdict) -> u32 {
+    match verdict {
+        SocketVerdict::Served => netns_verdict::SERVED,
+        SocketVerdict::OptedOut => netns_verdict::OPTED_OUT,
+        SocketVerdict::Undecided => netns_verdict::UNDECIDED,
+    }
+}
+
+/// The verdict on each network namespace, by its cookie. Numbers that kproxy never writes are left
+/// out.
+pub(crate) fn decode_socket_verdicts(
+    entries: impl IntoIterator<Item = (u64, u32)>,
+) -> SocketVerdicts {
+    let verdict = |number| match number {
+        netns_verdict::SERVED => Some(SocketVerdict::Served),
+        netns_verdict::OPTED_OUT => Some(SocketVerdict::OptedOut),
+        netns_verdict::UNDECIDED => Some(SocketVerdict::Undecided),
+        _ => None,
+    };
+    entries.into_iter().filter_map(|(cookie, number)| Some((cookie, verdict(number)?))).collect()
 }
 
 /// Service index of a set of service port `id`.

@@ -12,7 +12,7 @@ use zerocopy::FromBytes;
 
 use super::flows::pair;
 use crate::dataplane::codec;
-use crate::dataplane::pins::parse_link;
+use crate::dataplane::programs::pins::{PinDirs, parse_link};
 
 fn of<T: FromBytes, const N: usize>(bytes: &[u8; N]) -> T {
     T::read_from_bytes(bytes).unwrap()
@@ -99,7 +99,7 @@ proptest! {
 
     #[test]
     fn links_of_any_device_are_found_again(device in "[^/\\x00]{1,15}") {
-        let dirs = crate::dataplane::pins::PinDirs::new(std::path::Path::new("/bpf"));
+        let dirs = PinDirs::new(std::path::Path::new("/bpf"));
         let path = dirs.device_link("kp_ingress", &device);
         let name = path.file_name().unwrap().to_str().unwrap();
         prop_assert_eq!(parse_link(name), ("kp_ingress".to_owned(), Some(device)));

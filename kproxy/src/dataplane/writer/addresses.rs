@@ -184,9 +184,9 @@ impl Addresses {
             wanted[word as usize] |= mask;
         }
         for (index, want) in (0..).zip(wanted) {
-            let have = maps.filter().get(index).unwrap_or(want);
+            let have = maps.address_filter().get(index).unwrap_or(want);
             if have != want {
-                maps.filter().change_bits(index, have & !want, want & !have);
+                maps.address_filter().change_bits(index, have & !want, want & !have);
             }
         }
     }
@@ -197,7 +197,7 @@ impl Addresses {
         *count += 1;
         if *count == 1 {
             let (word, mask) = filter::position(bit);
-            maps.filter().change_bits(word, 0, mask);
+            maps.address_filter().change_bits(word, 0, mask);
         }
     }
 
@@ -208,7 +208,7 @@ impl Addresses {
         if *count == 0 {
             self.bits.remove(&bit);
             let (word, mask) = filter::position(bit);
-            maps.filter().change_bits(word, mask, 0);
+            maps.address_filter().change_bits(word, mask, 0);
         }
     }
 }

@@ -3,8 +3,9 @@
 
 use ipnet::IpNet;
 
-use super::{Maps, Report, Writer, problems};
+use super::{maps::Maps, problems, state::Writer};
 use crate::{
+    dataplane::report::Report,
     model::Problem,
     plan::{ServicePortId, ServicePortPlan},
 };
@@ -17,7 +18,7 @@ const STILL: &str = "its load-balancer addresses still answer sources of that ra
 impl<M: Maps> Writer<M> {
     /// Adds what is missing.
     pub(super) fn add_ranges(&mut self, plan: &ServicePortPlan) -> Vec<Problem> {
-        let Some(port) = self.ports.get_mut(&plan.id) else { return Vec::new() };
+        let Some(port) = self.service_ports.get_mut(&plan.id) else { return Vec::new() };
         let mut problems = Vec::new();
         for net in &plan.source_ranges {
             if port.ranges.contains(net) {
@@ -48,7 +49,7 @@ impl<M: Maps> Writer<M> {
 
     /// Removes all ranges of a service port but those to keep.
     pub(super) fn remove_ranges(&mut self, id: &ServicePortId, keep: &[IpNet]) -> Vec<Problem> {
-        let Some(port) = self.ports.get_mut(id) else { return Vec::new() };
+        let Some(port) = self.service_ports.get_mut(id) else { return Vec::new() };
         let mut problems = Vec::new();
         let unwanted: Vec<_> =
             port.ranges.iter().filter(|net| !keep.contains(net)).copied().collect();

@@ -18,8 +18,9 @@ use std::{
 use kproxy_common::{filter, net::Addr, service::frontend_flags};
 
 use super::{
-    Maps as _, Writer,
+    Writer,
     fake::{Arrays, Crash, FakeMaps},
+    maps::Maps as _,
 };
 use crate::{
     dataplane::codec,
@@ -369,9 +370,9 @@ fn contradictions_in_the_maps_are_repaired() {
     wrong.set_frontend(&address, &kproxy_common::service::FrontendValue::default()).unwrap();
     wrong.set_range(7, &net("192.0.2.0/24")).unwrap();
     wrong.set_range(id, &net("192.0.2.0/24")).unwrap();
-    wrong.filter().change_bits(5, 0, u64::MAX);
+    wrong.address_filter().change_bits(5, 0, u64::MAX);
     let (word, mask) = filter::position(bit("10.96.0.1"));
-    wrong.filter().change_bits(word, mask, 0);
+    wrong.address_filter().change_bits(word, mask, 0);
 
     let report = writer(&wrong).reconcile(plans.clone(), T0);
     assert!(report.problems.is_empty(), "{report:?}");

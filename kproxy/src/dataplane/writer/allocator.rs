@@ -9,9 +9,9 @@ use std::{
     time::Duration,
 };
 
-/// How long a run rests. A BPF program runs for microseconds and cannot sleep; two seconds leave
+/// How long a run rests before it is given out again. A BPF program runs for microseconds and cannot sleep; two seconds leave
 /// room for a virtual CPU that is not scheduled.
-pub(crate) const REST: Duration = Duration::from_secs(2);
+pub(crate) const GRACE_PERIOD: Duration = Duration::from_secs(2);
 
 /// A contiguous run, never empty.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -25,7 +25,7 @@ pub(crate) struct Run {
 /// The allocator over `0..capacity`. Best fit, lowest first, so that memory that was never used
 /// stays untouched.
 #[derive(Debug)]
-pub(crate) struct Runs {
+pub(crate) struct Allocator {
     capacity: u32,
     /// Free extents: first → length. No two touch each other.
     by_first: BTreeMap<u32, u32>,
@@ -36,7 +36,7 @@ pub(crate) struct Runs {
     used: u32,
 }
 
-impl Runs {
+impl Allocator {
     /// Everything free.
     pub(crate) fn new(capacity: u32) -> Self {
         let mut runs = Self {
@@ -63,7 +63,7 @@ impl Runs {
     }
 
     /// A run of `len` numbers; `None` when no free extent is that long (or `len` is 0).
-    pub(crate) fn take(&mut self, len: u32) -> Option<Run> {
+    pub(crate) fn allocate(&mut self, len: u32) -> Option<Run> {
         if len == 0 {
             return None;
         }
@@ -85,23 +85,23 @@ impl Runs {
         true
     }
 
-    /// Gives a run back; it is free again after [`REST`].
-    pub(crate) fn give_back(&mut self, run: Run, now: Duration) {
+    /// Gives a run back; it is free again after [`GRACE_PERIOD`].
+    pub(crate) fn free(&mut self, run: Run, now: Duration) {
         self.used -= run.len;
         self.resting.push_back((now, run));
     }
 
     /// Gives a run back that no reader can have seen.
-    pub(crate) fn give_back_unseen(&mut self, run: Run) {
+    pub(crate) fn free_unseen(&mut self, run: Run) {
         self.used -= run.len;
         self.add_extent(run);
     }
 
     /// Frees the runs that have rested. Whether there were any.
-    pub(crate) fn wake(&mut self, now: Duration) -> bool {
+    pub(crate) fn reclaim(&mut self, now: Duration) -> bool {
         let mut any = false;
         while let Some((since, run)) = self.resting.front().copied() {
-            if now.saturating_sub(since) < REST {
+            if now.saturating_sub(since) < GRACE_PERIOD {
                 break;
             }
             self.resting.pop_front();
@@ -161,26 +161,26 @@ mod tests {
 
     #[test]
     fn a_run_rests_before_it_is_given_out_again() {
-        let mut runs = Runs::new(4);
-        let run = runs.take(4).unwrap();
-        runs.give_back(run, Duration::from_secs(10));
+        let mut runs = Allocator::new(4);
+        let run = runs.allocate(4).unwrap();
+        runs.free(run, Duration::from_secs(10));
         assert_eq!(runs.used(), 0);
-        assert!(!runs.wake(Duration::from_millis(11_999)));
-        assert_eq!(runs.take(1), None);
-        assert!(runs.wake(Duration::from_secs(12)));
-        assert_eq!(runs.take(4), Some(run));
+        assert!(!runs.reclaim(Duration::from_millis(11_999)));
+        assert_eq!(runs.allocate(1), None);
+        assert!(runs.reclaim(Duration::from_secs(12)));
+        assert_eq!(runs.allocate(4), Some(run));
     }
 
     #[test]
     fn claims_refuse_what_is_taken_or_outside() {
-        let mut runs = Runs::new(10);
+        let mut runs = Allocator::new(10);
         assert!(runs.claim(Run { first: 3, len: 4 }));
         for (first, len) in [(6, 1), (0, 4), (2, 2), (9, 2), (10, 1), (u32::MAX, u32::MAX), (0, 0)]
         {
             assert!(!runs.claim(Run { first, len }), "{first}+{len}");
         }
         assert!(runs.claim(Run { first: 7, len: 3 }) && runs.claim(Run { first: 0, len: 3 }));
-        assert_eq!((runs.used(), runs.take(1)), (10, None));
+        assert_eq!((runs.used(), runs.allocate(1)), (10, None));
     }
 
     proptest! {
@@ -189,21 +189,21 @@ mod tests {
             steps in prop::collection::vec((0u32..9, 0usize..8, 0u64..1500), 1..200),
         ) {
             const CAPACITY: u32 = 64;
-            let mut runs = Runs::new(CAPACITY);
+            let mut runs = Allocator::new(CAPACITY);
             let mut held: Vec<Run> = Vec::new();
             let mut resting: Vec<(Duration, Run)> = Vec::new();
             let mut now = Duration::ZERO;
             for (len, which, pause) in steps {
                 now += Duration::from_millis(pause);
-                runs.wake(now);
-                resting.retain(|(since, _)| now - *since < REST);
+                runs.reclaim(now);
+                resting.retain(|(since, _)| now - *since < GRACE_PERIOD);
                 if len == 0 {
                     if which < held.len() {
                         let run = held.swap_remove(which);
-                        runs.give_back(run, now);
+                        runs.free(run, now);
                         resting.push((now, run));
                     }
-                } else if let Some(run) = runs.take(len) {
+                } else if let Some(run) = runs.allocate(len) {
                     prop_assert_eq!(run.len, len);
                     held.push(run);
                 } else {
@@ -227,10 +227,10 @@ mod tests {
                 prop_assert_eq!(runs.used(), held.iter().map(|run| run.len).sum::<u32>());
             }
             for run in held.drain(..) {
-                runs.give_back(run, now);
+                runs.free(run, now);
             }
-            runs.wake(now + REST);
-            prop_assert_eq!(runs.take(CAPACITY), Some(Run { first: 0, len: CAPACITY }));
+            runs.reclaim(now + GRACE_PERIOD);
+            prop_assert_eq!(runs.allocate(CAPACITY), Some(Run { first: 0, len: CAPACITY }));
         }
     }
 }

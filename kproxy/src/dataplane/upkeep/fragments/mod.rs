@@ -15,12 +15,8 @@ use std::{
     time::Duration,
 };
 
-use aya::{
-    maps::{Array, MapData, RingBuf},
-    programs::SchedClassifier,
-};
 use kproxy_common::{
-    abi::{map, program::INJECT},
+    abi::program::INJECT,
     drop_reason::DropReason,
     fragment::{INJECTED_HEAD, INJECTED_REST, Injection, Note, note_flags},
 };
@@ -28,57 +24,45 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use zerocopy::FromBytes as _;
 
 use self::hold::{Held, Hold};
-use super::{Dataplane, Error, error::chain, load::typed, now, sys};
+use crate::dataplane::{
+    kernel::{bpf, clock},
+    maps::{EarlyNotes, InjectedRest},
+};
 
 /// Notes that are read before the clock is looked at again.
 const AT_ONCE: usize = 256;
 
 /// Reads what the programs tell and injects what may go; made once.
 pub struct FragmentHolder {
-    ring: RingBuf<MapData>,
-    rest: Array<MapData, [u8; INJECTED_REST]>,
+    ring: EarlyNotes,
+    rest: InjectedRest,
     program: OwnedFd,
     hold: Hold,
 }
 
-impl Dataplane {
-    /// What holds fragments back for this data path; there is one.
-    ///
-    /// # Errors
-    /// The kernel refuses the program that injects, or the ring buffer cannot be read.
-    pub fn fragment_holder(&mut self) -> Result<FragmentHolder, Error> {
-        let failed = |why: String| Error::Load { why: format!("program {INJECT}: {why}") };
-        let program = self.object.program_mut(INJECT);
-        let program = program.ok_or_else(|| failed("it is not there".to_owned()))?;
-        let program: &mut SchedClassifier =
-            program.try_into().map_err(|error| failed(chain(&error)))?;
-        program.load().map_err(|error| failed(chain(&error)))?;
-        let fd = program.fd().map_err(|error| failed(chain(&error)))?;
-        let program = fd.as_fd().try_clone_to_owned().map_err(|error| failed(chain(&error)))?;
-        Ok(FragmentHolder {
-            ring: typed(&mut self.object, map::EARLY)?,
-            rest: typed(&mut self.object, map::INJECTED)?,
-            program,
-            hold: Hold::default(),
-        })
-    }
-}
-
 impl FragmentHolder {
+    /// `program` is [`INJECT`], the maps are [`map::EARLY`] and [`map::INJECTED`].
+    ///
+    /// [`map::EARLY`]: kproxy_common::abi::map::EARLY
+    /// [`map::INJECTED`]: kproxy_common::abi::map::INJECTED
+    pub(crate) fn new(program: OwnedFd, early: EarlyNotes, rest: InjectedRest) -> Self {
+        Self { ring: early, rest, program, hold: Hold::default() }
+    }
+
     /// Works for ever, in the network namespace of the node; asleep while nothing waits.
     ///
     /// # Errors
     /// Those of poll(2).
     pub fn run(mut self) -> io::Result<()> {
         loop {
-            self.wait()?;
+            self.sleep()?;
             self.work();
         }
     }
 
-    /// Until there is something to read or something has waited long enough.
-    fn wait(&self) -> io::Result<()> {
-        let left = self.hold.next_end().map(|end| end.saturating_sub(now()));
+    /// Sleeps until there is something to read or something has waited long enough.
+    fn sleep(&self) -> io::Result<()> {
+        let left = self.hold.next_end().map(|end| end.saturating_sub(clock::now()));
         let timeout = left.map_or(PollTimeout::NONE, |left| {
             PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
         });
@@ -90,7 +74,7 @@ impl FragmentHolder {
     }
 
     fn work(&mut self) {
-        let now = now();
+        let now = clock::now();
         let mut free = Vec::new();
         for _ in 0..AT_ONCE {
             let Some(record) = self.ring.next() else {
@@ -134,8 +118,8 @@ impl FragmentHolder {
             more: rest.len() as u32,
             lost: 0,
         };
-        let context = sys::Context { device: note.device, mark: note.mark, order };
-        match sys::run_with(self.program.as_fd(), head, &context, 1)? {
+        let context = bpf::Context { device: note.device, mark: note.mark, order };
+        match bpf::run_with(self.program.as_fd(), head, &context, 1)? {
             0 => Ok(()),
             code => Err(io::Error::other(format!("{INJECT} returned {code}"))),
         }
@@ -147,9 +131,9 @@ impl FragmentHolder {
             return Ok(());
         }
         let order = Injection { lost: reason as u32, ..Injection::default() };
-        let context = sys::Context { device: 0, mark: 0, order };
+        let context = bpf::Context { device: 0, mark: 0, order };
         // The program looks at no byte of it.
-        sys::run_with(self.program.as_fd(), &[0; 64], &context, count).map(drop)
+        bpf::run_with(self.program.as_fd(), &[0; 64], &context, count).map(drop)
     }
 }
 

@@ -1,7 +1,8 @@
-//! What a call did.
+//! What a call did, and how full the maps are.
 
 use serde::Serialize;
 
+use super::error::Error;
 use crate::model::Problem;
 
 /// What one call changed and what it could not do.
@@ -16,16 +17,21 @@ pub struct Report {
 }
 
 impl Report {
-    /// Adds up two reports.
-    pub fn merge(&mut self, other: Self) {
-        self.writes += other.writes;
-        self.words += other.words;
-        self.problems.extend(other.problems);
-    }
-
     /// Whether nothing was changed and nothing went wrong.
     pub fn is_empty(&self) -> bool {
         self.writes == 0 && self.words == 0 && self.problems.is_empty()
+    }
+}
+
+impl From<Vec<Problem>> for Report {
+    fn from(problems: Vec<Problem>) -> Self {
+        Self { problems, ..Self::default() }
+    }
+}
+
+impl From<Vec<Error>> for Report {
+    fn from(errors: Vec<Error>) -> Self {
+        errors.iter().map(Error::to_problem).collect::<Vec<_>>().into()
     }
 }
 
@@ -36,4 +42,17 @@ pub struct Fill {
     pub used: u32,
     /// Entries that fit.
     pub capacity: u32,
+}
+
+/// How full the maps are that can fill up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Usage {
+    /// Frontends and address entries.
+    pub frontends: Fill,
+    /// Backend sets, two a service port.
+    pub services: Fill,
+    /// Backends.
+    pub slots: Fill,
+    /// Flow entries at the last sweep, two a connection.
+    pub flows: Fill,
 }

@@ -3,85 +3,72 @@
 use std::{io, os::fd::AsFd as _};
 
 use aya::{
-    maps::{
-        HashMap, IterableMap as _, LpmTrie, MapData, MapError, PerCpuArray, PerCpuHashMap,
-        PerCpuValues, lpm_trie::Key,
-    },
+    maps::{IterableMap as _, MapData, MapError, PerCpuValues, lpm_trie::Key},
     util::nr_cpus,
 };
 use ipnet::IpNet;
 use kproxy_common::{
+    abi::map,
     config::Config,
     counters::{DropKey, ServiceCounters},
     drop_reason::DropReason,
-    ranges::RangeData,
     service::{FrontendKey, FrontendValue, Name, Service, Slot},
 };
 
 use super::maps::{Maps, Refusal};
 use crate::dataplane::{
     codec,
-    memory::{Element, Memory},
-    sys,
+    error::Error,
+    kernel::{
+        hash,
+        memory::{Element, Memory},
+    },
+    maps::{Counters, Drops, Frontends, Names, Ranges, ServiceMaps, read_ranges},
 };
 
 /// The kernel's maps, opened for writing.
 pub(crate) struct KernelMaps {
-    frontends: HashMap<MapData, FrontendKey, FrontendValue>,
-    names: HashMap<MapData, u32, Name>,
-    counters: PerCpuArray<MapData, ServiceCounters>,
-    drops: PerCpuHashMap<MapData, DropKey, u64>,
-    ranges: LpmTrie<MapData, RangeData, u32>,
+    frontends: Frontends,
+    names: Names,
+    counters: Counters,
+    drops: Drops,
+    ranges: Ranges,
     services: Memory<Service>,
     slots: Memory<Slot>,
-    filter: Memory<u64>,
+    address_filter: Memory<u64>,
     config: Memory<Config>,
     frontends_capacity: u32,
-    is_new: bool,
-}
-
-/// The maps that [`KernelMaps`] is made of.
-pub(crate) struct Parts {
-    pub(crate) frontends: HashMap<MapData, FrontendKey, FrontendValue>,
-    pub(crate) names: HashMap<MapData, u32, Name>,
-    pub(crate) counters: PerCpuArray<MapData, ServiceCounters>,
-    pub(crate) drops: PerCpuHashMap<MapData, DropKey, u64>,
-    pub(crate) ranges: LpmTrie<MapData, RangeData, u32>,
-    pub(crate) services: MapData,
-    pub(crate) slots: MapData,
-    pub(crate) filter: MapData,
-    pub(crate) config: MapData,
-    /// The maps were made just now.
-    pub(crate) is_new: bool,
+    are_new: bool,
 }
 
 impl KernelMaps {
     /// Maps the arrays into memory.
     ///
     /// # Errors
-    /// The kernel refused, with the call's error.
-    pub(crate) fn new(parts: Parts) -> io::Result<Self> {
-        let frontends_capacity =
-            parts.frontends.map().info().map_err(io::Error::other)?.max_entries();
+    /// The kernel refused.
+    pub(crate) fn new(maps: ServiceMaps) -> Result<Self, Error> {
+        let frontends = maps.frontends.map().info();
+        let frontends = frontends.map_err(Error::of_map("look at", map::FRONTENDS))?;
         Ok(Self {
-            services: memory(&parts.services)?,
-            slots: memory(&parts.slots)?,
-            filter: memory(&parts.filter)?,
-            config: memory(&parts.config)?,
-            frontends: parts.frontends,
-            names: parts.names,
-            counters: parts.counters,
-            drops: parts.drops,
-            ranges: parts.ranges,
-            frontends_capacity,
-            is_new: parts.is_new,
+            services: memory(map::SERVICES, &maps.services)?,
+            slots: memory(map::SLOTS, &maps.slots)?,
+            address_filter: memory(map::FILTER, &maps.address_filter)?,
+            config: memory(map::CONFIG, &maps.config)?,
+            frontends: maps.frontends,
+            names: maps.names,
+            counters: maps.counters,
+            drops: maps.drops,
+            ranges: maps.ranges,
+            frontends_capacity: frontends.max_entries(),
+            are_new: maps.are_new,
         })
     }
 }
 
-fn memory<T: Element>(map: &MapData) -> io::Result<Memory<T>> {
-    let info = map.info().map_err(io::Error::other)?;
+fn memory<T: Element>(name: &'static str, map: &MapData) -> Result<Memory<T>, Error> {
+    let info = map.info().map_err(Error::of_map("look at", name))?;
     Memory::of_map(map.fd().as_fd(), info.max_entries())
+        .map_err(Error::of_map("map into memory", name))
 }
 
 impl Maps for KernelMaps {
@@ -124,23 +111,23 @@ impl Maps for KernelMaps {
     }
 
     fn frontends(&self) -> io::Result<Vec<(FrontendKey, FrontendValue)>> {
-        sys::read_hash(&self.frontends)
+        hash::read(&self.frontends)
     }
 
     fn names(&self) -> io::Result<Vec<(u32, Name)>> {
-        sys::read_hash(&self.names)
+        hash::read(&self.names)
     }
 
     fn ranges(&self) -> io::Result<Vec<(u32, IpNet)>> {
-        sys::read_ranges(&self.ranges)
+        read_ranges(&self.ranges)
     }
 
     fn frontends_capacity(&self) -> u32 {
         self.frontends_capacity
     }
 
-    fn is_new(&self) -> bool {
-        self.is_new
+    fn are_new(&self) -> bool {
+        self.are_new
     }
 
     fn services(&self) -> &Memory<Service> {
@@ -151,8 +138,8 @@ impl Maps for KernelMaps {
         &self.slots
     }
 
-    fn filter(&self) -> &Memory<u64> {
-        &self.filter
+    fn address_filter(&self) -> &Memory<u64> {
+        &self.address_filter
     }
 
     fn config(&self) -> &Memory<Config> {

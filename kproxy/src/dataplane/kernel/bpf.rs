@@ -1,5 +1,6 @@
-//! The few `bpf()` calls that aya does not offer: batch lookups, links updated in place, link
-//! details, pins opened for reading only. The only raw system calls of the data path.
+//! The few bpf(2) calls that aya does not offer: batch lookups, links updated in place, link
+//! details, pins opened for reading only, programs run once. The only raw system calls of the data
+//! path.
 
 use std::{
     ffi::CString,
@@ -12,13 +13,10 @@ use std::{
     path::Path,
 };
 
-use aya::maps::{HashMap, IterableMap, LpmTrie, MapData};
+use aya::maps::{HashMap, IterableMap, MapData};
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_prog_info};
-use ipnet::IpNet;
-use kproxy_common::{fragment::Injection, ranges::RangeData};
+use kproxy_common::fragment::Injection;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
-
-use super::codec;
 
 /// Open flag of `BPF_OBJ_GET`: the map is read only (`BPF_F_RDONLY`, uapi/linux/bpf.h).
 const BPF_F_RDONLY: u32 = 1 << 3;
@@ -181,69 +179,41 @@ pub(crate) fn run_with(
 pub(crate) trait MapBytes: FromBytes + IntoBytes + Immutable + Copy {}
 impl<T: FromBytes + IntoBytes + Immutable + Copy> MapBytes for T {}
 
-/// Walks a hash map in batches (`BPF_MAP_LOOKUP_BATCH`, kernel 5.6): hundreds of elements a call
-/// instead of two calls an element.
-pub(crate) struct Batches<'fd, K, V> {
-    map: BorrowedFd<'fd>,
-    keys: Vec<K>,
-    values: Vec<V>,
-    /// Bucket that the next call starts at; `None` before the first call.
-    cursor: Option<u32>,
-    done: bool,
-}
-
-impl<'fd, K: MapBytes + aya::Pod, V: MapBytes + aya::Pod> Batches<'fd, K, V> {
-    /// A walk over `map`; aya has checked that its keys and values have the sizes of `K` and `V`.
-    pub(crate) fn new(map: &'fd HashMap<MapData, K, V>) -> Self {
-        const ELEMENTS: usize = 4096;
-        let map = IterableMap::map(map).fd().as_fd();
-        let mut batches =
-            Self { map, keys: Vec::new(), values: Vec::new(), cursor: None, done: false };
-        batches.resize(ELEMENTS);
-        batches
-    }
-
-    fn resize(&mut self, elements: usize) {
-        self.keys.resize(elements, K::new_zeroed());
-        self.values.resize(elements, V::new_zeroed());
-    }
-
-    /// The next elements, `None` after the last. Elements added or removed meanwhile may or may
-    /// not be seen; the others are seen once.
-    ///
-    /// # Errors
-    /// Those of the call; `EINVAL` or `ENOTSUPP` (524) where the kernel has none for this map.
-    pub(crate) fn next(&mut self) -> io::Result<Option<(&[K], &[V])>> {
-        while !self.done {
-            let mut attr = empty_attr();
-            let mut next = 0u32;
-            let cursor = self.cursor.unwrap_or(0);
-            attr.batch.in_batch = if self.cursor.is_some() { &raw const cursor as u64 } else { 0 };
-            attr.batch.out_batch = &raw mut next as u64;
-            attr.batch.keys = self.keys.as_mut_ptr() as u64;
-            attr.batch.values = self.values.as_mut_ptr() as u64;
-            attr.batch.count = self.keys.len() as u32;
-            attr.batch.map_fd = self.map.as_raw_fd() as u32;
-            let result = bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr);
-            // SAFETY: plain integers; the variant is the one passed in.
-            let found = unsafe { attr.batch.count } as usize;
-            match result {
-                Ok(_) => self.cursor = Some(next),
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => self.done = true,
-                // One bucket holds more elements than fit: take more at a time.
-                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
-                    self.resize(self.keys.len() * 2);
-                    continue;
-                }
-                Err(error) => return Err(error),
-            }
-            if found > 0 {
-                let found = found.min(self.keys.len());
-                return Ok(Some((&self.keys[..found], &self.values[..found])));
-            }
-        }
-        Ok(None)
-    }
+/// Reads elements of a hash map (`BPF_MAP_LOOKUP_BATCH`, kernel 5.6), from where an earlier call has
+/// stopped. How many there are now in `keys` and `values`, and where the next call goes on; `None`:
+/// these are the last.
+///
+/// # Errors
+/// Those of the call: `ENOSPC` when there is no room for all elements of a bucket; `EINVAL` or
+/// `ENOTSUPP` (524) where the kernel has none for this map.
+pub(crate) fn lookup_batch<K, V>(
+    map: &HashMap<MapData, K, V>,
+    from: Option<u32>,
+    keys: &mut [K],
+    values: &mut [V],
+) -> io::Result<(usize, Option<u32>)>
+where
+    K: MapBytes + aya::Pod,
+    V: MapBytes + aya::Pod,
+{
+    let room = keys.len().min(values.len());
+    let (start, mut next) = (from.unwrap_or(0), 0u32);
+    let mut attr = empty_attr();
+    attr.batch.in_batch = if from.is_some() { &raw const start as u64 } else { 0 };
+    attr.batch.out_batch = &raw mut next as u64;
+    // aya has checked that keys and values have the sizes of `K` and `V`.
+    attr.batch.keys = keys.as_mut_ptr() as u64;
+    attr.batch.values = values.as_mut_ptr() as u64;
+    attr.batch.count = room as u32;
+    attr.batch.map_fd = IterableMap::map(map).fd().as_fd().as_raw_fd() as u32;
+    let next = match bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr) {
+        Ok(_) => Some(next),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => None,
+        Err(error) => return Err(error),
+    };
+    // SAFETY: plain integers; the variant is the one passed in.
+    let found = unsafe { attr.batch.count } as usize;
+    Ok((found.min(room), next))
 }
 
 fn empty_attr() -> bpf_attr {
@@ -258,52 +228,4 @@ fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
         libc::syscall(libc::SYS_bpf, command as i32, &raw mut *attr, size_of::<bpf_attr>())
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
-}
-
-/// All elements of a hash map, in no order.
-///
-/// # Errors
-/// Those of the lookups.
-pub(crate) fn read_hash<K, V>(map: &HashMap<MapData, K, V>) -> io::Result<Vec<(K, V)>>
-where
-    K: MapBytes + aya::Pod,
-    V: MapBytes + aya::Pod,
-{
-    let mut all = Vec::new();
-    let mut batches = Batches::new(map);
-    loop {
-        match batches.next() {
-            Ok(Some((keys, values))) => {
-                all.extend(keys.iter().copied().zip(values.iter().copied()));
-            }
-            Ok(None) => return Ok(all),
-            Err(error) if has_no_batches(&error) => break,
-            Err(error) => return Err(error),
-        }
-    }
-    all.clear();
-    for element in map.iter() {
-        all.push(element.map_err(io::Error::other)?);
-    }
-    Ok(all)
-}
-
-/// Every source range with its service port. Tries know no batches before 5.13; there are few ranges.
-///
-/// # Errors
-/// Those of `BPF_MAP_GET_NEXT_KEY`.
-pub(crate) fn read_ranges(
-    trie: &LpmTrie<MapData, RangeData, u32>,
-) -> io::Result<Vec<(u32, IpNet)>> {
-    let mut all = Vec::new();
-    for key in trie.keys() {
-        let key = key.map_err(io::Error::other)?;
-        all.extend(codec::decode_range(key.prefix_len(), &key.data()));
-    }
-    Ok(all)
-}
-
-fn has_no_batches(error: &io::Error) -> bool {
-    const ENOTSUPP: i32 = 524;
-    matches!(error.raw_os_error(), Some(libc::EINVAL | ENOTSUPP | libc::EOPNOTSUPP))
 }

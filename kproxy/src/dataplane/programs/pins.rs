@@ -4,7 +4,7 @@
 //! <bpffs root>/kproxy/v<ABI version>/maps/<map name>
 //!                                   /programs/<program name>
 //!                                   /links/<program name>             cgroup programs
-//!                                   /links/<program name>@<device>    uplink programs
+//!                                   /links/<program name>@<device>    device programs
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -40,6 +40,11 @@ impl PinDirs {
         }
     }
 
+    /// Pin of a program.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
+    }
+
     /// Pin of a map.
     pub fn map(&self, name: &str) -> PathBuf {
         self.maps.join(name)
@@ -50,14 +55,19 @@ impl PinDirs {
         self.links.join(program)
     }
 
-    /// Pin of an uplink program's link.
+    /// Pin of a device program's link.
     pub fn device_link(&self, program: &str, device: &str) -> PathBuf {
         self.links.join(format!("{program}@{}", escape(device)))
     }
 }
 
-/// The program and, for an uplink link, the device that a link's pin is named after.
-pub fn parse_link(file_name: &str) -> (String, Option<String>) {
+/// The version of a folder of pins, from its name; `None`: it is no such folder.
+pub(crate) fn parse_version(folder_name: &str) -> Option<u32> {
+    folder_name.strip_prefix('v')?.parse().ok()
+}
+
+/// The program and, for a device's link, the device that a link's pin is named after.
+pub(crate) fn parse_link(file_name: &str) -> (String, Option<String>) {
     match file_name.split_once('@') {
         Some((program, device)) => (program.to_owned(), Some(unescape(device))),
         None => (file_name.to_owned(), None),

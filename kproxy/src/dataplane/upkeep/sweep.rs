@@ -8,19 +8,22 @@
 //! those that it has (CT-05). What is left is counted by backend for least connections.
 
 use std::{
-    collections::{HashMap as Pairs, HashSet},
+    collections::{HashMap, HashSet},
     io,
     time::Duration,
 };
 
-use aya::maps::{HashMap, MapData};
 use kproxy_common::{
     flow::{FlowKey, FlowState, FlowValue, flow_flags},
     load::{LoadKey, counted},
     net::{Addr, Port, proto},
 };
 
-use super::{recount::Open, sys};
+use super::recount::OpenConnections;
+use crate::dataplane::{
+    kernel::{clock, hash},
+    maps::Flows,
+};
 
 /// Entries younger than this are not taken for half a flow: the program inserts the halves one
 /// after the other.
@@ -57,14 +60,13 @@ struct Forget {
 ///
 /// # Errors
 /// The flows cannot be read. An entry that is gone already is no error.
-pub(crate) fn sweep(
-    flows: &mut HashMap<MapData, FlowKey, FlowValue>,
+pub(super) fn sweep(
+    flows: &mut Flows,
     serves: impl Fn(u32, Addr, Port) -> bool,
     now: Duration,
-) -> io::Result<(SweepReport, Open)> {
-    let entries = sys::read_hash(flows)?;
-    let now = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
-    let Forget { keys: dead, left_v4, left_v6 } = forget(&entries, now, serves);
+) -> io::Result<(SweepReport, OpenConnections)> {
+    let entries = hash::read(flows)?;
+    let Forget { keys: dead, left_v4, left_v6 } = forget(&entries, clock::in_seconds(now), serves);
     let with = |flag| entries.iter().filter(move |(_, value)| value.flags & flag != 0).count();
     let (masqueraded, own) = (with(flow_flags::MASQUERADE), with(flow_flags::NODE));
     for key in &dead {
@@ -77,8 +79,8 @@ pub(crate) fn sweep(
 }
 
 /// Open connections of each backend among those that are counted.
-fn open(entries: &[(FlowKey, FlowValue)], dead: &[FlowKey]) -> Open {
-    let mut open = Open::new();
+fn open(entries: &[(FlowKey, FlowValue)], dead: &[FlowKey]) -> OpenConnections {
+    let mut open = OpenConnections::new();
     let mut count = |value: &FlowValue, by| {
         if !is_reverse(value) && value.flags & flow_flags::COUNTED != 0 {
             let (addr, port) = (value.to.dst, value.to.dst_port);
@@ -98,7 +100,7 @@ fn forget(
     serves: impl Fn(u32, Addr, Port) -> bool,
 ) -> Forget {
     let mut forget = Forget::default();
-    let mut reverse: Pairs<FlowKey, (FlowValue, bool)> = entries
+    let mut reverse: HashMap<FlowKey, (FlowValue, bool)> = entries
         .iter()
         .filter(|(_, value)| is_reverse(value))
         .map(|(key, value)| (*key, (*value, false)))

@@ -6,24 +6,20 @@
 //! is corrected. Sockets are counted by the kernel's own calls, without loss; numbers that stay zero
 //! are forgotten.
 
-use std::{collections::HashMap as Numbers, io};
+use std::{collections::HashMap, io};
 
-use aya::maps::{HashMap, MapData};
 use kproxy_common::load::{LoadKey, counted};
 
-use super::sys;
-
-/// The map of open connections.
-pub(super) type Loads = HashMap<MapData, LoadKey, i64>;
+use crate::dataplane::{kernel::hash, maps::Loads};
 
 /// Open connections by backend, as the flow table has them.
-pub(super) type Open = Numbers<LoadKey, i64>;
+pub(super) type OpenConnections = HashMap<LoadKey, i64>;
 
 /// What the sweep before this one has found.
 #[derive(Debug, Default)]
 pub(super) struct Recount {
     /// By how much each number was wrong; 0: it was zero, and rightly so.
-    before: Numbers<LoadKey, i64>,
+    before: HashMap<LoadKey, i64>,
 }
 
 /// What is to be done with a number.
@@ -38,8 +34,8 @@ impl Recount {
     ///
     /// # Errors
     /// The map could not be read. A number that cannot be changed is tried again.
-    pub(super) fn correct(&mut self, loads: &mut Loads, open: &Open) -> io::Result<()> {
-        for step in self.steps(&sys::read_hash(loads)?, open) {
+    pub(super) fn correct(&mut self, loads: &mut Loads, open: &OpenConnections) -> io::Result<()> {
+        for step in self.steps(&hash::read(loads)?, open) {
             let _again_next_time = match step {
                 // Read once more: programs have gone on counting.
                 Step::Add(key, change) => {
@@ -52,22 +48,9 @@ impl Recount {
         Ok(())
     }
 
-    /// Forgets the connections of sockets, which nobody sees close any more.
-    ///
-    /// # Errors
-    /// The map could not be read.
-    pub(super) fn forget_sockets(loads: &mut Loads) -> io::Result<()> {
-        for (key, _) in sys::read_hash(loads)? {
-            if key.path == counted::SOCKETS {
-                let _gone_already = loads.remove(&key);
-            }
-        }
-        Ok(())
-    }
-
     /// Pure: all facts come from the arguments and the call before.
-    fn steps(&mut self, counts: &[(LoadKey, i64)], open: &Open) -> Vec<Step> {
-        let mut found: Numbers<LoadKey, i64> = Numbers::new();
+    fn steps(&mut self, counts: &[(LoadKey, i64)], open: &OpenConnections) -> Vec<Step> {
+        let mut found: HashMap<LoadKey, i64> = HashMap::new();
         for (key, count) in counts {
             let wrong = match key.path {
                 counted::FLOWS => open.get(key).copied().unwrap_or(0) - count,
@@ -78,7 +61,7 @@ impl Recount {
                 found.insert(*key, wrong);
             }
         }
-        let counted: Numbers<LoadKey, i64> = counts.iter().copied().collect();
+        let counted: HashMap<LoadKey, i64> = counts.iter().copied().collect();
         for (key, flows) in open.iter().filter(|(key, _)| !counted.contains_key(key)) {
             found.insert(*key, *flows);
         }
@@ -99,6 +82,19 @@ impl Recount {
         self.before = found;
         steps
     }
+}
+
+/// Forgets the connections of sockets, which nobody sees close any more.
+///
+/// # Errors
+/// The map could not be read.
+pub(super) fn forget_sockets(loads: &mut Loads) -> io::Result<()> {
+    for (key, _) in hash::read(loads)? {
+        if key.path == counted::SOCKETS {
+            let _gone_already = loads.remove(&key);
+        }
+    }
+    Ok(())
 }
 
 /// What was wrong twice in a row.
@@ -127,7 +123,11 @@ mod tests {
         let mut recount = Recount::default();
         let sweep = |(count, open): &(Option<i64>, i64)| {
             let counts: Vec<_> = count.map(|count| (key(path), count)).into_iter().collect();
-            let open = if *open == 0 { Open::new() } else { Open::from([(key(path), *open)]) };
+            let open = if *open == 0 {
+                OpenConnections::new()
+            } else {
+                OpenConnections::from([(key(path), *open)])
+            };
             recount.steps(&counts, &open)
         };
         seen.iter().map(sweep).collect()

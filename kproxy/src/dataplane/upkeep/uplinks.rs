@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use kproxy_common::{abi::map, config::Uplink};
 
-use super::{exact, load::Uplinks};
-use crate::model::Problem;
+use crate::{
+    dataplane::{kernel::hash, maps::Uplinks},
+    model::Problem,
+};
 
 /// Makes the map hold exactly `wanted`. A device that cannot be written keeps what it has.
-pub(super) fn set(uplinks: &mut Uplinks, wanted: &BTreeMap<u32, Uplink>) -> Vec<Problem> {
-    let failed = match exact::set(uplinks, wanted) {
+pub(crate) fn set(uplinks: &mut Uplinks, wanted: &BTreeMap<u32, Uplink>) -> Vec<Problem> {
+    let failed = match hash::replace(uplinks, wanted) {
         Ok(failed) => failed,
         Err(error) => return vec![problem("read the source addresses", error)],
     };

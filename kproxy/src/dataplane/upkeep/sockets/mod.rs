@@ -14,16 +14,17 @@ use std::{
     os::fd::{AsFd as _, OwnedFd},
 };
 
-use aya::programs::SchedClassifier;
 use kproxy_common::{
-    abi::program::UDP_SOCKET,
+    net::{Addr, Port},
     socket::{Peer, SocketQuery},
 };
 use nix::sched::{CloneFlags, setns};
 
 use self::diag::{Connected, Diag};
-use super::{Dataplane, Error, error::chain, sys};
-use crate::model::{Family, Problem};
+use crate::{
+    dataplane::kernel::bpf,
+    model::{Family, Problem},
+};
 
 /// Finds and closes sockets; made once.
 #[derive(Debug)]
@@ -46,34 +47,24 @@ pub struct Closed {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Translated(Peer);
 
-impl Dataplane {
-    /// What closes sockets of this data path.
-    ///
-    /// # Errors
-    /// The kernel refuses the program that looks into sockets.
-    pub fn socket_closer(&mut self) -> Result<SocketCloser, Error> {
-        let failed = |why: String| Error::Load { why: format!("program {UDP_SOCKET}: {why}") };
-        let program = self.object.program_mut(UDP_SOCKET);
-        let program = program.ok_or_else(|| failed("it is not there".to_owned()))?;
-        let program: &mut SchedClassifier =
-            program.try_into().map_err(|error| failed(chain(&error)))?;
-        program.load().map_err(|error| failed(chain(&error)))?;
-        let fd = program.fd().map_err(|error| failed(chain(&error)))?;
-        let program = fd.as_fd().try_clone_to_owned().map_err(|error| failed(chain(&error)))?;
-        Ok(SocketCloser { program })
+impl Translated {
+    /// The frontend that the socket dialled.
+    pub(crate) const fn frontend(&self) -> (Addr, Port) {
+        (self.0.frontend, self.0.frontend_port)
     }
 
-    /// Whether the backend of a socket may go on: it still serves what the socket dialled. A
-    /// frontend that is gone altogether takes no backend with it.
-    pub fn may_go_on(&self, socket: &Translated) -> bool {
-        let peer = &socket.0;
-        self.writer
-            .udp_service(peer.frontend, peer.frontend_port)
-            .is_none_or(|index| self.writer.serves(index, peer.backend, peer.backend_port))
+    /// The backend that it was given.
+    pub(crate) const fn backend(&self) -> (Addr, Port) {
+        (self.0.backend, self.0.backend_port)
     }
 }
 
 impl SocketCloser {
+    /// `program` is [`kproxy_common::abi::program::UDP_SOCKET`].
+    pub(crate) const fn new(program: OwnedFd) -> Self {
+        Self { program }
+    }
+
     /// Closes the sockets of the calling thread's own network namespace and of `others` whose
     /// backend may not go on. The thread is left in one of them: it should end after this.
     pub fn close(&self, others: &[File], may_go_on: impl Fn(&Translated) -> bool) -> Closed {
@@ -129,7 +120,7 @@ impl SocketCloser {
             local_port: local.1,
             ..SocketQuery::default()
         };
-        sys::run_on(self.program.as_fd(), &mut query)?;
+        bpf::run_on(self.program.as_fd(), &mut query)?;
         Ok((query.peer.frontend_port.get() != 0).then_some(Translated(query.peer)))
     }
 }
