@@ -5,12 +5,7 @@
 
 use std::{fmt, io, path::PathBuf};
 
-use aya::{
-    EbpfError,
-    maps::{MapError, MapType},
-    pin::PinError,
-    programs::{ProgramError, links::LinkError},
-};
+use aya::maps::{MapError, MapType};
 use thiserror::Error;
 
 use crate::{errors::with_causes, model::Problem, node};
@@ -155,30 +150,12 @@ pub enum Error {
 }
 
 /// What the kernel said, or aya on its behalf.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// A program or map that this data path is made of is not in the BPF object, or is of another kind.
 #[derive(Debug, Error)]
-pub enum Cause {
-    /// Of a system call.
-    #[error(transparent)]
-    Call(#[from] io::Error),
-    /// Of the BPF object.
-    #[error(transparent)]
-    Object(#[from] EbpfError),
-    /// Of a program.
-    #[error(transparent)]
-    Program(#[from] ProgramError),
-    /// Of a map.
-    #[error(transparent)]
-    Map(#[from] MapError),
-    /// Of a link.
-    #[error(transparent)]
-    Link(#[from] LinkError),
-    /// Of a pin.
-    #[error(transparent)]
-    Pin(#[from] PinError),
-    /// It was built without this program or map.
-    #[error("the BPF object lacks it")]
-    Missing,
-}
+#[error("the BPF object lacks it")]
+pub(super) struct Missing;
 
 /// The answer of the verifier.
 #[derive(Debug, Error)]
@@ -235,17 +212,19 @@ impl Error {
     /// The error as a problem that does not stop the rest.
     pub(crate) fn to_problem(&self) -> Problem {
         match self {
-            Self::Attach { program, target, remedy, source } => {
-                Problem::new(target, format!("attach {program}: {}", with_causes(source)), *remedy)
-            }
+            Self::Attach { program, target, remedy, source } => Problem::new(
+                target,
+                format!("attach {program}: {}", with_causes(source.as_ref())),
+                *remedy,
+            ),
             Self::Detach { program, device, source } => Problem::new(
                 format!("device {device}"),
-                format!("take the filter {program} off: {}", with_causes(source)),
+                format!("take the filter {program} off: {}", with_causes(source.as_ref())),
                 "remove it with `tc filter del`",
             ),
             Self::Pin { action, path, source } => Problem::new(
                 path.display().to_string(),
-                format!("{action}: {}", with_causes(source)),
+                format!("{action}: {}", with_causes(source.as_ref())),
                 "check that no other kproxy uses the folder",
             ),
             Self::PodFlows(source) => Problem::new(

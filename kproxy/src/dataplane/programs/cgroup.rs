@@ -17,7 +17,7 @@ use kproxy_common::abi::program;
 
 use super::{pinning, pins::PinDirs};
 use crate::dataplane::{
-    error::{Cause, Error},
+    error::{Cause, Error, Missing},
     kernel::bpf::LinkPlace,
 };
 
@@ -47,7 +47,7 @@ pub(super) fn attach(
 /// A new link; `None`: the pinned one has got the program.
 fn link(object: &mut Ebpf, path: &Path, root: &Path, name: &str) -> Result<Option<FdLink>, Cause> {
     let folder = File::open(root)?;
-    let program = object.program_mut(name).ok_or(Cause::Missing)?;
+    let program = object.program_mut(name).ok_or(Missing)?;
     // The kernel's id of a cgroup is the inode number of its folder.
     let place = LinkPlace::Cgroup(folder.metadata()?.ino());
     if pinning::update_link(path, place, program.fd()?.as_fd())? {
@@ -63,7 +63,7 @@ fn link(object: &mut Ebpf, path: &Path, root: &Path, name: &str) -> Result<Optio
             let link = program.attach(folder, mode)?;
             FdLink::try_from(program.take_link(link)?)
         }
-        _ => return Err(Cause::Missing),
+        _ => return Err(Missing.into()),
     };
     Ok(Some(link?))
 }

@@ -9,10 +9,7 @@ use aya::programs::{
 };
 use kproxy_common::abi::program;
 
-use crate::{
-    dataplane::error::{Cause, Error},
-    node::Device,
-};
+use crate::{dataplane::error::Error, node::Device};
 
 /// Priority of kproxy's filters: the kernel runs lower ones first. An odd number of our own, so that
 /// no other program's filter is replaced by mistake.
@@ -65,7 +62,7 @@ pub(super) fn detach(device: &str) -> Result<bool, Error> {
             Ok(()) => any = true,
             Err(error) if is_absent(&error) => {}
             Err(error) => {
-                let (device, source) = (device.to_owned(), Cause::Program(error.into()));
+                let (device, source) = (device.to_owned(), error.into());
                 return Err(Error::Detach { program: name, device, source });
             }
         }

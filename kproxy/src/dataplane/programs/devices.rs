@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     dataplane::{
-        error::{Cause, Error},
+        error::{Cause, Error, Missing},
         kernel::{bpf::LinkPlace, release},
     },
     node::Device,
@@ -113,7 +113,7 @@ fn attach(
     let program: &mut SchedClassifier = object
         .program_mut(name)
         .and_then(|program| program.try_into().ok())
-        .ok_or_else(|| failed(Cause::Missing))?;
+        .ok_or_else(|| failed(Missing.into()))?;
     if mode == TcMode::Clsact {
         return clsact::attach(program, device, direction).map_err(|error| failed(error.into()));
     }

@@ -12,7 +12,7 @@ use kproxy_common::abi::{GLOBAL_KERNEL_FEATURES, kernel_feature, map, program};
 use super::{map_shapes, memlock, pinning, pins::PinDirs};
 use crate::{
     dataplane::{
-        error::{Cause, Error, Rejection},
+        error::{Cause, Error, Missing, Rejection},
         kernel::release,
         maps::{FlowFilter, Flows, Loads, Netns, ServiceMaps, Uplinks},
         settings::Settings,
@@ -101,7 +101,7 @@ fn load_and_pin(
     dirs: &PinDirs,
     memlock: Option<u64>,
 ) -> Result<(), Error> {
-    let missing = || Error::Program { program: name, source: Cause::Missing };
+    let missing = || Error::Program { program: name, source: Missing.into() };
     let program = object.program_mut(name).ok_or_else(missing)?;
     let loaded = match program {
         Program::CgroupSockAddr(program) => program.load(),
@@ -136,7 +136,7 @@ fn load_error(program: &'static str, error: ProgramError, memlock: Option<u64>) 
 /// The kernel refuses it.
 pub(crate) fn load_to_run(object: &mut Ebpf, name: &'static str) -> Result<OwnedFd, Error> {
     let failed = |source: Cause| Error::Program { program: name, source };
-    let program = object.program_mut(name).ok_or_else(|| failed(Cause::Missing))?;
+    let program = object.program_mut(name).ok_or_else(|| failed(Missing.into()))?;
     let program: &mut SchedClassifier =
         program.try_into().map_err(|error: ProgramError| failed(error.into()))?;
     program.load().map_err(|error| load_error(name, error, None))?;
@@ -153,7 +153,7 @@ pub(crate) fn take_map<T: TryFrom<Map, Error = MapError>>(
     name: &'static str,
 ) -> Result<T, Error> {
     const ACTION: &str = "take";
-    let map = object.take_map(name).ok_or_else(|| Error::of_map(ACTION, name)(Cause::Missing))?;
+    let map = object.take_map(name).ok_or_else(|| Error::of_map(ACTION, name)(Missing))?;
     T::try_from(map).map_err(Error::of_map(ACTION, name))
 }
 
@@ -175,6 +175,6 @@ fn take_service_maps(object: &mut Ebpf, are_new: bool) -> Result<ServiceMaps, Er
 fn take_array(object: &mut Ebpf, name: &'static str) -> Result<MapData, Error> {
     match object.take_map(name) {
         Some(Map::Array(data)) => Ok(data),
-        _ => Err(Error::of_map("take", name)(Cause::Missing)),
+        _ => Err(Error::of_map("take", name)(Missing)),
     }
 }
