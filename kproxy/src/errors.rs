@@ -5,7 +5,7 @@ use std::error::Error;
 /// An error with all its causes: `attach kp_ingress to device eth0: Operation not permitted`. A
 /// cause that an outer text quotes already is not said again.
 pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
-    std::iter::successors(Some(error), |error| (*error).source()).fold(
+    std::iter::successors(Some(error), |&error| error.source()).fold(
         String::new(),
         |text, error| {
             let cause = error.to_string();

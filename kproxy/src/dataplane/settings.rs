@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use kproxy_common::abi;
+use kproxy_common::abi::{self, map};
 
 /// Where the data path is pinned and attached, and how large its maps are.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,6 +37,46 @@ impl Settings {
             max_flows: abi::DEFAULT_FLOWS,
             max_affinity: abi::DEFAULT_AFFINITY,
             max_ranges: abi::DEFAULT_RANGES,
+        }
+    }
+
+    /// Capacity of a map; `None`: the BPF object says it.
+    pub(super) fn capacity(&self, map: &str) -> Option<u32> {
+        match map {
+            map::SERVICES | map::COUNTERS => Some(self.max_services),
+            map::NAMES => Some(self.max_services.div_ceil(2)),
+            map::SLOTS => Some(self.max_slots),
+            map::FRONTENDS => Some(self.max_frontends),
+            map::FLOWS => Some(self.max_flows),
+            map::AFFINITY => Some(self.max_affinity),
+            map::RANGES => Some(self.max_ranges),
+            _ => None,
+        }
+    }
+}
+
+/// The option of the command that sets [`Settings::capacity`] of a map.
+pub(super) fn capacity_option(map: &str) -> Option<&'static str> {
+    match map {
+        map::SERVICES | map::COUNTERS | map::NAMES => Some("--max-services"),
+        map::SLOTS => Some("--max-slots"),
+        map::FRONTENDS => Some("--max-frontends"),
+        map::FLOWS => Some("--max-flows"),
+        map::AFFINITY => Some("--max-affinity"),
+        map::RANGES => Some("--max-ranges"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_capacity_that_can_be_set_has_an_option() {
+        let settings = Settings::new("/sys/fs/bpf");
+        for map in map::PINNED {
+            assert_eq!(settings.capacity(map).is_some(), capacity_option(map).is_some(), "{map}");
         }
     }
 }

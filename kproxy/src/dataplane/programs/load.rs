@@ -49,22 +49,21 @@ pub(crate) fn load(bytes: &[u8], settings: &Settings, dirs: &PinDirs) -> Result<
     for folder in [&dirs.maps, &dirs.programs, &dirs.links] {
         pinning::make_folder(folder)?;
     }
-    let maps = map_shapes::all(settings);
     let mut notices = Vec::new();
     let mut are_new = true;
-    for map in &maps {
+    for map in &map_shapes::ALL {
         if let Some(pinned) = map.find(&dirs.map(map.name))? {
             are_new = false;
-            notices.extend(map.size_notice(&pinned));
+            notices.extend(map.size_notice(&pinned, settings));
         }
     }
 
     let features = kernel_features();
     let mut loader = EbpfLoader::new();
     loader.override_global(GLOBAL_KERNEL_FEATURES, &features, true);
-    for map in &maps {
+    for map in &map_shapes::ALL {
         loader.map_pin_path(map.name, dirs.map(map.name));
-        if let Some((capacity, _)) = map.capacity {
+        if let Some(capacity) = settings.capacity(map.name) {
             loader.map_max_entries(map.name, capacity);
         }
     }

@@ -19,7 +19,7 @@ use kproxy_common::{
 use crate::{
     dataplane::{
         error::{Error, MapShape},
-        settings::Settings,
+        settings::{Settings, capacity_option},
     },
     model::Problem,
 };
@@ -28,46 +28,31 @@ use crate::{
 pub(super) struct PinnedMap {
     pub(super) name: &'static str,
     shape: MapShape,
-    /// Capacity asked for, and the option that says so; `None`: the object's own.
-    pub(super) capacity: Option<(u32, &'static str)>,
 }
 
 /// Every map that is pinned.
-pub(super) fn all(settings: &Settings) -> [PinnedMap; map::PINNED.len()] {
-    let services = Some((settings.max_services, "--max-services"));
-    let names = Some((settings.max_services.div_ceil(2), "--max-services"));
-    let frontends = Some((settings.max_frontends, "--max-frontends"));
-    let slots = Some((settings.max_slots, "--max-slots"));
-    let flows = Some((settings.max_flows, "--max-flows"));
-    let affinity = Some((settings.max_affinity, "--max-affinity"));
-    let ranges = Some((settings.max_ranges, "--max-ranges"));
-    [
-        of::<FrontendKey, FrontendValue>(map::FRONTENDS, MapType::Hash, frontends),
-        of::<u32, Service>(map::SERVICES, MapType::Array, services),
-        of::<u32, Slot>(map::SLOTS, MapType::Array, slots),
-        with_entries(filter::WORDS, of::<u32, u64>(map::FILTER, MapType::Array, None)),
-        of::<u32, Config>(map::CONFIG, MapType::Array, None),
-        of::<u32, Uplink>(map::UPLINKS, MapType::Hash, None),
-        of::<u32, Name>(map::NAMES, MapType::Hash, names),
-        of::<FlowKey, FlowValue>(map::FLOWS, MapType::Hash, flows),
-        of::<u32, [u8; 8]>(map::FLOW_FILTER, MapType::Array, None),
-        of::<u32, ServiceCounters>(map::COUNTERS, MapType::PerCpuArray, services),
-        of::<DropKey, u64>(map::DROPS, MapType::PerCpuHash, None),
-        of::<u32, SocketState>(map::SOCKETS, MapType::SkStorage, None),
-        of::<AffinityKey, AffinityValue>(map::AFFINITY, MapType::LruHash, affinity),
-        of::<LoadKey, i64>(map::LOAD, MapType::Hash, None),
-        of::<u64, u32>(map::NETNS, MapType::Hash, None),
-        of::<Key<RangeData>, u32>(map::RANGES, MapType::LpmTrie, ranges),
-    ]
-}
+pub(super) const ALL: [PinnedMap; map::PINNED.len()] = [
+    of::<FrontendKey, FrontendValue>(map::FRONTENDS, MapType::Hash),
+    of::<u32, Service>(map::SERVICES, MapType::Array),
+    of::<u32, Slot>(map::SLOTS, MapType::Array),
+    with_entries(filter::WORDS, of::<u32, u64>(map::FILTER, MapType::Array)),
+    of::<u32, Config>(map::CONFIG, MapType::Array),
+    of::<u32, Uplink>(map::UPLINKS, MapType::Hash),
+    of::<u32, Name>(map::NAMES, MapType::Hash),
+    of::<FlowKey, FlowValue>(map::FLOWS, MapType::Hash),
+    of::<u32, [u8; 8]>(map::FLOW_FILTER, MapType::Array),
+    of::<u32, ServiceCounters>(map::COUNTERS, MapType::PerCpuArray),
+    of::<DropKey, u64>(map::DROPS, MapType::PerCpuHash),
+    of::<u32, SocketState>(map::SOCKETS, MapType::SkStorage),
+    of::<AffinityKey, AffinityValue>(map::AFFINITY, MapType::LruHash),
+    of::<LoadKey, i64>(map::LOAD, MapType::Hash),
+    of::<u64, u32>(map::NETNS, MapType::Hash),
+    of::<Key<RangeData>, u32>(map::RANGES, MapType::LpmTrie),
+];
 
-const fn of<K, V>(
-    name: &'static str,
-    kind: MapType,
-    capacity: Option<(u32, &'static str)>,
-) -> PinnedMap {
+const fn of<K, V>(name: &'static str, kind: MapType) -> PinnedMap {
     let (key, value) = (size_of::<K>(), size_of::<V>());
-    PinnedMap { name, shape: MapShape { kind: Some(kind), key, value, entries: None }, capacity }
+    PinnedMap { name, shape: MapShape { kind: Some(kind), key, value, entries: None } }
 }
 
 /// A map whose capacity the programs know.
@@ -100,8 +85,8 @@ impl PinnedMap {
     }
 
     /// What to say of a pinned map whose size is not the one asked for.
-    pub(super) fn size_notice(&self, pinned: &MapInfo) -> Option<Problem> {
-        let (wanted, option) = self.capacity?;
+    pub(super) fn size_notice(&self, pinned: &MapInfo, settings: &Settings) -> Option<Problem> {
+        let (wanted, option) = (settings.capacity(self.name)?, capacity_option(self.name)?);
         let pinned = pinned.max_entries();
         (pinned != wanted).then(|| {
             Problem::new(

@@ -5,7 +5,10 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use kproxy_common::service::{FrontendKey, FrontendValue, service_port_id};
+use kproxy_common::{
+    abi::map,
+    service::{FrontendKey, FrontendValue, service_port_id},
+};
 
 use super::{maps::Maps, problems, state::Writer};
 use crate::{
@@ -42,8 +45,7 @@ impl<M: Maps> Writer<M> {
             }
             if let Err(refusal) = self.maps.set_frontend(key, value) {
                 let effect = format!("{} does not lead to it", describe(key));
-                let (map, option) = ("KP_FRONTENDS", "--max-frontends");
-                problems.push(problems::refused(id, &refusal, map, option, &effect));
+                problems.push(problems::refused(id, &refusal, map::FRONTENDS, &effect));
                 continue;
             }
             leaving.remove(key);
@@ -63,10 +65,10 @@ impl<M: Maps> Writer<M> {
         let Some(value) = self.frontends.get(key).copied() else { return };
         if let Err(refusal) = self.maps.remove_frontend(key) {
             // Tried again in the next pass; until then its id must lead nowhere else.
-            let (why, remedy) = problems::explain(&refusal, "KP_FRONTENDS", "--max-frontends");
+            let (why, remedy) = problems::explain(&refusal, map::FRONTENDS);
             let what = format!("{why}; it still leads to a Service that is gone");
             report.problems.push(Problem::new(format!("frontend {}", describe(key)), what, remedy));
-            self.strays.insert(*key);
+            self.stray_frontends.insert(*key);
             return;
         }
         self.forget_frontend(key, &value);

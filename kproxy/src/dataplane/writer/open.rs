@@ -45,7 +45,7 @@ impl<M: Maps> Writer<M> {
             pending: BTreeMap::new(),
             address_problems: Vec::new(),
             has_room: false,
-            strays: HashSet::new(),
+            stray_frontends: HashSet::new(),
             stray_ids: BTreeSet::new(),
             stray_ranges: Vec::new(),
             untouched_from,
@@ -63,7 +63,7 @@ impl<M: Maps> Writer<M> {
             let owner = writer.by_id.get(&id).and_then(|name| writer.service_ports.get_mut(name));
             match owner {
                 Some(port) if service_port_id(value.external) == id => port.frontends.push(key),
-                _ => drop(writer.strays.insert(key)),
+                _ => drop(writer.stray_frontends.insert(key)),
             }
             writer.frontends.insert(key, value);
             writer.addresses.add(&key, value.flags);
@@ -146,7 +146,7 @@ impl<M: Maps> Writer<M> {
                 }
             }
             if let Err(refusal) = self.maps.remove_name(id) {
-                let (why, remedy) = problems::explain(&refusal, "KP_NAMES", "--max-services");
+                let (why, remedy) = problems::explain(&refusal, map::NAMES);
                 let what = format!("{why}; a name without a Service stays in the map");
                 report.problems.push(Problem::new(format!("service port {id}"), what, remedy));
                 self.stray_ids.insert(id);

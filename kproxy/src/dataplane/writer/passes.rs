@@ -7,6 +7,7 @@ use std::{
 };
 
 use kproxy_common::{
+    abi::map,
     net::Addr,
     service::{FrontendKey, frontend_flags, service_port_id},
 };
@@ -47,7 +48,7 @@ impl<M: Maps> Writer<M> {
                 work.insert(id.clone(), None);
             }
         }
-        let mut report = self.run(work, now);
+        let mut report = self.pass(work, now);
         self.clear_strays(&mut report);
         self.addresses.repair_filter(&self.maps);
         self.finish(report)
@@ -62,7 +63,7 @@ impl<M: Maps> Writer<M> {
                 Change::Remove(id) => work.insert(id, None),
             };
         }
-        let report = self.run(work, now);
+        let report = self.pass(work, now);
         self.finish(report)
     }
 
@@ -88,7 +89,7 @@ impl<M: Maps> Writer<M> {
     }
 
     /// One pass over the phases. `None` removes a service port.
-    fn run(
+    fn pass(
         &mut self,
         mut work: BTreeMap<ServicePortId, Option<ServicePortPlan>>,
         now: Duration,
@@ -139,7 +140,7 @@ impl<M: Maps> Writer<M> {
             self.retire_ranges(plan, &mut report);
         }
         for id in removed {
-            self.remove_port(&id, now, &mut report);
+            self.remove_service_port(&id, now, &mut report);
         }
         report
     }
@@ -182,7 +183,7 @@ impl<M: Maps> Writer<M> {
         accepted: &[Accepted],
         removed: &[ServicePortId],
     ) -> HashSet<FrontendKey> {
-        let mut leaving = std::mem::take(&mut self.strays);
+        let mut leaving = std::mem::take(&mut self.stray_frontends);
         for Accepted { plan, wanted, .. } in accepted {
             let Some(port) = self.service_ports.get(&plan.id) else { continue };
             leaving.extend(port.frontends.iter().filter(|key| !wanted.contains_key(key)));
@@ -194,7 +195,7 @@ impl<M: Maps> Writer<M> {
     }
 
     /// Removes a service port whose frontends are gone.
-    fn remove_port(&mut self, id: &ServicePortId, now: Duration, report: &mut Report) {
+    fn remove_service_port(&mut self, id: &ServicePortId, now: Duration, report: &mut Report) {
         let ranges_left = self.remove_ranges(id, &[]);
         let Some(port) = self.service_ports.remove(id) else { return };
         self.stray_ranges.extend(port.ranges.iter().map(|net| (port.id, *net)));
@@ -209,8 +210,7 @@ impl<M: Maps> Writer<M> {
         let name_left = self.maps.remove_name(port.id).err();
         if let Some(refusal) = &name_left {
             let effect = "its name stays in the map";
-            let (map, option) = ("KP_NAMES", "--max-services");
-            report.problems.push(problems::refused(id, refusal, map, option, effect));
+            report.problems.push(problems::refused(id, refusal, map::NAMES, effect));
         }
         // An id that something still refers to is not given out again.
         if port.frontends.is_empty() && port.ranges.is_empty() && name_left.is_none() {

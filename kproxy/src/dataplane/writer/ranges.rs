@@ -2,6 +2,7 @@
 //! it: in between, and when a map refuses a range, fewer may connect, never more.
 
 use ipnet::IpNet;
+use kproxy_common::abi::map;
 
 use super::{maps::Maps, problems, state::Writer};
 use crate::{
@@ -27,8 +28,7 @@ impl<M: Maps> Writer<M> {
             match self.maps.set_range(port.id, net) {
                 Ok(()) => drop(port.ranges.insert(*net)),
                 Err(refusal) => {
-                    let (map, option) = ("KP_RANGES", "--max-ranges");
-                    problems.push(problems::refused(&plan.id, &refusal, map, option, WITHOUT));
+                    problems.push(problems::refused(&plan.id, &refusal, map::RANGES, WITHOUT));
                 }
             }
         }
@@ -60,8 +60,7 @@ impl<M: Maps> Writer<M> {
                     self.has_room = true;
                 }
                 Err(refusal) => {
-                    let (map, option) = ("KP_RANGES", "--max-ranges");
-                    problems.push(problems::refused(id, &refusal, map, option, STILL));
+                    problems.push(problems::refused(id, &refusal, map::RANGES, STILL));
                 }
             }
         }
@@ -72,7 +71,7 @@ impl<M: Maps> Writer<M> {
     pub(super) fn clear_stray_ranges(&mut self, report: &mut Report) {
         for (id, net) in std::mem::take(&mut self.stray_ranges) {
             if let Err(refusal) = self.maps.remove_range(id, &net) {
-                let (why, remedy) = problems::explain(&refusal, "KP_RANGES", "--max-ranges");
+                let (why, remedy) = problems::explain(&refusal, map::RANGES);
                 let what = format!("{why}; the source range {net} of no Service stays in the map");
                 report.problems.push(Problem::new(format!("service port {id}"), what, remedy));
                 self.stray_ranges.push((id, net));

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use kproxy_common::service::{Service, Slot, Word, cluster_index, local_index, service_flags};
+use kproxy_common::{
+    abi::map,
+    service::{Service, Slot, Word, cluster_index, local_index, service_flags},
+};
 
 use super::{
     allocator::Run,
@@ -201,20 +204,14 @@ impl<M: Maps> Writer<M> {
             return Err(problems::no_id(port_id));
         };
         let mut made = self.maps.set_name(id, &name).map_err(|refusal| {
-            problems::refused(port_id, &refusal, "KP_NAMES", "--max-services", "it is not served")
+            problems::refused(port_id, &refusal, map::NAMES, "it is not served")
         });
         if id < self.untouched_from {
             for index in [cluster_index(id), local_index(id)] {
                 made = made.and_then(|()| {
                     self.maps.reset_counters(index).map_err(|refusal| {
                         let effect = "it is not served";
-                        problems::refused(
-                            port_id,
-                            &refusal,
-                            "KP_COUNTERS",
-                            "--max-services",
-                            effect,
-                        )
+                        problems::refused(port_id, &refusal, map::COUNTERS, effect)
                     })
                 });
             }

@@ -39,7 +39,7 @@ pub(crate) struct Writer<M> {
     /// Whether something was freed since the pending plans were last tried.
     pub(super) has_room: bool,
     /// Frontends that lead to no known service port: left by a crash.
-    pub(super) strays: HashSet<FrontendKey>,
+    pub(super) stray_frontends: HashSet<FrontendKey>,
     /// Ids whose name or sets a crash has left behind.
     pub(super) stray_ids: BTreeSet<u32>,
     /// Source ranges of ids that are no service port: left by a crash.
@@ -103,7 +103,7 @@ impl<M: Maps> Writer<M> {
     pub(crate) fn has_pending(&self) -> bool {
         !self.pending.is_empty()
             || self.addresses.is_unsettled()
-            || !self.strays.is_empty()
+            || !self.stray_frontends.is_empty()
             || !self.stray_ranges.is_empty()
     }
 
