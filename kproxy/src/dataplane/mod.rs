@@ -19,7 +19,7 @@ mod error;
 mod kernel;
 mod maps;
 mod programs;
-pub mod read;
+pub(crate) mod read;
 mod report;
 #[cfg(test)]
 mod sandbox;
@@ -43,16 +43,12 @@ use kproxy_common::{
 };
 use nix::fcntl::Flock;
 
+#[cfg(test)]
+pub(crate) use self::report::Fill;
 pub use self::{
     error::{Cause, Error, MapShape, Rejection},
-    programs::cleanup::{Cleanup, cleanup},
-    report::{Fill, Report, Usage},
+    report::Report,
     settings::Settings,
-    upkeep::{
-        fragments::FragmentHolder,
-        sockets::{Closed, SocketCloser, Translated},
-        sweep::SweepReport,
-    },
 };
 use self::{
     kernel::clock,
@@ -66,6 +62,15 @@ use self::{
     },
     upkeep::{flow_table::FlowTable, netns, pod_flows::PodFlows, uplinks},
     writer::{KernelMaps, Writer},
+};
+pub(crate) use self::{
+    programs::cleanup::{Cleanup, cleanup},
+    report::Usage,
+    upkeep::{
+        fragments::FragmentHolder,
+        sockets::{Closed, SocketCloser, Translated},
+        sweep::SweepReport,
+    },
 };
 use crate::{
     model::Problem,
@@ -136,37 +141,27 @@ impl Dataplane {
         report
     }
 
-    /// Tries again what the maps have refused. Does nothing when nothing waits.
-    pub fn retry(&mut self) -> Report {
-        if self.writer.has_pending() { self.writer.retry(clock::now()) } else { Report::default() }
-    }
-
-    /// Everything that is not in force now.
-    pub fn problems(&self) -> Vec<Problem> {
-        self.notices.iter().chain(self.writer.problems()).cloned().collect()
-    }
-
     /// How full the maps are.
-    pub fn usage(&self) -> Usage {
+    pub(crate) fn usage(&self) -> Usage {
         let [frontends, services, slots] = self.writer.fills();
         Usage { frontends, services, slots, flows: self.flow_table.fill() }
     }
 
     /// Sets the addresses of this node, on which NodePorts answer.
-    pub fn set_node_addresses(&mut self, addresses: &BTreeSet<IpAddr>) -> Report {
+    pub(crate) fn set_node_addresses(&mut self, addresses: &BTreeSet<IpAddr>) -> Report {
         self.writer.set_node_addresses(addresses)
     }
 
     /// Sets the ranges that ClusterIPs come from, as many of each family as the programs know
     /// ([`SERVICE_RANGES`]). Until the first call those of an earlier run stay.
-    pub fn set_service_ranges(&mut self, ranges: &[IpNet]) -> Report {
+    pub(crate) fn set_service_ranges(&mut self, ranges: &[IpNet]) -> Report {
         let writes = usize::from(self.writer.set_service_ranges(ranges));
         Report { writes, ..Report::default() }
     }
 
     /// Changes what the programs read at run time. Whether it differs from before. The namespace of
     /// the node must be known before [`Self::attach_cgroup`].
-    pub fn change_config(&mut self, change: impl FnOnce(&mut Config)) -> bool {
+    pub(crate) fn change_config(&mut self, change: impl FnOnce(&mut Config)) -> bool {
         let mut config = self.writer.config();
         change(&mut config);
         self.writer.set_config(&config)
@@ -174,19 +169,19 @@ impl Dataplane {
 
     /// Sets the source addresses of connections to backends elsewhere, by device index. Writes
     /// only what differs.
-    pub fn set_uplinks(&mut self, wanted: &BTreeMap<u32, Uplink>) -> Report {
+    pub(crate) fn set_uplinks(&mut self, wanted: &BTreeMap<u32, Uplink>) -> Report {
         uplinks::set(&mut self.uplinks, wanted).into()
     }
 
     /// Which network namespaces the socket path serves and which it leaves alone; none where the map
     /// cannot be read.
-    pub fn socket_verdicts(&self) -> SocketVerdicts {
+    pub(crate) fn socket_verdicts(&self) -> SocketVerdicts {
         netns::read(&self.netns)
     }
 
     /// Sets which network namespaces the socket path serves and which it leaves alone. They count
     /// while the configuration says that pods are opted out.
-    pub fn set_socket_verdicts(&mut self, wanted: &SocketVerdicts) -> Report {
+    pub(crate) fn set_socket_verdicts(&mut self, wanted: &SocketVerdicts) -> Report {
         netns::set(&mut self.netns, wanted).into_iter().collect::<Vec<_>>().into()
     }
 
@@ -194,7 +189,7 @@ impl Dataplane {
     ///
     /// # Errors
     /// No cgroup v2 tree, or the kernel refused.
-    pub fn attach_cgroup(&mut self) -> Result<(), Error> {
+    pub(crate) fn attach_cgroup(&mut self) -> Result<(), Error> {
         self.attachments.attach_cgroup()?;
         // A program that an earlier run has attached is replaced like all others.
         self.keep_release(self.attachments.has_release());
@@ -206,7 +201,7 @@ impl Dataplane {
     ///
     /// # Errors
     /// A link could not be removed.
-    pub fn detach_cgroup(&mut self) -> Result<bool, Error> {
+    pub(crate) fn detach_cgroup(&mut self) -> Result<bool, Error> {
         self.change_config(|config| config.flags &= !config_flags::COUNT_SOCKETS);
         let were_there = self.attachments.detach_cgroup()?;
         self.flow_table.forget_sockets()?;
@@ -239,7 +234,7 @@ impl Dataplane {
 
     /// Attaches the programs to these uplinks and pod-facing ports and takes them off all other
     /// devices. Every device is tried, whatever fails.
-    pub fn sync_devices(&mut self, uplinks: &[Device], pods: &[Device]) -> Report {
+    pub(crate) fn sync_devices(&mut self, uplinks: &[Device], pods: &[Device]) -> Report {
         let place = |side| move |device: &Device| Place { device: device.clone(), side };
         let uplinks = uplinks.iter().map(place(Side::Uplink));
         let pods = pods.iter().map(place(Side::Pod));
@@ -282,22 +277,22 @@ impl Dataplane {
 
     /// Has the next [`Self::sync_devices`] attach to pod-facing ports what translates answers, which
     /// otherwise waits until [`Self::has_pending_pod_flows`].
-    pub const fn answer_pods(&mut self) {
+    pub(crate) const fn answer_pods(&mut self) {
         self.pod_flows.answer_pods();
     }
 
     /// Whether pod-facing ports get what translates answers.
-    pub const fn answers_pods(&self) -> bool {
+    pub(crate) const fn answers_pods(&self) -> bool {
         self.pod_flows.answers_pods()
     }
 
     /// Whether a pod-facing port has a flow to open and its answers would not be translated yet.
-    pub fn has_pending_pod_flows(&self) -> bool {
+    pub(crate) fn has_pending_pod_flows(&self) -> bool {
         self.pod_flows.are_pending()
     }
 
     /// Attaches what translates answers to the pod-facing ports of the last [`Self::sync_devices`].
-    pub fn open_pod_flows(&mut self) -> Report {
+    pub(crate) fn open_pod_flows(&mut self) -> Report {
         self.answer_pods();
         let places = self.attachments.places().cloned().unwrap_or_default();
         self.sync_places(places).into()
@@ -308,7 +303,7 @@ impl Dataplane {
     ///
     /// # Errors
     /// A map could not be read.
-    pub fn sweep(&mut self) -> Result<SweepReport, Error> {
+    pub(crate) fn sweep(&mut self) -> Result<SweepReport, Error> {
         let serves = |index, addr, port| self.writer.serves(index, addr, port);
         let report = self.flow_table.sweep(serves, self.writer.counts_connections())?;
         self.keep_loopback();
@@ -317,7 +312,7 @@ impl Dataplane {
 
     /// Whether kproxy's nftables table is needed: the programs mark connections for it, or have
     /// done so and the connections live on. `None` before the first sweep, when that is not known.
-    pub fn needs_netfilter(&self) -> Option<bool> {
+    pub(crate) fn needs_netfilter(&self) -> Option<bool> {
         if self.writer.config().flags & config_flags::NETFILTER != 0 {
             return Some(true);
         }
@@ -328,13 +323,13 @@ impl Dataplane {
     ///
     /// # Errors
     /// The kernel refuses the program that looks into sockets.
-    pub fn socket_closer(&mut self) -> Result<SocketCloser, Error> {
+    pub(crate) fn socket_closer(&mut self) -> Result<SocketCloser, Error> {
         self.attachments.load_to_run(program::UDP_SOCKET).map(SocketCloser::new)
     }
 
     /// Whether the backend of a socket may go on: it still serves what the socket dialled. A
     /// frontend that is gone altogether takes no backend with it.
-    pub fn may_go_on(&self, socket: &Translated) -> bool {
+    pub(crate) fn may_go_on(&self, socket: &Translated) -> bool {
         let ((addr, port), backend) = (socket.frontend(), socket.backend());
         self.writer
             .udp_service(addr, port)
@@ -345,7 +340,7 @@ impl Dataplane {
     ///
     /// # Errors
     /// The kernel refuses the program that injects, or the ring buffer cannot be read.
-    pub fn fragment_holder(&mut self) -> Result<FragmentHolder, Error> {
+    pub(crate) fn fragment_holder(&mut self) -> Result<FragmentHolder, Error> {
         Ok(FragmentHolder::new(
             self.attachments.load_to_run(program::INJECT)?,
             self.attachments.take_map(map::EARLY)?,

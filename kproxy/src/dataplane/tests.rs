@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use super::{
-    read::{OpenError, Pins},
+    read::Pins,
     sandbox::{ip, plan, sandboxed},
     *,
 };
@@ -11,7 +11,8 @@ use super::{
 #[test]
 fn a_restart_writes_nothing_and_keeps_every_link() {
     sandboxed(|sandbox| {
-        assert!(matches!(Pins::open(&sandbox.bpffs), Err(OpenError::NoBpffs { .. })));
+        let unreadable = || Pins::open(&sandbox.bpffs).err().unwrap().to_string();
+        assert!(unreadable().starts_with("no BPF file system at "));
         let plans =
             [plan("a", "10.96.0.1", 30_001, &[8001, 8002]), plan("b", "10.96.0.2", 30_002, &[])];
         let nodes = [ip("127.0.0.1"), ip("192.0.2.1")].into();
@@ -69,7 +70,7 @@ fn a_restart_writes_nothing_and_keeps_every_link() {
         let done = cleanup(&sandbox.bpffs);
         assert!(done.errors.is_empty(), "{done:?}");
         assert!(!sandbox.bpffs.join("kproxy").exists());
-        assert!(matches!(Pins::open(&sandbox.bpffs), Err(OpenError::NoPins { .. })));
+        assert!(unreadable().starts_with("no kproxy maps at "));
         let again = cleanup(&sandbox.bpffs);
         assert!(again.removed.is_empty() && again.errors.is_empty(), "{again:?}");
     });
@@ -123,11 +124,9 @@ fn a_full_kernel_map_refuses_by_name_and_serves_later() {
         let report = dataplane.reconcile(plans.clone());
         assert!(!report.problems.is_empty());
         assert!(report.problems.iter().any(|problem| problem.object == "Service default/c"));
-        assert_eq!(dataplane.problems(), report.problems, "remembered while they last");
         dataplane
             .apply(vec![Change::Remove(plans[0].id.clone()), Change::Remove(plans[1].id.clone())]);
-        assert!(dataplane.retry().problems.is_empty());
-        assert!(dataplane.problems().is_empty());
+        assert!(dataplane.reconcile([plans[2].clone()]).problems.is_empty());
         assert_eq!(sandbox.pins().frontends().unwrap().len(), 2);
     });
 }

@@ -62,11 +62,11 @@ pub(crate) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct LinkInfo {
     /// Id of the link.
-    pub id: u32,
+    pub(crate) id: u32,
     /// Id of the attached program.
-    pub program_id: u32,
+    pub(crate) program_id: u32,
     /// Where the link leads.
-    pub place: LinkPlace,
+    pub(crate) place: LinkPlace,
 }
 
 /// Where a link leads.
@@ -138,11 +138,11 @@ pub(crate) fn run_on<T: MapBytes>(program: BorrowedFd<'_>, data: &mut T) -> io::
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Context {
     /// Index of the packet's device; 0: the loopback device.
-    pub device: u32,
+    pub(crate) device: u32,
     /// Mark of the packet.
-    pub mark: u32,
+    pub(crate) mark: u32,
     /// First words of `cb`.
-    pub order: Injection,
+    pub(crate) order: Injection,
 }
 
 /// Runs a program `times` times on a packet; what it returned last.

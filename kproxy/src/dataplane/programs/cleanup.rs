@@ -17,11 +17,11 @@ use crate::{
 
 /// What [`cleanup`] did.
 #[derive(Debug, Default)]
-pub struct Cleanup {
+pub(crate) struct Cleanup {
     /// What was removed, in words.
-    pub removed: Vec<String>,
+    pub(crate) removed: Vec<String>,
     /// What could not be removed.
-    pub errors: Vec<Error>,
+    pub(crate) errors: Vec<Error>,
 }
 
 /// Removes links, programs and maps of every version below `bpffs_root`, the clsact filters on
@@ -30,7 +30,7 @@ pub struct Cleanup {
 /// Established connections of sockets go on (they lead to their backends directly), those that
 /// the packet path translates end. A mounted BPF file system stays mounted, and so does the clsact
 /// qdisc: others may use them.
-pub fn cleanup(bpffs_root: &Path) -> Cleanup {
+pub(crate) fn cleanup(bpffs_root: &Path) -> Cleanup {
     let mut done = Cleanup::default();
     let base = PinDirs::new(bpffs_root).base;
     match node::bpffs::is_bpffs(&base) {

@@ -13,22 +13,22 @@ use kproxy_common::abi::ABI_VERSION;
 
 /// The folders of one version's pins.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PinDirs {
+pub(crate) struct PinDirs {
     /// `<bpffs root>/kproxy`, which holds one folder a version.
-    pub base: PathBuf,
+    pub(crate) base: PathBuf,
     /// `<base>/v<ABI version>`.
-    pub version: PathBuf,
+    pub(crate) version: PathBuf,
     /// Pinned maps.
-    pub maps: PathBuf,
+    pub(crate) maps: PathBuf,
     /// Pinned programs.
-    pub programs: PathBuf,
+    pub(crate) programs: PathBuf,
     /// Pinned links.
-    pub links: PathBuf,
+    pub(crate) links: PathBuf,
 }
 
 impl PinDirs {
     /// The folders below a bpffs mount (or a folder of one).
-    pub fn new(bpffs_root: &Path) -> Self {
+    pub(crate) fn new(bpffs_root: &Path) -> Self {
         let base = bpffs_root.join("kproxy");
         let version = base.join(format!("v{ABI_VERSION}"));
         Self {
@@ -41,22 +41,22 @@ impl PinDirs {
     }
 
     /// Pin of a program.
-    pub fn program(&self, name: &str) -> PathBuf {
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
         self.programs.join(name)
     }
 
     /// Pin of a map.
-    pub fn map(&self, name: &str) -> PathBuf {
+    pub(crate) fn map(&self, name: &str) -> PathBuf {
         self.maps.join(name)
     }
 
     /// Pin of a cgroup program's link.
-    pub fn cgroup_link(&self, program: &str) -> PathBuf {
+    pub(crate) fn cgroup_link(&self, program: &str) -> PathBuf {
         self.links.join(program)
     }
 
     /// Pin of a device program's link.
-    pub fn device_link(&self, program: &str, device: &str) -> PathBuf {
+    pub(crate) fn device_link(&self, program: &str, device: &str) -> PathBuf {
         self.links.join(format!("{program}@{}", escape(device)))
     }
 }

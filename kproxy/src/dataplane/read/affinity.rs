@@ -29,7 +29,7 @@ impl Pins {
     ///
     /// # Errors
     /// A map could not be read.
-    pub fn affinity(&self) -> Result<Vec<AffinityRow>, ReadError> {
+    pub(crate) fn affinity(&self) -> Result<Vec<AffinityRow>, ReadError> {
         let names = self.names()?;
         let now = clock::now();
         let host_netns = self.config().host_netns;

@@ -19,7 +19,7 @@ impl Pins {
     ///
     /// # Errors
     /// A map could not be read.
-    pub fn counters(&self) -> Result<Vec<CounterRow>, ReadError> {
+    pub(crate) fn counters(&self) -> Result<Vec<CounterRow>, ReadError> {
         let mut rows = Vec::new();
         for service in self.services()? {
             let local = service.local.map(|set| (Scope::Local, set));
@@ -44,7 +44,7 @@ impl Pins {
     ///
     /// # Errors
     /// A map could not be read.
-    pub fn drops(&self) -> Result<Vec<DropRow>, ReadError> {
+    pub(crate) fn drops(&self) -> Result<Vec<DropRow>, ReadError> {
         let names = self.names()?;
         let mut rows = Vec::new();
         for element in self.drops.iter() {

@@ -18,7 +18,7 @@ use crate::{
 
 /// Why the pinned maps could not be opened.
 #[derive(Debug, Error)]
-pub enum OpenError {
+pub(crate) enum OpenError {
     /// There is no BPF file system.
     #[error(
         "no BPF file system at {}: kproxy has not run here since the machine started, or it was \
@@ -101,7 +101,7 @@ impl OpenError {
 
 /// A pinned map or link could not be read.
 #[derive(Debug, Error)]
-pub enum ReadError {
+pub(crate) enum ReadError {
     /// A map.
     #[error("could not read map {map}")]
     Map {

@@ -27,7 +27,7 @@ impl Pins {
     ///
     /// # Errors
     /// A map could not be read.
-    pub fn flows(&self) -> Result<Vec<FlowRow>, ReadError> {
+    pub(crate) fn flows(&self) -> Result<Vec<FlowRow>, ReadError> {
         let names = self.names()?;
         let entries = self.flow_entries()?.into_iter().collect();
         let mut rows = pair(&entries, clock::in_seconds(clock::now()));

@@ -22,7 +22,7 @@ impl Pins {
     ///
     /// # Errors
     /// The map could not be read.
-    pub fn frontends(&self) -> Result<Vec<FrontendRow>, ReadError> {
+    pub(crate) fn frontends(&self) -> Result<Vec<FrontendRow>, ReadError> {
         let names = self.names()?;
         let mut rows: Vec<_> = self
             .frontend_entries()?
@@ -54,7 +54,7 @@ impl Pins {
     ///
     /// # Errors
     /// The map could not be read.
-    pub fn addresses(&self) -> Result<Vec<AddressRow>, ReadError> {
+    pub(crate) fn addresses(&self) -> Result<Vec<AddressRow>, ReadError> {
         let mut rows: Vec<_> = self
             .frontend_entries()?
             .into_iter()
@@ -73,7 +73,7 @@ impl Pins {
     ///
     /// # Errors
     /// The map could not be read.
-    pub fn node_addresses(&self) -> Result<BTreeSet<IpAddr>, ReadError> {
+    pub(crate) fn node_addresses(&self) -> Result<BTreeSet<IpAddr>, ReadError> {
         Ok(self.addresses()?.iter().filter(|row| row.node).map(|row| row.addr).collect())
     }
 

@@ -18,7 +18,7 @@ impl Pins {
     ///
     /// # Errors
     /// The folder or a link could not be read.
-    pub fn links(&self) -> Result<Vec<LinkRow>, ReadError> {
+    pub(crate) fn links(&self) -> Result<Vec<LinkRow>, ReadError> {
         let folder = &self.dirs().links;
         let failed = |source| ReadError::Links { folder: folder.clone(), source };
         let mut rows = Vec::new();

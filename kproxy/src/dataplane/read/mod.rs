@@ -25,10 +25,9 @@ mod tests;
 mod usage;
 mod words;
 
-pub(crate) use self::words::name_opt;
-pub use self::{
-    error::{OpenError, ReadError},
+pub(crate) use self::{
+    error::ReadError,
     pins::Pins,
     rows::*,
-    words::{kind_name, scope_name, sources_name, verdict_name},
+    words::{kind_name, name_opt, scope_name, sources_name},
 };

@@ -13,7 +13,7 @@ impl Pins {
     ///
     /// # Errors
     /// The map could not be read.
-    pub fn socket_verdicts(&self) -> Result<SocketVerdicts, ReadError> {
+    pub(crate) fn socket_verdicts(&self) -> Result<SocketVerdicts, ReadError> {
         let entries = hash::read(&self.netns).map_err(ReadError::of_map(map::NETNS))?;
         Ok(codec::decode_socket_verdicts(entries))
     }

@@ -20,7 +20,7 @@ use crate::dataplane::{
 };
 
 /// The pinned maps of this version, opened for reading.
-pub struct Pins {
+pub(crate) struct Pins {
     dirs: PinDirs,
     pub(super) frontends: Frontends,
     pub(super) names: Names,
@@ -42,7 +42,7 @@ impl Pins {
     ///
     /// # Errors
     /// Says which sentence to show: see [`OpenError`].
-    pub fn open(bpffs_root: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn open(bpffs_root: &Path) -> Result<Self, OpenError> {
         let dirs = PinDirs::new(bpffs_root);
         check_folders(bpffs_root, &dirs)?;
         let open = Opener { dirs: &dirs };
@@ -65,12 +65,12 @@ impl Pins {
     }
 
     /// Where the pins are.
-    pub const fn dirs(&self) -> &PinDirs {
+    pub(crate) const fn dirs(&self) -> &PinDirs {
         &self.dirs
     }
 
     /// The settings that the programs read.
-    pub fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         self.config.get(0).unwrap_or_default()
     }
 }

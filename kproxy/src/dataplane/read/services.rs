@@ -24,7 +24,7 @@ impl Pins {
     ///
     /// # Errors
     /// The map could not be read.
-    pub fn names(&self) -> Result<BTreeMap<u32, ServicePortId>, ReadError> {
+    pub(crate) fn names(&self) -> Result<BTreeMap<u32, ServicePortId>, ReadError> {
         let names = hash::read(&self.names).map_err(ReadError::of_map(map::NAMES))?;
         Ok(names.iter().filter_map(|(id, name)| Some((*id, codec::decode_name(name)?))).collect())
     }
@@ -33,7 +33,7 @@ impl Pins {
     ///
     /// # Errors
     /// A map could not be read.
-    pub fn services(&self) -> Result<Vec<ServiceRow>, ReadError> {
+    pub(crate) fn services(&self) -> Result<Vec<ServiceRow>, ReadError> {
         let names = self.names()?;
         let mut ranges: BTreeMap<u32, Vec<IpNet>> = BTreeMap::new();
         for (id, net) in self.range_entries()? {
@@ -62,7 +62,7 @@ impl Pins {
     ///
     /// # Errors
     /// A map could not be read.
-    pub fn backends(&self) -> Result<Vec<BackendRow>, ReadError> {
+    pub(crate) fn backends(&self) -> Result<Vec<BackendRow>, ReadError> {
         let mut rows = Vec::new();
         let mut open: HashMap<(Addr, Port), u64> = HashMap::new();
         for (key, count) in hash::read(&self.loads).map_err(ReadError::of_map(map::LOAD))? {

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use kproxy_common::abi::ABI_VERSION;
 
-use super::{OpenError, Pins};
+use super::{error::OpenError, pins::Pins};
 use crate::{
     dataplane::{cleanup, sandbox::sandboxed},
     node,

@@ -11,7 +11,7 @@ impl Pins {
     ///
     /// # Errors
     /// A map could not be read.
-    pub fn usage(&self) -> Result<Vec<UsageRow>, ReadError> {
+    pub(crate) fn usage(&self) -> Result<Vec<UsageRow>, ReadError> {
         let (mut services, mut slots) = (0, 0);
         for index in 0..self.services.len() {
             let Some(entry) = self.services.get(index) else { break };

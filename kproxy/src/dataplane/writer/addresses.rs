@@ -137,11 +137,6 @@ impl Addresses {
         }
     }
 
-    /// Whether something is not yet in step.
-    pub(crate) fn is_unsettled(&self) -> bool {
-        !self.touched.is_empty()
-    }
-
     /// Address entries in the map.
     pub(crate) fn entries(&self) -> usize {
         self.known.values().filter(|usage| usage.entry != 0).count()

@@ -43,7 +43,6 @@ impl<M: Maps> Writer<M> {
             frontends: HashMap::with_capacity(frontends.len()),
             addresses: Addresses::default(),
             pending: BTreeMap::new(),
-            address_problems: Vec::new(),
             has_room: false,
             stray_frontends: HashSet::new(),
             stray_ids: BTreeSet::new(),

@@ -17,7 +17,7 @@ use super::{
     frontends::{WantedFrontends, wanted_frontends},
     maps::Maps,
     problems,
-    state::{Pending, Writer},
+    state::Writer,
 };
 use crate::{
     dataplane::report::Report,
@@ -75,12 +75,6 @@ impl<M: Maps> Writer<M> {
         self.finish(report)
     }
 
-    /// Tries everything again that a map has refused.
-    pub(crate) fn retry(&mut self, now: Duration) -> Report {
-        self.has_room = true;
-        self.apply(Vec::new(), now)
-    }
-
     fn finish(&mut self, mut report: Report) -> Report {
         report.writes += self.maps.take_writes();
         let mut seen = HashSet::new();
@@ -96,8 +90,8 @@ impl<M: Maps> Writer<M> {
     ) -> Report {
         let reclaimed = [self.slots.reclaim(now), self.ids.reclaim(now)];
         if std::mem::replace(&mut self.has_room, false) || reclaimed.contains(&true) {
-            for (id, pending) in std::mem::take(&mut self.pending) {
-                work.entry(id).or_insert(Some(pending.plan));
+            for (id, plan) in std::mem::take(&mut self.pending) {
+                work.entry(id).or_insert(Some(plan));
             }
         }
         for id in work.keys() {
@@ -148,7 +142,6 @@ impl<M: Maps> Writer<M> {
     /// Brings address entries and filter bits in step with the frontends.
     fn settle(&mut self, report: &mut Report) {
         let refused = self.addresses.settle(&mut self.maps);
-        self.address_problems.clear();
         if refused.is_empty() {
             return;
         }
@@ -160,11 +153,10 @@ impl<M: Maps> Writer<M> {
                 Some((key.addr, self.by_id.get(&service_port_id(value.internal))?))
             })
             .collect();
-        self.address_problems.extend(refused.iter().map(|refused| {
+        report.problems.extend(refused.iter().map(|refused| {
             let owner = owners.get(&refused.addr).copied();
             problems::address(refused.addr.into(), refused.node, owner, &refused.refusal)
         }));
-        report.problems.extend(self.address_problems.iter().cloned());
     }
 
     pub(super) fn postpone(
@@ -173,8 +165,8 @@ impl<M: Maps> Writer<M> {
         problems: Vec<Problem>,
         report: &mut Report,
     ) {
-        report.problems.extend(problems.iter().cloned());
-        self.pending.insert(plan.id.clone(), Pending { plan, problems });
+        report.problems.extend(problems);
+        self.pending.insert(plan.id.clone(), plan);
     }
 
     /// Frontends in the map that nobody wants any more.

@@ -16,7 +16,6 @@ use super::{
 };
 use crate::{
     dataplane::{codec, report::Fill},
-    model::Problem,
     plan::{Scope, ServicePortId, ServicePortPlan},
 };
 
@@ -33,9 +32,7 @@ pub(crate) struct Writer<M> {
     pub(super) frontends: HashMap<FrontendKey, FrontendValue>,
     pub(super) addresses: Addresses,
     /// Plans that are not, or not wholly, in force.
-    pub(super) pending: BTreeMap<ServicePortId, Pending>,
-    /// Address entries that the map refused.
-    pub(super) address_problems: Vec<Problem>,
+    pub(super) pending: BTreeMap<ServicePortId, ServicePortPlan>,
     /// Whether something was freed since the pending plans were last tried.
     pub(super) has_room: bool,
     /// Frontends that lead to no known service port: left by a crash.
@@ -68,13 +65,6 @@ pub(super) struct ServicePort {
     pub(super) ranges: BTreeSet<IpNet>,
 }
 
-/// A plan that is to be tried again.
-#[derive(Debug)]
-pub(super) struct Pending {
-    pub(super) plan: ServicePortPlan,
-    pub(super) problems: Vec<Problem>,
-}
-
 impl<M: Maps> Writer<M> {
     /// The settings that the programs read.
     pub(crate) fn config(&self) -> Config {
@@ -91,20 +81,6 @@ impl<M: Maps> Writer<M> {
         let service = codec::encode_service_ranges(ranges);
         let config = Config { service, ..self.config() };
         self.set_config(&config)
-    }
-
-    /// Everything that is not in force now, as last reported.
-    pub(crate) fn problems(&self) -> impl Iterator<Item = &Problem> {
-        let pending = self.pending.values().flat_map(|pending| &pending.problems);
-        pending.chain(&self.address_problems)
-    }
-
-    /// Whether something waits to be tried again.
-    pub(crate) fn has_pending(&self) -> bool {
-        !self.pending.is_empty()
-            || self.addresses.is_unsettled()
-            || !self.stray_frontends.is_empty()
-            || !self.stray_ranges.is_empty()
     }
 
     /// The service that a UDP frontend leads to: an address and port as a socket dialled it, so the

@@ -33,7 +33,7 @@ use crate::dataplane::{
 const AT_ONCE: usize = 256;
 
 /// Reads what the programs tell and injects what may go; made once.
-pub struct FragmentHolder {
+pub(crate) struct FragmentHolder {
     ring: EarlyNotes,
     rest: InjectedRest,
     program: OwnedFd,
@@ -53,7 +53,7 @@ impl FragmentHolder {
     ///
     /// # Errors
     /// Those of poll(2).
-    pub fn run(mut self) -> io::Result<()> {
+    pub(crate) fn run(mut self) -> io::Result<()> {
         loop {
             self.sleep()?;
             self.work();

@@ -28,24 +28,24 @@ use crate::{
 
 /// Finds and closes sockets; made once.
 #[derive(Debug)]
-pub struct SocketCloser {
+pub(crate) struct SocketCloser {
     program: OwnedFd,
 }
 
 /// What [`SocketCloser::close`] did.
 #[derive(Debug, Default)]
-pub struct Closed {
+pub(crate) struct Closed {
     /// Sockets that were closed.
-    pub sockets: usize,
+    pub(crate) sockets: usize,
     /// Network namespaces that were looked at.
-    pub namespaces: usize,
+    pub(crate) namespaces: usize,
     /// Why the sockets of some namespaces were left alone.
-    pub problem: Option<Problem>,
+    pub(crate) problem: Option<Problem>,
 }
 
 /// What a connected UDP socket dialled and was given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Translated(Peer);
+pub(crate) struct Translated(Peer);
 
 impl Translated {
     /// The frontend that the socket dialled.
@@ -67,7 +67,7 @@ impl SocketCloser {
 
     /// Closes the sockets of the calling thread's own network namespace and of `others` whose
     /// backend may not go on. The thread is left in one of them: it should end after this.
-    pub fn close(&self, others: &[File], may_go_on: impl Fn(&Translated) -> bool) -> Closed {
+    pub(crate) fn close(&self, others: &[File], may_go_on: impl Fn(&Translated) -> bool) -> Closed {
         let mut closed = Closed::default();
         if let Err(error) = self.close_here(&mut closed, &may_go_on) {
             closed.problem.get_or_insert_with(|| problem("sockets cannot be listed", &error));
