@@ -109,7 +109,7 @@ pub enum Error {
         path.display()
     )]
     Pin {
-        /// What was tried: `pin`, `open`, `remove`, `make`.
+        /// What was tried: `make`, `lock`, `open`, `pin`, `remove`.
         action: &'static str,
         /// The file.
         path: PathBuf,

@@ -85,6 +85,8 @@ fn unescape(escaped: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -97,5 +99,22 @@ mod tests {
             assert_eq!(parse_link(name), ("kp_ingress".into(), Some(device.into())));
         }
         assert_eq!(parse_link("kp_connect4"), ("kp_connect4".into(), None));
+    }
+
+    proptest! {
+        #[test]
+        fn any_pin_is_of_a_program_and_perhaps_a_device(file_name in "[a-z0-9@%.]{0,20}|\\PC*") {
+            let (program, device) = parse_link(&file_name);
+            prop_assert!(file_name.starts_with(&program));
+            prop_assert_eq!(device.is_some(), file_name.contains('@'));
+        }
+
+        #[test]
+        fn links_of_any_device_are_found_again(device in "[^/\\x00]{1,15}") {
+            let dirs = PinDirs::new(Path::new("/bpf"));
+            let path = dirs.device_link("kp_ingress", &device);
+            let name = path.file_name().unwrap().to_str().unwrap();
+            prop_assert_eq!(parse_link(name), ("kp_ingress".to_owned(), Some(device)));
+        }
     }
 }

@@ -6,6 +6,7 @@ use kproxy_common::abi::map;
 
 use crate::{
     dataplane::{codec, kernel::hash, maps::Netns},
+    errors::with_causes,
     model::Problem,
     plan::SocketVerdicts,
 };
@@ -22,8 +23,8 @@ pub(crate) fn set(netns: &mut Netns, wanted: &SocketVerdicts) -> Option<Problem>
         .map(|(cookie, verdict)| (*cookie, codec::encode_socket_verdict(*verdict)))
         .collect();
     let (count, error) = match hash::replace(netns, &wanted) {
-        Ok(failed) => (failed.len(), failed.into_iter().next()?.1.to_string()),
-        Err(error) => (wanted.len(), error.to_string()),
+        Ok(failed) => (failed.len(), with_causes(&failed.first()?.1)),
+        Err(error) => (wanted.len(), with_causes(&error)),
     };
     Some(Problem::new(
         format!("map {}", map::NETNS),
