@@ -37,7 +37,7 @@ pub enum Error {
     },
     /// A pinned map has another layout than this version's.
     #[error(
-        "the pinned map {} is not the one of this kproxy: it is {found} instead of {wanted}; run \
+        "the pinned map {} is not the one of this kproxy: it has {found} instead of {wanted}; run \
          the kproxy that made it, or `kproxy cleanup` to start anew (traffic to Services stops \
          until kproxy runs again)",
         path.display()
@@ -184,10 +184,10 @@ impl fmt::Display for MapShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { kind, key, value, entries } = self;
         match kind {
-            Some(kind) => write!(f, "{kind:?}")?,
-            None => write!(f, "of an unknown type")?,
+            Some(kind) => write!(f, "type {kind:?}, ")?,
+            None => f.write_str("an unknown type, ")?,
         }
-        write!(f, " with keys of {key} and values of {value} bytes")?;
+        write!(f, "keys of {key} and values of {value} bytes")?;
         entries.map_or(Ok(()), |entries| write!(f, " and room for {entries} entries"))
     }
 }
