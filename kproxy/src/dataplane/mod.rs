@@ -1,18 +1,19 @@
 //! The data path's user side: the BPF programs, their maps and their links.
 //!
 //! ```text
-//! plan ─▶ Dataplane ─▶ writer ─▶ kernel maps ─▶ programs
-//!             ├─▶ programs  load, attach, pin; cleanup takes it all away
-//!             └─▶ upkeep    flows, counts of connections, UDP sockets, early fragments, small maps
-//! kernel maps ─▶ read ─▶ rows of the debug CLI, metrics
+//! plan ─▶ Dataplane ─┬▶ writer ────▶ the maps of Services
+//!                    ├▶ programs     load, attach, pin; cleanup takes it all away
+//!                    └▶ upkeep       what must be kept right while traffic goes on
+//! the maps ─▶ read ─▶ cli (dump, status), metrics
 //!
-//! beneath all rooms: kernel (bpf(2), shared memory), maps (as types), codec (between the plan's words
-//! and the layouts), error, report, settings
+//! beneath them   codec             between the plan's words and the layouts of the maps
+//!                maps, kernel      the maps as types; bpf(2), shared memory, the clock
+//!                settings, report, error
 //! ```
 //!
 //! Everything is pinned: stopping the daemon leaves the data path working, and a restart writes
-//! only what differs. [`Dataplane`] is the face of it all: it passes calls on to the rooms and sees to
-//! it that what one of them needs another one has.
+//! only what differs. [`Dataplane`] is the face of it all: it passes calls on to the rooms, and what
+//! one of them finds to be needed of another.
 
 mod codec;
 mod error;

@@ -19,6 +19,7 @@ use super::{
     read::{LinkTarget, Pins},
 };
 use crate::{
+    errors::with_causes,
     node::{self, Device},
     plan::{
         Algorithm, Backend, BackendSet, EmptyVerdict, Family, Frontend, FrontendKind, Protocol,
@@ -46,11 +47,11 @@ impl Sandbox {
     }
 
     pub(super) fn open(&self) -> Dataplane {
-        Dataplane::open(&self.settings()).unwrap_or_else(|error| panic!("{error}"))
+        Dataplane::open(&self.settings()).unwrap_or_else(|error| panic!("{}", with_causes(&error)))
     }
 
     pub(super) fn pins(&self) -> Pins {
-        Pins::open(&self.bpffs).unwrap_or_else(|error| panic!("{error}"))
+        Pins::open(&self.bpffs).unwrap_or_else(|error| panic!("{}", with_causes(&error)))
     }
 
     /// Links by program: (program, device, link id, program id).

@@ -65,7 +65,6 @@ impl<M: Maps> Writer<M> {
         now: Duration,
         report: &mut Report,
     ) -> Result<Vec<Problem>, Problem> {
-        let affinity = plan.affinity_seconds.unwrap_or(0);
         let sets = [(Scope::Cluster, Some(&plan.cluster)), (Scope::Local, plan.local.as_ref())];
         let (mut steps, mut problems) = (Vec::new(), Vec::new());
         for (scope, set) in sets {
@@ -88,40 +87,51 @@ impl<M: Maps> Writer<M> {
                 .insert(plan.id.clone(), ServicePort { id, ..ServicePort::default() });
         }
         for (scope, set, step) in steps {
-            let index = codec::index_of(id, scope);
-            let present = self.maps.services().get(index).unwrap_or_default();
-            let flags = codec::encode_flags(plan.algorithm);
-            let mut next = Service { flags, affinity_seconds: affinity, ..present };
-            let run = match step {
-                Step::Keep => continue,
-                Step::Rewrite => {
-                    report.words += 1;
-                    None
-                }
-                Step::Publish(run) => {
-                    next.word = Word {
-                        first: run.map_or(codec::encode_verdict(set.when_empty), |run| run.first),
-                        count: set.backends.len() as u16,
-                        generation: codec::word_of(&present).generation.wrapping_add(1),
-                    }
-                    .pack();
-                    let port = self.service_ports.get_mut(&plan.id);
-                    let old = port
-                        .and_then(|port| std::mem::replace(&mut port.runs[scope as usize], run));
-                    report.words += 1;
-                    old
-                }
-            };
-            // The slots were written before: whoever sees the word sees them.
-            let stored = self.maps.services().publish(index, &next);
-            debug_assert!(stored, "ids are below the capacity of SERVICES");
-            if let Some(old) = run {
-                self.slots.free(old, now);
-            }
+            report.words += usize::from(self.publish_set(plan, id, scope, set, step, now));
         }
         self.counts_connections |= plan.algorithm == Algorithm::LeastConnections;
         self.serves_sctp |= plan.id.protocol == Protocol::Sctp;
         Ok(problems)
+    }
+
+    /// Makes the entry of a set say what was prepared. Whether it did not before.
+    fn publish_set(
+        &mut self,
+        plan: &ServicePortPlan,
+        id: u32,
+        scope: Scope,
+        set: &BackendSet,
+        step: Step,
+        now: Duration,
+    ) -> bool {
+        let index = codec::index_of(id, scope);
+        let present = self.maps.services().get(index).unwrap_or_default();
+        let mut next = Service {
+            flags: codec::encode_flags(plan.algorithm),
+            affinity_seconds: plan.affinity_seconds.unwrap_or(0),
+            ..present
+        };
+        let old = match step {
+            Step::Keep => return false,
+            Step::Rewrite => None,
+            Step::Publish(run) => {
+                let word = Word {
+                    first: run.map_or(codec::encode_verdict(set.when_empty), |run| run.first),
+                    count: set.backends.len() as u16,
+                    generation: codec::word_of(&present).generation.wrapping_add(1),
+                };
+                next.word = word.pack();
+                let port = self.service_ports.get_mut(&plan.id);
+                port.and_then(|port| std::mem::replace(&mut port.runs[scope as usize], run))
+            }
+        };
+        // The slots were written before: whoever sees the word sees them.
+        let stored = self.maps.services().publish(index, &next);
+        debug_assert!(stored, "ids are below the capacity of SERVICES");
+        if let Some(old) = old {
+            self.slots.free(old, now);
+        }
+        true
     }
 
     /// Compares a set with the maps and, if it differs, fills a new run that nobody sees yet.
