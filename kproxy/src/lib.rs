@@ -11,6 +11,7 @@
 pub mod cli;
 pub mod control;
 pub mod dataplane;
+mod errors;
 pub mod metrics;
 pub mod model;
 pub mod node;

@@ -29,6 +29,8 @@ use clap::{CommandFactory as _, Parser as _};
 use args::{Cli, Command};
 use render::{Look, note};
 
+use crate::errors::with_causes;
+
 /// How a verb ended; errors apart, which exit with 2.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exit {
@@ -46,7 +48,7 @@ pub fn main() -> ExitCode {
         Ok(Exit::No) => ExitCode::from(1),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            note(format_args!("kproxy: {error:#}"));
+            note(format_args!("kproxy: {}", with_causes(error.as_ref())));
             ExitCode::from(2)
         }
     }

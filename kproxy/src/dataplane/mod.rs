@@ -1,70 +1,77 @@
 //! The data path's user side: the BPF programs, their maps and their links.
 //!
 //! ```text
-//! plan ─▶ Dataplane ─▶ writer ─▶ kernel maps ─▶ programs
-//!             ├─▶ load, attach: programs, pins, links
-//!             └─▶ sweep: flows; sockets: connected UDP sockets; fragments: those that came early
-//! read: kernel maps ─▶ rows of the debug CLI
+//! plan ─▶ Dataplane ─┬▶ writer ────▶ the maps of Services
+//!                    ├▶ programs     load, attach, pin; cleanup takes it all away
+//!                    └▶ upkeep       what must be kept right while traffic goes on
+//! the maps ─▶ read ─▶ cli (dump, status), metrics
+//!
+//! beneath them   codec             between the plan's words and the layouts of the maps
+//!                maps, kernel      the maps as types; bpf(2), shared memory, the clock
+//!                settings, report, error
 //! ```
 //!
 //! Everything is pinned: stopping the daemon leaves the data path working, and a restart writes
-//! only what differs. [`cleanup`] takes it all away.
+//! only what differs. [`Dataplane`] is the face of it all: it passes calls on to the rooms, and what
+//! one of them finds to be needed of another.
 
-mod attach;
-mod cleanup;
 mod codec;
 mod error;
-mod exact;
-mod fragments;
-mod load;
-mod memory;
-mod netns;
-pub mod pins;
-mod pod_flows;
-pub mod read;
-mod recount;
-mod sockets;
-mod sweep;
-mod sys;
+mod kernel;
+mod maps;
+mod programs;
+pub(crate) mod read;
+mod report;
+#[cfg(test)]
+mod sandbox;
+mod settings;
 #[cfg(test)]
 mod tests;
-mod uplinks;
+mod upkeep;
 mod writer;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     net::IpAddr,
-    path::PathBuf,
-    time::Duration,
 };
 
-use aya::{Ebpf, maps::IterableMap as _};
 use ipnet::IpNet;
-pub use kproxy_common::config::SERVICE_RANGES;
+pub(crate) use kproxy_common::config::SERVICE_RANGES;
 use kproxy_common::{
-    abi::{self, program},
+    abi::{map, program},
     config::{Config, Uplink, config_flags},
 };
-use nix::{
-    fcntl::{Flock, FlockArg},
-    time::{ClockId, clock_gettime},
-};
+use nix::fcntl::Flock;
 
+#[cfg(test)]
+pub(crate) use self::report::Fill;
+pub use self::{
+    error::{Cause, Error, MapShape, Rejection},
+    report::Report,
+    settings::Settings,
+};
 use self::{
-    attach::{Place, Side, TcMode},
-    pins::PinDirs,
-    pod_flows::PodFlows,
-    recount::Recount,
+    kernel::clock,
+    maps::{Netns, Uplinks},
+    programs::{
+        attachments::Attachments,
+        load::{self, Loaded},
+        pinning,
+        pins::PinDirs,
+        place::{Place, Side},
+    },
+    upkeep::{flow_table::FlowTable, netns, pod_flows::PodFlows, uplinks},
     writer::{KernelMaps, Writer},
 };
-pub use self::{
-    cleanup::{Cleanup, cleanup},
-    error::Error,
-    fragments::FragmentHolder,
-    sockets::{Closed, SocketCloser, Translated},
-    sweep::SweepReport,
-    writer::{Fill, Report},
+pub(crate) use self::{
+    programs::cleanup::{Cleanup, cleanup},
+    report::Usage,
+    upkeep::{
+        fragments::FragmentHolder,
+        sockets::{Closed, SocketCloser, Translated},
+        sweep::SweepReport,
+    },
 };
 use crate::{
     model::Problem,
@@ -75,83 +82,17 @@ use crate::{
 /// The BPF object that the build script made.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/kproxy-ebpf"));
 
-/// What the data path is opened with.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Settings {
-    /// Folder of the BPF file system that holds the pins.
-    pub bpffs_root: PathBuf,
-    /// Folder of the cgroup v2 tree to attach to; `None`: the root is looked for.
-    pub cgroup_root: Option<PathBuf>,
-    /// Capacity of the SERVICES map in entries (two a service port).
-    pub max_services: u32,
-    /// Capacity of the SLOTS map.
-    pub max_slots: u32,
-    /// Capacity of the FRONTENDS map.
-    pub max_frontends: u32,
-    /// Capacity of the FLOWS map in entries (two a connection).
-    pub max_flows: u32,
-    /// Capacity of the AFFINITY map in clients.
-    pub max_affinity: u32,
-    /// Capacity of the RANGES map in ranges.
-    pub max_ranges: u32,
-}
-
-impl Settings {
-    /// The default sizes, and the cgroup root looked for.
-    pub fn new(bpffs_root: impl Into<PathBuf>) -> Self {
-        Self {
-            bpffs_root: bpffs_root.into(),
-            cgroup_root: None,
-            max_services: abi::DEFAULT_SERVICES,
-            max_slots: abi::DEFAULT_SLOTS,
-            max_frontends: abi::DEFAULT_FRONTENDS,
-            max_flows: abi::DEFAULT_FLOWS,
-            max_affinity: abi::DEFAULT_AFFINITY,
-            max_ranges: abi::DEFAULT_RANGES,
-        }
-    }
-}
-
-/// How full the maps are that can fill up.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Usage {
-    /// Frontends and address entries.
-    pub frontends: Fill,
-    /// Backend sets, two a service port.
-    pub services: Fill,
-    /// Backends.
-    pub slots: Fill,
-    /// Flow entries at the last sweep, two a connection.
-    pub flows: Fill,
-}
-
 /// The data path of this node.
 pub struct Dataplane {
-    settings: Settings,
-    dirs: PinDirs,
-    object: Ebpf,
+    attachments: Attachments,
     writer: Writer<KernelMaps>,
-    flows: load::Flows,
-    loads: recount::Loads,
-    recount: Recount,
-    /// Where the socket programs are attached.
-    cgroup: Option<PathBuf>,
-    /// Whether a program sees sockets close.
-    sees_closes: bool,
-    uplinks: load::Uplinks,
-    netns: netns::Netns,
+    flow_table: FlowTable,
     pod_flows: PodFlows,
-    /// Flow entries at the last sweep.
-    flow_entries: usize,
-    /// Connections that netfilter masquerades, at the last sweep.
-    masqueraded: Option<usize>,
-    /// Flow entries of this node's own processes, at the last sweep.
-    own: Option<usize>,
-    tc: TcMode,
-    /// Devices that the programs are attached to; `None`: not attached yet.
-    devices: Option<BTreeSet<Place>>,
+    uplinks: Uplinks,
+    netns: Netns,
+    /// What is wrong for as long as this lives.
     notices: Vec<Problem>,
-    /// Held as long as this lives: two writers would undo each other's work.
+    /// Two writers would undo each other's work.
     _lock: Flock<File>,
 }
 
@@ -166,27 +107,16 @@ impl Dataplane {
     pub fn open(settings: &Settings) -> Result<Self, Error> {
         node::bpffs::ensure(&settings.bpffs_root)?;
         let dirs = PinDirs::new(&settings.bpffs_root);
-        let lock = lock(&dirs)?;
-        let load::Loaded { object, maps, flows, loads, uplinks, netns, filter, notices } =
+        let lock = pinning::lock(&dirs.version)?;
+        let Loaded { object, service_maps, flows, loads, uplinks, netns, flow_filter, notices } =
             load::load(OBJECT, settings, &dirs)?;
         Ok(Self {
-            settings: settings.clone(),
-            dirs,
-            object,
-            writer: Writer::open(maps).map_err(Error::Maps)?,
-            flows,
-            loads,
-            recount: Recount::default(),
-            cgroup: None,
-            sees_closes: false,
+            attachments: Attachments::new(object, dirs, settings.cgroup_root.clone()),
+            writer: Writer::open(KernelMaps::new(service_maps)?)?,
+            flow_table: FlowTable::new(flows, loads),
+            pod_flows: PodFlows::new(flow_filter),
             uplinks,
             netns,
-            pod_flows: PodFlows::new(filter),
-            flow_entries: 0,
-            masqueraded: None,
-            own: None,
-            tc: TcMode::of_kernel(),
-            devices: None,
             notices,
             _lock: lock,
         })
@@ -195,8 +125,9 @@ impl Dataplane {
     /// Makes the maps hold exactly `desired`: adds, changes, removes, and repairs what a crash has
     /// left. On a node that is as it should be, nothing is written.
     pub fn reconcile(&mut self, desired: impl IntoIterator<Item = ServicePortPlan>) -> Report {
-        let mut report = self.writer.reconcile(desired, now());
-        self.see_closes(false);
+        let mut report = self.writer.reconcile(desired, clock::now());
+        // Among the notices, if they fail.
+        self.keep_release(false);
         self.keep_loopback();
         report.problems.extend(self.notices.iter().cloned());
         report
@@ -205,89 +136,88 @@ impl Dataplane {
     /// Applies one batch of changes. A frontend may pass from one service port to another within a
     /// batch: it is replaced in one step.
     pub fn apply(&mut self, changes: Vec<Change>) -> Report {
-        let mut report = self.writer.apply(changes, now());
-        report.problems.extend(self.see_closes(false));
+        let mut report = self.writer.apply(changes, clock::now());
+        report.problems.extend(self.keep_release(false));
         report.problems.extend(self.keep_loopback());
         report
     }
 
-    /// Tries again what the maps have refused. Does nothing when nothing waits.
-    pub fn retry(&mut self) -> Report {
-        if self.writer.has_pending() { self.writer.retry(now()) } else { Report::default() }
+    /// How full the maps are.
+    pub(crate) fn usage(&self) -> Usage {
+        let [frontends, services, slots] = self.writer.fills();
+        Usage { frontends, services, slots, flows: self.flow_table.fill() }
     }
 
     /// Sets the addresses of this node, on which NodePorts answer.
-    pub fn set_node_addresses(&mut self, addresses: &BTreeSet<IpAddr>) -> Report {
+    pub(crate) fn set_node_addresses(&mut self, addresses: &BTreeSet<IpAddr>) -> Report {
         self.writer.set_node_addresses(addresses)
+    }
+
+    /// Sets the ranges that ClusterIPs come from, as many of each family as the programs know
+    /// ([`SERVICE_RANGES`]). Until the first call those of an earlier run stay.
+    pub(crate) fn set_service_ranges(&mut self, ranges: &[IpNet]) -> Report {
+        let writes = usize::from(self.writer.set_service_ranges(ranges));
+        Report { writes, ..Report::default() }
     }
 
     /// Changes what the programs read at run time. Whether it differs from before. The namespace of
     /// the node must be known before [`Self::attach_cgroup`].
-    pub fn change_config(&mut self, change: impl FnOnce(&mut Config)) -> bool {
+    pub(crate) fn change_config(&mut self, change: impl FnOnce(&mut Config)) -> bool {
         let mut config = self.writer.config();
         change(&mut config);
         self.writer.set_config(&config)
     }
 
-    /// Whether kproxy's nftables table is needed: the programs mark connections for it, or have
-    /// done so and the connections live on. `None` before the first sweep, when that is not known.
-    pub fn needs_netfilter(&mut self) -> Option<bool> {
-        if self.writer.config().flags & config_flags::NETFILTER != 0 {
-            return Some(true);
-        }
-        self.masqueraded.map(|connections| connections > 0)
-    }
-
     /// Sets the source addresses of connections to backends elsewhere, by device index. Writes
     /// only what differs.
-    pub fn set_uplinks(&mut self, wanted: &BTreeMap<u32, Uplink>) -> Report {
-        let problems = uplinks::set(&mut self.uplinks, wanted);
-        Report { problems, ..Report::default() }
+    pub(crate) fn set_uplinks(&mut self, wanted: &BTreeMap<u32, Uplink>) -> Report {
+        uplinks::set(&mut self.uplinks, wanted).into()
     }
 
     /// Which network namespaces the socket path serves and which it leaves alone; none where the map
     /// cannot be read.
-    pub fn socket_verdicts(&self) -> SocketVerdicts {
-        netns::read(&self.netns).unwrap_or_default()
+    pub(crate) fn socket_verdicts(&self) -> SocketVerdicts {
+        netns::read(&self.netns)
     }
 
     /// Sets which network namespaces the socket path serves and which it leaves alone. They count
     /// while the configuration says that pods are opted out.
-    pub fn set_socket_verdicts(&mut self, wanted: &SocketVerdicts) -> Report {
-        let problems = netns::set(&mut self.netns, wanted).into_iter().collect();
-        Report { problems, ..Report::default() }
-    }
-
-    /// Sets the ranges that ClusterIPs come from, as many of each family as the programs know
-    /// ([`SERVICE_RANGES`]). Until the first call those of an earlier run stay.
-    pub fn set_service_ranges(&mut self, ranges: &[IpNet]) -> Report {
-        let writes = usize::from(self.writer.set_service_ranges(ranges));
-        Report { writes, ..Report::default() }
+    pub(crate) fn set_socket_verdicts(&mut self, wanted: &SocketVerdicts) -> Report {
+        netns::set(&mut self.netns, wanted).into_iter().collect::<Vec<_>>().into()
     }
 
     /// Attaches the socket programs, or gives the links that are there the new programs.
     ///
     /// # Errors
     /// No cgroup v2 tree, or the kernel refused.
-    pub fn attach_cgroup(&mut self) -> Result<(), Error> {
-        let root = node::cgroup::root(self.settings.cgroup_root.as_deref())?;
-        attach::cgroup(&mut self.object, &self.dirs, &root)?;
-        self.cgroup = Some(root);
+    pub(crate) fn attach_cgroup(&mut self) -> Result<(), Error> {
+        self.attachments.attach_cgroup()?;
         // A program that an earlier run has attached is replaced like all others.
-        let is_attached = self.dirs.cgroup_link(program::RELEASE).exists();
-        self.see_closes(is_attached);
+        self.keep_release(self.attachments.has_release());
         Ok(())
+    }
+
+    /// Takes the socket programs off the cgroup: packets are translated instead
+    /// ([`config_flags::NODE_PACKETS`]). Whether there were any.
+    ///
+    /// # Errors
+    /// A link could not be removed.
+    pub(crate) fn detach_cgroup(&mut self) -> Result<bool, Error> {
+        self.change_config(|config| config.flags &= !config_flags::COUNT_SOCKETS);
+        let were_there = self.attachments.detach_cgroup()?;
+        self.flow_table.forget_sockets()?;
+        Ok(were_there)
     }
 
     /// Has a program see sockets close once a service picks by least connections, and not before: it
     /// runs for every socket of the node. Without it no socket is counted. Returns why it is missing,
     /// when that is news.
-    fn see_closes(&mut self, anyway: bool) -> Option<Problem> {
-        let wanted = (anyway || self.writer.counts_connections()) && !self.sees_closes;
-        let root = self.cgroup.as_deref().filter(|_| wanted)?;
-        let attached = attach::to_cgroup(&mut self.object, &self.dirs, root, program::RELEASE);
-        self.sees_closes = attached.is_ok();
-        let flag = if self.sees_closes { config_flags::COUNT_SOCKETS } else { 0 };
+    fn keep_release(&mut self, anyway: bool) -> Option<Problem> {
+        if !anyway && !self.writer.counts_connections() {
+            return None;
+        }
+        let attached = self.attachments.attach_release()?;
+        let flag = if attached.is_ok() { config_flags::COUNT_SOCKETS } else { 0 };
         self.change_config(|config| {
             config.flags = config.flags & !config_flags::COUNT_SOCKETS | flag;
         });
@@ -303,149 +233,119 @@ impl Dataplane {
         })
     }
 
-    /// Takes the socket programs off the cgroup: packets are translated instead
-    /// ([`config_flags::NODE_PACKETS`]). Whether there were any.
-    ///
-    /// # Errors
-    /// A link could not be removed.
-    pub fn detach_cgroup(&mut self) -> Result<bool, Error> {
-        self.change_config(|config| config.flags &= !config_flags::COUNT_SOCKETS);
-        let were_there = attach::off_cgroup(&self.dirs)?;
-        (self.cgroup, self.sees_closes) = (None, false);
-        Recount::forget_sockets(&mut self.loads).map_err(Error::Maps)?;
-        Ok(were_there)
+    /// Attaches the programs to these uplinks and pod-facing ports and takes them off all other
+    /// devices. Every device is tried, whatever fails.
+    pub(crate) fn sync_devices(&mut self, uplinks: &[Device], pods: &[Device]) -> Report {
+        let place = |side| move |device: &Device| Place { device: device.clone(), side };
+        let uplinks = uplinks.iter().map(place(Side::Uplink));
+        let pods = pods.iter().map(place(Side::Pod));
+        self.sync_places(uplinks.chain(pods).collect()).into()
+    }
+
+    /// Attaches the programs to these places, and to the loopback device when it is wanted.
+    fn sync_places(&mut self, wanted: BTreeSet<Place>) -> Vec<Error> {
+        let answers_pods = self.pod_flows.answers_pods();
+        let loopback = self.wants_loopback();
+        let mut errors = self.attachments.sync_places(wanted, loopback, answers_pods);
+        if answers_pods {
+            errors.extend(self.pod_flows.open().err());
+        }
+        errors
     }
 
     /// Whether the program of the loopback device is wanted: every packet of the node to itself
     /// passes it. With `--socket-lb none`, for SCTP, and as long as connections need it that were
     /// opened then.
-    fn wants_loopback(&mut self) -> bool {
+    fn wants_loopback(&self) -> bool {
         self.writer.config().flags & config_flags::NODE_PACKETS != 0
             || self.writer.serves_sctp()
-            || self.own.map_or_else(|| attach::is_on_loopback(&self.dirs), |own| own > 0)
+            || match self.flow_table.of_node() {
+                Some(flows) => flows > 0,
+                None => self.attachments.is_on_loopback(),
+            }
     }
 
     /// Has the loopback device a program when it is wanted, once the other devices have theirs.
     /// Returns what failed, when that is news.
     fn keep_loopback(&mut self) -> Option<Problem> {
-        let devices = self.devices.clone()?;
-        if devices.contains(&attach::loopback()) == self.wants_loopback() {
+        let places = self.attachments.places()?;
+        if places.contains(&Place::loopback()) == self.wants_loopback() {
             return None;
         }
-        let mut problems = self.attach_to(devices).problems.into_iter();
-        self.note(problems.next()?)
-    }
-
-    /// Attaches the programs to these uplinks and pod-facing ports and takes them off all other
-    /// devices. Every device is tried, whatever fails.
-    pub fn sync_devices(&mut self, uplinks: &[Device], pods: &[Device]) -> Report {
-        let uplinks = uplinks.iter().map(|device| (device.clone(), Side::Uplink));
-        let pods = pods.iter().map(|device| (device.clone(), Side::Pod));
-        self.attach_to(uplinks.chain(pods).collect())
-    }
-
-    /// Attaches the programs to these devices, and to the loopback device when it is wanted.
-    fn attach_to(&mut self, mut wanted: BTreeSet<Place>) -> Report {
-        let before = self.devices.take().unwrap_or_default();
-        let mut gone: Vec<Place> = before.difference(&wanted).cloned().collect();
-        wanted.remove(&attach::loopback());
-        if self.wants_loopback() {
-            wanted.insert(attach::loopback());
-        } else {
-            // An earlier run may have attached its filter.
-            gone.push(attach::loopback());
-        }
-        let answered = self.pod_flows.answered();
-        let places = attach::Places { wanted: &wanted, answered };
-        let mut errors = attach::devices(&mut self.object, &self.dirs, self.tc, places, &gone);
-        self.devices = Some(wanted);
-        if answered {
-            errors.extend(self.pod_flows.open().err());
-        }
-        let problems = errors.iter().map(Error::to_problem).collect();
-        Report { problems, ..Report::default() }
+        let errors = self.sync_places(places.clone());
+        self.note(errors.first()?.to_problem())
     }
 
     /// Has the next [`Self::sync_devices`] attach to pod-facing ports what translates answers, which
-    /// otherwise waits until [`Self::pod_flows_wait`].
-    pub fn answer_pods(&mut self) {
-        self.pod_flows.answer();
+    /// otherwise waits until [`Self::has_pending_pod_flows`].
+    pub(crate) const fn answer_pods(&mut self) {
+        self.pod_flows.answer_pods();
     }
 
     /// Whether pod-facing ports get what translates answers.
-    pub const fn answers_pods(&self) -> bool {
-        self.pod_flows.answered()
+    pub(crate) const fn answers_pods(&self) -> bool {
+        self.pod_flows.answers_pods()
     }
 
     /// Whether a pod-facing port has a flow to open and its answers would not be translated yet.
-    pub fn pod_flows_wait(&self) -> bool {
-        self.pod_flows.wait()
+    pub(crate) fn has_pending_pod_flows(&self) -> bool {
+        self.pod_flows.are_pending()
     }
 
     /// Attaches what translates answers to the pod-facing ports of the last [`Self::sync_devices`].
-    pub fn open_pod_flows(&mut self) -> Report {
+    pub(crate) fn open_pod_flows(&mut self) -> Report {
         self.answer_pods();
-        let devices = self.devices.clone().unwrap_or_default();
-        self.attach_to(devices)
+        let places = self.attachments.places().cloned().unwrap_or_default();
+        self.sync_places(places).into()
     }
 
     /// Forgets flows that are over and UDP flows of backends that serve no more. To be called every few
     /// seconds, and after a UDP endpoint was removed. Puts the numbers of open connections right.
     ///
     /// # Errors
-    /// The flow table could not be read.
-    pub fn sweep(&mut self) -> Result<SweepReport, Error> {
+    /// A map could not be read.
+    pub(crate) fn sweep(&mut self) -> Result<SweepReport, Error> {
         let serves = |index, addr, port| self.writer.serves(index, addr, port);
-        let (report, open) = sweep::sweep(&mut self.flows, serves, now()).map_err(Error::Maps)?;
-        if self.writer.counts_connections() {
-            self.recount.correct(&mut self.loads, &open).map_err(Error::Maps)?;
-        }
-        self.flow_entries = report.entries - report.removed;
-        (self.masqueraded, self.own) = (Some(report.masqueraded), Some(report.own));
+        let report = self.flow_table.sweep(serves, self.writer.counts_connections())?;
         self.keep_loopback();
         Ok(report)
     }
 
-    /// How full the maps are.
-    pub fn usage(&self) -> Usage {
-        let [frontends, services, slots] = self.writer.fills();
-        let capacity = self.flows.map().info().map_or(0, |info| info.max_entries());
-        let flows = Fill { used: self.flow_entries as u32, capacity };
-        Usage { frontends, services, slots, flows }
+    /// Whether kproxy's nftables table is needed: the programs mark connections for it, or have
+    /// done so and the connections live on. `None` before the first sweep, when that is not known.
+    pub(crate) fn needs_netfilter(&self) -> Option<bool> {
+        if self.writer.config().flags & config_flags::NETFILTER != 0 {
+            return Some(true);
+        }
+        self.flow_table.masqueraded().map(|connections| connections > 0)
     }
 
-    /// Number of service ports in the maps.
-    pub fn service_ports(&self) -> usize {
-        self.writer.service_ports()
+    /// What closes sockets of this data path.
+    ///
+    /// # Errors
+    /// The kernel refuses the program that looks into sockets.
+    pub(crate) fn socket_closer(&mut self) -> Result<SocketCloser, Error> {
+        self.attachments.load_to_run(program::UDP_SOCKET).map(SocketCloser::new)
     }
 
-    /// Everything that is not in force now.
-    pub fn problems(&self) -> Vec<Problem> {
-        self.notices.iter().chain(self.writer.problems()).cloned().collect()
+    /// Whether the backend of a socket may go on: it still serves what the socket dialled. A
+    /// frontend that is gone altogether takes no backend with it.
+    pub(crate) fn may_go_on(&self, socket: &Translated) -> bool {
+        let ((addr, port), backend) = (socket.frontend(), socket.backend());
+        self.writer
+            .udp_service(addr, port)
+            .is_none_or(|index| self.writer.serves(index, backend.0, backend.1))
     }
 
-    /// Where the pins are.
-    pub const fn dirs(&self) -> &PinDirs {
-        &self.dirs
+    /// What holds fragments back for this data path; there is one.
+    ///
+    /// # Errors
+    /// The kernel refuses the program that injects, or the ring buffer cannot be read.
+    pub(crate) fn fragment_holder(&mut self) -> Result<FragmentHolder, Error> {
+        Ok(FragmentHolder::new(
+            self.attachments.load_to_run(program::INJECT)?,
+            self.attachments.take_map(map::EARLY)?,
+            self.attachments.take_map(map::INJECTED)?,
+        ))
     }
-}
-
-/// Locks the folder of the pins; the kernel unlocks it when the process ends, however it ends.
-fn lock(dirs: &PinDirs) -> Result<Flock<File>, Error> {
-    load::make_dir(&dirs.version)?;
-    let path = || dirs.version.clone();
-    let folder = File::open(&dirs.version).map_err(|error| Error::Pin {
-        what: "open",
-        path: path(),
-        error,
-    })?;
-    Flock::lock(folder, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        nix::Error::EWOULDBLOCK => Error::Busy { path: path() },
-        errno => Error::Pin { what: "lock", path: path(), error: errno.into() },
-    })
-}
-
-/// CLOCK_MONOTONIC, the clock of the programs too. It cannot fail on Linux.
-fn now() -> Duration {
-    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
 }

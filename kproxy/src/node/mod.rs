@@ -21,6 +21,9 @@ pub mod watch;
 pub use self::sources::Sources;
 use crate::model::Problem;
 
+/// Index of the loopback device in every network namespace (include/net/flow.h).
+pub const LOOPBACK: u32 = 1;
+
 /// A device that gets the tc programs.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Device {

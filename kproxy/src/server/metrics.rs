@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 
 use super::http::{self, Answer};
 use crate::dataplane::read::Pins;
+use crate::errors::with_causes;
 use crate::metrics::Metrics;
 use crate::model::Problem;
 use crate::source::Event;
@@ -119,7 +120,7 @@ impl Scraper {
         }
         if let Err(error) = self.read_maps(&mut last) {
             // The daemon's own numbers are good all the same.
-            debug!(%error, "cannot read the maps for the metrics");
+            debug!(error = with_causes(error.as_ref()), "cannot read the maps for the metrics");
             last.pins = None;
         }
         match self.metrics.text() {

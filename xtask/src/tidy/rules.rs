@@ -30,9 +30,9 @@ const UNSAFE: [&str; 25] = [
     "kproxy-ebpf/src/stats.rs",
     // Marks the shared layouts as plain data.
     "kproxy-common/src/pod.rs",
-    // mmap'ed arrays, and bpf(2) for what aya has no call for.
-    "kproxy/src/dataplane/memory.rs",
-    "kproxy/src/dataplane/sys.rs",
+    // bpf(2) for what aya has no call for, and mmap'ed arrays.
+    "kproxy/src/dataplane/kernel/bpf.rs",
+    "kproxy/src/dataplane/kernel/memory.rs",
     // getsockopt(SO_NETNS_COOKIE), which nix does not wrap.
     "kproxy/src/node/netns.rs",
     // A seccomp filter, in a test.

@@ -7,6 +7,7 @@ use tracing::warn;
 
 use super::sink::lock;
 use crate::dataplane::Dataplane;
+use crate::errors::with_causes;
 use crate::model::Problem;
 
 /// Starts a thread of its own, which ends with the daemon: the loop may be at work for longer than a
@@ -14,7 +15,7 @@ use crate::model::Problem;
 pub(super) fn start(dataplane: &Mutex<Dataplane>) -> Option<Problem> {
     let holder = match lock(dataplane).fragment_holder() {
         Ok(holder) => holder,
-        Err(error) => return Some(problem(error.to_string())),
+        Err(error) => return Some(problem(with_causes(&error))),
     };
     let work = move || {
         if let Err(error) = holder.run() {

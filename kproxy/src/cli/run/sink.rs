@@ -16,6 +16,7 @@ use super::{fragments, opt_out, sockets};
 use crate::cli::args::SocketLb;
 use crate::control::DataplaneSink;
 use crate::dataplane::{Dataplane, Report};
+use crate::errors::with_causes;
 use crate::metrics;
 use crate::model::Problem;
 use crate::node::NodeState;
@@ -215,7 +216,7 @@ fn serve(
 
 /// Attaches what translates answers to pods once a pod-facing port waits for it.
 async fn open_pod_flows(dataplane: Arc<Mutex<Dataplane>>, events: mpsc::Sender<Event>) {
-    while !lock(&dataplane).pod_flows_wait() {
+    while !lock(&dataplane).has_pending_pod_flows() {
         if lock(&dataplane).answers_pods() {
             return;
         }
@@ -270,6 +271,9 @@ fn sweep(
                 debug!(entries = report.entries, removed = report.removed, "swept flows");
             }
         }
-        Err(error) => warn!(%error, "cannot sweep the flow table; trying again"),
+        Err(error) => {
+            let error = with_causes(&error);
+            warn!(error, "cannot sweep the flow table; trying again");
+        }
     }
 }

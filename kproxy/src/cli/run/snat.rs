@@ -11,10 +11,7 @@ use tracing::{info, warn};
 use crate::cli::args::Snat;
 use crate::cli::values::PortRange;
 use crate::dataplane::{Dataplane, Report};
-use crate::node::{NodeState, Sources, source_ports};
-
-/// Index of the loopback device in every network namespace (include/net/flow.h).
-const LOOPBACK: u32 = 1;
+use crate::node::{LOOPBACK, NodeState, Sources, source_ports};
 
 /// The choice, made once a start.
 #[derive(Clone, Debug)]

@@ -1,6 +1,6 @@
 //! Session affinity: which backend each client was given last.
 
-use std::{io, net::IpAddr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use kproxy_common::{
     abi::map,
@@ -8,8 +8,12 @@ use kproxy_common::{
     service::cluster_index,
 };
 
-use super::{AffinityClient, AffinityRow, Pins, ReadError};
-use crate::dataplane::sys;
+use super::{
+    error::ReadError,
+    pins::Pins,
+    rows::{AffinityClient, AffinityRow},
+};
+use crate::dataplane::kernel::{clock, hash};
 
 /// Who is remembered, which backend, and for how long.
 struct Remembered {
@@ -25,9 +29,9 @@ impl Pins {
     ///
     /// # Errors
     /// A map could not be read.
-    pub fn affinity(&self) -> Result<Vec<AffinityRow>, ReadError> {
+    pub(crate) fn affinity(&self) -> Result<Vec<AffinityRow>, ReadError> {
         let names = self.names()?;
-        let now = monotonic().map_err(ReadError::of(map::AFFINITY))?;
+        let now = clock::now();
         let host_netns = self.config().host_netns;
         let mut rows = Vec::new();
         for (key, value) in self.affinity_entries()? {
@@ -53,13 +57,8 @@ impl Pins {
     }
 
     pub(super) fn affinity_entries(&self) -> Result<Vec<(AffinityKey, AffinityValue)>, ReadError> {
-        sys::read_hash(&self.affinity).map_err(ReadError::of(map::AFFINITY))
+        hash::read(&self.affinity).map_err(ReadError::of_map(map::AFFINITY))
     }
-}
-
-/// CLOCK_MONOTONIC, the clock of [`AffinityValue::last`].
-fn monotonic() -> io::Result<Duration> {
-    Ok(nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?.into())
 }
 
 /// `None` when the time is up, or there is no affinity (any more).

@@ -6,14 +6,19 @@ use std::{
 };
 
 use kproxy_common::abi::ABI_VERSION;
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use thiserror::Error;
 
-use crate::dataplane::pins::PinDirs;
+use crate::{
+    dataplane::{
+        error::Cause,
+        programs::pins::{PinDirs, parse_version},
+    },
+    node::bpffs::is_bpffs,
+};
 
 /// Why the pinned maps could not be opened.
 #[derive(Debug, Error)]
-pub enum OpenError {
+pub(crate) enum OpenError {
     /// There is no BPF file system.
     #[error(
         "no BPF file system at {}: kproxy has not run here since the machine started, or it was \
@@ -57,14 +62,29 @@ pub enum OpenError {
     },
     /// Anything else.
     #[error(
-        "could not open {}: {why}; restart kproxy, or run `kproxy cleanup` and start it anew",
+        "could not open {} (restart kproxy, or run `kproxy cleanup` and start it anew)",
         path.display()
     )]
     Other {
         /// What could not be opened.
         path: PathBuf,
-        /// What went wrong.
-        why: String,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+    /// A pinned map has another layout than this version's.
+    #[error(
+        "could not open {}: its elements have {found} bytes instead of {wanted}; restart kproxy, or \
+         run `kproxy cleanup` and start it anew",
+        path.display()
+    )]
+    Layout {
+        /// The pin.
+        path: PathBuf,
+        /// Size of its elements.
+        found: usize,
+        /// What it should be.
+        wanted: usize,
     },
 }
 
@@ -74,46 +94,46 @@ impl OpenError {
         match error.kind() {
             io::ErrorKind::PermissionDenied => Self::NotPermitted { path },
             io::ErrorKind::NotFound => Self::NoPins { path },
-            _ => Self::Other { path, why: error.to_string() },
+            _ => Self::Other { path, source: error.into() },
         }
-    }
-
-    pub(super) fn other(path: &Path, why: impl ToString) -> Self {
-        Self::Other { path: path.to_owned(), why: why.to_string() }
     }
 }
 
 /// A pinned map or link could not be read.
 #[derive(Debug, Error)]
-#[error("could not read {what}: {why}")]
-pub struct ReadError {
-    /// The map, or the folder of links.
-    pub what: String,
-    /// What went wrong.
-    pub why: String,
+pub(crate) enum ReadError {
+    /// A map.
+    #[error("could not read map {map}")]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+    /// The links.
+    #[error("could not read {}", folder.display())]
+    Links {
+        /// Their folder.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
 }
 
 impl ReadError {
-    pub(super) fn of(map: &'static str) -> impl Fn(io::Error) -> Self {
-        move |error| Self { what: format!("map {map}"), why: error.to_string() }
-    }
-
-    pub(super) fn map(map: &'static str, error: aya::maps::MapError) -> Self {
-        // aya's outer message of a failed call names the call only.
-        let why = match &error {
-            aya::maps::MapError::SyscallError(call) => format!("{}: {}", call.call, call.io_error),
-            other => other.to_string(),
-        };
-        Self { what: format!("map {map}"), why }
+    /// For use with `map_err`.
+    pub(super) fn of_map<E: Into<Cause>>(map: &'static str) -> impl Fn(E) -> Self {
+        move |source| Self::Map { map, source: source.into() }
     }
 }
 
 /// Tells no bpffs, no pins, another version and no permission apart.
 pub(super) fn check_folders(bpffs_root: &Path, dirs: &PinDirs) -> Result<(), OpenError> {
-    match statfs(bpffs_root) {
-        Ok(info) if info.filesystem_type() == BPF_FS_MAGIC => {}
-        Ok(_) => return Err(OpenError::NoBpffs { path: bpffs_root.to_owned() }),
-        Err(nix::Error::ENOENT | nix::Error::ENOTDIR) => {
+    match is_bpffs(bpffs_root) {
+        Ok(true) => {}
+        Ok(false) | Err(nix::Error::ENOENT | nix::Error::ENOTDIR) => {
             return Err(OpenError::NoBpffs { path: bpffs_root.to_owned() });
         }
         Err(errno) => return Err(OpenError::opening(bpffs_root, errno.into())),
@@ -135,12 +155,9 @@ pub(super) fn check_folders(bpffs_root: &Path, dirs: &PinDirs) -> Result<(), Ope
 fn other_versions(base: &Path) -> io::Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(base)? {
-        let name = entry?.file_name();
-        let Some(version) = name.to_str().and_then(|name| name.strip_prefix('v')) else { continue };
-        if version.parse::<u32>().is_ok_and(|version| version != ABI_VERSION) {
-            found.push(version.to_owned());
-        }
+        let version = parse_version(&entry?.file_name().to_string_lossy());
+        found.extend(version.filter(|version| *version != ABI_VERSION));
     }
-    found.sort();
-    Ok(found)
+    found.sort_unstable();
+    Ok(found.iter().map(u32::to_string).collect())
 }

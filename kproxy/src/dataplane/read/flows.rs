@@ -1,6 +1,6 @@
 //! Flows: the two entries of a connection become one row.
 
-use std::{collections::HashMap, io, net::SocketAddr};
+use std::{collections::HashMap, net::SocketAddr};
 
 use kproxy_common::{
     abi::map,
@@ -9,9 +9,16 @@ use kproxy_common::{
     service::service_port_id,
 };
 
-use super::{FlowHalves, FlowRow, Pins, ReadError};
+use super::{
+    error::ReadError,
+    pins::Pins,
+    rows::{FlowHalves, FlowRow},
+};
 use crate::{
-    dataplane::{codec, sys},
+    dataplane::{
+        codec,
+        kernel::{clock, hash},
+    },
     plan::Protocol,
 };
 
@@ -20,14 +27,10 @@ impl Pins {
     ///
     /// # Errors
     /// A map could not be read.
-    pub fn flows(&self) -> Result<Vec<FlowRow>, ReadError> {
+    pub(crate) fn flows(&self) -> Result<Vec<FlowRow>, ReadError> {
         let names = self.names()?;
-        let mut entries = HashMap::new();
-        self.each_flow(|key, value| {
-            entries.insert(*key, *value);
-        })?;
-        let now = monotonic_seconds().map_err(ReadError::of(map::FLOWS))?;
-        let mut rows = pair(&entries, now);
+        let entries = self.flow_entries()?.into_iter().collect();
+        let mut rows = pair(&entries, clock::in_seconds(clock::now()));
         for row in &mut rows {
             row.service = names.get(&row.id).cloned();
         }
@@ -37,21 +40,9 @@ impl Pins {
         Ok(rows)
     }
 
-    pub(super) fn each_flow(
-        &self,
-        mut see: impl FnMut(&FlowKey, &FlowValue),
-    ) -> Result<(), ReadError> {
-        for (key, value) in sys::read_hash(&self.flows).map_err(ReadError::of(map::FLOWS))? {
-            see(&key, &value);
-        }
-        Ok(())
+    pub(super) fn flow_entries(&self) -> Result<Vec<(FlowKey, FlowValue)>, ReadError> {
+        hash::read(&self.flows).map_err(ReadError::of_map(map::FLOWS))
     }
-}
-
-/// CLOCK_MONOTONIC in seconds: the clock of [`FlowValue::last_seen`].
-pub(crate) fn monotonic_seconds() -> io::Result<u32> {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?;
-    Ok(now.tv_sec() as u32)
 }
 
 pub(super) fn pair(entries: &HashMap<FlowKey, FlowValue>, now: u32) -> Vec<FlowRow> {

@@ -1,11 +1,15 @@
 //! Pinned links: which program is attached where.
 
-use std::os::fd::AsFd as _;
+use std::{fs, io, os::fd::AsFd as _};
 
-use super::{LinkRow, LinkTarget, Pins, ReadError};
+use super::{
+    error::ReadError,
+    pins::Pins,
+    rows::{LinkRow, LinkTarget},
+};
 use crate::dataplane::{
-    pins::parse_link,
-    sys::{self, LinkPlace},
+    kernel::bpf::{self, Access, LinkPlace},
+    programs::pins::parse_link,
 };
 
 impl Pins {
@@ -14,25 +18,25 @@ impl Pins {
     ///
     /// # Errors
     /// The folder or a link could not be read.
-    pub fn links(&self) -> Result<Vec<LinkRow>, ReadError> {
-        let folder = self.dirs().links.display().to_string();
-        let failed = |why: std::io::Error| ReadError { what: folder.clone(), why: why.to_string() };
+    pub(crate) fn links(&self) -> Result<Vec<LinkRow>, ReadError> {
+        let folder = &self.dirs().links;
+        let failed = |source| ReadError::Links { folder: folder.clone(), source };
         let mut rows = Vec::new();
-        let entries = match std::fs::read_dir(&self.dirs().links) {
+        let entries = match fs::read_dir(folder) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(rows),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(rows),
             Err(error) => return Err(failed(error)),
         };
         for entry in entries {
             let entry = entry.map_err(failed)?;
             let (program, device) = parse_link(&entry.file_name().to_string_lossy());
-            let link = match sys::open_pin(&entry.path(), sys::Access::ReadWrite) {
+            let link = match bpf::open_pin(&entry.path(), Access::ReadWrite) {
                 Ok(link) => link,
                 // Its device has gone since the folder was read.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(failed(error)),
             };
-            let info = sys::link_info(link.as_fd()).map_err(failed)?;
+            let info = bpf::link_info(link.as_fd()).map_err(failed)?;
             let target = match (info.place, device) {
                 (LinkPlace::Cgroup(0) | LinkPlace::Device(0) | LinkPlace::Other(_), device) => {
                     LinkTarget::Gone { device }

@@ -242,21 +242,21 @@ pub struct UsageRow {
 
 /// A pinned link: a program and where it is attached.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct LinkRow {
+pub(crate) struct LinkRow {
     /// Program name.
-    pub program: String,
+    pub(crate) program: String,
     /// Where it is attached.
-    pub target: LinkTarget,
+    pub(crate) target: LinkTarget,
     /// Kernel id of the link.
-    pub link_id: u32,
+    pub(crate) link_id: u32,
     /// Kernel id of the program.
-    pub program_id: u32,
+    pub(crate) program_id: u32,
 }
 
 /// Where a link leads.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum LinkTarget {
+pub(crate) enum LinkTarget {
     /// A cgroup, by its kernel id (the inode number of its folder).
     Cgroup {
         /// The id.

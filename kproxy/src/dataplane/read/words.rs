@@ -6,7 +6,7 @@ use serde::{Serializer, ser::SerializeStruct as _};
 use crate::plan::{Algorithm, EmptyVerdict, FrontendKind, Protocol, Scope, ServicePortId, Sources};
 
 /// `ClusterIP`, `NodePort`, `ExternalIP` or `LoadBalancer`.
-pub const fn kind_name(kind: FrontendKind) -> &'static str {
+pub(crate) const fn kind_name(kind: FrontendKind) -> &'static str {
     match kind {
         FrontendKind::ClusterIp => "ClusterIP",
         FrontendKind::NodePort => "NodePort",
@@ -16,7 +16,7 @@ pub const fn kind_name(kind: FrontendKind) -> &'static str {
 }
 
 /// `Cluster` or `Local`, as traffic policies are written.
-pub const fn scope_name(scope: Scope) -> &'static str {
+pub(crate) const fn scope_name(scope: Scope) -> &'static str {
     match scope {
         Scope::Cluster => "Cluster",
         Scope::Local => "Local",
@@ -24,7 +24,7 @@ pub const fn scope_name(scope: Scope) -> &'static str {
 }
 
 /// `reject` or `drop`.
-pub const fn verdict_name(verdict: EmptyVerdict) -> &'static str {
+const fn verdict_name(verdict: EmptyVerdict) -> &'static str {
     match verdict {
         EmptyVerdict::Reject => "reject",
         EmptyVerdict::Drop => "drop",
@@ -44,7 +44,7 @@ pub(super) fn scope_opt<S: Serializer>(scope: &Option<Scope>, to: S) -> Result<S
 }
 
 /// `all`, `ranges`, or `ranges and this node`.
-pub const fn sources_name(sources: Sources) -> &'static str {
+pub(crate) const fn sources_name(sources: Sources) -> &'static str {
     match sources {
         Sources::All => "all",
         Sources::Ranges { node: false } => "ranges",

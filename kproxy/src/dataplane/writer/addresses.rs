@@ -137,11 +137,6 @@ impl Addresses {
         }
     }
 
-    /// Whether something is not yet in step.
-    pub(crate) fn is_unsettled(&self) -> bool {
-        !self.touched.is_empty()
-    }
-
     /// Address entries in the map.
     pub(crate) fn entries(&self) -> usize {
         self.known.values().filter(|usage| usage.entry != 0).count()
@@ -184,9 +179,9 @@ impl Addresses {
             wanted[word as usize] |= mask;
         }
         for (index, want) in (0..).zip(wanted) {
-            let have = maps.filter().get(index).unwrap_or(want);
+            let have = maps.address_filter().get(index).unwrap_or(want);
             if have != want {
-                maps.filter().change_bits(index, have & !want, want & !have);
+                maps.address_filter().change_bits(index, have & !want, want & !have);
             }
         }
     }
@@ -197,7 +192,7 @@ impl Addresses {
         *count += 1;
         if *count == 1 {
             let (word, mask) = filter::position(bit);
-            maps.filter().change_bits(word, 0, mask);
+            maps.address_filter().change_bits(word, 0, mask);
         }
     }
 
@@ -208,7 +203,7 @@ impl Addresses {
         if *count == 0 {
             self.bits.remove(&bit);
             let (word, mask) = filter::position(bit);
-            maps.filter().change_bits(word, mask, 0);
+            maps.address_filter().change_bits(word, mask, 0);
         }
     }
 }

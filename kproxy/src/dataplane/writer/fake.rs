@@ -18,7 +18,7 @@ use kproxy_common::{
 
 use super::maps::{Maps, Refusal};
 use crate::{
-    dataplane::{codec, memory::Memory},
+    dataplane::{codec, kernel::memory::Memory},
     plan::{Algorithm, Backend, EmptyVerdict, Scope, ServicePortId},
 };
 
@@ -29,7 +29,7 @@ const MAX_RANGES: usize = 16;
 pub(super) struct Arrays {
     pub(super) services: Memory<Service>,
     pub(super) slots: Memory<Slot>,
-    filter: Memory<u64>,
+    address_filter: Memory<u64>,
     config: Memory<Config>,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct FakeMaps {
     pub(super) arrays: Arc<Arrays>,
     hashes: Rc<RefCell<Hashes>>,
     max_frontends: u32,
-    is_new: bool,
+    are_new: bool,
 }
 
 /// What the maps mean, whatever ids, slots and generations were chosen.
@@ -76,17 +76,17 @@ impl FakeMaps {
         let arrays = Arrays {
             services: Memory::anonymous(services).unwrap(),
             slots: Memory::anonymous(slots).unwrap(),
-            filter: Memory::anonymous(filter::WORDS).unwrap(),
+            address_filter: Memory::anonymous(filter::WORDS).unwrap(),
             config: Memory::anonymous(1).unwrap(),
         };
         let hashes = Rc::default();
-        Self { arrays: Arc::new(arrays), hashes, max_frontends, is_new: true }
+        Self { arrays: Arc::new(arrays), hashes, max_frontends, are_new: true }
     }
 
     /// The same maps as a later process finds them.
     pub(super) fn reopened(&self) -> Self {
         self.hashes.borrow_mut().crash_in = None;
-        Self { is_new: false, ..self.clone() }
+        Self { are_new: false, ..self.clone() }
     }
 
     pub(super) fn crash_in(&self, calls: Option<usize>) {
@@ -163,8 +163,8 @@ impl FakeMaps {
             let name = names.get(id).expect("a range belongs to a service port").clone();
             meaning.ranges.insert((name, *net));
         }
-        for index in 0..self.arrays.filter.len() {
-            let word = self.arrays.filter.get(index).unwrap();
+        for index in 0..self.arrays.address_filter.len() {
+            let word = self.arrays.address_filter.get(index).unwrap();
             meaning
                 .filter
                 .extend((0..64).filter(|bit| word >> bit & 1 == 1).map(|bit| index * 64 + bit));
@@ -271,8 +271,8 @@ impl Maps for FakeMaps {
         self.max_frontends
     }
 
-    fn is_new(&self) -> bool {
-        self.is_new
+    fn are_new(&self) -> bool {
+        self.are_new
     }
 
     fn services(&self) -> &Memory<Service> {
@@ -283,8 +283,8 @@ impl Maps for FakeMaps {
         &self.arrays.slots
     }
 
-    fn filter(&self) -> &Memory<u64> {
-        &self.arrays.filter
+    fn address_filter(&self) -> &Memory<u64> {
+        &self.arrays.address_filter
     }
 
     fn config(&self) -> &Memory<Config> {

@@ -8,7 +8,7 @@ use kproxy_common::{
     service::{FrontendKey, FrontendValue, Name, Service, Slot},
 };
 
-use crate::dataplane::memory::Memory;
+use crate::dataplane::kernel::memory::Memory;
 
 /// Why a map refused a change.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,14 +47,14 @@ pub(crate) trait Maps {
     /// Entries that fit into FRONTENDS.
     fn frontends_capacity(&self) -> u32;
     /// Whether the maps were made just now: all counters are zero.
-    fn is_new(&self) -> bool;
+    fn are_new(&self) -> bool;
 
     /// The SERVICES array.
     fn services(&self) -> &Memory<Service>;
     /// The SLOTS array.
     fn slots(&self) -> &Memory<Slot>;
-    /// The FILTER array.
-    fn filter(&self) -> &Memory<u64>;
+    /// The FILTER array, the address filter.
+    fn address_filter(&self) -> &Memory<u64>;
     /// The CONFIG array.
     fn config(&self) -> &Memory<Config>;
 }
@@ -136,8 +136,8 @@ impl<M: Maps> Maps for Counted<M> {
         self.maps.frontends_capacity()
     }
 
-    fn is_new(&self) -> bool {
-        self.maps.is_new()
+    fn are_new(&self) -> bool {
+        self.maps.are_new()
     }
 
     fn services(&self) -> &Memory<Service> {
@@ -148,8 +148,8 @@ impl<M: Maps> Maps for Counted<M> {
         self.maps.slots()
     }
 
-    fn filter(&self) -> &Memory<u64> {
-        self.maps.filter()
+    fn address_filter(&self) -> &Memory<u64> {
+        self.maps.address_filter()
     }
 
     fn config(&self) -> &Memory<Config> {

@@ -2,16 +2,22 @@
 //! contradictions (a crash in the middle of a change) are noted and repaired by
 //! [`Writer::reconcile`].
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    io,
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use kproxy_common::{
+    abi::map,
+    service::{Name, service_flags, service_port_id},
 };
 
-use kproxy_common::service::{service_flags, service_port_id};
-
-use super::{Addresses, Counted, Maps, Port, Report, Run, Runs, Writer, problems};
+use super::{
+    addresses::Addresses,
+    allocator::{Allocator, Run},
+    maps::{Counted, Maps},
+    problems,
+    state::{ServicePort, Writer},
+};
 use crate::{
-    dataplane::codec,
+    dataplane::{codec, error::Error, report::Report},
     model::Problem,
     plan::{Protocol, Scope},
 };
@@ -21,29 +27,31 @@ impl<M: Maps> Writer<M> {
     ///
     /// # Errors
     /// A map could not be read.
-    pub(crate) fn open(maps: M) -> io::Result<Self> {
+    pub(crate) fn open(maps: M) -> Result<Self, Error> {
+        const READ: &str = "read";
         let ids = maps.services().len() / 2;
-        let untouched_from = if maps.is_new() { 0 } else { ids };
-        let (names, frontends, ranges) = (maps.names()?, maps.frontends()?, maps.ranges()?);
+        let untouched_from = if maps.are_new() { 0 } else { ids };
+        let names = maps.names().map_err(Error::of_map(READ, map::NAMES))?;
+        let frontends = maps.frontends().map_err(Error::of_map(READ, map::FRONTENDS))?;
+        let ranges = maps.ranges().map_err(Error::of_map(READ, map::RANGES))?;
         let mut writer = Self {
-            slots: Runs::new(maps.slots().len()),
-            ids: Runs::new(ids),
+            slots: Allocator::new(maps.slots().len()),
+            ids: Allocator::new(ids),
             maps: Counted::new(maps),
-            ports: BTreeMap::new(),
+            service_ports: BTreeMap::new(),
             by_id: HashMap::new(),
             frontends: HashMap::with_capacity(frontends.len()),
             addresses: Addresses::default(),
             pending: BTreeMap::new(),
-            address_problems: Vec::new(),
             has_room: false,
-            strays: HashSet::new(),
+            stray_frontends: HashSet::new(),
             stray_ids: BTreeSet::new(),
             stray_ranges: Vec::new(),
             untouched_from,
             counts_connections: false,
             serves_sctp: false,
         };
-        writer.find_ports(names);
+        writer.find_service_ports(names);
         writer.find_stray_sets();
         for (key, value) in frontends {
             if key.is_address() {
@@ -51,17 +59,17 @@ impl<M: Maps> Writer<M> {
                 continue;
             }
             let id = service_port_id(value.internal);
-            let owner = writer.by_id.get(&id).and_then(|name| writer.ports.get_mut(name));
+            let owner = writer.by_id.get(&id).and_then(|name| writer.service_ports.get_mut(name));
             match owner {
                 Some(port) if service_port_id(value.external) == id => port.frontends.push(key),
-                _ => drop(writer.strays.insert(key)),
+                _ => drop(writer.stray_frontends.insert(key)),
             }
             writer.frontends.insert(key, value);
             writer.addresses.add(&key, value.flags);
         }
         writer.addresses.count_found();
         for (id, net) in ranges {
-            let owner = writer.by_id.get(&id).and_then(|name| writer.ports.get_mut(name));
+            let owner = writer.by_id.get(&id).and_then(|name| writer.service_ports.get_mut(name));
             match owner {
                 Some(port) => drop(port.ranges.insert(net)),
                 None => writer.stray_ranges.push((id, net)),
@@ -71,7 +79,7 @@ impl<M: Maps> Writer<M> {
     }
 
     /// A service port is there when its name and its cluster-wide set are.
-    fn find_ports(&mut self, mut names: Vec<(u32, kproxy_common::service::Name)>) {
+    fn find_service_ports(&mut self, mut names: Vec<(u32, Name)>) {
         names.sort_by_key(|(id, _)| *id);
         for (id, name) in names {
             let name = codec::decode_name(&name);
@@ -80,7 +88,8 @@ impl<M: Maps> Writer<M> {
                 self.stray_ids.insert(id);
                 continue;
             };
-            if self.ports.contains_key(&name) || !self.ids.claim(Run { first: id, len: 1 }) {
+            if self.service_ports.contains_key(&name) || !self.ids.claim(Run { first: id, len: 1 })
+            {
                 self.stray_ids.insert(id);
                 continue;
             }
@@ -88,7 +97,7 @@ impl<M: Maps> Writer<M> {
             self.serves_sctp |= name.protocol == Protocol::Sctp;
             let runs = [Scope::Cluster, Scope::Local].map(|scope| self.find_run(id, scope));
             self.by_id.insert(id, name.clone());
-            self.ports.insert(name, Port { id, runs, ..Port::default() });
+            self.service_ports.insert(name, ServicePort { id, runs, ..ServicePort::default() });
         }
     }
 
@@ -136,7 +145,7 @@ impl<M: Maps> Writer<M> {
                 }
             }
             if let Err(refusal) = self.maps.remove_name(id) {
-                let (why, remedy) = problems::explain(&refusal, "KP_NAMES", "--max-services");
+                let (why, remedy) = problems::explain(&refusal, map::NAMES);
                 let what = format!("{why}; a name without a Service stays in the map");
                 report.problems.push(Problem::new(format!("service port {id}"), what, remedy));
                 self.stray_ids.insert(id);

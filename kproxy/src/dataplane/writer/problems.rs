@@ -5,13 +5,15 @@
 
 use std::net::IpAddr;
 
+use kproxy_common::{abi::map, service::Word};
+
 use super::maps::Refusal;
-use crate::{model::Problem, plan::ServicePortId};
+use crate::{dataplane::settings::capacity_option, model::Problem, plan::ServicePortId};
 
 /// What happened and what to do when `map` refuses a change.
-pub(super) fn explain(refusal: &Refusal, map: &str, option: &str) -> (String, String) {
+pub(super) fn explain(refusal: &Refusal, map: &str) -> (String, String) {
     match refusal {
-        Refusal::Full => (format!("the map {map} is full"), grow(option)),
+        Refusal::Full => (format!("the map {map} is full"), grow(map)),
         Refusal::Failed(why) => (
             format!("the kernel refused to change the map {map} ({why})"),
             "look at the kernel log for memory shortage; kproxy tries again".to_owned(),
@@ -19,8 +21,9 @@ pub(super) fn explain(refusal: &Refusal, map: &str, option: &str) -> (String, St
     }
 }
 
-/// How to get larger maps: pinned ones keep their size.
-fn grow(option: &str) -> String {
+/// How to get a larger map: pinned ones keep their size.
+fn grow(map: &str) -> String {
+    let option = capacity_option(map).unwrap_or_default();
     format!(
         "remove Services, or stop kproxy, run `kproxy cleanup` and start it with a larger {option}"
     )
@@ -38,14 +41,8 @@ pub(super) fn of_port(id: &ServicePortId, what: &str, remedy: String) -> Problem
 }
 
 /// A map has refused a change of this service port.
-pub(super) fn refused(
-    id: &ServicePortId,
-    refusal: &Refusal,
-    map: &str,
-    option: &str,
-    effect: &str,
-) -> Problem {
-    let (why, remedy) = explain(refusal, map, option);
+pub(super) fn refused(id: &ServicePortId, refusal: &Refusal, map: &str, effect: &str) -> Problem {
+    let (why, remedy) = explain(refusal, map);
     of_port(id, &format!("{why}; {effect}"), remedy)
 }
 
@@ -56,7 +53,7 @@ pub(super) fn address(
     owner: Option<&ServicePortId>,
     refusal: &Refusal,
 ) -> Problem {
-    let (why, remedy) = explain(refusal, "KP_FRONTENDS", "--max-frontends");
+    let (why, remedy) = explain(refusal, map::FRONTENDS);
     if node {
         let what = format!("{why}; NodePorts do not answer on it");
         return Problem::new(format!("node address {addr}"), what, remedy);
@@ -71,27 +68,30 @@ pub(super) fn address(
 
 /// No number is left for a new service port.
 pub(super) fn no_id(id: &ServicePortId) -> Problem {
-    refused(id, &Refusal::Full, "KP_SERVICES", "--max-services", "it is not served")
+    refused(id, &Refusal::Full, map::SERVICES, "it is not served")
 }
 
 /// No contiguous run of slots is left.
 pub(super) fn no_slots(id: &ServicePortId, backends: usize, is_new: bool) -> Problem {
     let effect = if is_new { "it is not served" } else { "its earlier backends stay in use" };
-    let what = format!("no room for {backends} backends in the map KP_SLOTS; {effect}");
-    of_port(id, &what, grow("--max-slots"))
+    let what = format!("no room for {backends} backends in the map {}; {effect}", map::SLOTS);
+    of_port(id, &what, grow(map::SLOTS))
 }
 
 /// There is room for the backends and not for the lookup table of maglev.
 pub(super) fn no_table(id: &ServicePortId) -> Problem {
-    let what = "no room for the table of the algorithm maglev in the map KP_SLOTS; its backends are \
-                picked by round-robin";
-    of_port(id, what, grow("--max-slots"))
+    let what = format!(
+        "no room for the table of the algorithm maglev in the map {}; its backends are picked by \
+         round-robin",
+        map::SLOTS
+    );
+    of_port(id, &what, grow(map::SLOTS))
 }
 
 /// More backends than one set can hold.
 pub(super) fn too_many_backends(id: &ServicePortId, backends: usize, is_new: bool) -> Problem {
     let effect = if is_new { "it is not served" } else { "its earlier backends stay in use" };
-    let most = kproxy_common::service::Word::MAX_BACKENDS;
+    let most = Word::MAX_BACKENDS;
     let what = format!("{backends} backends, at most {most} fit into one set; {effect}");
     of_port(id, &what, "split the Service".to_owned())
 }

@@ -2,9 +2,11 @@
 //! it: in between, and when a map refuses a range, fewer may connect, never more.
 
 use ipnet::IpNet;
+use kproxy_common::abi::map;
 
-use super::{Maps, Report, Writer, problems};
+use super::{maps::Maps, problems, state::Writer};
 use crate::{
+    dataplane::report::Report,
     model::Problem,
     plan::{ServicePortId, ServicePortPlan},
 };
@@ -17,7 +19,7 @@ const STILL: &str = "its load-balancer addresses still answer sources of that ra
 impl<M: Maps> Writer<M> {
     /// Adds what is missing.
     pub(super) fn add_ranges(&mut self, plan: &ServicePortPlan) -> Vec<Problem> {
-        let Some(port) = self.ports.get_mut(&plan.id) else { return Vec::new() };
+        let Some(port) = self.service_ports.get_mut(&plan.id) else { return Vec::new() };
         let mut problems = Vec::new();
         for net in &plan.source_ranges {
             if port.ranges.contains(net) {
@@ -26,8 +28,7 @@ impl<M: Maps> Writer<M> {
             match self.maps.set_range(port.id, net) {
                 Ok(()) => drop(port.ranges.insert(*net)),
                 Err(refusal) => {
-                    let (map, option) = ("KP_RANGES", "--max-ranges");
-                    problems.push(problems::refused(&plan.id, &refusal, map, option, WITHOUT));
+                    problems.push(problems::refused(&plan.id, &refusal, map::RANGES, WITHOUT));
                 }
             }
         }
@@ -48,7 +49,7 @@ impl<M: Maps> Writer<M> {
 
     /// Removes all ranges of a service port but those to keep.
     pub(super) fn remove_ranges(&mut self, id: &ServicePortId, keep: &[IpNet]) -> Vec<Problem> {
-        let Some(port) = self.ports.get_mut(id) else { return Vec::new() };
+        let Some(port) = self.service_ports.get_mut(id) else { return Vec::new() };
         let mut problems = Vec::new();
         let unwanted: Vec<_> =
             port.ranges.iter().filter(|net| !keep.contains(net)).copied().collect();
@@ -59,8 +60,7 @@ impl<M: Maps> Writer<M> {
                     self.has_room = true;
                 }
                 Err(refusal) => {
-                    let (map, option) = ("KP_RANGES", "--max-ranges");
-                    problems.push(problems::refused(id, &refusal, map, option, STILL));
+                    problems.push(problems::refused(id, &refusal, map::RANGES, STILL));
                 }
             }
         }
@@ -71,7 +71,7 @@ impl<M: Maps> Writer<M> {
     pub(super) fn clear_stray_ranges(&mut self, report: &mut Report) {
         for (id, net) in std::mem::take(&mut self.stray_ranges) {
             if let Err(refusal) = self.maps.remove_range(id, &net) {
-                let (why, remedy) = problems::explain(&refusal, "KP_RANGES", "--max-ranges");
+                let (why, remedy) = problems::explain(&refusal, map::RANGES);
                 let what = format!("{why}; the source range {net} of no Service stays in the map");
                 report.problems.push(Problem::new(format!("service port {id}"), what, remedy));
                 self.stray_ranges.push((id, net));

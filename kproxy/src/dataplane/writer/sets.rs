@@ -2,11 +2,19 @@
 
 use std::time::Duration;
 
-use kproxy_common::service::{Service, Slot, Word, cluster_index, local_index, service_flags};
+use kproxy_common::{
+    abi::map,
+    service::{Service, Slot, Word, cluster_index, local_index, service_flags},
+};
 
-use super::{Maps, Port, Report, Run, Writer, problems};
+use super::{
+    allocator::Run,
+    maps::Maps,
+    problems,
+    state::{ServicePort, Writer},
+};
 use crate::{
-    dataplane::codec,
+    dataplane::{codec, report::Report},
     model::Problem,
     plan::{Algorithm, BackendSet, Protocol, Scope, ServicePortId, ServicePortPlan},
 };
@@ -30,19 +38,19 @@ impl<M: Maps> Writer<M> {
         now: Duration,
         report: &mut Report,
     ) -> Result<(u32, Vec<Problem>), Problem> {
-        let is_new = !self.ports.contains_key(&plan.id);
-        let id = match self.ports.get(&plan.id) {
+        let is_new = !self.service_ports.contains_key(&plan.id);
+        let id = match self.service_ports.get(&plan.id) {
             Some(port) => port.id,
             None => self.new_id(&plan.id)?,
         };
         let published = self.publish_sets(plan, id, is_new, now, report);
-        if let (Ok(_), Some(port)) = (&published, self.ports.get_mut(&plan.id)) {
+        if let (Ok(_), Some(port)) = (&published, self.service_ports.get_mut(&plan.id)) {
             port.serving = Some(codec::encode_serving(plan));
         }
         if is_new && published.is_err() {
             // Nothing was published: only the name has to go again.
             match self.maps.remove_name(id) {
-                Ok(()) => self.ids.give_back_unseen(Run { first: id, len: 1 }),
+                Ok(()) => self.ids.free_unseen(Run { first: id, len: 1 }),
                 Err(_) => drop(self.stray_ids.insert(id)),
             }
         }
@@ -57,7 +65,6 @@ impl<M: Maps> Writer<M> {
         now: Duration,
         report: &mut Report,
     ) -> Result<Vec<Problem>, Problem> {
-        let affinity = plan.affinity_seconds.unwrap_or(0);
         let sets = [(Scope::Cluster, Some(&plan.cluster)), (Scope::Local, plan.local.as_ref())];
         let (mut steps, mut problems) = (Vec::new(), Vec::new());
         for (scope, set) in sets {
@@ -67,7 +74,7 @@ impl<M: Maps> Writer<M> {
                 Err(problem) => {
                     for (_, _, step) in steps {
                         if let Step::Publish(Some(run)) = step {
-                            self.slots.give_back_unseen(run);
+                            self.slots.free_unseen(run);
                         }
                     }
                     return Err(problem);
@@ -76,43 +83,55 @@ impl<M: Maps> Writer<M> {
         }
         if is_new {
             self.by_id.insert(id, plan.id.clone());
-            self.ports.insert(plan.id.clone(), Port { id, ..Port::default() });
+            self.service_ports
+                .insert(plan.id.clone(), ServicePort { id, ..ServicePort::default() });
         }
         for (scope, set, step) in steps {
-            let index = codec::index_of(id, scope);
-            let present = self.maps.services().get(index).unwrap_or_default();
-            let flags = codec::encode_flags(plan.algorithm);
-            let mut next = Service { flags, affinity_seconds: affinity, ..present };
-            let run = match step {
-                Step::Keep => continue,
-                Step::Rewrite => {
-                    report.words += 1;
-                    None
-                }
-                Step::Publish(run) => {
-                    next.word = Word {
-                        first: run.map_or(codec::encode_verdict(set.when_empty), |run| run.first),
-                        count: set.backends.len() as u16,
-                        generation: codec::word_of(&present).generation.wrapping_add(1),
-                    }
-                    .pack();
-                    let port = self.ports.get_mut(&plan.id);
-                    let old = port
-                        .and_then(|port| std::mem::replace(&mut port.runs[scope as usize], run));
-                    report.words += 1;
-                    old
-                }
-            };
-            // The slots were written before: whoever sees the word sees them.
-            let stored = self.maps.services().publish(index, &next);
-            debug_assert!(stored, "ids are below the capacity of SERVICES");
-            if let Some(old) = run {
-                self.slots.give_back(old, now);
-            }
+            report.words += usize::from(self.publish_set(plan, id, scope, set, step, now));
         }
         self.counts_connections |= plan.algorithm == Algorithm::LeastConnections;
         self.serves_sctp |= plan.id.protocol == Protocol::Sctp;
         Ok(problems)
+    }
+
+    /// Makes the entry of a set say what was prepared. Whether it did not before.
+    fn publish_set(
+        &mut self,
+        plan: &ServicePortPlan,
+        id: u32,
+        scope: Scope,
+        set: &BackendSet,
+        step: Step,
+        now: Duration,
+    ) -> bool {
+        let index = codec::index_of(id, scope);
+        let present = self.maps.services().get(index).unwrap_or_default();
+        let mut next = Service {
+            flags: codec::encode_flags(plan.algorithm),
+            affinity_seconds: plan.affinity_seconds.unwrap_or(0),
+            ..present
+        };
+        let old = match step {
+            Step::Keep => return false,
+            Step::Rewrite => None,
+            Step::Publish(run) => {
+                let word = Word {
+                    first: run.map_or(codec::encode_verdict(set.when_empty), |run| run.first),
+                    count: set.backends.len() as u16,
+                    generation: codec::word_of(&present).generation.wrapping_add(1),
+                };
+                next.word = word.pack();
+                let port = self.service_ports.get_mut(&plan.id);
+                port.and_then(|port| std::mem::replace(&mut port.runs[scope as usize], run))
+            }
+        };
+        // The slots were written before: whoever sees the word sees them.
+        let stored = self.maps.services().publish(index, &next);
+        debug_assert!(stored, "ids are below the capacity of SERVICES");
+        if let Some(old) = old {
+            self.slots.free(old, now);
+        }
+        true
     }
 
     /// Compares a set with the maps and, if it differs, fills a new run that nobody sees yet.
@@ -131,7 +150,7 @@ impl<M: Maps> Writer<M> {
         let present = self.maps.services().get(index).unwrap_or_default();
         let known =
             Some(present).filter(|present| present.flags & service_flags::IN_USE != 0 && !is_new);
-        let held = self.ports.get(port_id).and_then(|port| port.runs[scope as usize]);
+        let held = self.service_ports.get(port_id).and_then(|port| port.runs[scope as usize]);
         if let Some(step) = self.without_run(known, held, plan, set, &slots) {
             return Ok(step);
         }
@@ -142,13 +161,13 @@ impl<M: Maps> Writer<M> {
         if count == 0 {
             return Ok(Step::Publish(None));
         }
-        let mut run = self.slots.take(slots.len() as u32);
+        let mut run = self.slots.allocate(slots.len() as u32);
         if run.is_none() && codec::drop_table(&mut slots, count) {
             problems.push(problems::no_table(port_id));
             if let Some(step) = self.without_run(known, held, plan, set, &slots) {
                 return Ok(step);
             }
-            run = self.slots.take(slots.len() as u32);
+            run = self.slots.allocate(slots.len() as u32);
         }
         let Some(run) = run else {
             return Err(problems::no_slots(port_id, count, is_new));
@@ -191,30 +210,24 @@ impl<M: Maps> Writer<M> {
 
     fn new_id(&mut self, port_id: &ServicePortId) -> Result<u32, Problem> {
         let name = codec::encode_name(port_id).ok_or_else(|| problems::bad_name(port_id))?;
-        let Some(Run { first: id, .. }) = self.ids.take(1) else {
+        let Some(Run { first: id, .. }) = self.ids.allocate(1) else {
             return Err(problems::no_id(port_id));
         };
         let mut made = self.maps.set_name(id, &name).map_err(|refusal| {
-            problems::refused(port_id, &refusal, "KP_NAMES", "--max-services", "it is not served")
+            problems::refused(port_id, &refusal, map::NAMES, "it is not served")
         });
         if id < self.untouched_from {
             for index in [cluster_index(id), local_index(id)] {
                 made = made.and_then(|()| {
                     self.maps.reset_counters(index).map_err(|refusal| {
                         let effect = "it is not served";
-                        problems::refused(
-                            port_id,
-                            &refusal,
-                            "KP_COUNTERS",
-                            "--max-services",
-                            effect,
-                        )
+                        problems::refused(port_id, &refusal, map::COUNTERS, effect)
                     })
                 });
             }
         }
         if let Err(problem) = made {
-            self.ids.give_back_unseen(Run { first: id, len: 1 });
+            self.ids.free_unseen(Run { first: id, len: 1 });
             return Err(problem);
         }
         self.untouched_from = self.untouched_from.max(id + 1);
@@ -224,7 +237,7 @@ impl<M: Maps> Writer<M> {
 
     /// Clears the local set of a service port whose frontends no longer lead to it.
     pub(super) fn retire_local(&mut self, plan: &ServicePortPlan, now: Duration) {
-        let Some(port) = self.ports.get_mut(&plan.id) else { return };
+        let Some(port) = self.service_ports.get_mut(&plan.id) else { return };
         // A frontend that could not be changed may still lead there: the plan is pending then.
         if plan.local.is_some() || self.pending.contains_key(&plan.id) {
             return;
@@ -232,7 +245,7 @@ impl<M: Maps> Writer<M> {
         let (id, run) = (port.id, port.runs[Scope::Local as usize].take());
         self.clear_set(id, Scope::Local);
         if let Some(run) = run {
-            self.slots.give_back(run, now);
+            self.slots.free(run, now);
             self.has_room = true;
         }
     }

@@ -6,6 +6,7 @@ use kproxy_common::{
 };
 
 use super::*;
+use crate::dataplane::writer::allocator::GRACE_PERIOD;
 
 /// A cluster-wide and a local set.
 fn picked_by(algorithm: Algorithm, numbers: impl IntoIterator<Item = u8>) -> ServicePortPlan {
@@ -118,12 +119,13 @@ fn without_room_for_a_table_the_backends_take_turns_until_there_is() {
     // Its endpoints go on changing; trying again alone changes nothing.
     writer.apply(vec![Change::Set(maglev(4, &[5, 6, 7]))], T0);
     assert_eq!(backends_of(4), backends([5, 6, 7]));
-    let report = writer.retry(T0);
+    let plans = [maglev(1, &[1, 2, 3]), maglev(2, &[1]), maglev(4, &[5, 6, 7])];
+    let report = writer.reconcile(plans.clone(), T0);
     assert_eq!((report.writes, report.words, report.problems.len()), (0, 0, 1));
 
     writer.apply(vec![Change::Remove(port_id(1))], T0);
-    writer.retry(T0 + Duration::from_secs(2));
-    assert!(!writer.has_pending(), "{:?}", writer.problems().collect::<Vec<_>>());
+    let report = writer.reconcile(plans[1..].to_vec(), T0 + GRACE_PERIOD);
+    assert_eq!(report.problems, []);
     assert_eq!(writer.fills()[2].used, 1 + table_slots(1) + 3 + table_slots(3));
     assert_eq!(backends_of(4), backends([5, 6, 7]));
 }

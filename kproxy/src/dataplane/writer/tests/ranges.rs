@@ -69,8 +69,8 @@ fn a_full_range_map_closes_and_is_reported() {
     let meaning = maps.meaning();
     assert_eq!((meaning.ranges.len(), meaning.frontends.len()), (16, 2));
     // With room again it is put right.
-    writer.apply(vec![Change::Set(with_ranges(plan(1, [1]), &many[..3]))], T0);
-    assert!(!writer.has_pending());
+    let report = writer.apply(vec![Change::Set(with_ranges(plan(1, [1]), &many[..3]))], T0);
+    assert_eq!(report.problems, []);
     assert_eq!(maps.meaning().ranges.len(), 3);
     writer.apply(vec![Change::Remove(port_id(1))], T0);
     assert_eq!(maps.meaning(), Meaning::default());

@@ -1,0 +1,231 @@
+//! The few bpf(2) calls that aya does not offer: batch lookups, links updated in place, link
+//! details, pins opened for reading only, programs run once. The only raw system calls of the data
+//! path.
+
+use std::{
+    ffi::CString,
+    io,
+    mem::size_of_val,
+    os::{
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+use aya::maps::{HashMap, IterableMap, MapData};
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_prog_info};
+use kproxy_common::fragment::Injection;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// Open flag of `BPF_OBJ_GET`: the map is read only (`BPF_F_RDONLY`, uapi/linux/bpf.h).
+const BPF_F_RDONLY: u32 = 1 << 3;
+
+/// How a pin is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Access {
+    /// Reading only. Maps know the difference; links must be opened for reading and writing.
+    Read,
+    /// Reading and writing.
+    ReadWrite,
+}
+
+/// Opens a pinned map, program or link.
+///
+/// # Errors
+/// Those of `BPF_OBJ_GET`: not found, not permitted, no pin of a BPF object.
+pub(crate) fn open_pin(path: &Path, access: Access) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = empty_attr();
+    attr.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    attr.__bindgen_anon_4.file_flags = match access {
+        Access::Read => BPF_F_RDONLY,
+        Access::ReadWrite => 0,
+    };
+    let fd = bpf(bpf_cmd::BPF_OBJ_GET, &mut attr)?;
+    // SAFETY: the kernel has just made this descriptor for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Replaces the program of a link in one step (`BPF_LINK_UPDATE`): there is no moment without one.
+///
+/// # Errors
+/// `ENOLINK`: the link's cgroup or device is gone.
+pub(crate) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = empty_attr();
+    attr.link_update.link_fd = link.as_raw_fd() as u32;
+    attr.link_update.__bindgen_anon_1.new_prog_fd = program.as_raw_fd() as u32;
+    bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr).map(drop)
+}
+
+/// What the kernel tells of a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct LinkInfo {
+    /// Id of the link.
+    pub(crate) id: u32,
+    /// Id of the attached program.
+    pub(crate) program_id: u32,
+    /// Where the link leads.
+    pub(crate) place: LinkPlace,
+}
+
+/// Where a link leads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LinkPlace {
+    /// A cgroup, by id (inode number of its folder). 0: the cgroup is gone.
+    Cgroup(u64),
+    /// A device, by interface index. 0: the device is gone.
+    Device(u32),
+    /// A kind of link that kproxy does not make.
+    Other(u32),
+}
+
+/// Asks the kernel about a link.
+///
+/// # Errors
+/// Those of `BPF_OBJ_GET_INFO_BY_FD`, which every kernel with links has.
+pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    // SAFETY: all-zero is a valid value of this struct of plain integers.
+    let mut info = unsafe { std::mem::zeroed::<bpf_link_info>() };
+    let mut attr = empty_attr();
+    attr.info.bpf_fd = link.as_raw_fd() as u32;
+    attr.info.info_len = size_of_val(&info) as u32;
+    attr.info.info = &raw mut info as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    let place = if info.type_ == bpf_link_type::BPF_LINK_TYPE_CGROUP as u32 {
+        // SAFETY: plain integers, and the type says that the kernel filled this variant.
+        LinkPlace::Cgroup(unsafe { info.__bindgen_anon_1.cgroup.cgroup_id })
+    } else if info.type_ == bpf_link_type::BPF_LINK_TYPE_TCX as u32 {
+        // SAFETY: as above.
+        LinkPlace::Device(unsafe { info.__bindgen_anon_1.tcx.ifindex })
+    } else {
+        LinkPlace::Other(info.type_)
+    };
+    Ok(LinkInfo { id: info.id, program_id: info.prog_id, place })
+}
+
+/// Kernel id of a loaded program.
+///
+/// # Errors
+/// Those of `BPF_OBJ_GET_INFO_BY_FD`.
+pub(crate) fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
+    // SAFETY: all-zero is a valid value of this struct of plain integers.
+    let mut info = unsafe { std::mem::zeroed::<bpf_prog_info>() };
+    let mut attr = empty_attr();
+    attr.info.bpf_fd = program.as_raw_fd() as u32;
+    attr.info.info_len = size_of_val(&info) as u32;
+    attr.info.info = &raw mut info as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(info.id)
+}
+
+/// Runs a program once on `data`, which it may change (`BPF_PROG_TEST_RUN`).
+///
+/// # Errors
+/// Those of the call.
+pub(crate) fn run_on<T: MapBytes>(program: BorrowedFd<'_>, data: &mut T) -> io::Result<()> {
+    let input = *data;
+    let mut attr = empty_attr();
+    attr.test.prog_fd = program.as_raw_fd() as u32;
+    attr.test.data_in = &raw const input as u64;
+    attr.test.data_size_in = size_of::<T>() as u32;
+    attr.test.data_out = &raw mut *data as u64;
+    attr.test.data_size_out = size_of::<T>() as u32;
+    bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr).map(drop)
+}
+
+/// What a program finds in its context (`struct __sk_buff`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Context {
+    /// Index of the packet's device; 0: the loopback device.
+    pub(crate) device: u32,
+    /// Mark of the packet.
+    pub(crate) mark: u32,
+    /// First words of `cb`.
+    pub(crate) order: Injection,
+}
+
+/// Runs a program `times` times on a packet; what it returned last.
+///
+/// # Errors
+/// Those of the call; `ENODEV`: the device is gone.
+pub(crate) fn run_with(
+    program: BorrowedFd<'_>,
+    packet: &[u8],
+    context: &Context,
+    times: u32,
+) -> io::Result<i32> {
+    // Places in words (include/uapi/linux/bpf.h).
+    const MARK: usize = 2;
+    const DEVICE: usize = 10;
+    const CB: usize = 12;
+    let Injection { ingress, more, lost } = context.order;
+    let mut words = [0u32; CB + 5];
+    (words[MARK], words[DEVICE]) = (context.mark, context.device);
+    words[CB..CB + 3].copy_from_slice(&[ingress, more, lost]);
+    let mut attr = empty_attr();
+    attr.test.prog_fd = program.as_raw_fd() as u32;
+    attr.test.data_in = packet.as_ptr() as u64;
+    attr.test.data_size_in = packet.len() as u32;
+    attr.test.ctx_in = words.as_ptr() as u64;
+    attr.test.ctx_size_in = size_of_val(&words) as u32;
+    attr.test.repeat = times;
+    bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr)?;
+    // SAFETY: plain integers; the variant is the one passed in.
+    Ok(unsafe { attr.test.retval } as i32)
+}
+
+/// Types whose bytes may come from and go to a map.
+pub(crate) trait MapBytes: FromBytes + IntoBytes + Immutable + Copy {}
+impl<T: FromBytes + IntoBytes + Immutable + Copy> MapBytes for T {}
+
+/// Reads elements of a hash map (`BPF_MAP_LOOKUP_BATCH`, kernel 5.6), from where an earlier call has
+/// stopped. How many there are now in `keys` and `values`, and where the next call goes on; `None`:
+/// these are the last.
+///
+/// # Errors
+/// Those of the call: `ENOSPC` when there is no room for all elements of a bucket; `EINVAL` or
+/// `ENOTSUPP` (524) where the kernel has none for this map.
+pub(crate) fn lookup_batch<K, V>(
+    map: &HashMap<MapData, K, V>,
+    from: Option<u32>,
+    keys: &mut [K],
+    values: &mut [V],
+) -> io::Result<(usize, Option<u32>)>
+where
+    K: MapBytes + aya::Pod,
+    V: MapBytes + aya::Pod,
+{
+    let room = keys.len().min(values.len());
+    let (start, mut next) = (from.unwrap_or(0), 0u32);
+    let mut attr = empty_attr();
+    attr.batch.in_batch = if from.is_some() { &raw const start as u64 } else { 0 };
+    attr.batch.out_batch = &raw mut next as u64;
+    // aya has checked that keys and values have the sizes of `K` and `V`.
+    attr.batch.keys = keys.as_mut_ptr() as u64;
+    attr.batch.values = values.as_mut_ptr() as u64;
+    attr.batch.count = room as u32;
+    attr.batch.map_fd = IterableMap::map(map).fd().as_fd().as_raw_fd() as u32;
+    let next = match bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr) {
+        Ok(_) => Some(next),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => None,
+        Err(error) => return Err(error),
+    };
+    // SAFETY: plain integers; the variant is the one passed in.
+    let found = unsafe { attr.batch.count } as usize;
+    Ok((found.min(room), next))
+}
+
+fn empty_attr() -> bpf_attr {
+    // SAFETY: all-zero is a valid value of this union of plain integers.
+    unsafe { std::mem::zeroed() }
+}
+
+fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
+    // SAFETY: `attr` is valid for its whole size, and every pointer in it leads to memory that the
+    // caller in this module keeps alive and large enough for what the command writes.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, command as i32, &raw mut *attr, size_of::<bpf_attr>())
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
+}

@@ -1,0 +1,134 @@
+//! The loaded programs and what they are attached to: the cgroup, uplinks, pod-facing ports, the
+//! loopback device.
+
+use std::{collections::BTreeSet, os::fd::OwnedFd, path::PathBuf};
+
+use aya::{
+    Ebpf,
+    maps::{Map, MapError},
+};
+use kproxy_common::abi::program;
+
+use super::{
+    cgroup,
+    devices::{self, TcMode},
+    load,
+    pins::PinDirs,
+    place::{Place, Places},
+};
+use crate::{dataplane::error::Error, node};
+
+/// The programs of this data path.
+pub(crate) struct Attachments {
+    object: Ebpf,
+    dirs: PinDirs,
+    /// The cgroup folder asked for; `None`: the root is looked for.
+    cgroup_root: Option<PathBuf>,
+    /// Where the socket programs are attached.
+    cgroup: Option<PathBuf>,
+    /// Whether a program sees sockets close.
+    sees_closes: bool,
+    tc: TcMode,
+    /// Places that the programs are attached to; `None`: not attached yet.
+    places: Option<BTreeSet<Place>>,
+}
+
+impl Attachments {
+    /// The loaded `object`; nothing of it is attached by us yet, though earlier links may be there.
+    pub(crate) fn new(object: Ebpf, dirs: PinDirs, cgroup_root: Option<PathBuf>) -> Self {
+        let tc = TcMode::of_kernel();
+        Self { object, dirs, cgroup_root, cgroup: None, sees_closes: false, tc, places: None }
+    }
+
+    /// Attaches the socket programs, or gives the links that are there the new programs.
+    ///
+    /// # Errors
+    /// No cgroup v2 tree, or the kernel refused.
+    pub(crate) fn attach_cgroup(&mut self) -> Result<(), Error> {
+        let root = node::cgroup::root(self.cgroup_root.as_deref())?;
+        cgroup::attach_all(&mut self.object, &self.dirs, &root)?;
+        self.cgroup = Some(root);
+        Ok(())
+    }
+
+    /// Takes the socket programs off the cgroup. Whether there were any.
+    ///
+    /// # Errors
+    /// A link could not be removed.
+    pub(crate) fn detach_cgroup(&mut self) -> Result<bool, Error> {
+        let were_there = cgroup::detach(&self.dirs)?;
+        (self.cgroup, self.sees_closes) = (None, false);
+        Ok(were_there)
+    }
+
+    /// Whether the cgroup has a program that sees sockets close, of this run or an earlier one.
+    pub(crate) fn has_release(&self) -> bool {
+        self.dirs.cgroup_link(program::RELEASE).exists()
+    }
+
+    /// Attaches the program that sees sockets close. `None`: it is attached, or no socket program is.
+    pub(crate) fn attach_release(&mut self) -> Option<Result<(), Error>> {
+        let root = self.cgroup.as_deref().filter(|_| !self.sees_closes)?;
+        let attached = cgroup::attach(&mut self.object, &self.dirs, root, program::RELEASE);
+        self.sees_closes = attached.is_ok();
+        Some(attached)
+    }
+
+    /// Places that the programs are attached to; `None`: not attached yet.
+    pub(crate) const fn places(&self) -> Option<&BTreeSet<Place>> {
+        self.places.as_ref()
+    }
+
+    /// Whether an earlier run has attached a program to the loopback device, as far as pins tell.
+    pub(crate) fn is_on_loopback(&self) -> bool {
+        devices::is_on_loopback(&self.dirs)
+    }
+
+    /// Attaches the programs to these places, and to the loopback device when that is wanted, and
+    /// takes them off all others. Every device is tried; returns what failed.
+    pub(crate) fn sync_places(
+        &mut self,
+        mut wanted: BTreeSet<Place>,
+        wants_loopback: bool,
+        answers_pods: bool,
+    ) -> Vec<Error> {
+        let before = self.places.take().unwrap_or_default();
+        let mut gone: Vec<Place> = before.difference(&wanted).cloned().collect();
+        wanted.remove(&Place::loopback());
+        if wants_loopback {
+            wanted.insert(Place::loopback());
+        } else {
+            // An earlier run may have attached its filter.
+            gone.push(Place::loopback());
+        }
+        let places = Places { wanted: &wanted, answers_pods };
+        let errors = devices::sync(&mut self.object, &self.dirs, self.tc, places, &gone);
+        self.places = Some(wanted);
+        errors
+    }
+
+    /// Loads a program that the daemon runs itself.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub(crate) fn load_to_run(&mut self, name: &'static str) -> Result<OwnedFd, Error> {
+        load::load_to_run(&mut self.object, name)
+    }
+
+    /// Takes a map that is not pinned.
+    ///
+    /// # Errors
+    /// It is of another kind, or was taken before.
+    pub(crate) fn take_map<T: TryFrom<Map, Error = MapError>>(
+        &mut self,
+        name: &'static str,
+    ) -> Result<T, Error> {
+        load::take_map(&mut self.object, name)
+    }
+
+    /// Has devices get filters of the clsact qdisc, whatever the kernel can do.
+    #[cfg(test)]
+    pub(crate) const fn use_clsact(&mut self) {
+        self.tc = TcMode::Clsact;
+    }
+}

@@ -1,0 +1,120 @@
+//! Where maps, programs and links are pinned.
+//!
+//! ```text
+//! <bpffs root>/kproxy/v<ABI version>/maps/<map name>
+//!                                   /programs/<program name>
+//!                                   /links/<program name>             cgroup programs
+//!                                   /links/<program name>@<device>    device programs
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use kproxy_common::abi::ABI_VERSION;
+
+/// The folders of one version's pins.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct PinDirs {
+    /// `<bpffs root>/kproxy`, which holds one folder a version.
+    pub(crate) base: PathBuf,
+    /// `<base>/v<ABI version>`.
+    pub(crate) version: PathBuf,
+    /// Pinned maps.
+    pub(crate) maps: PathBuf,
+    /// Pinned programs.
+    pub(crate) programs: PathBuf,
+    /// Pinned links.
+    pub(crate) links: PathBuf,
+}
+
+impl PinDirs {
+    /// The folders below a bpffs mount (or a folder of one).
+    pub(crate) fn new(bpffs_root: &Path) -> Self {
+        let base = bpffs_root.join("kproxy");
+        let version = base.join(format!("v{ABI_VERSION}"));
+        Self {
+            maps: version.join("maps"),
+            programs: version.join("programs"),
+            links: version.join("links"),
+            version,
+            base,
+        }
+    }
+
+    /// Pin of a program.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
+    }
+
+    /// Pin of a map.
+    pub(crate) fn map(&self, name: &str) -> PathBuf {
+        self.maps.join(name)
+    }
+
+    /// Pin of a cgroup program's link.
+    pub(crate) fn cgroup_link(&self, program: &str) -> PathBuf {
+        self.links.join(program)
+    }
+
+    /// Pin of a device program's link.
+    pub(crate) fn device_link(&self, program: &str, device: &str) -> PathBuf {
+        self.links.join(format!("{program}@{}", escape(device)))
+    }
+}
+
+/// The version of a folder of pins, from its name; `None`: it is no such folder.
+pub(crate) fn parse_version(folder_name: &str) -> Option<u32> {
+    folder_name.strip_prefix('v')?.parse().ok()
+}
+
+/// The program and, for a device's link, the device that a link's pin is named after.
+pub(crate) fn parse_link(file_name: &str) -> (String, Option<String>) {
+    match file_name.split_once('@') {
+        Some((program, device)) => (program.to_owned(), Some(unescape(device))),
+        None => (file_name.to_owned(), None),
+    }
+}
+
+/// bpffs refuses names with a dot (kernel/bpf/inode.c, bpf_lookup), which device names may hold.
+fn escape(device: &str) -> String {
+    device.replace('%', "%25").replace('.', "%2e")
+}
+
+fn unescape(escaped: &str) -> String {
+    escaped.replace("%2e", ".").replace("%25", "%")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn link_names_survive_the_round_trip() {
+        let dirs = PinDirs::new(Path::new("/bpf"));
+        for device in ["eth0", "eth0.100", "a%2eb", "wg-1@x"] {
+            let path = dirs.device_link("kp_ingress", device);
+            let name = path.file_name().unwrap().to_str().unwrap();
+            assert!(!name.contains('.'), "{name}");
+            assert_eq!(parse_link(name), ("kp_ingress".into(), Some(device.into())));
+        }
+        assert_eq!(parse_link("kp_connect4"), ("kp_connect4".into(), None));
+    }
+
+    proptest! {
+        #[test]
+        fn any_pin_is_of_a_program_and_perhaps_a_device(file_name in "[a-z0-9@%.]{0,20}|\\PC*") {
+            let (program, device) = parse_link(&file_name);
+            prop_assert!(file_name.starts_with(&program));
+            prop_assert_eq!(device.is_some(), file_name.contains('@'));
+        }
+
+        #[test]
+        fn links_of_any_device_are_found_again(device in "[^/\\x00]{1,15}") {
+            let dirs = PinDirs::new(Path::new("/bpf"));
+            let path = dirs.device_link("kp_ingress", &device);
+            let name = path.file_name().unwrap().to_str().unwrap();
+            prop_assert_eq!(parse_link(name), ("kp_ingress".to_owned(), Some(device)));
+        }
+    }
+}

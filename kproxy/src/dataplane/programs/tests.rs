@@ -1,0 +1,141 @@
+//! Links, filters and pinned maps on the real kernel.
+
+use std::fs;
+
+use kproxy_common::abi::{map, program};
+
+use super::{cleanup::cleanup, pins::PinDirs};
+use crate::{
+    dataplane::{
+        Dataplane, Settings,
+        sandbox::{device, run, sandboxed},
+    },
+    node::Device,
+};
+
+#[test]
+fn uplink_links_follow_the_devices() {
+    sandboxed(|sandbox| {
+        run("ip link add eth0 type veth peer name peer0");
+        run("ip link add v.1 type veth peer name peer1");
+        let mut dataplane = sandbox.open();
+        let report = dataplane.sync_devices(&[device("eth0"), device("v.1")], &[]);
+        assert!(report.problems.is_empty(), "{report:?}");
+        let names = |links: &[(String, Option<String>, u32, u32)]| -> Vec<_> {
+            links
+                .iter()
+                .map(|(program, device, ..)| format!("{program} {}", device.as_ref().unwrap()))
+                .collect()
+        };
+        let links = sandbox.links();
+        assert_eq!(
+            names(&links),
+            ["kp_egress eth0", "kp_egress v.1", "kp_ingress eth0", "kp_ingress v.1"]
+        );
+        drop(dataplane);
+        let mut dataplane = sandbox.open();
+        let mut l3 = device("v.1");
+        l3.ethernet = false;
+        let report = dataplane.sync_devices(&[device("eth0"), l3], &[]);
+        assert!(report.problems.is_empty(), "{report:?}");
+        let again = sandbox.links();
+        assert_eq!(
+            names(&again),
+            ["kp_egress eth0", "kp_egress_l3 v.1", "kp_ingress eth0", "kp_ingress_l3 v.1"]
+        );
+        let id = |links: &[(String, Option<String>, u32, u32)], n: usize| links[n].2;
+        assert_eq!(
+            (id(&links, 0), id(&links, 2)),
+            (id(&again, 0), id(&again, 2)),
+            "updated in place"
+        );
+
+        // The device goes and comes back under its name; the other one is no uplink any more.
+        run("ip link delete eth0");
+        run("ip link add eth0 type veth peer name peer0");
+        let report = dataplane.sync_devices(&[device("eth0")], &[]);
+        assert!(report.problems.is_empty(), "{report:?}");
+        let again = sandbox.links();
+        assert_eq!(names(&again), ["kp_egress eth0", "kp_ingress eth0"]);
+
+        // One device that cannot be used does not stop the others.
+        let missing = Device { name: "nowhere".into(), index: 999, ethernet: true };
+        let report = dataplane.sync_devices(&[missing, device("eth0")], &[]);
+        let [problem] = report.problems.as_slice() else { panic!("{report:?}") };
+        assert_eq!(problem.object, "device nowhere");
+        assert_eq!(sandbox.links().len(), 2);
+        dataplane.sync_devices(&[], &[]);
+        assert!(sandbox.links().is_empty());
+    });
+}
+
+#[test]
+fn clsact_filters_are_replaced_and_those_of_others_stay() {
+    sandboxed(|sandbox| {
+        run("ip link add eth0 type veth peer name peer0");
+        run("tc qdisc add dev eth0 clsact");
+        // Somebody else's filter: a program of another name.
+        drop(sandbox.open());
+        let other = PinDirs::new(&sandbox.bpffs).program(program::EGRESS_L3);
+        let other = format!("bpf direct-action object-pinned {}", other.display());
+        run(&format!("tc filter add dev eth0 ingress prio 7 {other}"));
+        let filters = |side: &str| run(&format!("tc filter show dev eth0 {side}"));
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            let mut dataplane = sandbox.open();
+            dataplane.attachments.use_clsact();
+            let report = dataplane.sync_devices(&[device("eth0")], &[]);
+            assert!(report.problems.is_empty(), "{report:?}");
+            drop(dataplane);
+            for (side, program) in [("ingress", "kp_ingress"), ("egress", "kp_egress")] {
+                let text = filters(side);
+                let ours = format!(" {program} direct-action ");
+                assert_eq!(text.matches(&ours).count(), 1, "{text}");
+            }
+            assert!(filters("ingress").contains("pref 7 "));
+            let text = filters("ingress");
+            let ours = text.lines().find(|line| line.contains(" kp_ingress ")).unwrap();
+            ids.extend(ours.split(" id ").nth(1).map(str::to_owned));
+        }
+        assert_eq!(ids.len(), 2);
+        assert_ne!(ids[0], ids[1], "the restarted daemon's program took over");
+        let done = cleanup(&sandbox.bpffs);
+        assert!(done.errors.is_empty(), "{done:?}");
+        assert!(done.removed.contains(&"clsact filters of device eth0".to_owned()), "{done:?}");
+        assert!(
+            filters("ingress").contains("pref 7 ") && !filters("ingress").contains("kp_ingress")
+        );
+        assert!(filters("egress").is_empty());
+
+        let mut dataplane = sandbox.open();
+        dataplane.attachments.use_clsact();
+        dataplane.sync_devices(&[device("eth0")], &[]);
+        dataplane.sync_devices(&[], &[]);
+        assert!(!filters("ingress").contains("kp_ingress") && filters("egress").is_empty());
+    });
+}
+
+#[test]
+fn pinned_maps_keep_their_size_and_must_have_this_layout() {
+    sandboxed(|sandbox| {
+        let mut dataplane = sandbox.open();
+        assert!(dataplane.reconcile([]).problems.is_empty());
+        drop(dataplane);
+        let larger = Settings { max_slots: 512, ..sandbox.settings() };
+        let mut dataplane = Dataplane::open(&larger).unwrap();
+        let report = dataplane.reconcile([]);
+        let [problem] = report.problems.as_slice() else { panic!("{report:?}") };
+        assert_eq!(problem.object, "map KP_SLOTS");
+        assert!(problem.what.contains("room for 256 entries"), "{problem}");
+        assert_eq!(dataplane.usage().slots.capacity, 256);
+        drop(dataplane);
+
+        // The names' map in the place of the frontends'.
+        let dirs = PinDirs::new(&sandbox.bpffs);
+        let (names, frontends) = (dirs.map(map::NAMES), dirs.map(map::FRONTENDS));
+        fs::rename(names, frontends).unwrap();
+        let error = Dataplane::open(&sandbox.settings()).err().unwrap().to_string();
+        assert!(error.contains("KP_FRONTENDS is not the one of this kproxy"), "{error}");
+        assert!(error.contains("kproxy cleanup"), "{error}");
+    });
+}

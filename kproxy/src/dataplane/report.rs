@@ -1,0 +1,58 @@
+//! What a call did, and how full the maps are.
+
+use serde::Serialize;
+
+use super::error::Error;
+use crate::model::Problem;
+
+/// What one call changed and what it could not do.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Report {
+    /// `bpf()` calls that changed a map.
+    pub writes: usize,
+    /// Backend sets that were changed through shared memory, without any call.
+    pub words: usize,
+    /// What could not be done. What a map refused is tried again when there is room.
+    pub problems: Vec<Problem>,
+}
+
+impl Report {
+    /// Whether nothing was changed and nothing went wrong.
+    pub fn is_empty(&self) -> bool {
+        self.writes == 0 && self.words == 0 && self.problems.is_empty()
+    }
+}
+
+impl From<Vec<Problem>> for Report {
+    fn from(problems: Vec<Problem>) -> Self {
+        Self { problems, ..Self::default() }
+    }
+}
+
+impl From<Vec<Error>> for Report {
+    fn from(errors: Vec<Error>) -> Self {
+        errors.iter().map(Error::to_problem).collect::<Vec<_>>().into()
+    }
+}
+
+/// How full a map is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Fill {
+    /// Entries in use.
+    pub used: u32,
+    /// Entries that fit.
+    pub capacity: u32,
+}
+
+/// How full the maps are that can fill up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Usage {
+    /// Frontends and address entries.
+    pub frontends: Fill,
+    /// Backend sets, two a service port.
+    pub services: Fill,
+    /// Backends.
+    pub slots: Fill,
+    /// Flow entries at the last sweep, two a connection.
+    pub flows: Fill,
+}

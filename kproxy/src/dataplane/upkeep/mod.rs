@@ -1,0 +1,14 @@
+//! What is kept right while traffic goes on: flows that are over, counts of open connections, sockets
+//! of backends that are gone, fragments that came early, and the small maps that follow the node.
+
+pub(super) mod flow_table;
+pub(super) mod fragments;
+pub(super) mod netns;
+pub(super) mod pod_flows;
+pub(super) mod sockets;
+pub(super) mod sweep;
+pub(super) mod uplinks;
+
+mod recount;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,29 @@
+//! The map of source addresses by uplink.
+
+use std::{collections::BTreeMap, error::Error};
+
+use kproxy_common::{abi::map, config::Uplink};
+
+use crate::{
+    dataplane::{kernel::hash, maps::Uplinks},
+    errors::with_causes,
+    model::Problem,
+};
+
+/// Makes the map hold exactly `wanted`. A device that cannot be written keeps what it has.
+pub(crate) fn set(uplinks: &mut Uplinks, wanted: &BTreeMap<u32, Uplink>) -> Vec<Problem> {
+    let failed = match hash::replace(uplinks, wanted) {
+        Ok(failed) => failed,
+        Err(error) => return vec![problem("read the source addresses", &error)],
+    };
+    let of_device = |device| format!("set or forget the source addresses of device {device}");
+    failed.into_iter().map(|(device, error)| problem(&of_device(device), &error)).collect()
+}
+
+fn problem(what: &str, error: &(dyn Error + 'static)) -> Problem {
+    Problem::new(
+        format!("map {}", map::UPLINKS),
+        format!("{what}: {}", with_causes(error)),
+        "backends on other nodes may not be reached from outside; restart kproxy",
+    )
+}
