@@ -123,11 +123,17 @@ impl Model {
         touched
     }
 
-    /// Sets the own Node. A new zone or address touches every Service (NODE-04).
+    /// Sets the own Node. A new zone touches every Service (NODE-04), new addresses those whose source
+    /// ranges may hold the node (LBR-03).
     pub fn set_node(&mut self, node: Node) -> Touched {
-        let zone_changes = self.node.zone != node.zone;
-        self.node = node;
-        if zone_changes { self.services.keys().cloned().collect() } else { Touched::new() }
+        let Node { zone, addresses } = std::mem::replace(&mut self.node, node);
+        if zone != self.node.zone {
+            self.services.keys().cloned().collect()
+        } else if addresses != self.node.addresses {
+            self.services_with_ranges()
+        } else {
+            Touched::new()
+        }
     }
 
     /// Adds or replaces a ServiceCIDR. No plan of a Service depends on them.
@@ -191,11 +197,6 @@ impl Model {
     /// A Service.
     pub fn service(&self, name: &ServiceName) -> Option<&Service> {
         self.services.get(name)
-    }
-
-    /// Names of all Services.
-    pub fn service_names(&self) -> impl Iterator<Item = &ServiceName> {
-        self.services.keys()
     }
 
     /// The slices of a Service, in the order of their names, so that plans do not depend on the

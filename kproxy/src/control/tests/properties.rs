@@ -16,7 +16,7 @@ use crate::plan::tests::{NODE, endpoint, ip, number, service, slice};
 enum Step {
     Service(u8, Option<Service>),
     Slice(u8, Option<Slice>),
-    Node(Option<&'static str>),
+    Node(Option<Node>),
     Addresses(BTreeSet<IpAddr>),
 }
 
@@ -50,10 +50,7 @@ impl Step {
             Self::Slice(i, None) => {
                 Event::Slices(Update::Delete(SliceName::new("default", name(i))))
             }
-            Self::Node(zone) => Event::Node(Some(Node {
-                zone: zone.map(str::to_owned),
-                addresses: zone.map(|_| ip("192.0.2.1")).into_iter().collect(),
-            })),
+            Self::Node(node) => Event::Node(node),
             Self::Addresses(addresses) => return planner.set_local_addresses(addresses),
         });
     }
@@ -102,6 +99,13 @@ fn any_slice(i: u8) -> impl Strategy<Value = Slice> {
     })
 }
 
+/// Zone and addresses change each for itself; one address is in the source ranges, one is not.
+fn any_node() -> impl Strategy<Value = Node> {
+    let address = prop_oneof![Just(ip("192.0.2.1")), Just(ip("198.51.100.1"))];
+    (prop::option::of(Just("a".to_owned())), btree_set(address, 0..2))
+        .prop_map(|(zone, addresses)| Node { zone, addresses: addresses.into_iter().collect() })
+}
+
 fn any_step() -> impl Strategy<Value = Step> {
     let service = (0..3u8).prop_flat_map(|i| {
         prop::option::weighted(0.8, any_service(i)).prop_map(move |s| Step::Service(i, s))
@@ -113,7 +117,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         5 => service,
         5 => slice,
-        1 => prop_oneof![Just(None), Just(Some("a"))].prop_map(Step::Node),
+        2 => prop::option::weighted(0.8, any_node()).prop_map(Step::Node),
         1 => bound.prop_map(Step::Addresses),
     ]
 }
