@@ -57,18 +57,18 @@ pub fn pod_key(meta: &ObjectMeta) -> PodName {
 }
 
 /// Collects the problems of one object.
-struct Report {
+struct ObjectProblems {
     object: String,
-    problems: Vec<Problem>,
+    list: Vec<Problem>,
 }
 
-impl Report {
+impl ObjectProblems {
     fn new(object: String) -> Self {
-        Self { object, problems: Vec::new() }
+        Self { object, list: Vec::new() }
     }
 
     fn add(&mut self, what: impl Into<String>, remedy: &str) {
-        self.problems.push(Problem::new(self.object.as_str(), what, remedy));
+        self.list.push(Problem::new(self.object.as_str(), what, remedy));
     }
 }
 
