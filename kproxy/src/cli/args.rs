@@ -8,7 +8,7 @@ use kproxy_common::abi;
 use crate::plan::Algorithm;
 
 use super::values::{
-    AddressFilter, ClusterCidrs, DeviceGlob, MapSize, MetricsAddress, NamespaceName,
+    AddressFilter, ClusterRanges, DeviceGlob, MapSize, MetricsAddress, NamespaceName,
     NodePortRanges, PodRange, PortFilter, PortRange, ServiceFilter,
 };
 
@@ -68,7 +68,7 @@ pub struct RunArgs {
     /// Pod ranges, at most one a family: senders outside them are masqueraded where kube-proxy
     /// would do it
     #[arg(long, value_name = "CIDR[,CIDR]", default_value = "", hide_default_value = true)]
-    pub cluster_cidr: ClusterCidrs,
+    pub cluster_cidr: ClusterRanges,
 
     /// Addresses on which NodePorts and health checks answer: ranges, or the word `primary` for the
     /// addresses of the Node object; a family without a range has all of its addresses

@@ -5,11 +5,9 @@
 
 pub mod args;
 pub mod cleanup;
-pub mod daemon;
 pub mod dump;
 pub mod filter;
 pub mod log;
-pub mod opt_out_file;
 pub mod render;
 pub mod rows;
 pub mod run;

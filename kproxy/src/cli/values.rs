@@ -6,24 +6,21 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
+use crate::daemon::ClusterCidrs;
+use crate::node::name;
 use crate::plan::{Algorithm, NodePortAddresses};
 
 /// Pod ranges: at most one a family.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct ClusterCidrs {
-    /// IPv4 range.
-    pub v4: Option<Ipv4Net>,
-    /// IPv6 range.
-    pub v6: Option<Ipv6Net>,
-}
+pub struct ClusterRanges(pub ClusterCidrs);
 
-impl FromStr for ClusterCidrs {
+impl FromStr for ClusterRanges {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut ranges = Self::default();
+        let mut ranges = ClusterCidrs::default();
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             let range: IpNet = part.parse().map_err(|_ignored: ipnet::AddrParseError| {
                 format!("`{part}` is no address range; write it like 10.244.0.0/16 or fd00::/56")
@@ -36,7 +33,7 @@ impl FromStr for ClusterCidrs {
                 return Err(format!("`{part}` is the second range of its family; give one each"));
             }
         }
-        Ok(ranges)
+        Ok(Self(ranges))
     }
 }
 
@@ -224,13 +221,9 @@ pub(super) fn algorithm() -> impl TypedValueParser<Value = Algorithm> {
         .map(|name| Algorithm::from_name(&name).unwrap_or_default())
 }
 
-/// Node name as kube-proxy takes it: trimmed, lower case (`GetHostname` in kubernetes
-/// `pkg/util/node/node.go`). Empty counts as not given; nothing but blanks is refused.
-pub(super) fn node_name(text: &str) -> Result<String, String> {
-    match text.trim() {
-        "" if !text.is_empty() => Err("the name is blank".to_owned()),
-        name => Ok(name.to_lowercase()),
-    }
+/// Name of this node. Empty counts as not given; nothing but blanks is refused.
+pub(super) fn node_name(text: &str) -> Result<String, name::Error> {
+    if text.is_empty() { Ok(String::new()) } else { name::normalize(text) }
 }
 
 /// `[NAMESPACE/]NAME[:PORT]`
@@ -330,12 +323,12 @@ mod tests {
 
     #[test]
     fn msq_08_one_range_a_family() {
-        let both: ClusterCidrs = "10.244.1.2/16, fd00:10:244::/56".parse().unwrap();
+        let ClusterRanges(both) = "10.244.1.2/16, fd00:10:244::/56".parse().unwrap();
         assert_eq!(both.v4.unwrap().to_string(), "10.244.0.0/16");
         assert_eq!(both.v6.unwrap().to_string(), "fd00:10:244::/56");
-        assert_eq!("".parse::<ClusterCidrs>(), Ok(ClusterCidrs::default()));
+        assert_eq!("".parse(), Ok(ClusterRanges::default()));
         for bad in ["10.244.0.0", "10.244.0.0/33", "10.0.0.0/8,10.244.0.0/16", "pods"] {
-            assert!(bad.parse::<ClusterCidrs>().is_err(), "{bad}");
+            assert!(bad.parse::<ClusterRanges>().is_err(), "{bad}");
         }
     }
 

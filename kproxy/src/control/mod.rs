@@ -3,7 +3,8 @@
 //! ```text
 //! source ─Event─▶ ┐                              ┌─▶ DataplaneSink ─▶ kernel maps
 //!                 ├─▶ Planner (model ─▶ plan) ───┼─▶ State ─▶ health checks
-//! node addresses ▶┘   re-plans what is touched   └─▶ Problems ─▶ log, <run-dir>/problems.json
+//! node addresses ▶┘   re-plans what is touched   ├─▶ Problems ─▶ log, <run-dir>/problems.json
+//!                     Noticeboard ───────────────┘
 //! ```
 //!
 //! What comes and how long a pass takes is counted on the way ([`crate::metrics`]).
@@ -13,6 +14,7 @@
 //! Services and EndpointSlices are complete (LC-01), and stopping the loop leaves the data path as
 //! it is (LC-04).
 
+mod noticeboard;
 mod planner;
 mod problems;
 mod run;
@@ -22,6 +24,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use noticeboard::Noticeboard;
 pub use planner::Planner;
 pub use problems::{News, Origin, PROBLEMS_FILE, Problems};
 pub use run::{Settings, run};

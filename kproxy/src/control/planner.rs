@@ -90,31 +90,31 @@ impl Planner {
         match event {
             Event::Services(update) => {
                 self.lists.services |= matches!(update, Update::Reset(_));
-                self.take(update);
+                self.store(update);
             }
             Event::Slices(update) => {
                 self.lists.slices |= matches!(update, Update::Reset(_));
-                self.take(update);
+                self.store(update);
             }
             Event::ServiceCidrs(update) => {
                 self.lists.service_cidrs |= matches!(update, Update::Reset(_));
-                self.take(update);
+                self.store(update);
                 self.check_service_ranges();
             }
             Event::Pods(update) => {
                 self.lists.pods |= matches!(update, Update::Reset(_));
-                self.take(update);
+                self.store(update);
             }
             Event::Node(node) => {
                 self.lists.node = true;
                 self.set_node(node.unwrap_or_default());
                 let problem = self.node_port_addresses.problem(self.model.node());
-                let origin = Origin::Standing("--nodeport-addresses".to_owned());
+                let origin = Origin::Whole("--nodeport-addresses");
                 self.problems.set(origin, problem.into_iter().collect());
             }
             Event::Unread { origin, unread } => self.set_unread(origin, unread),
-            Event::Standing { origin, problems } => {
-                self.problems.set(Origin::Standing(origin), problems);
+            Event::Problems { origin, problems } => {
+                self.problems.set(Origin::Source(origin), problems);
             }
         }
     }
@@ -247,7 +247,7 @@ impl Planner {
             })
         });
         let problems = problems.collect();
-        self.problems.set(Origin::Standing("ServiceCIDRs".to_owned()), problems);
+        self.problems.set(Origin::Whole("ServiceCIDRs"), problems);
     }
 
     /// The current problems.
@@ -277,7 +277,7 @@ impl Planner {
         plan_service(service, slices, &context)
     }
 
-    fn take<T: Stored>(&mut self, update: Update<T>) {
+    fn store<T: Stored>(&mut self, update: Update<T>) {
         let touched = match update {
             Update::Reset(list) => {
                 let names = list.iter().map(|parsed| parsed.key.to_string()).collect();

@@ -10,6 +10,8 @@ use tracing::{info, warn};
 use crate::model::{Problem, ServiceName};
 use crate::plan::ServicePortId;
 
+use super::noticeboard::Notices;
+
 /// Name of the list in the run directory: a JSON array of [`Problem`]s.
 pub const PROBLEMS_FILE: &str = "problems.json";
 
@@ -25,8 +27,12 @@ pub enum Origin {
     Plan(ServiceName),
     /// A frontend that two service ports want.
     Claim(ServicePortId),
-    /// A source or another part of the daemon, by a name of its choice.
-    Standing(String),
+    /// A source about itself, by a name of its choice.
+    Source(String),
+    /// A setting or a kind of object as a whole, by its name.
+    Whole(&'static str),
+    /// Another part of the daemon, by the name under which it has posted.
+    Notice(String),
     /// The data path, about this object.
     Sink(String),
 }
@@ -83,6 +89,19 @@ impl Problems {
         }
         for (object, problems) in by_object {
             self.set(Origin::Sink(object), problems);
+        }
+    }
+
+    /// Takes what the parts of the daemon have posted, all of it.
+    pub(super) fn set_notices(&mut self, notices: &Notices) {
+        let before = self.by_origin.len();
+        self.by_origin.retain(|origin, _| match origin {
+            Origin::Notice(of) => notices.contains_key(of),
+            _ => true,
+        });
+        self.changed |= self.by_origin.len() != before;
+        for (of, problems) in notices {
+            self.set(Origin::Notice(of.clone()), problems.clone());
         }
     }
 

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::{Duration, Instant as Clock, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant as Clock};
 
+use backon::ExponentialBackoff;
 use ipnet::IpNet;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -13,9 +14,13 @@ use tracing::{debug, info, warn};
 
 use crate::metrics::{self, Pass};
 use crate::model::Family;
-use crate::plan::{Algorithm, Change, NodePortAddresses, Policy, ServicePortPlan, WithoutLocal};
+use crate::plan::{
+    Algorithm, Change, NoLocalEndpoints, NodePortAddresses, Policy, ServicePortPlan,
+};
 use crate::source::{self, Update};
+use crate::timing;
 
+use super::noticeboard::{Noticeboard, Notices};
 use super::planner::Planner;
 use super::problems;
 use super::sink::{DataplaneSink, Report};
@@ -25,13 +30,12 @@ use super::state::State;
 /// is unknown, and the plan would change again a moment later.
 const NODE_GRACE: Duration = Duration::from_secs(3);
 /// First and longest pause before everything is tried again after a failed step.
-const RETRY_MIN: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(60);
+const RETRY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
 /// Settings of the control loop.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Name of this node, as [`source::node_name`] gives it.
+    /// Name of this node in the cluster.
     pub node_name: String,
     /// Directory of the problem list; made if missing.
     pub run_dir: PathBuf,
@@ -45,6 +49,8 @@ pub struct Settings {
     pub algorithm: Algorithm,
     /// Takes what the servers beside the loop want to know.
     pub state: watch::Sender<State>,
+    /// Where the other parts of the daemon post their problems.
+    pub noticeboard: Noticeboard,
     /// Counts.
     pub metrics: metrics::Control,
 }
@@ -64,6 +70,7 @@ impl Settings {
             bind_address: None,
             algorithm: Algorithm::default(),
             state: watch::Sender::default(),
+            noticeboard: Noticeboard::default(),
             metrics,
         }
     }
@@ -78,6 +85,7 @@ enum Event {
     Source(source::Event),
     SourceEnded,
     Addresses(BTreeSet<IpAddr>),
+    Notices(Notices),
     /// The burst is over, or the Node has been waited for long enough.
     Flush,
     Retry,
@@ -103,13 +111,14 @@ pub async fn run(
     let planner = Planner::new(settings.node_name.as_str())
         .with_node_port_addresses(settings.node_port_addresses.clone(), settings.bind_address)
         .with_algorithm(settings.algorithm);
-    let mut inputs = Inputs { events, addresses, addresses_ended: false, shutdown };
+    let notices = settings.noticeboard.watch();
+    let mut inputs = Inputs { events, addresses, addresses_ended: false, notices, shutdown };
     let mut control = Loop {
         settings,
         planner,
         sink,
-        without_local: WithoutLocal::default(),
-        started: now(),
+        no_local_endpoints: NoLocalEndpoints::default(),
+        started: micros_since_1970(),
         in_sync: false,
         exact: false,
         addresses: BTreeSet::new(),
@@ -118,7 +127,7 @@ pub async fn run(
         listed: false,
         flush_at: None,
         retry_at: None,
-        pause: RETRY_MIN,
+        pauses: timing::backoff(RETRY),
         problems_written: false,
         write_failed: false,
     };
@@ -134,6 +143,10 @@ pub async fn run(
             Event::Addresses(addresses) => {
                 control.planner.set_local_addresses(addresses);
                 control.schedule();
+            }
+            Event::Notices(notices) => {
+                control.planner.problems().set_notices(&notices);
+                control.publish_problems();
             }
             Event::Flush => control.flush()?,
             Event::Retry => {
@@ -151,6 +164,7 @@ struct Inputs {
     events: mpsc::Receiver<source::Event>,
     addresses: watch::Receiver<BTreeSet<IpAddr>>,
     addresses_ended: bool,
+    notices: watch::Receiver<Notices>,
     shutdown: CancellationToken,
 }
 
@@ -170,6 +184,10 @@ impl Inputs {
                     }
                     Err(_) => self.addresses_ended = true,
                 },
+                // The loop holds the board itself, so it does not end.
+                Ok(()) = self.notices.changed() => {
+                    return Event::Notices(self.notices.borrow_and_update().clone());
+                }
                 event = self.events.recv() => {
                     return event.map_or(Event::SourceEnded, Event::Source);
                 }
@@ -189,7 +207,7 @@ struct Loop<S> {
     settings: Settings,
     planner: Planner,
     sink: S,
-    without_local: WithoutLocal,
+    no_local_endpoints: NoLocalEndpoints,
     /// When the loop began, in microseconds since 1970.
     started: i64,
     /// The first plan is in the data path.
@@ -206,7 +224,7 @@ struct Loop<S> {
     listed: bool,
     flush_at: Option<Instant>,
     retry_at: Option<Instant>,
-    pause: Duration,
+    pauses: ExponentialBackoff,
     problems_written: bool,
     write_failed: bool,
 }
@@ -237,7 +255,7 @@ impl<S: DataplaneSink> Loop<S> {
         }
         let start = Clock::now();
         let changes = self.planner.take_changes();
-        changes.iter().for_each(|change| self.without_local.update(change));
+        changes.iter().for_each(|change| self.no_local_endpoints.update(change));
         let pass = if !self.in_sync {
             self.first_sync()?;
             Pass::Full
@@ -272,7 +290,7 @@ impl<S: DataplaneSink> Loop<S> {
     fn count_pass(&mut self, pass: Pass, start: Clock) {
         let metrics = &self.settings.metrics;
         metrics.synced(pass, start.elapsed());
-        let now = now();
+        let now = micros_since_1970();
         for (family, at) in self.planner.take_triggers() {
             // Changes from before the start waited for kproxy, not for its work (EPS-20).
             if at > self.started {
@@ -282,8 +300,8 @@ impl<S: DataplaneSink> Loop<S> {
         }
         for policy in Policy::ALL {
             for family in [Family::V4, Family::V6] {
-                let count = self.without_local.count(policy, family);
-                metrics.set_without_local(policy, family, count);
+                let count = self.no_local_endpoints.count(policy, family);
+                metrics.set_no_local_endpoints(policy, family, count);
             }
         }
     }
@@ -394,10 +412,9 @@ impl<S: DataplaneSink> Loop<S> {
     fn schedule_retry(&mut self) {
         if !self.planner.problems().has_sink_problems() {
             self.retry_at = None;
-            self.pause = RETRY_MIN;
+            self.pauses = timing::backoff(RETRY);
         } else if self.retry_at.is_none() {
-            self.retry_at = Some(Instant::now() + self.pause);
-            self.pause = (self.pause * 2).min(RETRY_MAX);
+            self.retry_at = self.pauses.next().map(|pause| Instant::now() + pause);
         }
     }
 
@@ -424,10 +441,9 @@ impl<S: DataplaneSink> Loop<S> {
     }
 }
 
-/// Microseconds since 1970.
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+/// The clock of [`Planner::take_triggers`].
+fn micros_since_1970() -> i64 {
+    i64::try_from(timing::since_1970().as_micros()).unwrap_or(i64::MAX)
 }
 
 /// Objects that an update is about.

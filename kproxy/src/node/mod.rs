@@ -1,5 +1,5 @@
-//! What kproxy knows of and changes on the node itself: devices, addresses, cgroups, bpffs and one
-//! nftables table. Nothing here touches BPF maps or links.
+//! What kproxy knows of and changes on the node itself: its name, devices, addresses, cgroups, bpffs and
+//! one nftables table. Nothing here touches BPF maps or links.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,6 +8,7 @@ use std::{
 
 pub mod bpffs;
 pub mod cgroup;
+pub mod name;
 pub mod namespaces;
 pub mod netns;
 pub mod nft;
@@ -20,6 +21,9 @@ pub mod watch;
 
 pub use self::sources::Sources;
 use crate::model::Problem;
+
+/// Index of the loopback device in every network namespace (include/net/flow.h).
+pub const LOOPBACK: u32 = 1;
 
 /// A device that gets the tc programs.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -16,14 +16,15 @@ use super::{
     rtnl::{self, News},
     sources,
 };
+use crate::timing;
 
 /// How long to wait for further messages before looking: one `ip link add` makes several.
 const SETTLE: Duration = Duration::from_millis(50);
 /// Time between two looks at everything when nothing is heard. The kernel says when it has lost
 /// messages, so this is for the unforeseen.
 const RECHECK: Duration = Duration::from_secs(300);
-/// Shortest and longest wait before connecting again.
-const WAIT: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(30)];
+/// Shortest and longest pause before connecting again.
+const RETRY: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(30)];
 
 /// Names that replace the rules by which devices are found, where there are any.
 #[derive(Clone, Debug, Default)]
@@ -62,14 +63,12 @@ pub async fn follow(names: Names) -> Result<watch::Receiver<NodeState>, Error> {
 
 /// Follows with one session after the other.
 async fn follow_always(mut session: Session, names: Names, sender: watch::Sender<NodeState>) {
-    let [shortest, longest] = WAIT;
     loop {
         let Err(mut error) = session.follow(&names, &sender).await else { return };
-        let mut wait = shortest;
-        loop {
+        for pause in timing::backoff(RETRY) {
             tracing::warn!(%error, "cannot follow devices and addresses; connecting again");
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = sender.closed() => return,
             }
             match Session::open(&names).await {
@@ -80,7 +79,6 @@ async fn follow_always(mut session: Session, names: Names, sender: watch::Sender
                 }
                 Err(again) => error = again,
             }
-            wait = (wait * 2).min(longest);
         }
     }
 }

@@ -8,13 +8,13 @@ mod check;
 mod claims;
 mod health;
 mod maglev;
+mod no_local_endpoints;
 mod node_ports;
 mod opt_out;
 mod ranges;
 mod service;
 mod topology;
 mod types;
-mod without_local;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -23,9 +23,9 @@ pub use check::check_service;
 pub use claims::{Claims, Settled};
 pub use health::{HealthCheck, HealthChecks, health_check};
 pub use maglev::table as maglev_table;
+pub use no_local_endpoints::{NoLocalEndpoints, Policy};
 pub use node_ports::NodePortAddresses;
 pub use opt_out::{OptOut, SocketVerdict, SocketVerdicts, socket_verdicts};
 pub use service::{PlanContext, plan_service};
 pub use topology::{Candidate, Categorized, Uses, categorize};
 pub use types::*;
-pub use without_local::{Policy, WithoutLocal};

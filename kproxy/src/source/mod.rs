@@ -8,9 +8,6 @@
 pub mod convert;
 pub mod kube;
 pub mod manifests;
-mod node_name;
-
-pub use node_name::node_name;
 
 use crate::model::{
     Node, Pod, PodName, Problem, Service, ServiceCidr, ServiceCidrName, ServiceName, Slice,
@@ -39,9 +36,9 @@ pub enum Event {
         /// It cannot be read.
         unread: bool,
     },
-    /// The problems of one origin that belong to no single object (a manifest file, the API
-    /// server). Replaces what this origin said before; an empty list takes it back.
-    Standing {
+    /// The problems of one part of the source that belong to no single object (a manifest file, the
+    /// API server). Replaces what this part said before; an empty list takes it back.
+    Problems {
         /// Any name that is the same each time, e.g. `manifest web.yaml`.
         origin: String,
         /// What is wrong now.

@@ -7,7 +7,6 @@ mod source_nat;
 
 use std::io::Write;
 use std::net::IpAddr;
-use std::path::Path;
 
 use anyhow::Result;
 use kproxy_common::abi::{map, program};
@@ -19,10 +18,11 @@ pub use opt_out::OptOut;
 pub use print::print;
 pub use source_nat::SourceNat;
 
+use super::Exit;
 use super::args::{Format, StatusArgs};
 use super::render::{Look, json, yaml};
 use super::version::Version;
-use super::{Exit, daemon};
+use crate::daemon::RunDir;
 use crate::dataplane::read::{DropRow, Pins, UsageRow};
 use crate::model::Problem;
 
@@ -69,7 +69,7 @@ pub struct Daemon {
     /// Whether it is running.
     pub running: bool,
     /// Its pid.
-    pub pid: Option<u32>,
+    pub pid: Option<i32>,
 }
 
 /// How much is served.
@@ -144,7 +144,7 @@ impl Drops {
 /// Maps or run folder that cannot be read, and those of the writer.
 pub fn run(args: StatusArgs, look: &Look, out: &mut dyn Write) -> Result<Exit> {
     let StatusArgs { output, pins, run_dir } = args;
-    let status = collect(&Pins::open(&pins.bpffs_root)?, &run_dir.run_dir)?;
+    let status = collect(&Pins::open(&pins.bpffs_root)?, &RunDir::new(run_dir.run_dir))?;
     match output.output {
         Format::Table | Format::Wide => print(out, look, &status)?,
         Format::Json => json::write(out, &status)?,
@@ -153,8 +153,8 @@ pub fn run(args: StatusArgs, look: &Look, out: &mut dyn Write) -> Result<Exit> {
     Ok(if status.in_order { Exit::Fine } else { Exit::No })
 }
 
-fn collect(pins: &Pins, run_dir: &Path) -> Result<Status> {
-    let pid = daemon::running(run_dir)?;
+fn collect(pins: &Pins, run_dir: &RunDir) -> Result<Status> {
+    let pid = run_dir.running()?;
     let (cgroup, devices) = attached::of(pins.links()?, pins.config().flags);
     let services = pins.services()?;
     let mut status = Status {
@@ -176,7 +176,7 @@ fn collect(pins: &Pins, run_dir: &Path) -> Result<Status> {
         },
         maps: pins.usage()?.into_iter().map(Fill::new).collect(),
         drops: Drops::by_reason(&pins.drops()?),
-        problems: daemon::problems(run_dir)?,
+        problems: run_dir.problems()?,
     };
     status.judge();
     Ok(status)

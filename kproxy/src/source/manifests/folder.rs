@@ -203,7 +203,7 @@ impl Folder {
             true
         };
         if before {
-            scan.events.push(Event::Standing { origin, problems });
+            scan.events.push(Event::Problems { origin, problems });
         }
     }
 }

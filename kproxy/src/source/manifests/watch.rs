@@ -26,7 +26,7 @@ const RESCAN: Duration = Duration::from_secs(10);
 pub struct Settings {
     /// Folder to read. Files in folders below it do not count.
     pub dir: PathBuf,
-    /// Name of this node, as [`crate::source::node_name`] gives it.
+    /// Name of this node in the cluster.
     pub node_name: String,
     /// Namespaces whose Pods count: those that are opted out of the socket path.
     pub namespaces: BTreeSet<String>,
@@ -78,8 +78,8 @@ async fn follow(settings: Settings, events: mpsc::Sender<Event>) -> anyhow::Resu
                 return Ok(());
             }
         }
-        let wait = if scan.unsettled { SETTLE } else { RESCAN };
-        if timeout_at(Instant::now() + wait, changes.next()).await.is_ok() {
+        let pause = if scan.unsettled { SETTLE } else { RESCAN };
+        if timeout_at(Instant::now() + pause, changes.next()).await.is_ok() {
             sleep(COLLECT).await;
             while timeout_at(Instant::now(), changes.next()).await.is_ok_and(|e| e.is_some()) {}
         }

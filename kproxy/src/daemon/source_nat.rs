@@ -8,28 +8,21 @@ use kproxy_common::config::{Config, Uplink, config_flags, uplink_flags};
 use kproxy_common::net::Addr;
 use tracing::{info, warn};
 
-use crate::cli::args::Snat;
-use crate::cli::values::PortRange;
+use super::settings::SourceNat;
 use crate::dataplane::{Dataplane, Report};
-use crate::node::{NodeState, Sources, source_ports};
+use crate::node::{LOOPBACK, NodeState, Sources, source_ports};
 
-/// Index of the loopback device in every network namespace (include/net/flow.h).
-const LOOPBACK: u32 = 1;
-
-/// The choice, made once a start.
+/// Ports that the programs give out, chosen once a start; `None`: netfilter does everything.
 #[derive(Clone, Debug)]
-pub(super) struct SourceNat {
-    /// Ports that the programs give out; `None`: netfilter does everything.
-    ports: Option<RangeInclusive<u16>>,
-}
+pub(super) struct SourcePorts(Option<RangeInclusive<u16>>);
 
-impl SourceNat {
-    /// By the options, and where they leave it open by what the node has.
-    pub(super) fn choose(snat: Snat, ports: Option<PortRange>) -> Result<Self> {
-        let ports = match (snat, ports) {
-            (Snat::Netfilter, _) => None,
-            (Snat::Bpf, Some(PortRange(ports))) => Some(ports),
-            (Snat::Bpf, None) => {
+impl SourcePorts {
+    /// As set, and where that leaves it open by what the node has.
+    pub(super) fn choose(setting: SourceNat) -> Result<Self> {
+        let ports = match setting {
+            SourceNat::Netfilter => None,
+            SourceNat::Programs { ports: Some(ports) } => Some(ports),
+            SourceNat::Programs { ports: None } => {
                 let free = source_ports::free().context("find free source ports")?;
                 if free.is_none() {
                     warn!(
@@ -49,7 +42,7 @@ impl SourceNat {
             ),
             None => info!("netfilter masquerades connections to backends elsewhere"),
         }
-        Ok(Self { ports })
+        Ok(Self(ports))
     }
 
     /// Tells the programs, for the node as it is now.
@@ -60,12 +53,12 @@ impl SourceNat {
     }
 
     fn fill(&self, config: &mut Config, node: &NodeState) {
-        (config.snat_first, config.snat_count) = match &self.ports {
+        (config.snat_first, config.snat_count) = match &self.0 {
             // From 1024 on there are fewer than 65,536.
             Some(ports) => (*ports.start(), ports.end() - ports.start() + 1),
             None => (0, 0),
         };
-        if self.ports.is_none() || node.needs_masquerade {
+        if self.0.is_none() || node.needs_masquerade {
             config.flags |= config_flags::NETFILTER;
         } else {
             config.flags &= !config_flags::NETFILTER;
@@ -97,8 +90,8 @@ mod tests {
 
     #[test]
     fn netfilter_is_asked_where_the_programs_cannot_do_it() {
-        let programs = SourceNat { ports: Some(1024..=29_999) };
-        let netfilter = SourceNat { ports: None };
+        let programs = SourcePorts(Some(1024..=29_999));
+        let netfilter = SourcePorts(None);
         for (choice, needs_masquerade, count, flags) in [
             (&programs, false, 28_976, 0),
             (&programs, true, 28_976, config_flags::NETFILTER),
@@ -127,7 +120,7 @@ mod tests {
 
     #[test]
     fn every_port_from_1024_on_can_be_given_out() {
-        let all = SourceNat { ports: Some(1024..=u16::MAX) };
+        let all = SourcePorts(Some(1024..=u16::MAX));
         let mut config = Config::default();
         all.fill(&mut config, &NodeState::default());
         assert_eq!((config.snat_first, config.snat_count), (1024, 64_512));

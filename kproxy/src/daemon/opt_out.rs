@@ -2,27 +2,26 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tracing::{debug, info};
 
-use super::sink::{lock, tell};
-use crate::dataplane::Dataplane;
+use super::shared::SharedDataplane;
+use crate::control::Noticeboard;
 use crate::model::Problem;
 use crate::node::NodeState;
 use crate::node::namespaces::{self, Inhabitants};
 use crate::plan::{OptOut, SocketVerdict, SocketVerdicts, socket_verdicts};
-use crate::source::Event;
+use crate::timing;
 
 /// Shortest and longest time between two looks. A pod's address appears in its namespace some time after
 /// its link appears on the node, and nobody tells: so the looks follow news closely, then ever less.
 const PAUSE: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(10)];
 /// The next look is after this part of the time since the last news.
 const PART: u32 = 4;
-/// Each look is followed by a pause of so many times its own length, as it visits every pod.
-const REST: u32 = 20;
+/// Where its problems are posted.
+const ORIGIN: &str = "opt-out";
 
 /// The addresses of each Pod that is opted out by its namespace; `None` while they are not known.
 pub(super) type Pods = Option<Vec<BTreeSet<IpAddr>>>;
@@ -30,13 +29,12 @@ pub(super) type Pods = Option<Vec<BTreeSet<IpAddr>>>;
 /// Decides about every network namespace of the node, again and again.
 pub(super) async fn follow(
     opt_out: OptOut,
-    dataplane: Arc<Mutex<Dataplane>>,
+    dataplane: SharedDataplane,
     mut node: watch::Receiver<NodeState>,
     mut pods: watch::Receiver<Pods>,
-    events: mpsc::Sender<Event>,
+    notices: Noticeboard,
 ) {
-    let mut verdicts = lock(&dataplane).socket_verdicts();
-    let mut told = Vec::new();
+    let mut verdicts = dataplane.lock().socket_verdicts();
     let mut news = Instant::now();
     loop {
         let start = Instant::now();
@@ -46,7 +44,7 @@ pub(super) async fn follow(
         let has_cookies = addresses.remove(&0).is_none();
         let known = pods.borrow_and_update().clone();
         let now = socket_verdicts(&opt_out, known.as_deref(), &addresses, &verdicts);
-        let report = lock(&dataplane).set_socket_verdicts(&now);
+        let report = dataplane.lock().set_socket_verdicts(&now);
         if now != verdicts {
             let opted_out = count(&now, SocketVerdict::OptedOut);
             let undecided = count(&now, SocketVerdict::Undecided);
@@ -59,12 +57,9 @@ pub(super) async fn follow(
         let mut problems = report.problems;
         problems.extend(error.map(|error| unreadable(&error)));
         problems.extend((!has_cookies).then(without_cookies));
-        if problems != told {
-            tell(&events, "opt-out", problems.clone()).await;
-            told = problems;
-        }
+        notices.post(ORIGIN, problems);
         let pause = (news.elapsed() / PART).clamp(PAUSE[0], PAUSE[1]);
-        tokio::time::sleep(start.elapsed() * REST).await;
+        tokio::time::sleep(timing::rest_after(start.elapsed())).await;
         tokio::select! {
             () = tokio::time::sleep(pause) => continue,
             changed = node.changed() => if changed.is_err() { return },

@@ -1,4 +1,4 @@
-//! Watch events to complete lists and differences.
+//! Decodes what a watch brings: events to updates of complete lists and single objects.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
@@ -7,20 +7,23 @@ use kube::runtime::watcher;
 
 use crate::source::{Object, Parsed, Update};
 
-/// Collects a list until it is complete.
-pub(super) struct Lister<K, T: Object> {
+/// Makes updates of a watch's events; a list is held back until it is complete.
+pub(super) struct Decoder<K, T: Object> {
     convert: fn(&K) -> Parsed<T>,
     key: fn(&ObjectMeta) -> T::Key,
     listing: Vec<Parsed<T>>,
 }
 
-impl<K: Resource, T: Object> Lister<K, T> {
+impl<K: Resource, T: Object> Decoder<K, T> {
     pub(super) fn new(convert: fn(&K) -> Parsed<T>, key: fn(&ObjectMeta) -> T::Key) -> Self {
         Self { convert, key, listing: Vec::new() }
     }
 
-    /// Takes a watch event. Objects that do not decode are named and stop nothing.
-    pub(super) fn take(&mut self, event: watcher::Event<DeserializeGuard<K>>) -> Option<Update<T>> {
+    /// The update that an event makes, if any. Objects that do not decode are named and stop nothing.
+    pub(super) fn update(
+        &mut self,
+        event: watcher::Event<DeserializeGuard<K>>,
+    ) -> Option<Update<T>> {
         match event {
             watcher::Event::Init => {
                 self.restart();
@@ -71,22 +74,22 @@ mod tests {
 
     #[test]
     fn lists_are_handed_over_whole_and_start_afresh() {
-        let mut lister = Lister::new(convert::service, convert::service_key);
-        assert_eq!(lister.take(watcher::Event::InitApply(object("a", json!(80)))), None);
+        let mut decoder = Decoder::new(convert::service, convert::service_key);
+        assert_eq!(decoder.update(watcher::Event::InitApply(object("a", json!(80)))), None);
         // What came before the list broke off must not be in the next one.
-        lister.restart();
-        assert_eq!(lister.take(watcher::Event::InitApply(object("b", json!(80)))), None);
-        let Some(Update::Reset(list)) = lister.take(watcher::Event::InitDone) else { panic!() };
+        decoder.restart();
+        assert_eq!(decoder.update(watcher::Event::InitApply(object("b", json!(80)))), None);
+        let Some(Update::Reset(list)) = decoder.update(watcher::Event::InitDone) else { panic!() };
         let names: Vec<_> = list.iter().map(|parsed| parsed.key.to_string()).collect();
         assert_eq!(names, ["default/b"]);
-        let deleted = lister.take(watcher::Event::Delete(object("b", json!(80))));
+        let deleted = decoder.update(watcher::Event::Delete(object("b", json!(80))));
         assert!(matches!(deleted, Some(Update::Delete(key)) if key.name == "b"));
     }
 
     #[test]
     fn objects_that_do_not_decode_are_named() {
-        let mut lister = Lister::new(convert::service, convert::service_key);
-        let update = lister.take(watcher::Event::Apply(object("odd", json!("eighty"))));
+        let mut decoder = Decoder::new(convert::service, convert::service_key);
+        let update = decoder.update(watcher::Event::Apply(object("odd", json!("eighty"))));
         let Some(Update::Apply(parsed)) = update else { panic!() };
         assert_eq!(parsed.verdict, Verdict::Unreadable);
         assert_eq!(parsed.problems[0].object, "Service default/odd");

@@ -1,20 +1,18 @@
 //! Holds fragments back that came before the first one of their packet, beside the control loop.
 
-use std::sync::Mutex;
 use std::thread;
 
 use tracing::warn;
 
-use super::sink::lock;
-use crate::dataplane::Dataplane;
+use super::shared::SharedDataplane;
 use crate::model::Problem;
 
 /// Starts a thread of its own, which ends with the daemon: the loop may be at work for longer than a
 /// fragment may wait. Why it does not start, if so.
-pub(super) fn start(dataplane: &Mutex<Dataplane>) -> Option<Problem> {
-    let holder = match lock(dataplane).fragment_holder() {
+pub(super) fn start(dataplane: &SharedDataplane) -> Option<Problem> {
+    let holder = match dataplane.lock().fragment_holder() {
         Ok(holder) => holder,
-        Err(error) => return Some(problem(error.to_string())),
+        Err(error) => return Some(problem(&error.to_string())),
     };
     let work = move || {
         if let Err(error) = holder.run() {
@@ -22,13 +20,13 @@ pub(super) fn start(dataplane: &Mutex<Dataplane>) -> Option<Problem> {
         }
     };
     let started = thread::Builder::new().name("kproxy-fragments".into()).spawn(work);
-    started.err().map(|error| problem(format!("start a thread: {error}")))
+    started.err().map(|error| problem(&format!("start a thread: {error}")))
 }
 
-fn problem(why: String) -> Problem {
+fn problem(what: &str) -> Problem {
     Problem::new(
         "fragments",
-        format!("{why}; those that overtake the first one of their packet are lost"),
+        format!("{what}; those that overtake the first one of their packet are lost"),
         "report a bug with this message",
     )
 }

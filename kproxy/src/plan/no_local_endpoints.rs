@@ -33,11 +33,11 @@ impl Policy {
 /// Which service ports those are, by policy and family (VER-18). Kept in step with the changes, so
 /// that a change costs the same however many service ports there are.
 #[derive(Debug, Default)]
-pub struct WithoutLocal {
+pub struct NoLocalEndpoints {
     ports: [HashSet<ServicePortId>; 4],
 }
 
-impl WithoutLocal {
+impl NoLocalEndpoints {
     /// Takes a change.
     pub fn update(&mut self, change: &Change) {
         let id = change.id();
