@@ -17,12 +17,13 @@
 //! plan       what the maps should hold    ┐ pure: no IO, no clock,
 //! model      Services, slices, the node   ┘ no kube client, no aya
 //! ```
-//! `timing` (clocks, pauses) is for all of them but the pure ones.
+//! `timing` (clocks, pauses) and `errors` (their causes on one line) are for all of them.
 
 pub mod cli;
 pub mod control;
 pub mod daemon;
 pub mod dataplane;
+mod errors;
 pub mod metrics;
 pub mod model;
 pub mod node;

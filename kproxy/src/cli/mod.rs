@@ -6,13 +6,10 @@
 pub mod args;
 pub mod cleanup;
 pub mod dump;
-pub mod filter;
 pub mod log;
 pub mod render;
-pub mod rows;
 pub mod run;
 pub mod status;
-pub mod tables;
 #[cfg(test)]
 mod tests;
 pub mod values;
@@ -26,6 +23,8 @@ use clap::{CommandFactory as _, Parser as _};
 
 use args::{Cli, Command};
 use render::{Look, note};
+
+use crate::errors::with_causes;
 
 /// How a verb ended; errors apart, which exit with 2.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,7 +43,7 @@ pub fn main() -> ExitCode {
         Ok(Exit::No) => ExitCode::from(1),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            note(format_args!("kproxy: {error:#}"));
+            note(format_args!("kproxy: {}", with_causes(error.as_ref())));
             ExitCode::from(2)
         }
     }

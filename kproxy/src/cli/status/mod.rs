@@ -128,7 +128,7 @@ impl Drops {
         let mut sums = std::collections::BTreeMap::new();
         for row in rows.iter().filter(|row| row.count != 0) {
             let sum = sums.entry(row.reason_number).or_insert_with(|| Self {
-                reason: super::rows::counter::reason(row),
+                reason: super::dump::columns::counter::reason(row),
                 count: 0,
                 help: row.reason.map_or("a reason of a later version", DropReason::help),
             });

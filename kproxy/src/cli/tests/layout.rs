@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::{EACH, TERMINAL, dump, sample};
 use crate::cli::args::{DumpTable, FilterArgs, Format};
+use crate::cli::dump::tables::Tables;
 use crate::cli::render::Look;
-use crate::cli::tables::Tables;
 use crate::dataplane::read::AffinityClient;
 use crate::plan::ServicePortId;
 

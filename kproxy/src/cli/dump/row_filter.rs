@@ -8,12 +8,12 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::args::FilterArgs;
-use super::rows::counter::Counter;
-use super::rows::frontend::Frontend;
-use super::rows::service::Service;
+use super::columns::counter::Counter;
+use super::columns::frontend::Frontend;
+use super::columns::service::Service;
 use super::tables::Tables;
-use super::values::PortFilter;
+use crate::cli::args::FilterArgs;
+use crate::cli::values::PortFilter;
 use crate::dataplane::read::{AddressRow, AffinityClient, AffinityRow, BackendRow, FlowRow};
 use crate::plan::ServicePortId;
 
@@ -21,7 +21,7 @@ use crate::plan::ServicePortId;
 type Endpoint = (IpAddr, u16);
 
 /// The conditions, and what is needed to decide them.
-pub struct Filter<'a> {
+pub struct RowFilter<'a> {
     args: &'a FilterArgs,
     /// Addresses that a NodePort's unspecified address stands for.
     node_addresses: Vec<IpAddr>,
@@ -31,7 +31,7 @@ pub struct Filter<'a> {
     backends: HashMap<u32, Vec<Endpoint>>,
 }
 
-impl<'a> Filter<'a> {
+impl<'a> RowFilter<'a> {
     /// Prepares the conditions for the rows of `tables`.
     pub fn new(args: &'a FilterArgs, tables: &Tables) -> Self {
         let mut filter = Self {

@@ -1,5 +1,5 @@
-//! What the tables show: the rows of [`crate::dataplane::read`], joined where a table needs it,
-//! with their columns and their JSON form.
+//! What the tables show: the columns of the rows of [`crate::dataplane::read`], which are joined where a
+//! table needs it, and their JSON form.
 //!
 //! The JSON keys are promised in `docs/cli.md`: more may be added, none is renamed.
 
@@ -15,8 +15,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 
-use super::render::Tone;
-use super::render::table::{Cell, Column};
+use crate::cli::render::Tone;
+use crate::cli::render::table::{Cell, Column};
 use crate::plan::{EmptyVerdict, Protocol, ServicePortId};
 
 /// A row of a table.

@@ -2,12 +2,12 @@
 
 use serde::Serialize;
 
-use super::args::DumpTable;
-use super::filter::Filter;
-use super::rows::address;
-use super::rows::counter::Counter;
-use super::rows::frontend::Frontend;
-use super::rows::service::Service;
+use super::columns::address;
+use super::columns::counter::Counter;
+use super::columns::frontend::Frontend;
+use super::columns::service::Service;
+use super::row_filter::RowFilter;
+use crate::cli::args::DumpTable;
 use crate::dataplane::read::{
     AddressRow, AffinityRow, BackendRow, CounterRow, DropRow, FlowRow, FrontendRow, ServiceRow,
 };
@@ -110,7 +110,7 @@ impl Shown {
 
 impl Tables {
     /// The tables that `what` asks for.
-    pub fn show(self, what: DumpTable, filter: &Filter<'_>) -> Shown {
+    pub fn show(self, what: DumpTable, filter: &RowFilter<'_>) -> Shown {
         let wanted = |table| what == table || what == DumpTable::All;
         let mut shown = Shown::default();
         if wanted(DumpTable::Backends) {

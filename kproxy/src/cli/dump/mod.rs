@@ -1,16 +1,20 @@
 //! `kproxy dump`: the tables in the kernel, by name.
 
+pub mod columns;
+pub mod row_filter;
+pub mod tables;
+
 use std::io::{self, Write};
 
 use anyhow::Result;
 
+use self::columns::Row;
+use self::columns::counter::Refusal;
+use self::row_filter::RowFilter;
+use self::tables::{Shown, Tables};
 use super::Exit;
 use super::args::{DumpArgs, DumpTable, FilterArgs, Format};
-use super::filter::Filter;
 use super::render::{Look, Tone, json, note, table, yaml};
-use super::rows::Row;
-use super::rows::counter::Refusal;
-use super::tables::{Shown, Tables};
 use crate::dataplane::read::{Pins, ReadError};
 
 /// Reads the pinned maps and prints what was asked for.
@@ -20,7 +24,7 @@ use crate::dataplane::read::{Pins, ReadError};
 pub fn run(args: DumpArgs, look: &Look, out: &mut dyn Write) -> Result<Exit> {
     let DumpArgs { table, output, filter, pins } = args;
     let tables = read(&Pins::open(&pins.bpffs_root)?, table, &filter)?;
-    let filter = Filter::new(&filter, &tables);
+    let filter = RowFilter::new(&filter, &tables);
     let shown = tables.show(table, &filter);
     if table != DumpTable::All && shown.is_empty() {
         let which = if filter.is_empty() { "" } else { " that meet the conditions" };
