@@ -6,8 +6,8 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use super::Exit;
 use super::args::CleanupArgs;
+use super::exit::Exit;
 use super::render::note;
 use crate::daemon::RunDir;
 use crate::daemon::run_dir::is_absent;

@@ -6,6 +6,7 @@
 pub mod args;
 pub mod cleanup;
 pub mod dump;
+mod exit;
 pub mod log;
 pub mod render;
 pub mod run;
@@ -22,18 +23,10 @@ use anyhow::Result;
 use clap::{CommandFactory as _, Parser as _};
 
 use args::{Cli, Command};
+use exit::Exit;
 use render::{Look, note};
 
 use crate::errors::with_causes;
-
-/// How a verb ended; errors apart, which exit with 2.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Exit {
-    /// Fine.
-    Fine,
-    /// The answer is no.
-    No,
-}
 
 /// Parses the command line, does what it says, and tells how the process must exit.
 pub fn main() -> ExitCode {

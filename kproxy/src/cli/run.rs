@@ -4,8 +4,8 @@ use anyhow::Result;
 use tracing::warn;
 use wildmatch::WildMatch;
 
-use super::Exit;
 use super::args::{self, RunArgs};
+use super::exit::Exit;
 use super::values::DeviceGlob;
 use crate::daemon::{self, RunDir, Settings, SocketLb, Source, SourceNat};
 use crate::dataplane;

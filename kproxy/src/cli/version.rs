@@ -6,8 +6,8 @@ use anyhow::Result;
 use kproxy_common::abi::ABI_VERSION;
 use serde::Serialize;
 
-use super::Exit;
 use super::args::{Format, VersionArgs};
+use super::exit::Exit;
 use super::render::{json, yaml};
 
 /// Versions of this binary.

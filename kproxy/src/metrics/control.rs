@@ -7,7 +7,9 @@ use prometheus::{
     Opts, Registry, Result,
 };
 
-use super::{FAMILIES, IP_FAMILY, KPROXY, KUBE_PROXY, durations, ip_family, position, register};
+use super::series::{
+    FAMILIES, IP_FAMILY, KPROXY, KUBE_PROXY, durations, ip_family, position, register,
+};
 use crate::model::Family;
 use crate::plan::Policy;
 use crate::timing;

@@ -7,7 +7,7 @@ use prometheus::{
     Result,
 };
 
-use super::{FAMILIES, IP_FAMILY, KPROXY, KUBE_PROXY, durations, ip_family, register};
+use super::series::{FAMILIES, IP_FAMILY, KPROXY, KUBE_PROXY, durations, ip_family, register};
 use crate::dataplane::{SweepReport, Usage};
 use kproxy_common::abi::map;
 

@@ -12,6 +12,7 @@ use super::traffic::MOST_SERVICES;
 use super::*;
 use crate::dataplane::read::{CounterRow, DropRow};
 use crate::dataplane::{Fill, SweepReport, Usage};
+use crate::model::Family;
 use crate::plan::{Policy, Protocol, Scope, ServicePortId};
 
 /// Value of a series, written as it is told.

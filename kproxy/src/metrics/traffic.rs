@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use kproxy_common::drop_reason::DropReason;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry, Result};
 
-use super::{IP_FAMILY, KPROXY, ip_family, register};
+use super::series::{IP_FAMILY, KPROXY, ip_family, register};
 use crate::dataplane::read::{CounterRow, DropRow};
 use crate::plan::ServicePortId;
 

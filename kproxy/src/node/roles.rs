@@ -20,7 +20,7 @@ use std::net::IpAddr;
 
 use wildmatch::WildMatch;
 
-use super::Device;
+use super::device::Device;
 use crate::model::Problem;
 
 /// What a device is, as far as the rule needs to know.

@@ -10,11 +10,13 @@ use rtnetlink::{
 use tokio::{sync::watch, task::AbortHandle};
 use wildmatch::WildMatch;
 
+pub use super::rtnl::Error;
 use super::{
-    NodeState, pods,
+    pods,
     roles::{self, Uplinks},
     rtnl::{self, News},
     sources,
+    state::NodeState,
 };
 use crate::timing;
 
@@ -33,20 +35,6 @@ pub struct Names {
     pub uplinks: Vec<WildMatch>,
     /// Devices that lead to pods.
     pub pods: Vec<WildMatch>,
-}
-
-/// What went wrong with rtnetlink.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The netlink socket could not be opened.
-    #[error("open a netlink socket to follow devices and addresses: {0}")]
-    Open(#[source] std::io::Error),
-    /// A dump failed.
-    #[error("read {0} through netlink: {1}")]
-    Dump(&'static str, #[source] rtnetlink::Error),
-    /// The connection is gone.
-    #[error("the netlink connection has ended")]
-    Ended,
 }
 
 /// Starts following. The first state is complete when this returns; later ones arrive on the

@@ -6,6 +6,7 @@
 
 mod check;
 mod claims;
+mod context;
 mod health;
 mod maglev;
 mod no_local_endpoints;
@@ -21,11 +22,12 @@ pub(crate) mod tests;
 
 pub use check::check_service;
 pub use claims::{Claims, Settled};
+pub use context::PlanContext;
 pub use health::{HealthCheck, HealthChecks, health_check};
 pub use maglev::table as maglev_table;
 pub use no_local_endpoints::{NoLocalEndpoints, Policy};
 pub use node_ports::NodePortAddresses;
 pub use opt_out::{OptOut, SocketVerdict, SocketVerdicts, socket_verdicts};
-pub use service::{PlanContext, plan_service};
+pub use service::plan_service;
 pub use topology::{Candidate, Categorized, Uses, categorize};
 pub use types::*;

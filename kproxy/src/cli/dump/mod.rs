@@ -2,6 +2,7 @@
 
 pub mod columns;
 pub mod row_filter;
+pub mod shown;
 pub mod tables;
 
 use std::io::{self, Write};
@@ -11,9 +12,10 @@ use anyhow::Result;
 use self::columns::Row;
 use self::columns::counter::Refusal;
 use self::row_filter::RowFilter;
-use self::tables::{Shown, Tables};
-use super::Exit;
+use self::shown::Shown;
+use self::tables::Tables;
 use super::args::{DumpArgs, DumpTable, FilterArgs, Format};
+use super::exit::Exit;
 use super::render::{Look, Tone, json, note, table, yaml};
 use crate::dataplane::read::{Pins, ReadError};
 
@@ -25,7 +27,7 @@ pub fn run(args: DumpArgs, look: &Look, out: &mut dyn Write) -> Result<Exit> {
     let DumpArgs { table, output, filter, pins } = args;
     let tables = read(&Pins::open(&pins.bpffs_root)?, table, &filter)?;
     let filter = RowFilter::new(&filter, &tables);
-    let shown = tables.show(table, &filter);
+    let shown = Shown::of(tables, table, &filter);
     if table != DumpTable::All && shown.is_empty() {
         let which = if filter.is_empty() { "" } else { " that meet the conditions" };
         note(format_args!("no {}{which}", table.name()));

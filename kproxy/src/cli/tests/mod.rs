@@ -11,6 +11,7 @@ mod sample;
 
 use super::args::{DumpTable, FilterArgs, Format};
 use super::dump::row_filter::RowFilter;
+use super::dump::shown::Shown;
 use super::dump::tables::Tables;
 use super::render::Look;
 
@@ -25,7 +26,7 @@ fn dump(
     look: &Look,
     filter: &FilterArgs,
 ) -> String {
-    let shown = tables.clone().show(table, &RowFilter::new(filter, tables));
+    let shown = Shown::of(tables.clone(), table, &RowFilter::new(filter, tables));
     let mut out = Vec::new();
     super::dump::print(&mut out, look, table, format, &shown).unwrap();
     String::from_utf8(out).unwrap()

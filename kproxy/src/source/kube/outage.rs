@@ -4,7 +4,7 @@
 //! are logged here.
 
 use std::collections::BTreeMap;
-use std::error::Error as StdError;
+use std::error::Error as _;
 use std::time::Duration;
 
 use kube::runtime::watcher;

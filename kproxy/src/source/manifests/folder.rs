@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Settings;
 use super::file::{self, Contents, Item, Key};
+use super::settings::Settings;
 use crate::model::Problem;
 use crate::source::{Event, Update};
 

@@ -13,6 +13,7 @@
 mod defaults;
 mod file;
 mod folder;
+mod settings;
 mod watch;
 
 #[cfg(test)]
@@ -20,4 +21,5 @@ mod fuzz;
 #[cfg(test)]
 mod tests;
 
-pub use watch::{Settings, run};
+pub use settings::Settings;
+pub use watch::run;

@@ -1,7 +1,5 @@
 //! Follows the folder.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -13,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::folder::{Folder, SETTLE};
+use super::settings::Settings;
 use crate::source::Event;
 
 /// How long to collect further changes after the first: an editor writes, renames and deletes.
@@ -20,17 +19,6 @@ const COLLECT: Duration = Duration::from_millis(30);
 /// Look again now and then: inotify sees no edit behind a symbolic link, and none on some network
 /// file systems.
 const RESCAN: Duration = Duration::from_secs(10);
-
-/// Settings of the manifests source.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Folder to read. Files in folders below it do not count.
-    pub dir: PathBuf,
-    /// Name of this node in the cluster.
-    pub node_name: String,
-    /// Namespaces whose Pods count: those that are opted out of the socket path.
-    pub namespaces: BTreeSet<String>,
-}
 
 /// Reads the folder, sends the complete lists, then follows its changes until `shutdown` or until
 /// nobody listens to `events`.
