@@ -14,12 +14,15 @@
 //! Services and EndpointSlices are complete (LC-01), and stopping the loop leaves the data path as
 //! it is (LC-04).
 
+mod inputs;
 mod noticeboard;
 mod planner;
 mod problems;
 mod run;
+mod settings;
 mod sink;
 mod state;
+mod stored;
 
 #[cfg(test)]
 mod tests;
@@ -27,6 +30,7 @@ mod tests;
 pub use noticeboard::Noticeboard;
 pub use planner::Planner;
 pub use problems::{News, Origin, PROBLEMS_FILE, Problems};
-pub use run::{Settings, run};
+pub use run::run;
+pub use settings::Settings;
 pub use sink::{DataplaneSink, Report};
 pub use state::State;

@@ -2,95 +2,32 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::{Duration, Instant as Clock};
 
 use backon::ExponentialBackoff;
 use ipnet::IpNet;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::metrics::{self, Pass};
 use crate::model::Family;
-use crate::plan::{
-    Algorithm, Change, NoLocalEndpoints, NodePortAddresses, Policy, ServicePortPlan,
-};
+use crate::plan::{Change, NoLocalEndpoints, Policy, ServicePortPlan};
 use crate::source::{self, Update};
 use crate::timing;
 
-use super::noticeboard::{Noticeboard, Notices};
+use super::inputs::{Event, Inputs};
 use super::planner::Planner;
 use super::problems;
+use super::settings::Settings;
 use super::sink::{DataplaneSink, Report};
-use super::state::State;
 
 /// How long the first plan waits for the own Node once both lists are there: without it the zone
 /// is unknown, and the plan would change again a moment later.
 const NODE_GRACE: Duration = Duration::from_secs(3);
 /// First and longest pause before everything is tried again after a failed step.
 const RETRY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
-
-/// Settings of the control loop.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Name of this node in the cluster.
-    pub node_name: String,
-    /// Directory of the problem list; made if missing.
-    pub run_dir: PathBuf,
-    /// How long the loop collects further events after the first one of a burst.
-    pub collect: Duration,
-    /// Addresses on which NodePorts answer.
-    pub node_port_addresses: NodePortAddresses,
-    /// The node's primary address, instead of the one that its Node object has.
-    pub bind_address: Option<IpAddr>,
-    /// How backends are picked where a Service does not say.
-    pub algorithm: Algorithm,
-    /// Takes what the servers beside the loop want to know.
-    pub state: watch::Sender<State>,
-    /// Where the other parts of the daemon post their problems.
-    pub noticeboard: Noticeboard,
-    /// Counts.
-    pub metrics: metrics::Control,
-}
-
-impl Settings {
-    /// With the usual collecting time, 5 ms.
-    pub fn new(
-        node_name: impl Into<String>,
-        run_dir: impl Into<PathBuf>,
-        metrics: metrics::Control,
-    ) -> Self {
-        Self {
-            node_name: node_name.into(),
-            run_dir: run_dir.into(),
-            collect: Duration::from_millis(5),
-            node_port_addresses: NodePortAddresses::default(),
-            bind_address: None,
-            algorithm: Algorithm::default(),
-            state: watch::Sender::default(),
-            noticeboard: Noticeboard::default(),
-            metrics,
-        }
-    }
-}
-
-/// Everything that can wake the loop.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one at a time, on the stack: a box would only add an allocation an event"
-)]
-enum Event {
-    Source(source::Event),
-    SourceEnded,
-    Addresses(BTreeSet<IpAddr>),
-    Notices(Notices),
-    /// The burst is over, or the Node has been waited for long enough.
-    Flush,
-    Retry,
-    Stop,
-}
 
 /// Runs until `shutdown` is cancelled. The data path is left as it is.
 ///
@@ -132,6 +69,7 @@ pub async fn run(
         write_failed: false,
     };
     control.planner.set_local_addresses(inputs.addresses.borrow_and_update().clone());
+    control.planner.problems().set_notices(&inputs.notices.borrow_and_update());
     control.publish_problems();
     loop {
         match inputs.next(control.flush_at, control.retry_at).await {
@@ -157,49 +95,6 @@ pub async fn run(
             Event::SourceEnded => anyhow::bail!("the source of Services ended"),
             Event::Stop => return Ok(()),
         }
-    }
-}
-
-struct Inputs {
-    events: mpsc::Receiver<source::Event>,
-    addresses: watch::Receiver<BTreeSet<IpAddr>>,
-    addresses_ended: bool,
-    notices: watch::Receiver<Notices>,
-    shutdown: CancellationToken,
-}
-
-impl Inputs {
-    async fn next(&mut self, flush_at: Option<Instant>, retry_at: Option<Instant>) -> Event {
-        loop {
-            // In this order, so that a flood of events cannot keep the loop from flushing.
-            tokio::select! {
-                biased;
-                () = self.shutdown.cancelled() => return Event::Stop,
-                () = at(flush_at) => return Event::Flush,
-                () = at(retry_at) => return Event::Retry,
-                changed = self.addresses.changed(), if !self.addresses_ended => match changed {
-                    Ok(()) => {
-                        let addresses = self.addresses.borrow_and_update().clone();
-                        return Event::Addresses(addresses);
-                    }
-                    Err(_) => self.addresses_ended = true,
-                },
-                // The loop holds the board itself, so it does not end.
-                Ok(()) = self.notices.changed() => {
-                    return Event::Notices(self.notices.borrow_and_update().clone());
-                }
-                event = self.events.recv() => {
-                    return event.map_or(Event::SourceEnded, Event::Source);
-                }
-            }
-        }
-    }
-}
-
-async fn at(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }
 

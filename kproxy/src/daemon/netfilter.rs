@@ -90,7 +90,7 @@ impl Table {
         let failed = std::mem::replace(&mut self.failing, repair.is_err());
         let problem = match repair {
             Ok(repair) => {
-                self.take_in(repair, failed);
+                self.repaired(repair, failed);
                 None
             }
             Err(error) => Some(error.to_problem()),
@@ -98,7 +98,7 @@ impl Table {
         self.notices.post(ORIGIN, problem.into_iter().collect());
     }
 
-    fn take_in(&mut self, repair: Repair, failed: bool) {
+    fn repaired(&mut self, repair: Repair, failed: bool) {
         match repair {
             Repair::Intact => {}
             Repair::Removed => {

@@ -39,7 +39,7 @@ impl Step {
         }
     }
 
-    fn take(self, planner: &mut Planner) {
+    fn feed(self, planner: &mut Planner) {
         let name = |i| ["a", "b", "c"][usize::from(i)];
         planner.handle(match self {
             Self::Service(_, Some(service)) => apply_service(service),
@@ -142,7 +142,7 @@ fn reorder(steps: &[Step], keys: &[Index]) -> Vec<Step> {
 fn anew(steps: &[Step]) -> Planner {
     let mut planner = Planner::new(NODE);
     for step in steps {
-        step.clone().take(&mut planner);
+        step.clone().feed(&mut planner);
     }
     planner.take_changes();
     planner
@@ -158,7 +158,7 @@ proptest! {
         let mut one = anew(&steps);
         let mut other = Planner::new(NODE);
         for (step, flush) in reorder(&steps, &keys).into_iter().zip(flushes) {
-            step.take(&mut other);
+            step.feed(&mut other);
             if flush {
                 other.take_changes();
             }
@@ -177,7 +177,7 @@ proptest! {
         let mut taken = Vec::new();
         for (step, flush) in steps {
             taken.push(step.clone());
-            step.take(&mut planner);
+            step.feed(&mut planner);
             if flush {
                 let changes = planner.take_changes();
                 held.apply(changes);

@@ -199,12 +199,16 @@ async fn problems_are_listed_while_they_last() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_posted_is_listed_until_it_is_taken_back_and_plans_nothing() {
-    let running = Running::in_sync().await;
-    running.calls();
-    let down = Problem::new("device eth0", "refuses the programs", "restart kproxy");
-    running.noticeboard.post("devices", vec![down.clone()]);
+    let down = || Problem::new("device eth0", "refuses the programs", "restart kproxy");
+    let running = start_with(|settings| settings.noticeboard.post("devices", vec![down()]));
     sleep(BURST).await;
-    assert_eq!(running.problems(), [down]);
+    assert_eq!(running.problems(), [down()], "posted before the loop began");
+    running.noticeboard.post("devices", Vec::new());
+    sleep(BURST).await;
+    assert_eq!(running.problems(), []);
+    running.noticeboard.post("devices", vec![down()]);
+    sleep(BURST).await;
+    assert_eq!(running.problems(), [down()]);
     running.noticeboard.post("devices", Vec::new());
     sleep(BURST).await;
     assert_eq!(running.problems(), []);
