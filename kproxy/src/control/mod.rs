@@ -14,6 +14,7 @@
 //! Services and EndpointSlices are complete (LC-01), and stopping the loop leaves the data path as
 //! it is (LC-04).
 
+mod error;
 mod inputs;
 mod noticeboard;
 mod planner;
@@ -27,6 +28,7 @@ mod stored;
 #[cfg(test)]
 mod tests;
 
+pub use error::Error;
 pub use noticeboard::Noticeboard;
 pub use planner::Planner;
 pub use problems::{News, Origin, PROBLEMS_FILE, Problems};

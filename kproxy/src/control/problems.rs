@@ -1,10 +1,11 @@
 //! The list of current problems.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
-use std::path::Path;
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use tracing::{info, warn};
 
 use crate::model::{Problem, ServiceName};
@@ -150,24 +151,30 @@ impl News {
     }
 }
 
+/// Why the list cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("write {}; kproxy status will not show the current problems", path.display())]
+pub(super) struct WriteError {
+    path: PathBuf,
+    source: io::Error,
+}
+
 /// Writes the list for `kproxy status`: a reader sees the old list or the new one.
 ///
 /// # Errors
 /// The directory cannot be made or written.
-pub(super) fn write(run_dir: &Path, problems: &BTreeSet<Problem>) -> anyhow::Result<()> {
+pub(super) fn write(run_dir: &Path, problems: &BTreeSet<Problem>) -> Result<(), WriteError> {
     let path = run_dir.join(PROBLEMS_FILE);
-    let attempt = || -> anyhow::Result<()> {
-        std::fs::create_dir_all(run_dir)?;
+    let attempt = || -> io::Result<()> {
+        fs::create_dir_all(run_dir)?;
         let mut file = tempfile::Builder::new()
             .prefix(".problems-")
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .permissions(fs::Permissions::from_mode(0o644))
             .tempfile_in(run_dir)?;
         serde_json::to_writer_pretty(&mut file, problems)?;
         file.write_all(b"\n")?;
         file.persist(&path)?;
         Ok(())
     };
-    attempt().with_context(|| {
-        format!("write {}; kproxy status will not show the current problems", path.display())
-    })
+    attempt().map_err(|source| WriteError { path: path.clone(), source })
 }

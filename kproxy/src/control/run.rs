@@ -11,12 +11,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::errors::with_causes;
 use crate::metrics::{self, Pass};
 use crate::model::Family;
 use crate::plan::{Change, NoLocalEndpoints, Policy, ServicePortPlan};
 use crate::source::{self, Update};
 use crate::timing;
 
+use super::error::Error;
 use super::inputs::{Event, Inputs};
 use super::planner::Planner;
 use super::problems;
@@ -44,7 +46,7 @@ pub async fn run(
     sink: impl DataplaneSink,
     addresses: watch::Receiver<BTreeSet<IpAddr>>,
     shutdown: CancellationToken,
-) -> anyhow::Result<()> {
+) -> Result<(), Error> {
     let planner = Planner::new(settings.node_name.as_str())
         .with_node_port_addresses(settings.node_port_addresses.clone(), settings.bind_address)
         .with_algorithm(settings.algorithm);
@@ -92,7 +94,7 @@ pub async fn run(
                 control.retry();
                 control.count_pass(Pass::Full, start);
             }
-            Event::SourceEnded => anyhow::bail!("the source of Services ended"),
+            Event::SourceEnded => return Err(Error::SourceEnded),
             Event::Stop => return Ok(()),
         }
     }
@@ -142,7 +144,7 @@ impl<S: DataplaneSink> Loop<S> {
         }
     }
 
-    fn flush(&mut self) -> anyhow::Result<()> {
+    fn flush(&mut self) -> Result<(), Error> {
         self.flush_at = None;
         if !self.planner.is_complete() {
             self.publish_problems();
@@ -211,7 +213,7 @@ impl<S: DataplaneSink> Loop<S> {
         }
     }
 
-    fn first_sync(&mut self) -> anyhow::Result<()> {
+    fn first_sync(&mut self) -> Result<(), Error> {
         self.addresses = self.planner.node_port_addresses();
         let mut total = self.sink.set_node_addresses(&self.addresses);
         let plans = self.planner.plans();
@@ -329,7 +331,7 @@ impl<S: DataplaneSink> Loop<S> {
             Err(error) => {
                 self.problems_written = false;
                 if !std::mem::replace(&mut self.write_failed, true) {
-                    warn!("{error:#}");
+                    warn!("{}", with_causes(&error));
                 }
             }
         }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::dataplane;
 pub use crate::dataplane::Report;
 use crate::plan::{Change, ServicePortPlan};
 
@@ -33,5 +34,5 @@ pub trait DataplaneSink {
     ///
     /// # Errors
     /// Ends the loop; the data path cannot work at all.
-    fn attach(&mut self) -> anyhow::Result<()>;
+    fn attach(&mut self) -> Result<(), dataplane::Error>;
 }

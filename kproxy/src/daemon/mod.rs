@@ -10,6 +10,7 @@
 //! Nothing here knows what was typed: `cli` makes [`Settings`] of it.
 
 mod devices;
+mod error;
 mod fragments;
 mod netfilter;
 mod opt_out;
@@ -26,14 +27,14 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail};
-use futures::FutureExt as _;
 use futures::future::LocalBoxFuture;
+use futures::{FutureExt as _, TryFutureExt as _};
 use kproxy_common::config::{Range, config_flags};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+pub use self::error::Error;
 pub use self::run_dir::RunDir;
 pub use self::settings::{ClusterCidrs, Settings, SocketLb, Source, SourceNat};
 
@@ -59,15 +60,15 @@ const EVENTS: usize = 1024;
 /// # Errors
 /// The daemon cannot start (another one runs, a setting cannot be used, the kernel refuses), or the
 /// source of Services has ended.
-pub fn run(settings: Settings) -> Result<()> {
+pub fn run(settings: Settings) -> Result<(), Error> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("start the runtime")?
+        .map_err(Error::Runtime)?
         .block_on(serve(settings))
 }
 
-async fn serve(settings: Settings) -> Result<()> {
+async fn serve(settings: Settings) -> Result<(), Error> {
     let Settings {
         node_name,
         source,
@@ -85,7 +86,7 @@ async fn serve(settings: Settings) -> Result<()> {
     } = settings;
     let _pid_file = run_dir.claim()?;
     let shutdown = CancellationToken::new();
-    signals::stop_on_signals(shutdown.clone()).context("listen for signals")?;
+    signals::stop_on_signals(shutdown.clone()).map_err(Error::Signals)?;
 
     let bpffs_root = dataplane.bpffs_root.clone();
     let mut dataplane = Dataplane::open(&dataplane)?;
@@ -96,13 +97,13 @@ async fn serve(settings: Settings) -> Result<()> {
         warn!("no device leads out of this node yet; NodePorts answer once there is one");
     }
     let addresses = addresses_of(node.clone());
-    let source_ports = SourcePorts::choose(source_nat)?;
+    let source_ports = SourcePorts::choose(source_nat).map_err(Error::SourcePorts)?;
     // Before anything is attached; what this reports is reported again when the devices are.
     let _told_later = source_ports.apply(&mut dataplane, &node.borrow());
     let notices = Noticeboard::default();
     let table = Need::of(&mut dataplane);
     tokio::spawn(Table::start(&table, notices.clone()).keep());
-    let metrics = Arc::new(Metrics::new().context("make the metrics")?);
+    let metrics = Arc::new(Metrics::new().map_err(Error::Metrics)?);
 
     let mut settings =
         control::Settings::new(node_name.as_str(), run_dir.path(), metrics.control.clone());
@@ -129,14 +130,14 @@ async fn serve(settings: Settings) -> Result<()> {
     let (sender, events) = mpsc::channel(EVENTS);
     let feeding = feed(source, node_name, namespaces, sender, shutdown.clone());
     let result = tokio::select! {
-        result = control::run(settings, events, sink, addresses, shutdown.clone()) => result,
+        result = control::run(settings, events, sink, addresses, shutdown.clone()) => result.map_err(Error::from),
         result = feeding => result,
     };
     let asked = shutdown.is_cancelled();
     shutdown.cancel();
     result?;
     if !asked {
-        bail!("the source of Services has ended; restart kproxy");
+        return Err(Error::SourceEnded);
     }
     info!("stopped; Services go on working, changes do not arrive");
     Ok(())
@@ -148,8 +149,8 @@ fn configure(
     cluster_cidrs: ClusterCidrs,
     socket_lb: SocketLb,
     opt_out: &OptOut,
-) -> Result<()> {
-    let host_netns = netns::cookie().context("ask for the identity of the network namespace")?;
+) -> Result<(), Error> {
+    let host_netns = netns::cookie().map_err(Error::Netns)?;
     dataplane.change_config(|config| {
         config.host_netns = host_netns;
         config.cluster = ranges(cluster_cidrs);
@@ -188,15 +189,15 @@ fn feed(
     namespaces: BTreeSet<String>,
     events: mpsc::Sender<Event>,
     shutdown: CancellationToken,
-) -> LocalBoxFuture<'static, Result<()>> {
+) -> LocalBoxFuture<'static, Result<(), Error>> {
     match source {
         Source::Manifests(dir) => {
             let settings = source::manifests::Settings { dir, node_name, namespaces };
-            source::manifests::run(settings, events, shutdown).boxed_local()
+            source::manifests::run(settings, events, shutdown).err_into().boxed_local()
         }
         Source::ApiServer { kubeconfig } => {
             let settings = source::kube::Settings { kubeconfig, node_name, namespaces };
-            source::kube::run(settings, events, shutdown).boxed_local()
+            source::kube::run(settings, events, shutdown).err_into().boxed_local()
         }
     }
 }

@@ -15,6 +15,7 @@ use super::shared::SharedDataplane;
 use super::sweeper::Sweeper;
 use super::{fragments, opt_out, sockets};
 use crate::control::{DataplaneSink, Noticeboard, Report};
+use crate::dataplane;
 use crate::plan::{Change, OptOut, Protocol, ServicePortPlan};
 
 /// The data path, shared with the tasks beside the loop.
@@ -61,7 +62,7 @@ impl DataplaneSink for KernelSink {
         self.pods.send_replace(Some(pods));
     }
 
-    fn attach(&mut self) -> anyhow::Result<()> {
+    fn attach(&mut self) -> Result<(), dataplane::Error> {
         // What is attached to below is what the follower begins with: a change in between is news.
         let node = self.devices.node.borrow_and_update().clone();
         if !self.opt_out.is_empty() {

@@ -1,9 +1,9 @@
 //! Who changes the source of connections to backends elsewhere, and to what.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::ops::RangeInclusive;
 
-use anyhow::{Context as _, Result};
 use kproxy_common::config::{Config, Uplink, config_flags, uplink_flags};
 use kproxy_common::net::Addr;
 use tracing::{info, warn};
@@ -18,12 +18,12 @@ pub(super) struct SourcePorts(Option<RangeInclusive<u16>>);
 
 impl SourcePorts {
     /// As set, and where that leaves it open by what the node has.
-    pub(super) fn choose(setting: SourceNat) -> Result<Self> {
+    pub(super) fn choose(setting: SourceNat) -> io::Result<Self> {
         let ports = match setting {
             SourceNat::Netfilter => None,
             SourceNat::Programs { ports: Some(ports) } => Some(ports),
             SourceNat::Programs { ports: None } => {
-                let free = source_ports::free().context("find free source ports")?;
+                let free = source_ports::free()?;
                 if free.is_none() {
                     warn!(
                         "net.ipv4.ip_local_port_range leaves no 1024 source ports in a row free; \

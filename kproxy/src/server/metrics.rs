@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 
 use super::http::{self, Answer};
 use crate::control::Noticeboard;
-use crate::dataplane::read::Pins;
+use crate::dataplane::read::{OpenError, Pins, ReadError};
 use crate::metrics::Metrics;
 use crate::model::Problem;
 use crate::timing;
@@ -83,6 +83,15 @@ fn text(status: StatusCode, body: &'static str) -> Answer {
     answer
 }
 
+/// Why the maps cannot be read.
+#[derive(Debug, thiserror::Error)]
+enum Unread {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
 /// Reads the numbers, one request at a time.
 struct Scraper {
     metrics: Arc<Metrics>,
@@ -121,7 +130,7 @@ impl Scraper {
         Some(last.text.clone())
     }
 
-    fn read_maps(&self, last: &mut Last) -> anyhow::Result<()> {
+    fn read_maps(&self, last: &mut Last) -> Result<(), Unread> {
         let pins = match last.pins.take() {
             Some(pins) => pins,
             None => Pins::open(&self.bpffs_root)?,

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::control::{Noticeboard, PROBLEMS_FILE, Settings, State, run};
+use crate::control::{Error, Noticeboard, PROBLEMS_FILE, Settings, State, run};
 use crate::metrics::Metrics;
 use crate::model::{Node, ServiceName};
 use crate::plan::tests::{NODE, endpoint, ip, service, slice};
@@ -25,7 +25,7 @@ pub(super) struct Running {
     state: watch::Receiver<State>,
     noticeboard: Noticeboard,
     pub(super) metrics: Metrics,
-    task: JoinHandle<anyhow::Result<()>>,
+    task: JoinHandle<Result<(), Error>>,
 }
 
 fn start() -> Running {

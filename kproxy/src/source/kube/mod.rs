@@ -8,8 +8,10 @@
 //! takes; nothing is taken from the data path meanwhile (LC-11).
 
 mod decoder;
+mod error;
 mod outage;
 mod pods;
 mod watch;
 
+pub use error::Error;
 pub use watch::{LOG_DIRECTIVES, Settings, run};

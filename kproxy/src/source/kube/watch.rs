@@ -6,12 +6,12 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use futures::future::ready;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::networking::v1 as networking;
+use kube::config::Kubeconfig;
 use kube::core::DeserializeGuard;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Config, Resource};
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::decoder::Decoder;
+use super::error::Error;
 use super::outage::{Failure, Outage};
 use crate::model::{Node, ServiceCidr};
 use crate::source::convert::{self, HEADLESS_LABEL, PROXY_NAME_LABEL};
@@ -60,11 +61,11 @@ pub async fn run(
     settings: Settings,
     events: mpsc::Sender<Event>,
     shutdown: CancellationToken,
-) -> anyhow::Result<()> {
+) -> Result<(), Error> {
     let config = config(settings.kubeconfig).await?;
     let url = config.cluster_url.to_string();
-    let client = Client::try_from(config)
-        .with_context(|| format!("make a client for the API server {url}"))?;
+    let client =
+        Client::try_from(config).map_err(|source| Error::Client { url: url.clone(), source })?;
     info!(%url, node = settings.node_name, "watching the API server");
     let session = Session { outage: RefCell::new(Outage::new(url)), failed: Notify::new(), events };
     let watches = async {
@@ -81,19 +82,14 @@ pub async fn run(
     Ok(())
 }
 
-async fn config(kubeconfig: Option<PathBuf>) -> anyhow::Result<Config> {
+async fn config(kubeconfig: Option<PathBuf>) -> Result<Config, Error> {
     let mut config = match kubeconfig {
         Some(path) => {
-            let explain = || {
-                format!("read the kubeconfig {}; give a usable one to --kubeconfig", path.display())
-            };
-            let file = kube::config::Kubeconfig::read_from(&path).with_context(explain)?;
-            Config::from_custom_kubeconfig(file, &Default::default()).await.with_context(explain)?
+            let unusable = |source| Error::Kubeconfig { path: path.clone(), source };
+            let file = Kubeconfig::read_from(&path).map_err(unusable)?;
+            Config::from_custom_kubeconfig(file, &Default::default()).await.map_err(unusable)?
         }
-        None => Config::incluster().context(
-            "use the service account of this pod; outside a cluster give --kubeconfig or \
-             --manifests",
-        )?,
+        None => Config::incluster().map_err(Error::ServiceAccount)?,
     };
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     Ok(config)

@@ -11,6 +11,7 @@
 //! the same object, the first file by name counts.
 
 mod defaults;
+mod error;
 mod file;
 mod folder;
 mod settings;
@@ -21,5 +22,6 @@ mod fuzz;
 #[cfg(test)]
 mod tests;
 
+pub use error::Error;
 pub use settings::Settings;
 pub use watch::run;

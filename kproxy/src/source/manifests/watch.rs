@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
 use futures::StreamExt as _;
 use inotify::{Inotify, WatchMask};
 use tokio::sync::mpsc;
@@ -10,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use super::error::Error;
 use super::folder::{Folder, SETTLE};
 use super::settings::Settings;
 use crate::source::Event;
@@ -29,16 +29,15 @@ pub async fn run(
     settings: Settings,
     events: mpsc::Sender<Event>,
     shutdown: CancellationToken,
-) -> anyhow::Result<()> {
+) -> Result<(), Error> {
     let follow = follow(settings, events);
     shutdown.run_until_cancelled(follow).await.unwrap_or(Ok(()))
 }
 
-async fn follow(settings: Settings, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
+async fn follow(settings: Settings, events: mpsc::Sender<Event>) -> Result<(), Error> {
     let dir = settings.dir.clone();
-    let explain =
-        || format!("watch the folder {}; give an existing folder to --manifests", dir.display());
-    let inotify = Inotify::init().with_context(explain)?;
+    let unusable = |source| Error::Watch { dir: dir.clone(), source };
+    let inotify = Inotify::init().map_err(unusable)?;
     let mask = WatchMask::CLOSE_WRITE
         | WatchMask::CREATE
         | WatchMask::MOVE
@@ -48,8 +47,8 @@ async fn follow(settings: Settings, events: mpsc::Sender<Event>) -> anyhow::Resu
         | WatchMask::MOVE_SELF
         | WatchMask::ONLYDIR;
     let mut watches = inotify.watches();
-    watches.add(&dir, mask).with_context(explain)?;
-    let mut changes = inotify.into_event_stream([0; 4096]).with_context(explain)?;
+    watches.add(&dir, mask).map_err(unusable)?;
+    let mut changes = inotify.into_event_stream([0; 4096]).map_err(unusable)?;
     info!(folder = %dir.display(), "reading manifests");
 
     let mut folder = Folder::new(settings);
@@ -60,7 +59,7 @@ async fn follow(settings: Settings, events: mpsc::Sender<Event>) -> anyhow::Resu
             (folder, scan)
         });
         let scan;
-        (folder, scan) = task.await.context("read the folder of manifests")?;
+        (folder, scan) = task.await.map_err(Error::Read)?;
         for event in scan.events {
             if events.send(event).await.is_err() {
                 return Ok(());
