@@ -20,14 +20,14 @@
 //! `timing` (clocks, pauses) and `errors` (their causes on one line) are for all of them.
 
 pub mod cli;
-pub mod control;
-pub mod daemon;
+mod control;
+mod daemon;
 pub mod dataplane;
 mod errors;
-pub mod metrics;
-pub mod model;
+mod metrics;
+mod model;
 pub mod node;
 pub mod plan;
-pub mod server;
-pub mod source;
+mod server;
+mod source;
 mod timing;

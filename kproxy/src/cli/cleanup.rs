@@ -18,7 +18,7 @@ use crate::dataplane::{self, Cleanup};
 ///
 /// # Errors
 /// A running daemon (unless forced), what could not be removed, and those of the writer.
-pub fn run(args: CleanupArgs, out: &mut dyn Write) -> Result<Exit> {
+pub(super) fn run(args: CleanupArgs, out: &mut dyn Write) -> Result<Exit> {
     let CleanupArgs { force, pins, run_dir } = args;
     let run_dir = RunDir::new(run_dir.run_dir);
     if let (Some(pid), false) = (run_dir.running()?, force) {

@@ -2,7 +2,7 @@
 
 /// How a verb ended; errors apart, which exit with 2.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Exit {
+pub(super) enum Exit {
     /// Fine.
     Fine,
     /// The answer is no.

@@ -3,18 +3,18 @@
 //! Data goes to standard output and everything else to standard error. A reader that hangs up
 //! (`kproxy dump all | head`) is no error.
 
-pub mod args;
-pub mod cleanup;
-pub mod dump;
+mod args;
+mod cleanup;
+mod dump;
 mod exit;
-pub mod log;
-pub mod render;
-pub mod run;
-pub mod status;
+mod log;
+mod render;
+mod run;
+mod status;
 #[cfg(test)]
 mod tests;
-pub mod values;
-pub mod version;
+mod values;
+mod version;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -16,7 +16,7 @@ use crate::plan::{Family, NodePortAddresses, OptOut};
 ///
 /// # Errors
 /// A setting cannot be used, and those of the daemon.
-pub fn run(args: RunArgs) -> Result<Exit> {
+pub(super) fn run(args: RunArgs) -> Result<Exit> {
     daemon::run(settings(args)?)?;
     Ok(Exit::Fine)
 }

@@ -4,7 +4,7 @@ use crate::dataplane;
 
 /// Why the loop has ended although nobody has asked for it.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// Nobody tells what there is any more.
     #[error("the source of Services ended")]
     SourceEnded,

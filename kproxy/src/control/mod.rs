@@ -28,11 +28,10 @@ mod stored;
 #[cfg(test)]
 mod tests;
 
-pub use error::Error;
-pub use noticeboard::Noticeboard;
-pub use planner::Planner;
-pub use problems::{News, Origin, PROBLEMS_FILE, Problems};
-pub use run::run;
-pub use settings::Settings;
-pub use sink::{DataplaneSink, Report};
-pub use state::State;
+pub(crate) use error::Error;
+pub(crate) use noticeboard::Noticeboard;
+pub(crate) use problems::PROBLEMS_FILE;
+pub(crate) use run::run;
+pub(crate) use settings::Settings;
+pub(crate) use sink::{DataplaneSink, Report};
+pub(crate) use state::State;

@@ -11,11 +11,11 @@ pub(super) type Notices = BTreeMap<String, Vec<Problem>>;
 
 /// The board; clones are the same one. The control loop reads it and reports what is there.
 #[derive(Clone, Debug, Default)]
-pub struct Noticeboard(watch::Sender<Notices>);
+pub(crate) struct Noticeboard(watch::Sender<Notices>);
 
 impl Noticeboard {
     /// Replaces what `origin` has posted; an empty list takes it back.
-    pub fn post(&self, origin: &str, problems: Vec<Problem>) {
+    pub(crate) fn post(&self, origin: &str, problems: Vec<Problem>) {
         self.0.send_if_modified(|notices| {
             if problems.is_empty() {
                 return notices.remove(origin).is_some();

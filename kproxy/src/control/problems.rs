@@ -14,14 +14,14 @@ use crate::plan::ServicePortId;
 use super::noticeboard::Notices;
 
 /// Name of the list in the run directory: a JSON array of [`Problem`]s.
-pub const PROBLEMS_FILE: &str = "problems.json";
+pub(crate) const PROBLEMS_FILE: &str = "problems.json";
 
 /// Most lines logged at once; the rest is in the file.
 const MAX_LOGGED: usize = 20;
 
 /// Who said that something is wrong. Each origin takes its problems back itself.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// Reading an object of this kind and name.
     Object(&'static str, String),
     /// Planning a Service.
@@ -40,7 +40,7 @@ pub enum Origin {
 
 /// Problems by origin.
 #[derive(Debug, Default)]
-pub struct Problems {
+pub(crate) struct Problems {
     by_origin: BTreeMap<Origin, Vec<Problem>>,
     reported: BTreeSet<Problem>,
     changed: bool,
@@ -48,7 +48,7 @@ pub struct Problems {
 
 /// What changed since the last look.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct News {
+pub(crate) struct News {
     /// Problems that were not there before.
     pub appeared: Vec<Problem>,
     /// Problems that are mended.
@@ -57,7 +57,7 @@ pub struct News {
 
 impl Problems {
     /// Replaces what `origin` said.
-    pub fn set(&mut self, origin: Origin, problems: Vec<Problem>) {
+    pub(crate) fn set(&mut self, origin: Origin, problems: Vec<Problem>) {
         self.changed |= if problems.is_empty() {
             self.by_origin.remove(&origin).is_some()
         } else {
@@ -67,7 +67,7 @@ impl Problems {
     }
 
     /// Forgets objects of a kind that are not in `listed`.
-    pub fn retain_objects(&mut self, kind: &'static str, listed: &BTreeSet<String>) {
+    pub(crate) fn retain_objects(&mut self, kind: &'static str, listed: &BTreeSet<String>) {
         let before = self.by_origin.len();
         self.by_origin.retain(|origin, _| match origin {
             Origin::Object(of, name) => *of != kind || listed.contains(name),
@@ -77,7 +77,7 @@ impl Problems {
     }
 
     /// Takes what the data path said after a step about `objects`; `None`: about everything.
-    pub fn set_sink(&mut self, objects: Option<&BTreeSet<String>>, problems: Vec<Problem>) {
+    pub(crate) fn set_sink(&mut self, objects: Option<&BTreeSet<String>>, problems: Vec<Problem>) {
         let before = self.by_origin.len();
         self.by_origin.retain(|origin, _| match origin {
             Origin::Sink(object) => objects.is_some_and(|objects| !objects.contains(object)),
@@ -107,17 +107,17 @@ impl Problems {
     }
 
     /// Whether the data path could not do something.
-    pub fn has_sink_problems(&self) -> bool {
+    pub(crate) fn has_sink_problems(&self) -> bool {
         self.by_origin.keys().any(|origin| matches!(origin, Origin::Sink(_)))
     }
 
     /// All current problems, sorted, each once.
-    pub fn current(&self) -> BTreeSet<Problem> {
+    pub(crate) fn current(&self) -> BTreeSet<Problem> {
         self.by_origin.values().flatten().cloned().collect()
     }
 
     /// What changed since the last call.
-    pub fn take_news(&mut self) -> News {
+    pub(crate) fn take_news(&mut self) -> News {
         if !std::mem::take(&mut self.changed) {
             return News::default();
         }
@@ -133,12 +133,12 @@ impl Problems {
 
 impl News {
     /// Whether nothing changed.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.appeared.is_empty() && self.mended.is_empty()
     }
 
     /// One line a problem: warn when it is new, info when it is mended.
-    pub fn log(&self) {
+    pub(crate) fn log(&self) {
         for Problem { object, what, remedy } in self.appeared.iter().take(MAX_LOGGED) {
             warn!(%object, %what, %remedy, "problem");
         }

@@ -40,7 +40,7 @@ const RETRY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 ///
 /// # Errors
 /// The source ended, or the data path could not be attached.
-pub async fn run(
+pub(crate) async fn run(
     settings: Settings,
     events: mpsc::Receiver<source::Event>,
     sink: impl DataplaneSink,

@@ -13,7 +13,7 @@ use crate::plan::{Algorithm, NodePortAddresses};
 
 /// Settings of the control loop.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Name of this node in the cluster.
     pub node_name: String,
     /// Directory of the problem list; made if missing.
@@ -36,7 +36,7 @@ pub struct Settings {
 
 impl Settings {
     /// With the usual collecting time, 5 ms.
-    pub fn new(
+    pub(crate) fn new(
         node_name: impl Into<String>,
         run_dir: impl Into<PathBuf>,
         metrics: metrics::Control,

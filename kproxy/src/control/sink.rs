@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::dataplane;
-pub use crate::dataplane::Report;
+pub(crate) use crate::dataplane::Report;
 use crate::plan::{Change, ServicePortPlan};
 
 /// The data path as the control loop sees it. Calls may block for as long as map writes take.
-pub trait DataplaneSink {
+pub(crate) trait DataplaneSink {
     /// Makes the data path hold exactly `desired`, changing only what differs. The first call
     /// comes once the first lists are complete.
     fn reconcile(&mut self, desired: Vec<ServicePortPlan>) -> Report;

@@ -7,7 +7,7 @@ use crate::{control, dataplane, node, source};
 
 /// What ends the daemon, other than a signal.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The asynchronous runtime cannot be made.
     #[error("start the runtime")]
     Runtime(#[source] io::Error),

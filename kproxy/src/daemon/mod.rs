@@ -14,7 +14,7 @@ mod error;
 mod fragments;
 mod netfilter;
 mod opt_out;
-pub mod run_dir;
+pub(crate) mod run_dir;
 mod settings;
 mod shared;
 mod signals;
@@ -34,9 +34,9 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-pub use self::error::Error;
-pub use self::run_dir::RunDir;
-pub use self::settings::{ClusterCidrs, Settings, SocketLb, Source, SourceNat};
+pub(crate) use self::error::Error;
+pub(crate) use self::run_dir::RunDir;
+pub(crate) use self::settings::{ClusterCidrs, Settings, SocketLb, Source, SourceNat};
 
 use self::devices::Devices;
 use self::netfilter::{Need, Table};
@@ -60,7 +60,7 @@ const EVENTS: usize = 1024;
 /// # Errors
 /// The daemon cannot start (another one runs, a setting cannot be used, the kernel refuses), or the
 /// source of Services has ended.
-pub fn run(settings: Settings) -> Result<(), Error> {
+pub(crate) fn run(settings: Settings) -> Result<(), Error> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

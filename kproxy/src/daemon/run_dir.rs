@@ -16,7 +16,7 @@ use crate::plan::OptOut;
 
 /// What can go wrong with the files of the run folder.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// Another daemon uses the folder.
     #[error(
         "kproxy runs already as process {pid} (see {}); stop it first, or give another --run-dir \
@@ -56,7 +56,7 @@ pub enum Error {
 
 /// Who is opted out of the socket path, as the daemon was told: the form of the file, a JSON object.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct OptedOut {
+pub(crate) struct OptedOut {
     /// Ranges of pod addresses.
     pub pod_cidrs: Vec<String>,
     /// Kubernetes namespaces.
@@ -65,26 +65,26 @@ pub struct OptedOut {
 
 /// The run folder.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct RunDir(PathBuf);
+pub(crate) struct RunDir(PathBuf);
 
 impl RunDir {
     /// The folder at `path`, which need not be there.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
+    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
         Self(path.into())
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
     /// Pid of the daemon, in decimal.
-    pub fn pid_file(&self) -> PathBuf {
+    pub(crate) fn pid_file(&self) -> PathBuf {
         self.0.join("kproxy.pid")
     }
 
     /// Current problems, a JSON array of [`Problem`].
-    pub fn problems_file(&self) -> PathBuf {
+    pub(crate) fn problems_file(&self) -> PathBuf {
         self.0.join(PROBLEMS_FILE)
     }
 
@@ -93,7 +93,7 @@ impl RunDir {
     }
 
     /// Every file that the daemon keeps there.
-    pub fn files(&self) -> [PathBuf; 3] {
+    pub(crate) fn files(&self) -> [PathBuf; 3] {
         [self.pid_file(), self.problems_file(), self.opt_out_file()]
     }
 
@@ -102,7 +102,7 @@ impl RunDir {
     ///
     /// # Errors
     /// The pid file cannot be read.
-    pub fn running(&self) -> Result<Option<i32>, Error> {
+    pub(crate) fn running(&self) -> Result<Option<i32>, Error> {
         let text = read(self.pid_file())?.unwrap_or_default();
         let pid = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok());
         Ok(pid.filter(|pid| is_kproxy(*pid)))
@@ -112,7 +112,7 @@ impl RunDir {
     ///
     /// # Errors
     /// The list cannot be read or understood.
-    pub fn problems(&self) -> Result<Vec<Problem>, Error> {
+    pub(crate) fn problems(&self) -> Result<Vec<Problem>, Error> {
         read_json(self.problems_file())
     }
 
@@ -120,7 +120,7 @@ impl RunDir {
     ///
     /// # Errors
     /// The file cannot be read or understood.
-    pub fn opted_out(&self) -> Result<OptedOut, Error> {
+    pub(crate) fn opted_out(&self) -> Result<OptedOut, Error> {
         read_json(self.opt_out_file())
     }
 
@@ -128,7 +128,7 @@ impl RunDir {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn write_opted_out(&self, opt_out: &OptOut) -> Result<(), Error> {
+    pub(crate) fn write_opted_out(&self, opt_out: &OptOut) -> Result<(), Error> {
         let path = self.opt_out_file();
         if opt_out.is_empty() {
             return match fs::remove_file(&path) {
@@ -148,7 +148,7 @@ impl RunDir {
     ///
     /// # Errors
     /// Another daemon runs, or the folder cannot be written.
-    pub fn claim(&self) -> Result<PidFile, Error> {
+    pub(crate) fn claim(&self) -> Result<PidFile, Error> {
         if let Some(pid) = self.running()? {
             return Err(Error::Running { pid, run_dir: self.0.clone() });
         }
@@ -164,7 +164,7 @@ impl RunDir {
 
 /// The pid file, removed at the end.
 #[derive(Debug)]
-pub struct PidFile(PathBuf);
+pub(crate) struct PidFile(PathBuf);
 
 impl Drop for PidFile {
     fn drop(&mut self) {
@@ -199,7 +199,7 @@ fn read(path: PathBuf) -> Result<Option<Vec<u8>>, Error> {
 }
 
 /// Whether an error says that there is no such file or folder.
-pub fn is_absent(error: &io::Error) -> bool {
+pub(crate) fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 

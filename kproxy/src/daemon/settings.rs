@@ -13,7 +13,7 @@ use crate::plan::{Algorithm, NodePortAddresses, OptOut};
 
 /// What the daemon is run with.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Name of this node in the cluster.
     pub node_name: String,
     /// Where Services come from.
@@ -44,7 +44,7 @@ pub struct Settings {
 
 /// Where Services come from.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Source {
+pub(crate) enum Source {
     /// A folder of manifests.
     Manifests(PathBuf),
     /// An API server.
@@ -56,7 +56,7 @@ pub enum Source {
 
 /// Pod ranges: at most one a family. Senders outside them are masqueraded where kube-proxy would do it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct ClusterCidrs {
+pub(crate) struct ClusterCidrs {
     /// IPv4 range.
     pub v4: Option<Ipv4Net>,
     /// IPv6 range.
@@ -65,7 +65,7 @@ pub struct ClusterCidrs {
 
 /// Whose sockets get a backend when they connect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SocketLb {
+pub(crate) enum SocketLb {
     /// Those of the node and of its pods.
     All,
     /// Those of the node; packets of pods are translated at their link.
@@ -76,7 +76,7 @@ pub enum SocketLb {
 
 /// Who changes the source of connections to backends elsewhere.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum SourceNat {
+pub(crate) enum SourceNat {
     /// The BPF programs, netfilter where they cannot.
     Programs {
         /// The ports that they give out; `None`: the largest range that nobody else takes.

@@ -16,7 +16,7 @@ use crate::timing;
 
 /// What an event is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Change {
+pub(crate) enum Change {
     /// Services.
     Service,
     /// EndpointSlices.
@@ -25,7 +25,7 @@ pub enum Change {
 
 /// How much a pass looked at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Pass {
+pub(crate) enum Pass {
     /// Everything.
     Full,
     /// What has changed.
@@ -34,7 +34,7 @@ pub enum Pass {
 
 /// Numbers of the control loop. Clones count together.
 #[derive(Clone, Debug)]
-pub struct Control {
+pub(crate) struct Control {
     passes: [Histogram; 2],
     full: [Histogram; 2],
     partial: [Histogram; 2],
@@ -58,7 +58,7 @@ impl Control {
     ///
     /// # Errors
     /// A name is taken or is none.
-    pub fn new(registry: &Registry) -> Result<Self> {
+    pub(crate) fn new(registry: &Registry) -> Result<Self> {
         let no_local_endpoints = IntGaugeVec::new(
             kube_proxy(
                 "sync_proxy_rules_no_local_endpoints_total",
@@ -126,13 +126,13 @@ impl Control {
     }
 
     /// Something came that the maps may have to follow.
-    pub fn queued(&self) {
+    pub(crate) fn queued(&self) {
         let seconds = timing::since_1970().as_secs_f64();
         self.last_queued.iter().for_each(|gauge| gauge.set(seconds));
     }
 
     /// So many objects of a kind have come.
-    pub fn changed(&self, change: Change, count: usize) {
+    pub(crate) fn changed(&self, change: Change, count: usize) {
         let changes = match change {
             Change::Service => &self.services,
             Change::Endpoints => &self.endpoints,
@@ -142,7 +142,7 @@ impl Control {
     }
 
     /// The maps are in step with everything that has come.
-    pub fn synced(&self, pass: Pass, took: Duration) {
+    pub(crate) fn synced(&self, pass: Pass, took: Duration) {
         let of_pass = match pass {
             Pass::Full => &self.full,
             Pass::Partial => &self.partial,
@@ -157,12 +157,12 @@ impl Control {
     }
 
     /// A change of pods is in force, so long after it.
-    pub fn programmed(&self, family: Family, took: Duration) {
+    pub(crate) fn programmed(&self, family: Family, took: Duration) {
         self.programming[position(family)].observe(took.as_secs_f64());
     }
 
     /// So many service ports lack local endpoints for a policy (VER-18).
-    pub fn set_no_local_endpoints(&self, policy: Policy, family: Family, count: usize) {
+    pub(crate) fn set_no_local_endpoints(&self, policy: Policy, family: Family, count: usize) {
         let policy = match policy {
             Policy::Internal => "internal",
             Policy::External => "external",
@@ -172,7 +172,7 @@ impl Control {
     }
 
     /// So many problems are reported now.
-    pub fn set_problems(&self, count: usize) {
+    pub(crate) fn set_problems(&self, count: usize) {
         self.problems.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 }

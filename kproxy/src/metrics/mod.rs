@@ -21,14 +21,14 @@ pub(crate) mod tests;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{IntGaugeVec, Opts, Registry, Result, TextEncoder};
 
-pub use control::{Change, Control, Pass};
-pub use sweep::Sweep;
-pub use traffic::Traffic;
+pub(crate) use control::{Change, Control, Pass};
+pub(crate) use sweep::Sweep;
+pub(crate) use traffic::Traffic;
 
 use self::series::{KPROXY, register};
 
 /// Everything that is counted.
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     /// Numbers of the control loop.
     pub control: Control,
@@ -43,7 +43,7 @@ impl Metrics {
     ///
     /// # Errors
     /// Two metrics have one name, or one is no name.
-    pub fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let registry = Registry::new();
         let metrics = Self {
             control: Control::new(&registry)?,
@@ -64,7 +64,7 @@ impl Metrics {
     ///
     /// # Errors
     /// Never in practice: a metric without values is left out.
-    pub fn text(&self) -> Result<String> {
+    pub(crate) fn text(&self) -> Result<String> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }

@@ -44,7 +44,7 @@ const INITIAL_NAMESPACE: u64 = 0xefff_fffb;
 /// In a container the node's tree must be mounted beside the container's own. The mount table tells
 /// them apart: seen from a cgroup namespace, a mount of the whole tree has the root `/..`, `/../..`
 /// and so on (cgroup_namespaces(7)).
-pub fn root(given: Option<&Path>) -> Result<PathBuf, Error> {
+pub(crate) fn root(given: Option<&Path>) -> Result<PathBuf, Error> {
     if let Some(path) = given {
         return if is_cgroup2(path) {
             Ok(path.to_path_buf())
@@ -64,7 +64,7 @@ pub fn root(given: Option<&Path>) -> Result<PathBuf, Error> {
 
 /// Folder of the cgroup with this kernel id, which is its inode number (kernfs_node::id); `None` if it
 /// lies outside the cgroup file systems that are seen from here.
-pub fn folder(id: u64) -> Option<PathBuf> {
+pub(crate) fn folder(id: u64) -> Option<PathBuf> {
     let table = fs::read_to_string(TABLE).ok()?;
     mounts(&table).find_map(|mount| find_inode(&mount.mount_point, id))
 }

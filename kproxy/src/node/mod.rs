@@ -1,18 +1,18 @@
 //! What kproxy knows of and changes on the node itself: its name, devices, addresses, cgroups, bpffs and
 //! one nftables table. Nothing here touches BPF maps or links.
 
-pub mod bpffs;
-pub mod cgroup;
+pub(crate) mod bpffs;
+pub(crate) mod cgroup;
 mod device;
-pub mod name;
-pub mod namespaces;
-pub mod netns;
+pub(crate) mod name;
+pub(crate) mod namespaces;
+pub(crate) mod netns;
 pub mod nft;
 mod pods;
-pub mod roles;
+mod roles;
 mod rtnl;
-pub mod source_ports;
-pub mod sources;
+pub(crate) mod source_ports;
+mod sources;
 mod state;
 pub mod watch;
 

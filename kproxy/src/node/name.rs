@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 /// Why the node has no name.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The name is blank.
     #[error("the name is blank")]
     Blank,
@@ -25,7 +25,7 @@ pub enum Error {
 ///
 /// # Errors
 /// It is blank.
-pub fn normalize(name: &str) -> Result<String, Error> {
+pub(crate) fn normalize(name: &str) -> Result<String, Error> {
     match name.trim() {
         "" => Err(Error::Blank),
         name => Ok(name.to_lowercase()),
@@ -36,7 +36,7 @@ pub fn normalize(name: &str) -> Result<String, Error> {
 ///
 /// # Errors
 /// There is no usable host name.
-pub fn of_host() -> Result<String, Error> {
+pub(crate) fn of_host() -> Result<String, Error> {
     let name = nix::unistd::gethostname().map_err(Error::Read)?;
     let name = name.into_string().map_err(Error::NotText)?;
     normalize(&name).or(Err(Error::NoHostName))

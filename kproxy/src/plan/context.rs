@@ -7,7 +7,7 @@ use crate::model::Algorithm;
 
 /// What the plan knows of this node.
 #[derive(Clone, Copy, Debug)]
-pub struct PlanContext<'a> {
+pub(crate) struct PlanContext<'a> {
     /// Name of this node; endpoints with exactly this `nodeName` are local (EPS-08).
     pub node_name: &'a str,
     /// Zone of this node.

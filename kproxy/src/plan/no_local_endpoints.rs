@@ -6,7 +6,7 @@ use super::{Change, EmptyVerdict, Family, FrontendKind, Scope, ServicePortId, Se
 
 /// A traffic policy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Policy {
+pub(crate) enum Policy {
     /// internalTrafficPolicy: for the ClusterIP.
     Internal,
     /// externalTrafficPolicy: for everything else that clients dial.
@@ -15,7 +15,7 @@ pub enum Policy {
 
 impl Policy {
     /// Both.
-    pub const ALL: [Self; 2] = [Self::Internal, Self::External];
+    pub(crate) const ALL: [Self; 2] = [Self::Internal, Self::External];
 
     /// Whether the policy drops new connections to a service port, as all its endpoints are elsewhere
     /// (VER-04, VER-07).
@@ -33,13 +33,13 @@ impl Policy {
 /// Which service ports those are, by policy and family (VER-18). Kept in step with the changes, so
 /// that a change costs the same however many service ports there are.
 #[derive(Debug, Default)]
-pub struct NoLocalEndpoints {
+pub(crate) struct NoLocalEndpoints {
     ports: [HashSet<ServicePortId>; 4],
 }
 
 impl NoLocalEndpoints {
     /// Takes a change.
-    pub fn update(&mut self, change: &Change) {
+    pub(crate) fn update(&mut self, change: &Change) {
         let id = change.id();
         for policy in Policy::ALL {
             let ports = &mut self.ports[position(policy, id.family)];
@@ -55,7 +55,7 @@ impl NoLocalEndpoints {
     }
 
     /// Their number.
-    pub fn count(&self, policy: Policy, family: Family) -> usize {
+    pub(crate) fn count(&self, policy: Policy, family: Family) -> usize {
         self.ports[position(policy, family)].len()
     }
 }

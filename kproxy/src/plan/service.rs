@@ -29,7 +29,7 @@ use super::{
 ///
 /// A cluster IP that is bound to one of the node's own devices (node-local DNS) gets no frontend
 /// here: whoever bound it answers.
-pub fn plan_service<'s>(
+pub(crate) fn plan_service<'s>(
     service: &Service,
     slices: impl Iterator<Item = &'s Slice> + Clone,
     context: &PlanContext<'_>,

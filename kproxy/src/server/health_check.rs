@@ -35,7 +35,7 @@ type Wanted = (ServiceName, SocketAddr);
 
 /// Serves what `state` says until the loop is gone. Where it cannot listen is posted to `notices`
 /// (HCN-09), and tried again.
-pub async fn serve(mut state: watch::Receiver<State>, notices: Noticeboard) {
+pub(crate) async fn serve(mut state: watch::Receiver<State>, notices: Noticeboard) {
     let mut servers = Servers { state: state.clone(), open: BTreeMap::new() };
     loop {
         let wanted = wanted(&state.borrow_and_update());

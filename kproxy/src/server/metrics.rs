@@ -29,7 +29,7 @@ const FORMAT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4;
 
 /// Serves the numbers at `address` for ever. As long as it cannot listen there, that is a problem that
 /// is posted to `notices`, and tried again.
-pub async fn serve(
+pub(crate) async fn serve(
     address: SocketAddr,
     metrics: Arc<Metrics>,
     bpffs_root: PathBuf,

@@ -5,9 +5,9 @@
 //! the only place that knows the Kubernetes types; what cannot be used becomes a
 //! [`Problem`] beside the value.
 
-pub mod convert;
-pub mod kube;
-pub mod manifests;
+pub(crate) mod convert;
+pub(crate) mod kube;
+pub(crate) mod manifests;
 
 use crate::model::{
     Node, Pod, PodName, Problem, Service, ServiceCidr, ServiceCidrName, ServiceName, Slice,
@@ -16,7 +16,7 @@ use crate::model::{
 
 /// What a source tells the control loop.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Event {
+pub(crate) enum Event {
     /// Services.
     Services(Update<Service>),
     /// EndpointSlices.
@@ -48,7 +48,7 @@ pub enum Event {
 
 /// A change to the objects of one kind.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Update<T: Object> {
+pub(crate) enum Update<T: Object> {
     /// The complete list: everything not in it is gone.
     Reset(Vec<Parsed<T>>),
     /// One object is new or different.
@@ -58,7 +58,7 @@ pub enum Update<T: Object> {
 }
 
 /// A kind of object with a name.
-pub trait Object: Clone + PartialEq + std::fmt::Debug {
+pub(crate) trait Object: Clone + PartialEq + std::fmt::Debug {
     /// Namespace and name.
     type Key: Clone + Ord + std::fmt::Debug + std::fmt::Display;
     /// The kind as Kubernetes writes it.
@@ -87,7 +87,7 @@ impl Object for Pod {
 
 /// An object as it was read.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Parsed<T: Object> {
+pub(crate) struct Parsed<T: Object> {
     /// Namespace and name.
     pub key: T::Key,
     /// What to do with it.
@@ -98,7 +98,7 @@ pub struct Parsed<T: Object> {
 
 /// What became of an object.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Verdict<T> {
+pub(crate) enum Verdict<T> {
     /// Use it.
     Use(T),
     /// It is there and none of kproxy's (headless, ExternalName, another proxy's, nothing usable
@@ -110,7 +110,7 @@ pub enum Verdict<T> {
 
 impl<T: Object> Parsed<T> {
     /// An object that cannot be read.
-    pub fn unreadable(key: T::Key, error: &str) -> Self {
+    pub(crate) fn unreadable(key: T::Key, error: &str) -> Self {
         let problem = Problem::new(
             format!("{} {key}", T::KIND),
             format!("cannot be read: {error}; what it was before, if anything, stays in force"),

@@ -1,9 +1,9 @@
 //! `kproxy dump`: the tables in the kernel, by name.
 
-pub mod columns;
-pub mod row_filter;
-pub mod shown;
-pub mod tables;
+pub(super) mod columns;
+pub(super) mod row_filter;
+pub(super) mod shown;
+pub(super) mod tables;
 
 use std::io::{self, Write};
 
@@ -23,7 +23,7 @@ use crate::dataplane::read::{Pins, ReadError};
 ///
 /// # Errors
 /// Maps that cannot be read, and those of the writer.
-pub fn run(args: DumpArgs, look: &Look, out: &mut dyn Write) -> Result<Exit> {
+pub(super) fn run(args: DumpArgs, look: &Look, out: &mut dyn Write) -> Result<Exit> {
     let DumpArgs { table, output, filter, pins } = args;
     let tables = read(&Pins::open(&pins.bpffs_root)?, table, &filter)?;
     let filter = RowFilter::new(&filter, &tables);
@@ -71,7 +71,7 @@ fn read(pins: &Pins, table: DumpTable, filter: &FilterArgs) -> Result<Tables, Re
 ///
 /// # Errors
 /// Those of the writer.
-pub fn print(
+pub(super) fn print(
     out: &mut dyn Write,
     look: &Look,
     table: DumpTable,

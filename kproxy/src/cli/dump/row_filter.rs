@@ -21,7 +21,7 @@ use crate::plan::ServicePortId;
 type Endpoint = (IpAddr, u16);
 
 /// The conditions, and what is needed to decide them.
-pub struct RowFilter<'a> {
+pub(crate) struct RowFilter<'a> {
     args: &'a FilterArgs,
     /// Addresses that a NodePort's unspecified address stands for.
     node_addresses: Vec<IpAddr>,
@@ -33,7 +33,7 @@ pub struct RowFilter<'a> {
 
 impl<'a> RowFilter<'a> {
     /// Prepares the conditions for the rows of `tables`.
-    pub fn new(args: &'a FilterArgs, tables: &Tables) -> Self {
+    pub(crate) fn new(args: &'a FilterArgs, tables: &Tables) -> Self {
         let mut filter = Self {
             args,
             node_addresses: Vec::new(),
@@ -59,7 +59,7 @@ impl<'a> RowFilter<'a> {
     }
 
     /// Whether nothing is filtered out.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         let FilterArgs { namespace, service, address, port } = self.args;
         namespace.is_none() && service.is_none() && address.is_none() && port.is_none()
     }
@@ -112,31 +112,31 @@ impl<'a> RowFilter<'a> {
     }
 
     /// A row of `dump frontends`.
-    pub fn frontend(&self, Frontend { row, .. }: &Frontend) -> bool {
+    pub(crate) fn frontend(&self, Frontend { row, .. }: &Frontend) -> bool {
         self.name(row.service.as_ref()) && self.any([(row.addr, row.port)].into_iter())
     }
 
     /// A row of `dump services`.
-    pub fn service(&self, Service { row, .. }: &Service) -> bool {
+    pub(crate) fn service(&self, Service { row, .. }: &Service) -> bool {
         self.service_port(row.id, row.service.as_ref())
     }
 
     /// A row of `dump backends`.
-    pub fn backend(&self, row: &BackendRow) -> bool {
+    pub(crate) fn backend(&self, row: &BackendRow) -> bool {
         self.name(row.service.as_ref())
             && (self.any([(row.addr, row.port)].into_iter())
                 || self.any_of(&self.frontends, row.id))
     }
 
     /// A row of `dump flows`.
-    pub fn flow(&self, row: &FlowRow) -> bool {
+    pub(crate) fn flow(&self, row: &FlowRow) -> bool {
         let ends = [row.client, row.frontend, row.backend].map(|end| (end.ip(), end.port()));
         self.name(row.service.as_ref()) && self.any(ends.into_iter())
     }
 
     /// A row of `dump affinity`. Clients have no port: a condition on port numbers is about the
     /// backend.
-    pub fn affinity(&self, row: &AffinityRow) -> bool {
+    pub(crate) fn affinity(&self, row: &AffinityRow) -> bool {
         let client = match row.client {
             AffinityClient::Address(addr) => Some((addr, 0)),
             AffinityClient::Node | AffinityClient::Netns(_) => None,
@@ -146,7 +146,7 @@ impl<'a> RowFilter<'a> {
     }
 
     /// A row of `dump counters`.
-    pub fn counter(&self, Counter { owner, .. }: &Counter) -> bool {
+    pub(crate) fn counter(&self, Counter { owner, .. }: &Counter) -> bool {
         match owner.id {
             Some(id) => self.service_port(id, owner.service.as_ref()),
             None => self.is_empty(),
@@ -154,7 +154,7 @@ impl<'a> RowFilter<'a> {
     }
 
     /// A row of `dump addresses`. They belong to no service: a condition on one hides them.
-    pub fn address(&self, row: &AddressRow) -> bool {
+    pub(crate) fn address(&self, row: &AddressRow) -> bool {
         let FilterArgs { namespace, service, address, port } = self.args;
         let of_service = namespace.is_some() || service.is_some() || port.is_some();
         !of_service && address.is_none_or(|range| range.contains(&row.addr))

@@ -13,7 +13,7 @@ use crate::dataplane::read::{AddressRow, AffinityRow, BackendRow, FlowRow};
 
 /// Rows as they are shown: joined and filtered. A table that was not asked for is `None`.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Shown {
+pub(crate) struct Shown {
     /// `dump frontends`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub frontends: Option<Vec<Frontend>>,
@@ -40,7 +40,7 @@ pub struct Shown {
 /// The rows of one table.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(untagged)]
-pub enum Rows<'a> {
+pub(crate) enum Rows<'a> {
     /// `dump frontends`
     Frontends(&'a [Frontend]),
     /// `dump services`
@@ -59,7 +59,7 @@ pub enum Rows<'a> {
 
 impl Shown {
     /// The tables that `what` asks for, with the rows that `filter` leaves.
-    pub fn of(tables: Tables, what: DumpTable, filter: &RowFilter<'_>) -> Self {
+    pub(crate) fn of(tables: Tables, what: DumpTable, filter: &RowFilter<'_>) -> Self {
         let Tables { frontends, addresses, services, backends, flows, affinity, counters, drops } =
             tables;
         let wanted = |table| what == table || what == DumpTable::All;
@@ -104,7 +104,7 @@ impl Shown {
     }
 
     /// The first table that was asked for.
-    pub fn only(&self) -> Option<Rows<'_>> {
+    pub(crate) fn only(&self) -> Option<Rows<'_>> {
         let Self { frontends, services, backends, flows, affinity, counters, addresses } = self;
         (frontends.as_deref().map(Rows::Frontends))
             .or_else(|| services.as_deref().map(Rows::Services))
@@ -116,7 +116,7 @@ impl Shown {
     }
 
     /// Whether there is no row.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         fn none<R>(rows: Option<&Vec<R>>) -> bool {
             rows.is_none_or(Vec::is_empty)
         }

@@ -6,7 +6,7 @@ use crate::dataplane::read::{
 
 /// Rows as the maps hold them. What was not asked for is empty.
 #[derive(Clone, Debug, Default)]
-pub struct Tables {
+pub(crate) struct Tables {
     /// Frontends.
     pub frontends: Vec<FrontendRow>,
     /// Address entries.

@@ -12,7 +12,7 @@ use crate::node;
 
 /// Programs of the socket path.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct Cgroup {
+pub(crate) struct Cgroup {
     /// Kernel id of the cgroup; `None` if nothing is attached.
     pub id: Option<u64>,
     /// Its folder; `None` if it lies outside the cgroup file systems that are seen from here.
@@ -27,7 +27,7 @@ pub struct Cgroup {
 
 /// Programs of the packet path on one device.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Device {
+pub(crate) struct Device {
     /// Its name when the programs were attached.
     pub name: String,
     /// Its interface index; `None` if it is gone.

@@ -20,7 +20,7 @@ const NEARLY_FULL: f64 = 90.0;
 
 /// What is known of kproxy on this node. The JSON form is promised in `docs/cli.md`.
 #[derive(Clone, Debug, Serialize)]
-pub struct Status {
+pub(crate) struct Status {
     /// Whether there is nothing in `reasons`.
     pub in_order: bool,
     /// Why kproxy is not in order, a sentence each.
@@ -54,7 +54,7 @@ pub struct Status {
 
 /// The daemon.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Daemon {
+pub(crate) struct Daemon {
     /// Whether it is running.
     pub running: bool,
     /// Its pid.
@@ -63,7 +63,7 @@ pub struct Daemon {
 
 /// How much is served.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Totals {
+pub(crate) struct Totals {
     /// Service ports, one a family.
     pub service_ports: usize,
     /// Frontends.
@@ -76,7 +76,7 @@ pub struct Totals {
 
 /// How full a map is.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Fill {
+pub(crate) struct Fill {
     /// The map.
     #[serde(flatten)]
     pub usage: UsageRow,
@@ -86,7 +86,7 @@ pub struct Fill {
 
 impl Fill {
     /// With the percentage worked out.
-    pub fn new(usage: UsageRow) -> Self {
+    pub(crate) fn new(usage: UsageRow) -> Self {
         let percent = usage.used as f64 * 100.0 / usage.capacity.max(1) as f64;
         // One digit: this is read by people and compared with thresholds.
         Self { usage, percent: (percent * 10.0).round() / 10.0 }
@@ -102,7 +102,7 @@ impl Fill {
 
 /// Drops of one reason, over all services.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Drops {
+pub(crate) struct Drops {
     /// Word of the reason.
     pub reason: String,
     /// Packets or calls.
@@ -113,7 +113,7 @@ pub struct Drops {
 
 impl Drops {
     /// Adds up the drops of all services, in the order of the reasons' numbers.
-    pub fn by_reason(rows: &[DropRow]) -> Vec<Self> {
+    pub(crate) fn by_reason(rows: &[DropRow]) -> Vec<Self> {
         let mut sums = BTreeMap::new();
         for row in rows.iter().filter(|row| row.count != 0) {
             let sum = sums.entry(row.reason_number).or_insert_with(|| Self {
@@ -129,7 +129,7 @@ impl Drops {
 
 impl Status {
     /// Fills in `reasons` and `in_order`.
-    pub fn judge(&mut self) {
+    pub(crate) fn judge(&mut self) {
         let mut reasons = Vec::new();
         if !self.daemon.running {
             reasons.push(

@@ -1,21 +1,19 @@
 //! `kproxy status`: is kproxy in order on this node, and if not, why.
 
-mod attached;
-mod facts;
-mod opt_out;
-mod print;
-mod source_nat;
+pub(super) mod attached;
+pub(super) mod facts;
+pub(super) mod opt_out;
+pub(super) mod print;
+pub(super) mod source_nat;
 
 use std::io::Write;
 
 use anyhow::Result;
 
-pub use attached::{Cgroup, Device};
-pub use facts::{Daemon, Drops, Fill, Status, Totals};
-pub use opt_out::OptOut;
-pub use print::print;
-pub use source_nat::SourceNat;
-
+use self::facts::{Daemon, Drops, Fill, Status, Totals};
+use self::opt_out::OptOut;
+use self::print::print;
+use self::source_nat::SourceNat;
 use super::args::{Format, StatusArgs};
 use super::exit::Exit;
 use super::render::{Look, json, yaml};
@@ -27,7 +25,7 @@ use crate::dataplane::read::Pins;
 ///
 /// # Errors
 /// Maps or run folder that cannot be read, and those of the writer.
-pub fn run(args: StatusArgs, look: &Look, out: &mut dyn Write) -> Result<Exit> {
+pub(super) fn run(args: StatusArgs, look: &Look, out: &mut dyn Write) -> Result<Exit> {
     let StatusArgs { output, pins, run_dir } = args;
     let status = collect(&Pins::open(&pins.bpffs_root)?, &RunDir::new(run_dir.run_dir))?;
     match output.output {

@@ -11,7 +11,7 @@ use crate::plan::SocketVerdict;
 
 /// Whose sockets the socket path leaves alone.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct OptOut {
+pub(crate) struct OptOut {
     /// As the daemon was told.
     #[serde(flatten)]
     pub as_told: OptedOut,

@@ -18,6 +18,9 @@ use super::render::Look;
 /// A terminal of 80 columns, without colour.
 const TERMINAL: Look = Look { width: Some(80), color: false };
 
+/// A file or pipe: everything in full, no colour.
+const PLAIN: Look = Look { width: None, color: false };
+
 /// What `kproxy dump` prints of `tables`.
 fn dump(
     tables: &Tables,

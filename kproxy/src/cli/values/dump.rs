@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 /// `[NAMESPACE/]NAME[:PORT]`
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ServiceFilter {
+pub(crate) struct ServiceFilter {
     /// Namespace; `None`: any.
     pub namespace: Option<String>,
     /// Name of the Service.
@@ -42,11 +42,11 @@ impl FromStr for ServiceFilter {
 
 /// An address or a range of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct AddressFilter(IpNet);
+pub(crate) struct AddressFilter(IpNet);
 
 impl AddressFilter {
     /// Whether the range holds `addr`.
-    pub fn contains(&self, addr: &IpAddr) -> bool {
+    pub(crate) fn contains(&self, addr: &IpAddr) -> bool {
         self.0.contains(addr)
     }
 }
@@ -69,7 +69,7 @@ impl FromStr for AddressFilter {
 
 /// A port by number or by name.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum PortFilter {
+pub(crate) enum PortFilter {
     /// Port number.
     Number(u16),
     /// Name of a Service's port.

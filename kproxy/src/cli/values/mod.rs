@@ -3,8 +3,8 @@
 mod dump;
 mod run;
 
-pub use dump::{AddressFilter, PortFilter, ServiceFilter};
-pub use run::{
+pub(super) use dump::{AddressFilter, PortFilter, ServiceFilter};
+pub(super) use run::{
     ClusterRanges, DeviceGlob, MapSize, MetricsAddress, NamespaceName, NodePortRanges, PodRange,
     PortRange,
 };

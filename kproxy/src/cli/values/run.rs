@@ -14,7 +14,7 @@ use crate::plan::{Algorithm, NodePortAddresses};
 
 /// Pod ranges: at most one a family.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct ClusterRanges(pub ClusterCidrs);
+pub(crate) struct ClusterRanges(pub ClusterCidrs);
 
 impl FromStr for ClusterRanges {
     type Err = String;
@@ -39,7 +39,7 @@ impl FromStr for ClusterRanges {
 
 /// Where NodePorts answer, with kube-proxy's words.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct NodePortRanges(pub NodePortAddresses);
+pub(crate) struct NodePortRanges(pub NodePortAddresses);
 
 impl FromStr for NodePortRanges {
     type Err = String;
@@ -68,7 +68,7 @@ impl FromStr for NodePortRanges {
 
 /// Where metrics are served; `None`: nowhere.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct MetricsAddress(pub Option<SocketAddr>);
+pub(crate) struct MetricsAddress(pub Option<SocketAddr>);
 
 impl MetricsAddress {
     /// kube-proxy's port.
@@ -95,11 +95,11 @@ impl FromStr for MetricsAddress {
 
 /// Pattern of device names: `*` stands for any text, `?` for any one character.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct DeviceGlob(String);
+pub(crate) struct DeviceGlob(String);
 
 impl DeviceGlob {
     /// The pattern as typed.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -122,7 +122,7 @@ impl FromStr for DeviceGlob {
 
 /// A range of pod addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PodRange(pub IpNet);
+pub(crate) struct PodRange(pub IpNet);
 
 impl FromStr for PodRange {
     type Err = String;
@@ -142,7 +142,7 @@ impl FromStr for PodRange {
 
 /// Name of a Kubernetes namespace.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct NamespaceName(pub String);
+pub(crate) struct NamespaceName(pub String);
 
 impl FromStr for NamespaceName {
     type Err = String;
@@ -166,7 +166,7 @@ impl FromStr for NamespaceName {
 
 /// Source ports: `LOW-HIGH`, from 1024 on.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PortRange(pub RangeInclusive<u16>);
+pub(crate) struct PortRange(pub RangeInclusive<u16>);
 
 impl FromStr for PortRange {
     type Err = String;
@@ -184,11 +184,11 @@ impl FromStr for PortRange {
 
 /// Capacity of a map in entries. Written as a number, or with `Ki` or `Mi` (`512Ki`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct MapSize(pub u32);
+pub(crate) struct MapSize(pub u32);
 
 impl MapSize {
     /// Largest capacity: 64 Mi entries; 1.5 GiB of slots, which are allocated at once.
-    pub const MAX: u32 = 64 << 20;
+    pub(crate) const MAX: u32 = 64 << 20;
 }
 
 impl FromStr for MapSize {

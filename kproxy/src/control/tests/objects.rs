@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::control::Planner;
+use crate::control::planner::Planner;
 use crate::model::Node;
 use crate::plan::tests::{NODE, ip};
 use crate::plan::{FrontendKind, Scope, Sources};

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
-use crate::control::Planner;
+use crate::control::planner::Planner;
 use crate::model::{Node, ServiceName, SliceName, TrafficPolicy};
 use crate::plan::tests::{NODE, endpoint, ip, number, service, slice};
 

@@ -10,7 +10,7 @@ use crate::source::{Parsed, Verdict};
 
 /// Converts a Pod. One with `hostNetwork` has the node's network namespace and addresses, and those of
 /// one that has ended may be another pod's by now: both count as none.
-pub fn pod(object: &core::Pod) -> Parsed<Pod> {
+pub(crate) fn pod(object: &core::Pod) -> Parsed<Pod> {
     let key = pod_key(&object.metadata);
     let mut problems = ObjectProblems::new(format!("Pod {key}"));
     let (spec, status) = (object.spec.as_ref(), object.status.as_ref());

@@ -31,7 +31,7 @@ fn is_ours(service: &core::Service, spec: &core::ServiceSpec) -> bool {
 }
 
 /// Converts a Service.
-pub fn service(object: &core::Service) -> Parsed<Service> {
+pub(crate) fn service(object: &core::Service) -> Parsed<Service> {
     let key = service_key(&object.metadata);
     let ignored = |problems| Parsed { key: key.clone(), verdict: Verdict::Ignore, problems };
     let Some(spec) = object.spec.as_ref().filter(|spec| is_ours(object, spec)) else {

@@ -8,7 +8,7 @@ use crate::source::{Parsed, Verdict};
 
 /// Converts a ServiceCIDR. One that is being deleted still counts: its addresses are in use until
 /// it is gone.
-pub fn service_cidr(object: &networking::ServiceCIDR) -> Parsed<ServiceCidr> {
+pub(crate) fn service_cidr(object: &networking::ServiceCIDR) -> Parsed<ServiceCidr> {
     let key = service_cidr_key(&object.metadata);
     let mut problems = ObjectProblems::new(format!("ServiceCIDR {key}"));
     let mut ranges = Vec::new();

@@ -16,7 +16,7 @@ pub(crate) const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 const TRIGGER_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// Converts an EndpointSlice.
-pub fn slice(object: &discovery::EndpointSlice) -> Parsed<Slice> {
+pub(crate) fn slice(object: &discovery::EndpointSlice) -> Parsed<Slice> {
     let key = slice_key(&object.metadata);
     let mut problems = ObjectProblems::new(format!("EndpointSlice {key}"));
     let labels = object.metadata.labels.as_ref();

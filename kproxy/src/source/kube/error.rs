@@ -6,7 +6,7 @@ use kube::config::{InClusterError, KubeconfigError};
 
 /// What keeps the source from starting. An API server that does not answer is none: it is waited for.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The kubeconfig cannot be used.
     #[error("read the kubeconfig {}; give a usable one to --kubeconfig", path.display())]
     Kubeconfig {

@@ -13,5 +13,5 @@ mod outage;
 mod pods;
 mod watch;
 
-pub use error::Error;
-pub use watch::{LOG_DIRECTIVES, Settings, run};
+pub(crate) use error::Error;
+pub(crate) use watch::{LOG_DIRECTIVES, Settings, run};

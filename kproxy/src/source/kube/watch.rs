@@ -30,7 +30,7 @@ use crate::timing;
 
 /// Log filter directives for this source. The client logs each failed request as an error; what
 /// there is to know of them is in the problems that this source reports, once.
-pub const LOG_DIRECTIVES: &[&str] = &["kube_client=off", "kube_runtime=off"];
+pub(crate) const LOG_DIRECTIVES: &[&str] = &["kube_client=off", "kube_runtime=off"];
 
 /// The standing problem of this source.
 const ORIGIN: &str = "API server";
@@ -43,7 +43,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Settings of the API server source.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Kubeconfig to use; `None`: the service account of the pod kproxy runs in.
     pub kubeconfig: Option<PathBuf>,
     /// Name of this node in the cluster.
@@ -57,7 +57,7 @@ pub struct Settings {
 /// # Errors
 /// The kubeconfig or the service account cannot be used. An API server that does not answer is no
 /// error: it is waited for.
-pub async fn run(
+pub(crate) async fn run(
     settings: Settings,
     events: mpsc::Sender<Event>,
     shutdown: CancellationToken,

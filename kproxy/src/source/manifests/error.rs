@@ -7,7 +7,7 @@ use tokio::task::JoinError;
 
 /// What ends the source. What is wrong with the files is none: it is a problem.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The folder is not there or cannot be watched.
     #[error("watch the folder {}; give an existing folder to --manifests", dir.display())]
     Watch {

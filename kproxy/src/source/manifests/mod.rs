@@ -22,6 +22,6 @@ mod fuzz;
 #[cfg(test)]
 mod tests;
 
-pub use error::Error;
-pub use settings::Settings;
-pub use watch::run;
+pub(crate) use error::Error;
+pub(crate) use settings::Settings;
+pub(crate) use watch::run;

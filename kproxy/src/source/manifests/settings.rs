@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// Settings of the manifests source.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Folder to read. Files in folders below it do not count.
     pub dir: PathBuf,
     /// Name of this node in the cluster.

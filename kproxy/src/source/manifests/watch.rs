@@ -25,7 +25,7 @@ const RESCAN: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// The folder is not there or cannot be watched at start. Later trouble is reported as a problem.
-pub async fn run(
+pub(crate) async fn run(
     settings: Settings,
     events: mpsc::Sender<Event>,
     shutdown: CancellationToken,

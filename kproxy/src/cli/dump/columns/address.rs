@@ -5,7 +5,7 @@ use crate::cli::render::table::{Cell, Column};
 use crate::dataplane::read::AddressRow;
 
 /// Sorts by meaning, this node's first, then by address.
-pub fn sort(rows: &mut [AddressRow]) {
+pub(crate) fn sort(rows: &mut [AddressRow]) {
     rows.sort_by_key(|row| (!row.node, row.addr));
 }
 

@@ -13,7 +13,7 @@ use crate::plan::ServicePortId;
 
 /// What a service port has done since its maps were made: both sets added up.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct Counter {
+pub(crate) struct Counter {
     /// Who it is about.
     #[serde(flatten)]
     pub owner: Owner,
@@ -29,7 +29,7 @@ pub struct Counter {
 
 /// The service port that something was counted for.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct Owner {
+pub(crate) struct Owner {
     /// Number of the service port; `None` for what belongs to none.
     pub id: Option<u32>,
     /// Its name; `None` when it is gone, or for what belongs to none.
@@ -52,7 +52,7 @@ impl Owner {
 }
 
 /// Word of a reason; the number for one of a later version.
-pub fn reason(row: &DropRow) -> String {
+pub(crate) fn reason(row: &DropRow) -> String {
     match row.reason {
         Some(reason) => reason.name().to_owned(),
         None => format!("reason-{}", row.reason_number),
@@ -61,7 +61,7 @@ pub fn reason(row: &DropRow) -> String {
 
 impl Counter {
     /// Joins counters and drops of the sets of each service port; sorted by name.
-    pub fn join(counters: Vec<CounterRow>, drops: &[DropRow]) -> Vec<Self> {
+    pub(crate) fn join(counters: Vec<CounterRow>, drops: &[DropRow]) -> Vec<Self> {
         let mut all: BTreeMap<u32, Self> = BTreeMap::new();
         for row in counters {
             let sum = all.entry(row.id).or_default();
@@ -118,7 +118,7 @@ impl Row for Counter {
 /// How often a reason applied to a service port: the second table of `dump counters`. JSON holds
 /// the same in [`Counter::drops`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// Who it is about.
     #[serde(flatten)]
     pub owner: Owner,
@@ -130,7 +130,7 @@ pub struct Refusal {
 
 impl Refusal {
     /// The refusals of `counters`, the most frequent first.
-    pub fn of(counters: &[Counter]) -> Vec<Self> {
+    pub(crate) fn of(counters: &[Counter]) -> Vec<Self> {
         let each = |counter: &Counter| {
             let owner = counter.owner.clone();
             let all = counter.drops.clone().into_iter();

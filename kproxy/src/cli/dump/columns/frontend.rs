@@ -14,7 +14,7 @@ use crate::plan::Scope;
 
 /// A frontend and the sets that it leads to.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Frontend {
+pub(crate) struct Frontend {
     /// The frontend.
     #[serde(flatten)]
     pub row: FrontendRow,
@@ -26,7 +26,7 @@ pub struct Frontend {
 
 impl Frontend {
     /// Joins frontends with the sets of their service ports.
-    pub fn join(rows: Vec<FrontendRow>, services: &[ServiceRow]) -> Vec<Self> {
+    pub(crate) fn join(rows: Vec<FrontendRow>, services: &[ServiceRow]) -> Vec<Self> {
         let services: HashMap<u32, &ServiceRow> = services.iter().map(|s| (s.id, s)).collect();
         let set = |id: u32, scope: Scope| {
             let service = services.get(&id)?;

@@ -3,13 +3,13 @@
 //!
 //! The JSON keys are promised in `docs/cli.md`: more may be added, none is renamed.
 
-pub mod address;
-pub mod affinity;
-pub mod backend;
-pub mod counter;
-pub mod flow;
-pub mod frontend;
-pub mod service;
+pub(in crate::cli) mod address;
+pub(in crate::cli) mod affinity;
+pub(in crate::cli) mod backend;
+pub(in crate::cli) mod counter;
+pub(in crate::cli) mod flow;
+pub(in crate::cli) mod frontend;
+pub(in crate::cli) mod service;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -20,7 +20,7 @@ use crate::cli::render::table::{Cell, Column};
 use crate::plan::{EmptyVerdict, Protocol, ServicePortId};
 
 /// A row of a table.
-pub trait Row: Serialize + Sized + 'static {
+pub(crate) trait Row: Serialize + Sized + 'static {
     /// Heading of the table.
     const TITLE: &'static str;
     /// The columns, from left to right.
@@ -28,7 +28,7 @@ pub trait Row: Serialize + Sized + 'static {
 }
 
 /// The name of a service port in the maps, or its number when the maps hold no name.
-pub fn name(service: Option<&ServicePortId>, id: u32) -> String {
+pub(crate) fn name(service: Option<&ServicePortId>, id: u32) -> String {
     service.map_or_else(|| format!("(no name, id {id})"), ServicePortId::text)
 }
 

@@ -12,7 +12,7 @@ use crate::dataplane::read::{FrontendRow, ServiceRow, SetRow};
 
 /// A service port, its sets, and what is dialled to reach it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Service {
+pub(crate) struct Service {
     /// The service port and its sets.
     #[serde(flatten)]
     pub row: ServiceRow,
@@ -22,7 +22,7 @@ pub struct Service {
 
 /// What is dialled.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
-pub struct Dialled {
+pub(crate) struct Dialled {
     /// Address.
     pub addr: IpAddr,
     /// Port.
@@ -31,7 +31,7 @@ pub struct Dialled {
 
 impl Service {
     /// Joins service ports with their frontends.
-    pub fn join(rows: Vec<ServiceRow>, frontends: &[FrontendRow]) -> Vec<Self> {
+    pub(crate) fn join(rows: Vec<ServiceRow>, frontends: &[FrontendRow]) -> Vec<Self> {
         let mut dialled: HashMap<u32, Vec<Dialled>> = HashMap::new();
         for row in frontends {
             dialled.entry(row.id).or_default().push(Dialled { addr: row.addr, port: row.port });
