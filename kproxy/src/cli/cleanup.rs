@@ -12,6 +12,7 @@ use super::render::note;
 use crate::daemon::RunDir;
 use crate::daemon::run_dir::is_absent;
 use crate::dataplane::{self, Cleanup};
+use crate::errors::with_causes;
 
 /// Removes links, programs, maps, filters, the nftables table and the files of the run folder, and
 /// prints what it removed. What fails is said and does not stop the rest.
@@ -28,7 +29,7 @@ pub(super) fn run(args: CleanupArgs, out: &mut dyn Write) -> Result<Exit> {
         );
     }
     let Cleanup { mut removed, errors } = dataplane::cleanup(&pins.bpffs_root);
-    let mut errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let mut errors: Vec<String> = errors.iter().map(|error| with_causes(error)).collect();
     remove_run_dir(&run_dir, &mut removed, &mut errors);
     for what in &removed {
         writeln!(out, "removed {what}")?;

@@ -5,6 +5,7 @@ use std::thread;
 use tracing::warn;
 
 use super::shared::SharedDataplane;
+use crate::errors::with_causes;
 use crate::model::Problem;
 
 /// Starts a thread of its own, which ends with the daemon: the loop may be at work for longer than a
@@ -12,7 +13,7 @@ use crate::model::Problem;
 pub(super) fn start(dataplane: &SharedDataplane) -> Option<Problem> {
     let holder = match dataplane.lock().fragment_holder() {
         Ok(holder) => holder,
-        Err(error) => return Some(problem(&error.to_string())),
+        Err(error) => return Some(problem(&with_causes(&error))),
     };
     let work = move || {
         if let Err(error) = holder.run() {

@@ -6,6 +6,7 @@ use tracing::{debug, warn};
 
 use super::netfilter::Need;
 use super::shared::SharedDataplane;
+use crate::errors::with_causes;
 use crate::metrics;
 use crate::timing;
 
@@ -48,7 +49,10 @@ impl Sweeper {
                     debug!(entries = report.entries, removed = report.removed, "swept flows");
                 }
             }
-            Err(error) => warn!(%error, "cannot sweep the flow table; trying again"),
+            Err(error) => {
+                let error = with_causes(&error);
+                warn!(error, "cannot sweep the flow table; trying again");
+            }
         }
     }
 }

@@ -16,6 +16,7 @@ use tracing::{debug, info, warn};
 use super::http::{self, Answer};
 use crate::control::Noticeboard;
 use crate::dataplane::read::{OpenError, Pins, ReadError};
+use crate::errors::with_causes;
 use crate::metrics::Metrics;
 use crate::model::Problem;
 use crate::timing;
@@ -115,7 +116,7 @@ impl Scraper {
         }
         if let Err(error) = self.read_maps(&mut last) {
             // The daemon's own numbers are good all the same.
-            debug!(%error, "cannot read the maps for the metrics");
+            debug!(error = with_causes(&error), "cannot read the maps for the metrics");
             last.pins = None;
         }
         match self.metrics.text() {
