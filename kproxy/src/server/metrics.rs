@@ -1,5 +1,6 @@
 //! Serves `/metrics` (kube-proxy's `--metrics-bind-address`).
 
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ use tracing::{debug, info, warn};
 
 use super::http::{self, Answer};
 use crate::control::Noticeboard;
-use crate::dataplane::read::{OpenError, Pins, ReadError};
+use crate::dataplane::read::Pins;
 use crate::errors::with_causes;
 use crate::metrics::Metrics;
 use crate::model::Problem;
@@ -84,15 +85,6 @@ fn text(status: StatusCode, body: &'static str) -> Answer {
     answer
 }
 
-/// Why the maps cannot be read.
-#[derive(Debug, thiserror::Error)]
-enum Unread {
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    #[error(transparent)]
-    Read(#[from] ReadError),
-}
-
 /// Reads the numbers, one request at a time.
 struct Scraper {
     metrics: Arc<Metrics>,
@@ -116,7 +108,7 @@ impl Scraper {
         }
         if let Err(error) = self.read_maps(&mut last) {
             // The daemon's own numbers are good all the same.
-            debug!(error = with_causes(&error), "cannot read the maps for the metrics");
+            debug!(error = with_causes(error.as_ref()), "cannot read the maps for the metrics");
             last.pins = None;
         }
         match self.metrics.text() {
@@ -131,7 +123,7 @@ impl Scraper {
         Some(last.text.clone())
     }
 
-    fn read_maps(&self, last: &mut Last) -> Result<(), Unread> {
+    fn read_maps(&self, last: &mut Last) -> Result<(), Box<dyn Error>> {
         let pins = match last.pins.take() {
             Some(pins) => pins,
             None => Pins::open(&self.bpffs_root)?,
