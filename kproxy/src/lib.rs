@@ -5,16 +5,29 @@
 //! back:     maps ─▶ dataplane::read ─▶ cli (dump, status), metrics
 //! ```
 //!
-//! `model` and `plan` are pure: no IO, no clock, no kube client, no aya. Only `dataplane` touches
-//! kernel maps and links; only `node` looks at devices, addresses, cgroups and nftables.
+//! The layers, each importing only those below it:
+//! ```text
+//! cli        what is typed and printed
+//! daemon     puts the pieces together, and what goes on beside the control loop
+//! server     what is answered over HTTP
+//! control    one loop: events in, changed plans out, problems reported
+//! metrics    what is counted            source  Kubernetes objects, turned into the model's
+//! dataplane  kernel maps, programs, links: nobody else touches them
+//! node       devices, addresses, cgroups, bpffs and nftables: nobody else touches them
+//! plan       what the maps should hold    ┐ pure: no IO, no clock,
+//! model      Services, slices, the node   ┘ no kube client, no aya
+//! ```
+//! `timing` (clocks, pauses) and `errors` (their causes on one line) are for all of them.
 
 pub mod cli;
-pub mod control;
+mod control;
+mod daemon;
 pub mod dataplane;
 mod errors;
-pub mod metrics;
-pub mod model;
+mod metrics;
+mod model;
 pub mod node;
 pub mod plan;
-pub mod server;
-pub mod source;
+mod server;
+mod source;
+mod timing;

@@ -8,14 +8,14 @@ use kproxy_common::abi;
 use crate::plan::Algorithm;
 
 use super::values::{
-    AddressFilter, ClusterCidrs, DeviceGlob, MapSize, MetricsAddress, NamespaceName,
+    AddressFilter, ClusterRanges, DeviceGlob, MapSize, MetricsAddress, NamespaceName,
     NodePortRanges, PodRange, PortFilter, PortRange, ServiceFilter,
 };
 
 /// An eBPF data path for Kubernetes Services that replaces kube-proxy beside any CNI.
 #[derive(Parser, Debug)]
 #[command(name = "kproxy", version, propagate_version = true, after_help = EXIT_CODES)]
-pub struct Cli {
+pub(super) struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -33,7 +33,7 @@ Colour only on a terminal; NO_COLOR=1 turns it off.";
 
 /// The verbs.
 #[derive(Subcommand, Debug)]
-pub enum Command {
+pub(super) enum Command {
     /// Run the daemon: follow Services and endpoints and keep the kernel maps in step
     Run(Box<RunArgs>),
     /// Show what the kernel maps hold, by name; works with the daemon dead or alive
@@ -51,7 +51,7 @@ pub enum Command {
 
 /// `kproxy run`
 #[derive(Args, Debug, Clone)]
-pub struct RunArgs {
+pub(super) struct RunArgs {
     /// Folder of YAML manifests (Services, EndpointSlices, Node) to follow instead of an API
     /// server
     #[arg(long, value_name = "DIR", conflicts_with = "kubeconfig")]
@@ -68,7 +68,7 @@ pub struct RunArgs {
     /// Pod ranges, at most one a family: senders outside them are masqueraded where kube-proxy
     /// would do it
     #[arg(long, value_name = "CIDR[,CIDR]", default_value = "", hide_default_value = true)]
-    pub cluster_cidr: ClusterCidrs,
+    pub cluster_cidr: ClusterRanges,
 
     /// Addresses on which NodePorts and health checks answer: ranges, or the word `primary` for the
     /// addresses of the Node object; a family without a range has all of its addresses
@@ -162,7 +162,7 @@ pub struct RunArgs {
 
 /// Who changes the source of connections to backends on other nodes.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Snat {
+pub(super) enum Snat {
     /// The BPF programs; netfilter only for devices without an Ethernet header
     Bpf,
     /// Netfilter, by a masquerade rule
@@ -171,7 +171,7 @@ pub enum Snat {
 
 /// Whose sockets get a backend when they connect.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SocketLb {
+pub(super) enum SocketLb {
     /// Those of the node and of its pods
     All,
     /// Those of the node; packets of pods are translated at their link, so that what runs inside a
@@ -184,7 +184,7 @@ pub enum SocketLb {
 
 /// Where the maps are pinned.
 #[derive(Args, Debug, Clone)]
-pub struct PinArgs {
+pub(super) struct PinArgs {
     /// bpffs folder under which kproxy pins maps, programs and links
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf")]
     pub bpffs_root: PathBuf,
@@ -192,7 +192,7 @@ pub struct PinArgs {
 
 /// Where the daemon keeps what others read.
 #[derive(Args, Debug, Clone)]
-pub struct RunDirArgs {
+pub(super) struct RunDirArgs {
     /// Folder of the daemon's pid and of its list of problems
     #[arg(long, value_name = "DIR", default_value = "/run/kproxy")]
     pub run_dir: PathBuf,
@@ -200,7 +200,7 @@ pub struct RunDirArgs {
 
 /// `kproxy dump`
 #[derive(Args, Debug)]
-pub struct DumpArgs {
+pub(super) struct DumpArgs {
     /// Table to show
     #[arg(value_enum)]
     pub table: DumpTable,
@@ -220,7 +220,7 @@ pub struct DumpArgs {
 
 /// What `kproxy dump` can show.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DumpTable {
+pub(super) enum DumpTable {
     /// What clients dial, and how many backends it leads to
     Frontends,
     /// Service ports: their frontends and backend sets
@@ -241,7 +241,7 @@ pub enum DumpTable {
 
 impl DumpTable {
     /// The word that is typed.
-    pub const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Frontends => "frontends",
             Self::Services => "services",
@@ -257,7 +257,7 @@ impl DumpTable {
 
 /// How to print.
 #[derive(Args, Debug, Clone, Copy)]
-pub struct OutputArgs {
+pub(super) struct OutputArgs {
     /// Output format
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
     pub output: Format,
@@ -265,7 +265,7 @@ pub struct OutputArgs {
 
 /// Output formats.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub(super) enum Format {
     /// The main columns; fitted to the width of a terminal
     Table,
     /// Every column, never shortened
@@ -279,7 +279,7 @@ pub enum Format {
 /// Which rows to print: all given conditions must hold.
 #[derive(Args, Debug, Clone, Default)]
 #[command(next_help_heading = "Filters")]
-pub struct FilterArgs {
+pub(super) struct FilterArgs {
     /// Only Services of this namespace
     #[arg(short, long, value_name = "NAME")]
     pub namespace: Option<String>,
@@ -299,7 +299,7 @@ pub struct FilterArgs {
 
 /// `kproxy status`
 #[derive(Args, Debug)]
-pub struct StatusArgs {
+pub(super) struct StatusArgs {
     /// How to print.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -315,7 +315,7 @@ pub struct StatusArgs {
 
 /// `kproxy cleanup`
 #[derive(Args, Debug)]
-pub struct CleanupArgs {
+pub(super) struct CleanupArgs {
     /// Clean up although a daemon is running (it will not notice; stop it afterwards)
     #[arg(long)]
     pub force: bool,
@@ -331,7 +331,7 @@ pub struct CleanupArgs {
 
 /// `kproxy version`
 #[derive(Args, Debug)]
-pub struct VersionArgs {
+pub(super) struct VersionArgs {
     /// How to print.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -339,7 +339,7 @@ pub struct VersionArgs {
 
 /// `kproxy completions`
 #[derive(Args, Debug)]
-pub struct CompletionsArgs {
+pub(super) struct CompletionsArgs {
     /// Shell to complete in
     #[arg(value_enum)]
     pub shell: clap_complete::Shell,

@@ -7,8 +7,10 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use super::args::CleanupArgs;
+use super::exit::Exit;
 use super::render::note;
-use super::{Exit, daemon, opt_out_file};
+use crate::daemon::RunDir;
+use crate::daemon::run_dir::is_absent;
 use crate::dataplane::{self, Cleanup};
 use crate::errors::with_causes;
 
@@ -17,10 +19,10 @@ use crate::errors::with_causes;
 ///
 /// # Errors
 /// A running daemon (unless forced), what could not be removed, and those of the writer.
-pub fn run(args: CleanupArgs, out: &mut dyn Write) -> Result<Exit> {
+pub(super) fn run(args: CleanupArgs, out: &mut dyn Write) -> Result<Exit> {
     let CleanupArgs { force, pins, run_dir } = args;
-    let run_dir = run_dir.run_dir;
-    if let (Some(pid), false) = (daemon::running(&run_dir)?, force) {
+    let run_dir = RunDir::new(run_dir.run_dir);
+    if let (Some(pid), false) = (run_dir.running()?, force) {
         bail!(
             "the daemon is running (pid {pid}) and would go on serving half of what is removed; \
              stop it first, or use --force"
@@ -45,25 +47,19 @@ pub fn run(args: CleanupArgs, out: &mut dyn Write) -> Result<Exit> {
 }
 
 /// The files that the daemon keeps, and the folder if nothing else is in it.
-fn remove_run_dir(run_dir: &Path, removed: &mut Vec<String>, errors: &mut Vec<String>) {
+fn remove_run_dir(run_dir: &RunDir, removed: &mut Vec<String>, errors: &mut Vec<String>) {
     let mut note = |path: &Path, result: io::Result<()>| match result {
         Ok(()) => removed.push(path.display().to_string()),
         Err(error) if is_absent(&error) => {}
         Err(error) => errors.push(format!("remove {}: {error}", path.display())),
     };
-    let files =
-        [daemon::pid_file(run_dir), daemon::problems_file(run_dir), opt_out_file::path(run_dir)];
-    for file in files {
+    for file in run_dir.files() {
         note(&file, fs::remove_file(&file));
     }
-    match fs::remove_dir(run_dir) {
+    match fs::remove_dir(run_dir.path()) {
         Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {}
-        result => note(run_dir, result),
+        result => note(run_dir.path(), result),
     }
-}
-
-fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
 #[cfg(test)]
@@ -73,26 +69,27 @@ mod tests {
     #[test]
     fn the_files_of_others_stay_in_the_run_folder() {
         let dir = tempfile::tempdir().unwrap();
-        let run_dir = dir.path().join("run");
+        let run_dir = RunDir::new(dir.path().join("run"));
         let (mut removed, mut errors) = (Vec::new(), Vec::new());
         remove_run_dir(&run_dir, &mut removed, &mut errors);
         assert_eq!((removed.len(), errors.len()), (0, 0), "there is none");
-        fs::create_dir(&run_dir).unwrap();
-        fs::write(daemon::pid_file(&run_dir), "1").unwrap();
-        fs::write(run_dir.join("notes"), "").unwrap();
+        fs::create_dir(run_dir.path()).unwrap();
+        fs::write(run_dir.pid_file(), "1").unwrap();
+        fs::write(run_dir.path().join("notes"), "").unwrap();
         remove_run_dir(&run_dir, &mut removed, &mut errors);
-        assert_eq!(removed, [daemon::pid_file(&run_dir).display().to_string()]);
-        assert!(errors.is_empty() && run_dir.join("notes").exists(), "{errors:?}");
+        assert_eq!(removed, [run_dir.pid_file().display().to_string()]);
+        assert!(errors.is_empty() && run_dir.path().join("notes").exists(), "{errors:?}");
     }
 
     #[test]
     fn what_cannot_be_removed_is_named_and_the_rest_goes() {
         let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(daemon::pid_file(dir.path())).unwrap();
-        fs::write(daemon::problems_file(dir.path()), "[]").unwrap();
+        let run_dir = RunDir::new(dir.path());
+        fs::create_dir(run_dir.pid_file()).unwrap();
+        fs::write(run_dir.problems_file(), "[]").unwrap();
         let (mut removed, mut errors) = (Vec::new(), Vec::new());
-        remove_run_dir(dir.path(), &mut removed, &mut errors);
-        assert_eq!(removed, [daemon::problems_file(dir.path()).display().to_string()]);
+        remove_run_dir(&run_dir, &mut removed, &mut errors);
+        assert_eq!(removed, [run_dir.problems_file().display().to_string()]);
         assert_eq!(errors.len(), 1, "{errors:?}");
         assert!(errors[0].contains("kproxy.pid"), "{errors:?}");
     }

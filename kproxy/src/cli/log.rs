@@ -9,7 +9,7 @@ use crate::source;
 ///
 /// # Errors
 /// A filter that cannot be understood.
-pub fn init(filter_text: &str) -> Result<()> {
+pub(super) fn init(filter_text: &str) -> Result<()> {
     let mut filter = EnvFilter::builder().parse(filter_text).with_context(|| {
         format!(
             "--log-level (KPROXY_LOG) `{filter_text}`: give error, warn, info, debug, trace, or a list \

@@ -3,22 +3,18 @@
 //! Data goes to standard output and everything else to standard error. A reader that hangs up
 //! (`kproxy dump all | head`) is no error.
 
-pub mod args;
-pub mod cleanup;
-pub mod daemon;
-pub mod dump;
-pub mod filter;
-pub mod log;
-pub mod opt_out_file;
-pub mod render;
-pub mod rows;
-pub mod run;
-pub mod status;
-pub mod tables;
+mod args;
+mod cleanup;
+mod dump;
+mod exit;
+mod log;
+mod render;
+mod run;
+mod status;
 #[cfg(test)]
 mod tests;
-pub mod values;
-pub mod version;
+mod values;
+mod version;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -27,18 +23,10 @@ use anyhow::Result;
 use clap::{CommandFactory as _, Parser as _};
 
 use args::{Cli, Command};
+use exit::Exit;
 use render::{Look, note};
 
 use crate::errors::with_causes;
-
-/// How a verb ended; errors apart, which exit with 2.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Exit {
-    /// Fine.
-    Fine,
-    /// The answer is no.
-    No,
-}
 
 /// Parses the command line, does what it says, and tells how the process must exit.
 pub fn main() -> ExitCode {

@@ -6,13 +6,13 @@ use anyhow::Result;
 use kproxy_common::abi::ABI_VERSION;
 use serde::Serialize;
 
-use super::Exit;
 use super::args::{Format, VersionArgs};
+use super::exit::Exit;
 use super::render::{json, yaml};
 
 /// Versions of this binary.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-pub struct Version {
+pub(super) struct Version {
     /// Version of kproxy.
     pub version: &'static str,
     /// Version of the layouts of its maps, which names the folder of the pins.
@@ -21,14 +21,15 @@ pub struct Version {
 
 impl Version {
     /// Of this binary.
-    pub const THIS: Self = Self { version: env!("CARGO_PKG_VERSION"), abi_version: ABI_VERSION };
+    pub(super) const THIS: Self =
+        Self { version: env!("CARGO_PKG_VERSION"), abi_version: ABI_VERSION };
 }
 
 /// Prints the versions.
 ///
 /// # Errors
 /// Those of the writer.
-pub fn run(args: VersionArgs, out: &mut dyn Write) -> Result<Exit> {
+pub(super) fn run(args: VersionArgs, out: &mut dyn Write) -> Result<Exit> {
     let this = Version::THIS;
     match args.output.output {
         Format::Table | Format::Wide => {

@@ -3,7 +3,8 @@
 //! ```text
 //! source ─Event─▶ ┐                              ┌─▶ DataplaneSink ─▶ kernel maps
 //!                 ├─▶ Planner (model ─▶ plan) ───┼─▶ State ─▶ health checks
-//! node addresses ▶┘   re-plans what is touched   └─▶ Problems ─▶ log, <run-dir>/problems.json
+//! node addresses ▶┘   re-plans what is touched   ├─▶ Problems ─▶ log, <run-dir>/problems.json
+//!                     Noticeboard ───────────────┘
 //! ```
 //!
 //! What comes and how long a pass takes is counted on the way ([`crate::metrics`]).
@@ -13,17 +14,24 @@
 //! Services and EndpointSlices are complete (LC-01), and stopping the loop leaves the data path as
 //! it is (LC-04).
 
+mod error;
+mod inputs;
+mod noticeboard;
 mod planner;
 mod problems;
 mod run;
+mod settings;
 mod sink;
 mod state;
+mod stored;
 
 #[cfg(test)]
 mod tests;
 
-pub use planner::Planner;
-pub use problems::{News, Origin, PROBLEMS_FILE, Problems};
-pub use run::{Settings, run};
-pub use sink::{DataplaneSink, Report};
-pub use state::State;
+pub(crate) use error::Error;
+pub(crate) use noticeboard::Noticeboard;
+pub(crate) use problems::PROBLEMS_FILE;
+pub(crate) use run::run;
+pub(crate) use settings::Settings;
+pub(crate) use sink::{DataplaneSink, Report};
+pub(crate) use state::State;

@@ -6,20 +6,19 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::dataplane::SERVICE_RANGES;
-use crate::model::{
-    Algorithm, Family, Model, Node, Pod, Problem, Service, ServiceCidr, ServiceName, Slice, Touched,
-};
+use crate::model::{Algorithm, Family, Model, Node, Problem, ServiceName, Touched};
 use crate::plan::{
     Change, Claims, HealthChecks, NodePortAddresses, PlanContext, ServicePortId, ServicePortPlan,
     check_service, health_check, plan_service,
 };
-use crate::source::{Event, Object, Parsed, Update, Verdict};
+use crate::source::{Event, Parsed, Update, Verdict};
 
 use super::problems::{Origin, Problems};
+use super::stored::Stored;
 
 /// The model, its plan, and which Services have to be planned again.
 #[derive(Debug)]
-pub struct Planner {
+pub(crate) struct Planner {
     node_name: String,
     local_addresses: BTreeSet<IpAddr>,
     model: Model,
@@ -47,7 +46,7 @@ struct Lists {
 
 impl Planner {
     /// An empty planner for the node of this name.
-    pub fn new(node_name: impl Into<String>) -> Self {
+    pub(crate) fn new(node_name: impl Into<String>) -> Self {
         Self {
             node_name: node_name.into(),
             local_addresses: BTreeSet::new(),
@@ -67,7 +66,7 @@ impl Planner {
     /// Lets NodePorts answer on these addresses only. `bind_address` is the node's primary address,
     /// whatever the Node object says (NODE-02).
     #[must_use]
-    pub fn with_node_port_addresses(
+    pub(crate) fn with_node_port_addresses(
         mut self,
         addresses: NodePortAddresses,
         bind_address: Option<IpAddr>,
@@ -80,48 +79,48 @@ impl Planner {
 
     /// Picks backends in this way where a Service does not say.
     #[must_use]
-    pub const fn with_algorithm(mut self, algorithm: Algorithm) -> Self {
+    pub(crate) const fn with_algorithm(mut self, algorithm: Algorithm) -> Self {
         self.algorithm = algorithm;
         self
     }
 
     /// Takes an event.
-    pub fn handle(&mut self, event: Event) {
+    pub(crate) fn handle(&mut self, event: Event) {
         match event {
             Event::Services(update) => {
                 self.lists.services |= matches!(update, Update::Reset(_));
-                self.take(update);
+                self.store(update);
             }
             Event::Slices(update) => {
                 self.lists.slices |= matches!(update, Update::Reset(_));
-                self.take(update);
+                self.store(update);
             }
             Event::ServiceCidrs(update) => {
                 self.lists.service_cidrs |= matches!(update, Update::Reset(_));
-                self.take(update);
+                self.store(update);
                 self.check_service_ranges();
             }
             Event::Pods(update) => {
                 self.lists.pods |= matches!(update, Update::Reset(_));
-                self.take(update);
+                self.store(update);
             }
             Event::Node(node) => {
                 self.lists.node = true;
                 self.set_node(node.unwrap_or_default());
                 let problem = self.node_port_addresses.problem(self.model.node());
-                let origin = Origin::Standing("--nodeport-addresses".to_owned());
+                let origin = Origin::Whole("--nodeport-addresses");
                 self.problems.set(origin, problem.into_iter().collect());
             }
             Event::Unread { origin, unread } => self.set_unread(origin, unread),
-            Event::Standing { origin, problems } => {
-                self.problems.set(Origin::Standing(origin), problems);
+            Event::Problems { origin, problems } => {
+                self.problems.set(Origin::Source(origin), problems);
             }
         }
     }
 
     /// Takes the addresses bound to this node's devices. Services whose cluster IP came or went
     /// among them are planned again, and those with source ranges, which may hold the node.
-    pub fn set_local_addresses(&mut self, addresses: BTreeSet<IpAddr>) {
+    pub(crate) fn set_local_addresses(&mut self, addresses: BTreeSet<IpAddr>) {
         let changed = addresses.symmetric_difference(&self.local_addresses).copied().collect();
         self.local_addresses = addresses;
         self.dirty.extend(self.model.services_at(&changed));
@@ -131,18 +130,18 @@ impl Planner {
     }
 
     /// Both lists that the data path needs are complete (LC-01).
-    pub const fn is_complete(&self) -> bool {
+    pub(crate) const fn is_complete(&self) -> bool {
         self.lists.services && self.lists.slices
     }
 
     /// The own Node was read, or is known not to exist. Without it the plan has no zone.
-    pub const fn knows_node(&self) -> bool {
+    pub(crate) const fn knows_node(&self) -> bool {
         self.lists.node
     }
 
     /// Whether something has not been readable since the start: the plans may lack what a run
     /// before this one has served.
-    pub fn has_unread(&self) -> bool {
+    pub(crate) fn has_unread(&self) -> bool {
         !self.unread.is_empty()
     }
 
@@ -156,7 +155,7 @@ impl Planner {
     }
 
     /// When pods changed of which slices have told since the last call (EPS-20).
-    pub fn take_triggers(&mut self) -> Vec<(Family, i64)> {
+    pub(crate) fn take_triggers(&mut self) -> Vec<(Family, i64)> {
         self.model.take_triggers()
     }
 
@@ -170,7 +169,7 @@ impl Planner {
 
     /// Plans what was touched and answers what changes. Planning everything anew would give the
     /// same [`Self::plans`].
-    pub fn take_changes(&mut self) -> Vec<Change> {
+    pub(crate) fn take_changes(&mut self) -> Vec<Change> {
         let touched = std::mem::take(&mut self.dirty);
         let mut plans: Vec<(ServicePortId, Option<ServicePortPlan>)> = Vec::new();
         for name in &touched {
@@ -192,18 +191,18 @@ impl Planner {
     }
 
     /// Everything as it should be in the data path now.
-    pub fn plans(&self) -> Vec<ServicePortPlan> {
+    pub(crate) fn plans(&self) -> Vec<ServicePortPlan> {
         self.claims.plans()
     }
 
     /// The addresses on which NodePorts answer.
-    pub fn node_port_addresses(&self) -> BTreeSet<IpAddr> {
+    pub(crate) fn node_port_addresses(&self) -> BTreeSet<IpAddr> {
         self.node_port_addresses.choose(&self.local_addresses, self.model.node())
     }
 
     /// The addresses to listen on for health checks: as for NodePorts, and the unspecified address
     /// where that is every address of a family (HCN-01).
-    pub fn listen_addresses(&self) -> BTreeSet<IpAddr> {
+    pub(crate) fn listen_addresses(&self) -> BTreeSet<IpAddr> {
         let mut addresses = self.node_port_addresses();
         for family in [Family::V4, Family::V6] {
             if self.node_port_addresses.takes_all(family) {
@@ -215,18 +214,18 @@ impl Planner {
     }
 
     /// Services that load balancers ask this node about, as last planned.
-    pub const fn health_checks(&self) -> &HealthChecks {
+    pub(crate) const fn health_checks(&self) -> &HealthChecks {
         &self.health_checks
     }
 
     /// The ranges that ClusterIPs come from; `None` while nobody has told.
-    pub fn service_ranges(&self) -> Option<Vec<IpNet>> {
+    pub(crate) fn service_ranges(&self) -> Option<Vec<IpNet>> {
         self.lists.service_cidrs.then(|| self.model.service_ranges())
     }
 
     /// The addresses of each Pod of this node that is opted out by its namespace; `None` while nobody has
     /// told.
-    pub fn opted_out_pods(&self) -> Option<Vec<BTreeSet<IpAddr>>> {
+    pub(crate) fn opted_out_pods(&self) -> Option<Vec<BTreeSet<IpAddr>>> {
         self.lists.pods.then(|| self.model.pod_addresses(&self.node_name))
     }
 
@@ -247,11 +246,11 @@ impl Planner {
             })
         });
         let problems = problems.collect();
-        self.problems.set(Origin::Standing("ServiceCIDRs".to_owned()), problems);
+        self.problems.set(Origin::Whole("ServiceCIDRs"), problems);
     }
 
     /// The current problems.
-    pub const fn problems(&mut self) -> &mut Problems {
+    pub(crate) const fn problems(&mut self) -> &mut Problems {
         &mut self.problems
     }
 
@@ -277,7 +276,7 @@ impl Planner {
         plan_service(service, slices, &context)
     }
 
-    fn take<T: Stored>(&mut self, update: Update<T>) {
+    fn store<T: Stored>(&mut self, update: Update<T>) {
         let touched = match update {
             Update::Reset(list) => {
                 let names = list.iter().map(|parsed| parsed.key.to_string()).collect();
@@ -321,82 +320,5 @@ impl Planner {
         };
         self.set_unread(format!("{} {}", T::KIND, parsed.key), false);
         object
-    }
-}
-
-/// A kind of object that the model stores.
-trait Stored: Object {
-    /// Whether plans come from objects of this kind: one that cannot be read may be part of them.
-    const IS_PLANNED: bool = true;
-    fn get<'m>(model: &'m Model, key: &Self::Key) -> Option<&'m Self>;
-    fn apply(model: &mut Model, object: Self) -> Touched;
-    fn delete(model: &mut Model, key: &Self::Key) -> Touched;
-    fn reset(model: &mut Model, objects: Vec<Self>) -> Touched;
-}
-
-impl Stored for Service {
-    fn get<'m>(model: &'m Model, key: &Self::Key) -> Option<&'m Self> {
-        model.service(key)
-    }
-    fn apply(model: &mut Model, object: Self) -> Touched {
-        model.apply_service(object)
-    }
-    fn delete(model: &mut Model, key: &Self::Key) -> Touched {
-        model.delete_service(key)
-    }
-    fn reset(model: &mut Model, objects: Vec<Self>) -> Touched {
-        model.reset_services(objects)
-    }
-}
-
-impl Stored for ServiceCidr {
-    fn get<'m>(model: &'m Model, key: &Self::Key) -> Option<&'m Self> {
-        model.service_cidr(key)
-    }
-    fn apply(model: &mut Model, object: Self) -> Touched {
-        model.apply_service_cidr(object);
-        Touched::new()
-    }
-    fn delete(model: &mut Model, key: &Self::Key) -> Touched {
-        model.delete_service_cidr(key);
-        Touched::new()
-    }
-    fn reset(model: &mut Model, objects: Vec<Self>) -> Touched {
-        model.reset_service_cidrs(objects);
-        Touched::new()
-    }
-}
-
-impl Stored for Pod {
-    const IS_PLANNED: bool = false;
-    fn get<'m>(model: &'m Model, key: &Self::Key) -> Option<&'m Self> {
-        model.pod(key)
-    }
-    fn apply(model: &mut Model, object: Self) -> Touched {
-        model.apply_pod(object);
-        Touched::new()
-    }
-    fn delete(model: &mut Model, key: &Self::Key) -> Touched {
-        model.delete_pod(key);
-        Touched::new()
-    }
-    fn reset(model: &mut Model, objects: Vec<Self>) -> Touched {
-        model.reset_pods(objects);
-        Touched::new()
-    }
-}
-
-impl Stored for Slice {
-    fn get<'m>(model: &'m Model, key: &Self::Key) -> Option<&'m Self> {
-        model.slice(key)
-    }
-    fn apply(model: &mut Model, object: Self) -> Touched {
-        model.apply_slice(object)
-    }
-    fn delete(model: &mut Model, key: &Self::Key) -> Touched {
-        model.delete_slice(key)
-    }
-    fn reset(model: &mut Model, objects: Vec<Self>) -> Touched {
-        model.reset_slices(objects)
     }
 }

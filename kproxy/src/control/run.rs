@@ -2,87 +2,34 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::PathBuf;
-use std::time::{Duration, Instant as Clock, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant as Clock};
 
+use backon::ExponentialBackoff;
 use ipnet::IpNet;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::errors::with_causes;
 use crate::metrics::{self, Pass};
 use crate::model::Family;
-use crate::plan::{Algorithm, Change, NodePortAddresses, Policy, ServicePortPlan, WithoutLocal};
+use crate::plan::{Change, NoLocalEndpoints, Policy, ServicePortPlan};
 use crate::source::{self, Update};
+use crate::timing;
 
+use super::error::Error;
+use super::inputs::{Event, Inputs};
 use super::planner::Planner;
 use super::problems;
+use super::settings::Settings;
 use super::sink::{DataplaneSink, Report};
-use super::state::State;
 
 /// How long the first plan waits for the own Node once both lists are there: without it the zone
 /// is unknown, and the plan would change again a moment later.
 const NODE_GRACE: Duration = Duration::from_secs(3);
 /// First and longest pause before everything is tried again after a failed step.
-const RETRY_MIN: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(60);
-
-/// Settings of the control loop.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Name of this node, as [`source::node_name`] gives it.
-    pub node_name: String,
-    /// Directory of the problem list; made if missing.
-    pub run_dir: PathBuf,
-    /// How long the loop collects further events after the first one of a burst.
-    pub collect: Duration,
-    /// Addresses on which NodePorts answer.
-    pub node_port_addresses: NodePortAddresses,
-    /// The node's primary address, instead of the one that its Node object has.
-    pub bind_address: Option<IpAddr>,
-    /// How backends are picked where a Service does not say.
-    pub algorithm: Algorithm,
-    /// Takes what the servers beside the loop want to know.
-    pub state: watch::Sender<State>,
-    /// Counts.
-    pub metrics: metrics::Control,
-}
-
-impl Settings {
-    /// With the usual collecting time, 5 ms.
-    pub fn new(
-        node_name: impl Into<String>,
-        run_dir: impl Into<PathBuf>,
-        metrics: metrics::Control,
-    ) -> Self {
-        Self {
-            node_name: node_name.into(),
-            run_dir: run_dir.into(),
-            collect: Duration::from_millis(5),
-            node_port_addresses: NodePortAddresses::default(),
-            bind_address: None,
-            algorithm: Algorithm::default(),
-            state: watch::Sender::default(),
-            metrics,
-        }
-    }
-}
-
-/// Everything that can wake the loop.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one at a time, on the stack: a box would only add an allocation an event"
-)]
-enum Event {
-    Source(source::Event),
-    SourceEnded,
-    Addresses(BTreeSet<IpAddr>),
-    /// The burst is over, or the Node has been waited for long enough.
-    Flush,
-    Retry,
-    Stop,
-}
+const RETRY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
 /// Runs until `shutdown` is cancelled. The data path is left as it is.
 ///
@@ -93,23 +40,24 @@ enum Event {
 ///
 /// # Errors
 /// The source ended, or the data path could not be attached.
-pub async fn run(
+pub(crate) async fn run(
     settings: Settings,
     events: mpsc::Receiver<source::Event>,
     sink: impl DataplaneSink,
     addresses: watch::Receiver<BTreeSet<IpAddr>>,
     shutdown: CancellationToken,
-) -> anyhow::Result<()> {
+) -> Result<(), Error> {
     let planner = Planner::new(settings.node_name.as_str())
         .with_node_port_addresses(settings.node_port_addresses.clone(), settings.bind_address)
         .with_algorithm(settings.algorithm);
-    let mut inputs = Inputs { events, addresses, addresses_ended: false, shutdown };
+    let notices = settings.noticeboard.watch();
+    let mut inputs = Inputs { events, addresses, addresses_ended: false, notices, shutdown };
     let mut control = Loop {
         settings,
         planner,
         sink,
-        without_local: WithoutLocal::default(),
-        started: now(),
+        no_local_endpoints: NoLocalEndpoints::default(),
+        started: micros_since_1970(),
         in_sync: false,
         exact: false,
         addresses: BTreeSet::new(),
@@ -118,11 +66,12 @@ pub async fn run(
         listed: false,
         flush_at: None,
         retry_at: None,
-        pause: RETRY_MIN,
+        pauses: timing::backoff(RETRY),
         problems_written: false,
         write_failed: false,
     };
     control.planner.set_local_addresses(inputs.addresses.borrow_and_update().clone());
+    control.planner.problems().set_notices(&inputs.notices.borrow_and_update());
     control.publish_problems();
     loop {
         match inputs.next(control.flush_at, control.retry_at).await {
@@ -135,53 +84,19 @@ pub async fn run(
                 control.planner.set_local_addresses(addresses);
                 control.schedule();
             }
+            Event::Notices(notices) => {
+                control.planner.problems().set_notices(&notices);
+                control.publish_problems();
+            }
             Event::Flush => control.flush()?,
             Event::Retry => {
                 let start = Clock::now();
                 control.retry();
                 control.count_pass(Pass::Full, start);
             }
-            Event::SourceEnded => anyhow::bail!("the source of Services ended"),
+            Event::SourceEnded => return Err(Error::SourceEnded),
             Event::Stop => return Ok(()),
         }
-    }
-}
-
-struct Inputs {
-    events: mpsc::Receiver<source::Event>,
-    addresses: watch::Receiver<BTreeSet<IpAddr>>,
-    addresses_ended: bool,
-    shutdown: CancellationToken,
-}
-
-impl Inputs {
-    async fn next(&mut self, flush_at: Option<Instant>, retry_at: Option<Instant>) -> Event {
-        loop {
-            // In this order, so that a flood of events cannot keep the loop from flushing.
-            tokio::select! {
-                biased;
-                () = self.shutdown.cancelled() => return Event::Stop,
-                () = at(flush_at) => return Event::Flush,
-                () = at(retry_at) => return Event::Retry,
-                changed = self.addresses.changed(), if !self.addresses_ended => match changed {
-                    Ok(()) => {
-                        let addresses = self.addresses.borrow_and_update().clone();
-                        return Event::Addresses(addresses);
-                    }
-                    Err(_) => self.addresses_ended = true,
-                },
-                event = self.events.recv() => {
-                    return event.map_or(Event::SourceEnded, Event::Source);
-                }
-            }
-        }
-    }
-}
-
-async fn at(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }
 
@@ -189,7 +104,7 @@ struct Loop<S> {
     settings: Settings,
     planner: Planner,
     sink: S,
-    without_local: WithoutLocal,
+    no_local_endpoints: NoLocalEndpoints,
     /// When the loop began, in microseconds since 1970.
     started: i64,
     /// The first plan is in the data path.
@@ -206,7 +121,7 @@ struct Loop<S> {
     listed: bool,
     flush_at: Option<Instant>,
     retry_at: Option<Instant>,
-    pause: Duration,
+    pauses: ExponentialBackoff,
     problems_written: bool,
     write_failed: bool,
 }
@@ -229,7 +144,7 @@ impl<S: DataplaneSink> Loop<S> {
         }
     }
 
-    fn flush(&mut self) -> anyhow::Result<()> {
+    fn flush(&mut self) -> Result<(), Error> {
         self.flush_at = None;
         if !self.planner.is_complete() {
             self.publish_problems();
@@ -237,7 +152,7 @@ impl<S: DataplaneSink> Loop<S> {
         }
         let start = Clock::now();
         let changes = self.planner.take_changes();
-        changes.iter().for_each(|change| self.without_local.update(change));
+        changes.iter().for_each(|change| self.no_local_endpoints.update(change));
         let pass = if !self.in_sync {
             self.first_sync()?;
             Pass::Full
@@ -272,7 +187,7 @@ impl<S: DataplaneSink> Loop<S> {
     fn count_pass(&mut self, pass: Pass, start: Clock) {
         let metrics = &self.settings.metrics;
         metrics.synced(pass, start.elapsed());
-        let now = now();
+        let now = micros_since_1970();
         for (family, at) in self.planner.take_triggers() {
             // Changes from before the start waited for kproxy, not for its work (EPS-20).
             if at > self.started {
@@ -282,8 +197,8 @@ impl<S: DataplaneSink> Loop<S> {
         }
         for policy in Policy::ALL {
             for family in [Family::V4, Family::V6] {
-                let count = self.without_local.count(policy, family);
-                metrics.set_without_local(policy, family, count);
+                let count = self.no_local_endpoints.count(policy, family);
+                metrics.set_no_local_endpoints(policy, family, count);
             }
         }
     }
@@ -298,7 +213,7 @@ impl<S: DataplaneSink> Loop<S> {
         }
     }
 
-    fn first_sync(&mut self) -> anyhow::Result<()> {
+    fn first_sync(&mut self) -> Result<(), Error> {
         self.addresses = self.planner.node_port_addresses();
         let mut total = self.sink.set_node_addresses(&self.addresses);
         let plans = self.planner.plans();
@@ -394,10 +309,9 @@ impl<S: DataplaneSink> Loop<S> {
     fn schedule_retry(&mut self) {
         if !self.planner.problems().has_sink_problems() {
             self.retry_at = None;
-            self.pause = RETRY_MIN;
+            self.pauses = timing::backoff(RETRY);
         } else if self.retry_at.is_none() {
-            self.retry_at = Some(Instant::now() + self.pause);
-            self.pause = (self.pause * 2).min(RETRY_MAX);
+            self.retry_at = self.pauses.next().map(|pause| Instant::now() + pause);
         }
     }
 
@@ -417,17 +331,16 @@ impl<S: DataplaneSink> Loop<S> {
             Err(error) => {
                 self.problems_written = false;
                 if !std::mem::replace(&mut self.write_failed, true) {
-                    warn!("{error:#}");
+                    warn!("{}", with_causes(&error));
                 }
             }
         }
     }
 }
 
-/// Microseconds since 1970.
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+/// The clock of [`Planner::take_triggers`].
+fn micros_since_1970() -> i64 {
+    i64::try_from(timing::since_1970().as_micros()).unwrap_or(i64::MAX)
 }
 
 /// Objects that an update is about.

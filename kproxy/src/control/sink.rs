@@ -5,11 +5,12 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-pub use crate::dataplane::Report;
+use crate::dataplane;
+pub(crate) use crate::dataplane::Report;
 use crate::plan::{Change, ServicePortPlan};
 
 /// The data path as the control loop sees it. Calls may block for as long as map writes take.
-pub trait DataplaneSink {
+pub(crate) trait DataplaneSink {
     /// Makes the data path hold exactly `desired`, changing only what differs. The first call
     /// comes once the first lists are complete.
     fn reconcile(&mut self, desired: Vec<ServicePortPlan>) -> Report;
@@ -33,5 +34,5 @@ pub trait DataplaneSink {
     ///
     /// # Errors
     /// Ends the loop; the data path cannot work at all.
-    fn attach(&mut self) -> anyhow::Result<()>;
+    fn attach(&mut self) -> Result<(), dataplane::Error>;
 }

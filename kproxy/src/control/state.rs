@@ -14,7 +14,7 @@ const ILL_AFTER: Duration = Duration::from_secs(60);
 
 /// The state of the loop. Receivers are woken for everything but `behind_since`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct State {
+pub(crate) struct State {
     /// Services that load balancers ask this node about, as the data path has them.
     pub health_checks: HealthChecks,
     /// Addresses to answer on.
@@ -25,7 +25,7 @@ pub struct State {
 
 impl State {
     /// Whether the data path follows the cluster.
-    pub fn is_healthy(&self, now: Instant) -> bool {
+    pub(crate) fn is_healthy(&self, now: Instant) -> bool {
         self.behind_since.is_none_or(|since| now.saturating_duration_since(since) < ILL_AFTER)
     }
 }

@@ -1,19 +1,22 @@
 //! Numbers of the control loop.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntGauge, IntGaugeVec,
     Opts, Registry, Result,
 };
 
-use super::{FAMILIES, IP_FAMILY, KPROXY, KUBE_PROXY, durations, ip_family, position, register};
+use super::series::{
+    FAMILIES, IP_FAMILY, KPROXY, KUBE_PROXY, durations, ip_family, position, register,
+};
 use crate::model::Family;
 use crate::plan::Policy;
+use crate::timing;
 
 /// What an event is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Change {
+pub(crate) enum Change {
     /// Services.
     Service,
     /// EndpointSlices.
@@ -22,7 +25,7 @@ pub enum Change {
 
 /// How much a pass looked at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Pass {
+pub(crate) enum Pass {
     /// Everything.
     Full,
     /// What has changed.
@@ -31,7 +34,7 @@ pub enum Pass {
 
 /// Numbers of the control loop. Clones count together.
 #[derive(Clone, Debug)]
-pub struct Control {
+pub(crate) struct Control {
     passes: [Histogram; 2],
     full: [Histogram; 2],
     partial: [Histogram; 2],
@@ -40,7 +43,7 @@ pub struct Control {
     last_queued: [Gauge; 2],
     services: Changes,
     endpoints: Changes,
-    without_local: IntGaugeVec,
+    no_local_endpoints: IntGaugeVec,
     problems: IntGauge,
 }
 
@@ -55,8 +58,8 @@ impl Control {
     ///
     /// # Errors
     /// A name is taken or is none.
-    pub fn new(registry: &Registry) -> Result<Self> {
-        let without_local = IntGaugeVec::new(
+    pub(crate) fn new(registry: &Registry) -> Result<Self> {
+        let no_local_endpoints = IntGaugeVec::new(
             kube_proxy(
                 "sync_proxy_rules_no_local_endpoints_total",
                 "Service ports that have endpoints but none on this node, where a traffic policy \
@@ -64,7 +67,7 @@ impl Control {
             ),
             &["traffic_policy", IP_FAMILY],
         )?;
-        register(registry, &without_local)?;
+        register(registry, &no_local_endpoints)?;
         let problems = Opts::new(
             "problems",
             "Problems that the daemon reports now: see kproxy status, or problems.json in its run \
@@ -112,23 +115,24 @@ impl Control {
             )?,
             services: changes(registry, "service", "Services")?,
             endpoints: changes(registry, "endpoint", "EndpointSlices")?,
-            without_local,
+            no_local_endpoints,
             problems,
         };
         for family in FAMILIES {
-            control.set_without_local(Policy::Internal, family, 0);
-            control.set_without_local(Policy::External, family, 0);
+            control.set_no_local_endpoints(Policy::Internal, family, 0);
+            control.set_no_local_endpoints(Policy::External, family, 0);
         }
         Ok(control)
     }
 
     /// Something came that the maps may have to follow.
-    pub fn queued(&self) {
-        self.last_queued.iter().for_each(|gauge| gauge.set(now()));
+    pub(crate) fn queued(&self) {
+        let seconds = timing::since_1970().as_secs_f64();
+        self.last_queued.iter().for_each(|gauge| gauge.set(seconds));
     }
 
     /// So many objects of a kind have come.
-    pub fn changed(&self, change: Change, count: usize) {
+    pub(crate) fn changed(&self, change: Change, count: usize) {
         let changes = match change {
             Change::Service => &self.services,
             Change::Endpoints => &self.endpoints,
@@ -138,7 +142,7 @@ impl Control {
     }
 
     /// The maps are in step with everything that has come.
-    pub fn synced(&self, pass: Pass, took: Duration) {
+    pub(crate) fn synced(&self, pass: Pass, took: Duration) {
         let of_pass = match pass {
             Pass::Full => &self.full,
             Pass::Partial => &self.partial,
@@ -146,35 +150,31 @@ impl Control {
         for histogram in self.passes.iter().chain(of_pass) {
             histogram.observe(took.as_secs_f64());
         }
-        self.last_synced.iter().for_each(|gauge| gauge.set(now()));
+        let seconds = timing::since_1970().as_secs_f64();
+        self.last_synced.iter().for_each(|gauge| gauge.set(seconds));
         self.services.pending.set(0);
         self.endpoints.pending.set(0);
     }
 
     /// A change of pods is in force, so long after it.
-    pub fn programmed(&self, family: Family, took: Duration) {
+    pub(crate) fn programmed(&self, family: Family, took: Duration) {
         self.programming[position(family)].observe(took.as_secs_f64());
     }
 
     /// So many service ports lack local endpoints for a policy (VER-18).
-    pub fn set_without_local(&self, policy: Policy, family: Family, count: usize) {
+    pub(crate) fn set_no_local_endpoints(&self, policy: Policy, family: Family, count: usize) {
         let policy = match policy {
             Policy::Internal => "internal",
             Policy::External => "external",
         };
-        let gauge = self.without_local.with_label_values(&[policy, ip_family(family)]);
+        let gauge = self.no_local_endpoints.with_label_values(&[policy, ip_family(family)]);
         gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// So many problems are reported now.
-    pub fn set_problems(&self, count: usize) {
+    pub(crate) fn set_problems(&self, count: usize) {
         self.problems.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
-}
-
-/// Seconds since 1970.
-fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
 fn kube_proxy(name: &str, help: &str) -> Opts {

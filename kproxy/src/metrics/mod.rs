@@ -11,33 +11,24 @@
 //! the sweeper. [`Traffic`] is read from the kernel maps for each scrape.
 
 mod control;
+mod series;
 mod sweep;
 mod traffic;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
-use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{IntGaugeVec, Opts, Registry, Result, TextEncoder};
 
-pub use control::{Change, Control, Pass};
-pub use sweep::Sweep;
-pub use traffic::Traffic;
+pub(crate) use control::{Change, Control, Pass};
+pub(crate) use sweep::Sweep;
+pub(crate) use traffic::Traffic;
 
-use crate::model::Family;
-
-/// kube-proxy's prefix.
-const KUBE_PROXY: &str = "kubeproxy";
-/// kproxy's own.
-const KPROXY: &str = "kproxy";
-/// Label of an IP family. One pass of kproxy serves both, so each has the numbers of the pass.
-const IP_FAMILY: &str = "ip_family";
-/// Every family.
-const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+use self::series::{KPROXY, register};
 
 /// Everything that is counted.
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     /// Numbers of the control loop.
     pub control: Control,
@@ -52,7 +43,7 @@ impl Metrics {
     ///
     /// # Errors
     /// Two metrics have one name, or one is no name.
-    pub fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let registry = Registry::new();
         let metrics = Self {
             control: Control::new(&registry)?,
@@ -73,33 +64,7 @@ impl Metrics {
     ///
     /// # Errors
     /// Never in practice: a metric without values is left out.
-    pub fn text(&self) -> Result<String> {
+    pub(crate) fn text(&self) -> Result<String> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
-}
-
-/// As the label says it.
-const fn ip_family(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "IPv4",
-        Family::V6 => "IPv6",
-    }
-}
-
-/// 0 for IPv4, 1 for IPv6.
-const fn position(family: Family) -> usize {
-    match family {
-        Family::V4 => 0,
-        Family::V6 => 1,
-    }
-}
-
-/// Shows a metric; whoever holds it goes on counting.
-fn register<T: Collector + Clone + 'static>(registry: &Registry, metric: &T) -> Result<()> {
-    registry.register(Box::new(metric.clone()))
-}
-
-/// kube-proxy's buckets for its own work: 1 ms to 16 s.
-fn durations() -> Result<Vec<f64>> {
-    prometheus::exponential_buckets(0.001, 2.0, 15)
 }

@@ -7,13 +7,13 @@ use prometheus::{
     Result,
 };
 
-use super::{FAMILIES, IP_FAMILY, KPROXY, KUBE_PROXY, durations, ip_family, register};
+use super::series::{FAMILIES, IP_FAMILY, KPROXY, KUBE_PROXY, durations, ip_family, register};
 use crate::dataplane::{SweepReport, Usage};
 use kproxy_common::abi::map;
 
 /// Numbers of the sweeper. Clones count together.
 #[derive(Clone, Debug)]
-pub struct Sweep {
+pub(crate) struct Sweep {
     sweeps: [Histogram; 2],
     left: [IntCounter; 2],
     swept: IntCounter,
@@ -27,7 +27,7 @@ impl Sweep {
     ///
     /// # Errors
     /// A name is taken or is none.
-    pub fn new(registry: &Registry) -> Result<Self> {
+    pub(crate) fn new(registry: &Registry) -> Result<Self> {
         let sweeps = HistogramOpts::new(
             "conntrack_reconciler_sync_duration_seconds",
             "How long a sweep of kproxy's own flow table took, in seconds; one sweep serves both \
@@ -70,7 +70,7 @@ impl Sweep {
     }
 
     /// A sweep is over.
-    pub fn swept(&self, report: &SweepReport, took: Duration) {
+    pub(crate) fn swept(&self, report: &SweepReport, took: Duration) {
         self.sweeps.iter().for_each(|histogram| histogram.observe(took.as_secs_f64()));
         self.swept.inc_by(report.removed as u64);
         for (counter, count) in self.left.iter().zip([report.left_v4, report.left_v6]) {
@@ -79,12 +79,12 @@ impl Sweep {
     }
 
     /// So many sockets have been closed.
-    pub fn closed(&self, sockets: usize) {
+    pub(crate) fn closed(&self, sockets: usize) {
         self.sockets.inc_by(sockets as u64);
     }
 
     /// How full the maps are.
-    pub fn set_usage(&self, usage: &Usage) {
+    pub(crate) fn set_usage(&self, usage: &Usage) {
         let Usage { frontends, services, slots, flows } = usage;
         for (name, fill) in [
             (map::FRONTENDS, frontends),

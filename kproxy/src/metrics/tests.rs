@@ -12,6 +12,7 @@ use super::traffic::MOST_SERVICES;
 use super::*;
 use crate::dataplane::read::{CounterRow, DropRow};
 use crate::dataplane::{Fill, SweepReport, Usage};
+use crate::model::Family;
 use crate::plan::{Policy, Protocol, Scope, ServicePortId};
 
 /// Value of a series, written as it is told.
@@ -111,7 +112,7 @@ fn pending_changes_are_over_after_a_pass() {
     metrics.control.synced(Pass::Partial, Duration::from_millis(1));
     assert_eq!((of("service_changes_pending"), of("endpoint_changes_pending")), (0.0, 0.0));
     assert_eq!((of("service_changes_total"), of("endpoint_changes_total")), (2.0, 3.0));
-    metrics.control.set_without_local(Policy::External, Family::V6, 4);
+    metrics.control.set_no_local_endpoints(Policy::External, Family::V6, 4);
     let series = "no_local_endpoints_total{ip_family=\"IPv6\",traffic_policy=\"external\"}";
     assert_eq!(of(series), 4.0);
 }

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use kproxy_common::drop_reason::DropReason;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry, Result};
 
-use super::{IP_FAMILY, KPROXY, ip_family, register};
+use super::series::{IP_FAMILY, KPROXY, ip_family, register};
 use crate::dataplane::read::{CounterRow, DropRow};
 use crate::plan::ServicePortId;
 
@@ -24,7 +24,7 @@ const UNKNOWN: &str = "unknown";
 
 /// Numbers of the programs.
 #[derive(Debug)]
-pub struct Traffic {
+pub(crate) struct Traffic {
     all: Counts<IntCounter>,
     drops: IntCounterVec,
     by_service: Counts<IntCounterVec>,
@@ -61,7 +61,7 @@ impl Traffic {
     ///
     /// # Errors
     /// A name is taken or is none.
-    pub fn new(registry: &Registry) -> Result<Self> {
+    pub(crate) fn new(registry: &Registry) -> Result<Self> {
         let connections = "Connections that were given a backend";
         let packets = "Packets translated on the packet path, both directions";
         let bytes = "Bytes of packets translated on the packet path, headers included";
@@ -110,7 +110,7 @@ impl Traffic {
     }
 
     /// Takes what the maps hold now.
-    pub fn set(&self, counters: Vec<CounterRow>, drops: Vec<DropRow>) {
+    pub(crate) fn set(&self, counters: Vec<CounterRow>, drops: Vec<DropRow>) {
         let mut by_port = BTreeMap::<u32, Seen>::new();
         let mut by_reason = BTreeMap::<(Option<u32>, &'static str), u64>::new();
         for row in counters {

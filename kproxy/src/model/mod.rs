@@ -18,10 +18,11 @@ mod store;
 mod tests;
 
 pub use net::{Family, Protocol};
-pub use node::Node;
-pub use pod::{Pod, PodName};
-pub use problem::Problem;
-pub use service::{Algorithm, Service, ServiceName, ServicePort, ServiceType, TrafficPolicy};
-pub use service_cidr::{ServiceCidr, ServiceCidrName};
-pub use slice::{Endpoint, Slice, SliceName, SlicePort};
-pub use store::{Model, Touched};
+pub(crate) use node::Node;
+pub(crate) use pod::{Pod, PodName};
+pub(crate) use problem::Problem;
+pub use service::Algorithm;
+pub(crate) use service::{Service, ServiceName, ServicePort, ServiceType, TrafficPolicy};
+pub(crate) use service_cidr::{ServiceCidr, ServiceCidrName};
+pub(crate) use slice::{Endpoint, Slice, SliceName, SlicePort};
+pub(crate) use store::{Model, Touched};

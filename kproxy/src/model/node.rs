@@ -6,7 +6,7 @@ use super::Family;
 
 /// What the plan wants to know of the own Node object (NODE-01, NODE-02, NODE-04).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Node {
+pub(crate) struct Node {
     /// Zone of the node; `None` without the label or with an empty one: no same-zone routing.
     pub zone: Option<String>,
     /// The node's own addresses: the primary one, and the first one of the other family.
@@ -15,7 +15,7 @@ pub struct Node {
 
 impl Node {
     /// The node's address of a family.
-    pub fn address(&self, family: Family) -> Option<IpAddr> {
+    pub(crate) fn address(&self, family: Family) -> Option<IpAddr> {
         self.addresses.iter().copied().find(|ip| Family::of(ip) == family)
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 /// Namespace and name of a Pod.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct PodName {
+pub(crate) struct PodName {
     /// Namespace.
     pub namespace: String,
     /// Name.
@@ -14,7 +14,7 @@ pub struct PodName {
 
 impl PodName {
     /// From its two parts.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+    pub(crate) fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
 }
@@ -28,7 +28,7 @@ impl std::fmt::Display for PodName {
 
 /// A Pod with a network namespace of its own that has not ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Pod {
+pub(crate) struct Pod {
     /// Namespace and name.
     pub name: PodName,
     /// The node that it is on; `None`: nobody has said.

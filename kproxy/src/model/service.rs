@@ -9,7 +9,7 @@ use super::{Family, Protocol};
 
 /// Namespace and name of a Service.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct ServiceName {
+pub(crate) struct ServiceName {
     /// Namespace.
     pub namespace: String,
     /// Name.
@@ -18,7 +18,7 @@ pub struct ServiceName {
 
 impl ServiceName {
     /// From its two parts.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+    pub(crate) fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
 }
@@ -32,7 +32,7 @@ impl std::fmt::Display for ServiceName {
 
 /// `spec.type`. ExternalName has no entry: such a Service is none of kproxy's (SEL-02).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum ServiceType {
+pub(crate) enum ServiceType {
     /// ClusterIP.
     #[default]
     ClusterIp,
@@ -44,7 +44,7 @@ pub enum ServiceType {
 
 /// `internalTrafficPolicy` and `externalTrafficPolicy`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum TrafficPolicy {
+pub(crate) enum TrafficPolicy {
     /// Every usable endpoint.
     #[default]
     Cluster,
@@ -89,7 +89,7 @@ impl Algorithm {
 
 /// A Service that has a cluster IP and at least one usable port.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Service {
+pub(crate) struct Service {
     /// Namespace and name.
     pub name: ServiceName,
     /// `metadata.creationTimestamp` in seconds since 1970; `None` in a folder of manifests. Of two
@@ -121,7 +121,7 @@ pub struct Service {
 
 /// A port of a Service.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ServicePort {
+pub(crate) struct ServicePort {
     /// Name, empty for the unnamed port. Joins the port with those of the EndpointSlices.
     pub name: String,
     /// Protocol.
@@ -134,13 +134,13 @@ pub struct ServicePort {
 
 impl Service {
     /// The cluster IP of a family (SEL-03).
-    pub fn cluster_ip(&self, family: Family) -> Option<IpAddr> {
+    pub(crate) fn cluster_ip(&self, family: Family) -> Option<IpAddr> {
         self.cluster_ips.iter().copied().find(|ip| Family::of(ip) == family)
     }
 
     /// `externalTrafficPolicy` as it counts: Local needs a Service that the API calls externally
     /// accessible (SVC-12; `ExternalPolicyLocal` in kubernetes `pkg/api/v1/service/util.go`).
-    pub fn external_policy(&self) -> TrafficPolicy {
+    pub(crate) fn external_policy(&self) -> TrafficPolicy {
         let accessible = match self.kind {
             ServiceType::NodePort | ServiceType::LoadBalancer => true,
             ServiceType::ClusterIp => !self.external_ips.is_empty(),
@@ -149,19 +149,19 @@ impl Service {
     }
 
     /// Whether load balancers ask this node for local endpoints (SVC-14).
-    pub fn has_health_check(&self) -> bool {
+    pub(crate) fn has_health_check(&self) -> bool {
         self.kind == ServiceType::LoadBalancer && self.external_policy() == TrafficPolicy::Local
     }
 
     /// The port on which they ask.
-    pub fn health_check_port(&self) -> Option<NonZeroU16> {
+    pub(crate) fn health_check_port(&self) -> Option<NonZeroU16> {
         self.health_check_node_port.filter(|_| self.has_health_check())
     }
 
     /// Whether load-balancer addresses of a family are open to some senders only. A range of
     /// length zero opens them to all (SVC-10), and ranges of one family leave the other open
     /// (LBR-08).
-    pub fn restricts_sources(&self, family: Family) -> bool {
+    pub(crate) fn restricts_sources(&self, family: Family) -> bool {
         let mut ranges =
             self.source_ranges.iter().filter(|net| Family::of(&net.addr()) == family).peekable();
         ranges.peek().is_some() && ranges.all(|net| net.prefix_len() != 0)

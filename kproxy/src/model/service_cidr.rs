@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 /// Name of a ServiceCIDR object.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct ServiceCidrName(pub String);
+pub(crate) struct ServiceCidrName(pub String);
 
 impl std::fmt::Display for ServiceCidrName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -15,7 +15,7 @@ impl std::fmt::Display for ServiceCidrName {
 /// A ServiceCIDR: one range, or one a family. What is dialled in it and is no ClusterIP is dropped
 /// instead of sent out into the network (VER-16).
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ServiceCidr {
+pub(crate) struct ServiceCidr {
     /// Name.
     pub name: ServiceCidrName,
     /// Its ranges.

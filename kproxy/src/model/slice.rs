@@ -7,7 +7,7 @@ use super::{Family, Protocol, ServiceName};
 
 /// Namespace and name of an EndpointSlice.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct SliceName {
+pub(crate) struct SliceName {
     /// Namespace.
     pub namespace: String,
     /// Name.
@@ -16,7 +16,7 @@ pub struct SliceName {
 
 impl SliceName {
     /// From its two parts.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+    pub(crate) fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
 }
@@ -30,7 +30,7 @@ impl std::fmt::Display for SliceName {
 
 /// An EndpointSlice that names its Service.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Slice {
+pub(crate) struct Slice {
     /// Namespace and name.
     pub name: SliceName,
     /// Name of the Service, in the same namespace (EPS-01).
@@ -47,14 +47,14 @@ pub struct Slice {
 
 impl Slice {
     /// The Service that the slice belongs to.
-    pub fn service_name(&self) -> ServiceName {
+    pub(crate) fn service_name(&self) -> ServiceName {
         ServiceName::new(self.name.namespace.as_str(), self.service.as_str())
     }
 }
 
 /// A port of an EndpointSlice.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SlicePort {
+pub(crate) struct SlicePort {
     /// Name of the Service's port; empty is the unnamed one (EPS-03).
     pub name: String,
     /// Protocol.
@@ -65,7 +65,7 @@ pub struct SlicePort {
 
 /// An endpoint.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// Its first address, the only one that counts (EPS-06).
     pub addr: IpAddr,
     /// `conditions.ready`, true when not given (EPS-07).
@@ -84,7 +84,7 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// Used only while no endpoint is ready (TOP-06, TOP-07).
-    pub const fn is_serving_terminating(&self) -> bool {
+    pub(crate) const fn is_serving_terminating(&self) -> bool {
         self.serving && self.terminating
     }
 }

@@ -11,14 +11,14 @@ use super::{
 };
 
 /// Services whose plan may differ after a change.
-pub type Touched = BTreeSet<ServiceName>;
+pub(crate) type Touched = BTreeSet<ServiceName>;
 
 /// Services, their EndpointSlices, ServiceCIDRs, the own Node, and Pods that are opted out.
 ///
 /// Each change answers with the Services that it touches; a change that alters nothing that the
 /// plan reads touches none (EPS-16). Slices may come before their Service (EPS-17).
 #[derive(Debug, Default)]
-pub struct Model {
+pub(crate) struct Model {
     services: HashMap<ServiceName, Service>,
     slices: HashMap<ServiceName, BTreeMap<SliceName, Slice>>,
     /// The Service each slice is filed under: the label may move a slice to another one.
@@ -31,12 +31,12 @@ pub struct Model {
 
 impl Model {
     /// An empty model.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Adds or replaces a Service.
-    pub fn apply_service(&mut self, service: Service) -> Touched {
+    pub(crate) fn apply_service(&mut self, service: Service) -> Touched {
         if self.services.get(&service.name) == Some(&service) {
             return Touched::new();
         }
@@ -46,12 +46,12 @@ impl Model {
     }
 
     /// Forgets a Service; its slices are kept, for it may come back.
-    pub fn delete_service(&mut self, name: &ServiceName) -> Touched {
+    pub(crate) fn delete_service(&mut self, name: &ServiceName) -> Touched {
         self.services.remove(name).into_iter().map(|service| service.name).collect()
     }
 
     /// Adds or replaces an EndpointSlice.
-    pub fn apply_slice(&mut self, slice: Slice) -> Touched {
+    pub(crate) fn apply_slice(&mut self, slice: Slice) -> Touched {
         let service = slice.service_name();
         let mut touched = match self.owners.get(&slice.name) {
             Some(owner) if *owner != service => self.delete_slice(&slice.name),
@@ -70,7 +70,7 @@ impl Model {
     }
 
     /// Forgets an EndpointSlice.
-    pub fn delete_slice(&mut self, name: &SliceName) -> Touched {
+    pub(crate) fn delete_slice(&mut self, name: &SliceName) -> Touched {
         let Some(service) = self.owners.remove(name) else { return Touched::new() };
         if let Some(slices) = self.slices.get_mut(&service) {
             // What a slice that goes has told is not what it goes for (EPS-20).
@@ -86,7 +86,7 @@ impl Model {
 
     /// When pods changed of which slices have told since the last call, in microseconds since 1970
     /// (EPS-20).
-    pub fn take_triggers(&mut self) -> Vec<(Family, i64)> {
+    pub(crate) fn take_triggers(&mut self) -> Vec<(Family, i64)> {
         let triggers = std::mem::take(&mut self.triggers).into_iter();
         triggers
             .flat_map(|((_, family), times)| times.into_iter().map(move |at| (family, at)))
@@ -94,7 +94,7 @@ impl Model {
     }
 
     /// Replaces all Services: those not listed are gone.
-    pub fn reset_services(&mut self, services: Vec<Service>) -> Touched {
+    pub(crate) fn reset_services(&mut self, services: Vec<Service>) -> Touched {
         let listed: BTreeSet<_> = services.iter().map(|service| service.name.clone()).collect();
         let gone: Vec<_> =
             self.services.keys().filter(|name| !listed.contains(name)).cloned().collect();
@@ -109,7 +109,7 @@ impl Model {
     }
 
     /// Replaces all EndpointSlices: those not listed are gone.
-    pub fn reset_slices(&mut self, slices: Vec<Slice>) -> Touched {
+    pub(crate) fn reset_slices(&mut self, slices: Vec<Slice>) -> Touched {
         let listed: BTreeSet<_> = slices.iter().map(|slice| slice.name.clone()).collect();
         let gone: Vec<_> =
             self.owners.keys().filter(|name| !listed.contains(name)).cloned().collect();
@@ -123,100 +123,101 @@ impl Model {
         touched
     }
 
-    /// Sets the own Node. A new zone or address touches every Service (NODE-04).
-    pub fn set_node(&mut self, node: Node) -> Touched {
-        let zone_changes = self.node.zone != node.zone;
-        self.node = node;
-        if zone_changes { self.services.keys().cloned().collect() } else { Touched::new() }
+    /// Sets the own Node. A new zone touches every Service (NODE-04), new addresses those whose source
+    /// ranges may hold the node (LBR-03).
+    pub(crate) fn set_node(&mut self, node: Node) -> Touched {
+        let Node { zone, addresses } = std::mem::replace(&mut self.node, node);
+        if zone != self.node.zone {
+            self.services.keys().cloned().collect()
+        } else if addresses != self.node.addresses {
+            self.services_with_ranges()
+        } else {
+            Touched::new()
+        }
     }
 
     /// Adds or replaces a ServiceCIDR. No plan of a Service depends on them.
-    pub fn apply_service_cidr(&mut self, service_cidr: ServiceCidr) {
+    pub(crate) fn apply_service_cidr(&mut self, service_cidr: ServiceCidr) {
         self.service_cidrs.insert(service_cidr.name.clone(), service_cidr);
     }
 
     /// Forgets a ServiceCIDR.
-    pub fn delete_service_cidr(&mut self, name: &ServiceCidrName) {
+    pub(crate) fn delete_service_cidr(&mut self, name: &ServiceCidrName) {
         self.service_cidrs.remove(name);
     }
 
     /// Replaces all ServiceCIDRs.
-    pub fn reset_service_cidrs(&mut self, service_cidrs: Vec<ServiceCidr>) {
+    pub(crate) fn reset_service_cidrs(&mut self, service_cidrs: Vec<ServiceCidr>) {
         let named = service_cidrs.into_iter().map(|object| (object.name.clone(), object));
         self.service_cidrs = named.collect();
     }
 
     /// A ServiceCIDR.
-    pub fn service_cidr(&self, name: &ServiceCidrName) -> Option<&ServiceCidr> {
+    pub(crate) fn service_cidr(&self, name: &ServiceCidrName) -> Option<&ServiceCidr> {
         self.service_cidrs.get(name)
     }
 
     /// The ranges of all ServiceCIDRs, sorted, those within or beside each other joined.
-    pub fn service_ranges(&self) -> Vec<IpNet> {
+    pub(crate) fn service_ranges(&self) -> Vec<IpNet> {
         let ranges = self.service_cidrs.values().flat_map(|object| object.ranges.iter().copied());
         IpNet::aggregate(&ranges.collect())
     }
 
     /// Adds or replaces a Pod. No plan of a Service depends on them.
-    pub fn apply_pod(&mut self, pod: Pod) {
+    pub(crate) fn apply_pod(&mut self, pod: Pod) {
         self.pods.insert(pod.name.clone(), pod);
     }
 
     /// Forgets a Pod.
-    pub fn delete_pod(&mut self, name: &PodName) {
+    pub(crate) fn delete_pod(&mut self, name: &PodName) {
         self.pods.remove(name);
     }
 
     /// Replaces all Pods.
-    pub fn reset_pods(&mut self, pods: Vec<Pod>) {
+    pub(crate) fn reset_pods(&mut self, pods: Vec<Pod>) {
         self.pods = pods.into_iter().map(|pod| (pod.name.clone(), pod)).collect();
     }
 
     /// A Pod.
-    pub fn pod(&self, name: &PodName) -> Option<&Pod> {
+    pub(crate) fn pod(&self, name: &PodName) -> Option<&Pod> {
         self.pods.get(name)
     }
 
     /// The addresses of each Pod of this node, and of those of which nobody has said where they are.
-    pub fn pod_addresses(&self, node_name: &str) -> Vec<BTreeSet<IpAddr>> {
+    pub(crate) fn pod_addresses(&self, node_name: &str) -> Vec<BTreeSet<IpAddr>> {
         let is_here = |pod: &&Pod| pod.node.as_deref().is_none_or(|node| node == node_name);
         self.pods.values().filter(is_here).map(|pod| pod.addresses.clone()).collect()
     }
 
     /// The own Node.
-    pub const fn node(&self) -> &Node {
+    pub(crate) const fn node(&self) -> &Node {
         &self.node
     }
 
     /// A Service.
-    pub fn service(&self, name: &ServiceName) -> Option<&Service> {
+    pub(crate) fn service(&self, name: &ServiceName) -> Option<&Service> {
         self.services.get(name)
-    }
-
-    /// Names of all Services.
-    pub fn service_names(&self) -> impl Iterator<Item = &ServiceName> {
-        self.services.keys()
     }
 
     /// The slices of a Service, in the order of their names, so that plans do not depend on the
     /// order of events.
-    pub fn slices(&self, service: &ServiceName) -> impl Iterator<Item = &Slice> + Clone {
+    pub(crate) fn slices(&self, service: &ServiceName) -> impl Iterator<Item = &Slice> + Clone {
         self.slices.get(service).into_iter().flat_map(BTreeMap::values)
     }
 
     /// An EndpointSlice.
-    pub fn slice(&self, name: &SliceName) -> Option<&Slice> {
+    pub(crate) fn slice(&self, name: &SliceName) -> Option<&Slice> {
         self.slices.get(self.owners.get(name)?)?.get(name)
     }
 
     /// Services whose load-balancer addresses are open to some senders only.
-    pub fn services_with_ranges(&self) -> Touched {
+    pub(crate) fn services_with_ranges(&self) -> Touched {
         let restricted = self.services.values().filter(|service| !service.source_ranges.is_empty());
         restricted.map(|service| service.name.clone()).collect()
     }
 
     /// Services that have one of `addresses` as a cluster IP.
-    pub fn services_at(&self, addresses: &BTreeSet<IpAddr>) -> Touched {
+    pub(crate) fn services_at(&self, addresses: &BTreeSet<IpAddr>) -> Touched {
         if addresses.is_empty() {
             return Touched::new();
         }

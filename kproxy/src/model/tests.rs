@@ -76,6 +76,19 @@ fn node_04_a_new_zone_touches_everything() {
 }
 
 #[test]
+fn a_new_address_of_the_node_touches_what_may_be_open_to_the_node() {
+    let mut model = Model::new();
+    model.apply_service(service("open", &["10.96.0.1"]));
+    let mut restricted = service("restricted", &["10.96.0.2"]);
+    restricted.source_ranges = vec!["192.0.2.0/24".parse().unwrap()];
+    model.apply_service(restricted);
+    let at = |text| Node { addresses: vec![ip(text)], ..Node::default() };
+    assert_eq!(touched(model.set_node(at("192.0.2.1"))), ["restricted"]);
+    assert!(model.set_node(at("192.0.2.1")).is_empty());
+    assert_eq!(touched(model.set_node(at("192.0.2.2"))), ["restricted"]);
+}
+
+#[test]
 fn services_are_found_by_cluster_ip() {
     let mut model = Model::new();
     model.apply_service(service("a", &["10.96.0.1", "fd00:10:96::1"]));

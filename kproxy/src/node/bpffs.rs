@@ -42,12 +42,12 @@ pub enum Error {
 }
 
 /// Whether `path` is on a BPF file system.
-pub fn is_bpffs(path: &Path) -> Result<bool, Errno> {
+pub(crate) fn is_bpffs(path: &Path) -> Result<bool, Errno> {
     Ok(statfs(path)?.filesystem_type() == BPF_FS_MAGIC)
 }
 
 /// Makes sure that `root` is on a BPF file system; mounts one there if it is not, and says so.
-pub fn ensure(root: &Path) -> Result<(), Error> {
+pub(crate) fn ensure(root: &Path) -> Result<(), Error> {
     let path = || root.to_path_buf();
     if !root.exists() {
         std::fs::create_dir_all(root).map_err(|source| Error::Create { path: path(), source })?;

@@ -1,11 +1,13 @@
-//! Where the cgroup v2 tree begins.
+//! The cgroup v2 tree: where it begins, and where in it a cgroup is.
 
 use std::{
+    fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use procfs::process::MountInfo;
 
 /// Why no cgroup v2 tree can be used.
 #[derive(Debug, thiserror::Error)]
@@ -29,8 +31,8 @@ pub enum Error {
     )]
     OnlyOwn,
     /// The mount table cannot be read.
-    #[error("read {TABLE}: {0}")]
-    Mounts(#[source] std::io::Error),
+    #[error("read {TABLE}")]
+    Mounts(#[source] io::Error),
 }
 
 const TABLE: &str = "/proc/self/mountinfo";
@@ -42,7 +44,7 @@ const INITIAL_NAMESPACE: u64 = 0xefff_fffb;
 /// In a container the node's tree must be mounted beside the container's own. The mount table tells
 /// them apart: seen from a cgroup namespace, a mount of the whole tree has the root `/..`, `/../..`
 /// and so on (cgroup_namespaces(7)).
-pub fn root(given: Option<&Path>) -> Result<PathBuf, Error> {
+pub(crate) fn root(given: Option<&Path>) -> Result<PathBuf, Error> {
     if let Some(path) = given {
         return if is_cgroup2(path) {
             Ok(path.to_path_buf())
@@ -50,8 +52,8 @@ pub fn root(given: Option<&Path>) -> Result<PathBuf, Error> {
             Err(Error::NotCgroup2(path.to_path_buf()))
         };
     }
-    let table = std::fs::read_to_string(TABLE).map_err(Error::Mounts)?;
-    let in_container = std::fs::metadata("/proc/self/ns/cgroup")
+    let table = fs::read_to_string(TABLE).map_err(Error::Mounts)?;
+    let in_container = fs::metadata("/proc/self/ns/cgroup")
         .is_ok_and(|namespace| namespace.ino() != INITIAL_NAMESPACE);
     let (depth, path) = highest(&table).ok_or(Error::NotFound)?;
     if depth == 0 && in_container {
@@ -60,25 +62,53 @@ pub fn root(given: Option<&Path>) -> Result<PathBuf, Error> {
     Ok(path)
 }
 
+/// Folder of the cgroup with this kernel id, which is its inode number (kernfs_node::id); `None` if it
+/// lies outside the cgroup file systems that are seen from here.
+pub(crate) fn folder(id: u64) -> Option<PathBuf> {
+    let table = fs::read_to_string(TABLE).ok()?;
+    mounts(&table).find_map(|mount| find_inode(&mount.mount_point, id))
+}
+
+/// The cgroup v2 mounts of a mount table. A line that cannot be understood hides no other.
+fn mounts(table: &str) -> impl Iterator<Item = MountInfo> {
+    let mounts = table.lines().filter_map(|line| MountInfo::from_line(line).ok());
+    mounts.filter(|mount| mount.fs_type == "cgroup2")
+}
+
 fn is_cgroup2(path: &Path) -> bool {
     statfs(path).is_ok_and(|stat| stat.filesystem_type() == CGROUP2_SUPER_MAGIC)
 }
 
 /// The cgroup v2 mount that begins highest in the tree, and how far above our namespace's root.
-/// Fields of mountinfo (proc_pid_mountinfo(5)): 4 is the root within the file system, 5 the mount
-/// point, and the type follows the dash.
 fn highest(table: &str) -> Option<(usize, PathBuf)> {
-    let mounts = table.lines().filter_map(|line| {
-        let (before, after) = line.split_once(" - ")?;
-        let mut fields = before.split(' ').skip(3);
-        let (root, point) = (fields.next()?, fields.next()?);
-        let up = root.split('/').skip(1);
-        let whole = root == "/" || up.clone().all(|part| part == "..");
+    let whole = mounts(table).filter_map(|mount| {
+        let up = mount.root.split('/').skip(1);
+        let is_whole = mount.root == "/" || up.clone().all(|part| part == "..");
         let depth = up.filter(|part| *part == "..").count();
-        (after.split(' ').next()? == "cgroup2" && whole).then(|| (depth, PathBuf::from(point)))
+        is_whole.then_some((depth, mount.mount_point))
     });
     // The first of equals: what the system itself has mounted.
-    mounts.reduce(|best, next| if next.0 > best.0 { next } else { best })
+    whole.reduce(|best, next| if next.0 > best.0 { next } else { best })
+}
+
+/// Level by level, as kproxy is attached at or near the root.
+fn find_inode(root: &Path, inode: u64) -> Option<PathBuf> {
+    let mut level = vec![root.to_owned()];
+    while !level.is_empty() {
+        let is_it = |folder: &&PathBuf| fs::metadata(folder).is_ok_and(|data| data.ino() == inode);
+        if let Some(found) = level.iter().find(is_it) {
+            return Some(found.clone());
+        }
+        level = level.iter().flat_map(|folder| folders_in(folder)).collect();
+    }
+    None
+}
+
+fn folders_in(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let folders =
+        entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.map(|entry| entry.path()).collect()
 }
 
 #[cfg(test)]
@@ -106,6 +136,16 @@ broken line
 720 700 0:27 /../../.. /host/sys/fs/cgroup ro master:4 - cgroup2 cgroup2 rw
 ";
         assert_eq!(highest(table), Some((3, "/host/sys/fs/cgroup".into())));
+    }
+
+    #[test]
+    fn folders_are_found_by_their_inode() {
+        let root = tempfile::tempdir().unwrap();
+        let deep = root.path().join("a/b");
+        fs::create_dir_all(&deep).unwrap();
+        let inode = fs::metadata(&deep).unwrap().ino();
+        assert_eq!(find_inode(root.path(), inode), Some(deep));
+        assert_eq!(find_inode(root.path(), 0), None);
     }
 
     #[test]

@@ -25,7 +25,7 @@ const FOLDERS: [&str; 2] = ["/run/netns", "/run/docker/netns"];
 /// Every network namespace that can be found but the own one: those with a name, and those of
 /// processes. What cannot be looked at is left out; a container without the host's process ids sees
 /// only the named ones.
-pub fn others() -> Vec<File> {
+pub(crate) fn others() -> Vec<File> {
     let mut seen: BTreeSet<(u64, u64)> =
         identity(Path::new("/proc/self/ns/net")).into_iter().collect();
     let named = FOLDERS.iter().flat_map(entries);
@@ -42,7 +42,7 @@ pub fn others() -> Vec<File> {
 
 /// Does something on a thread of its own, which may end in another network namespace than it began in.
 /// `None`: the thread could not be started or has panicked.
-pub async fn on_own_thread<T: Send + 'static>(
+pub(crate) async fn on_own_thread<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
@@ -57,7 +57,7 @@ pub async fn on_own_thread<T: Send + 'static>(
 
 /// Who is in which network namespace.
 #[derive(Debug, Default)]
-pub struct Inhabitants {
+pub(crate) struct Inhabitants {
     /// The addresses in each but the own one, by its cookie; those of a link alone left out.
     pub addresses: BTreeMap<u64, BTreeSet<IpAddr>>,
     /// Why some could not be looked into.
@@ -66,7 +66,7 @@ pub struct Inhabitants {
 
 /// Looks into every network namespace but the own one. The thread is left in one of them: it should end
 /// after this ([`on_own_thread`]). The cookies are 0 where the kernel tells none ([`netns::cookie`]).
-pub fn inhabitants() -> Inhabitants {
+pub(crate) fn inhabitants() -> Inhabitants {
     let mut found = Inhabitants::default();
     for namespace in others() {
         match look_into(&namespace) {

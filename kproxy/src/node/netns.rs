@@ -8,7 +8,7 @@ use socket2::{Domain, Socket, Type};
 
 /// Cookie of the calling thread's network namespace (SO_NETNS_COOKIE: kernel 5.14, commit e8b9eab99232).
 /// 0 where the kernel cannot tell; the programs take that for the initial namespace.
-pub fn cookie() -> std::io::Result<u64> {
+pub(crate) fn cookie() -> std::io::Result<u64> {
     // Bound to nothing: a namespace that has just been made has no address, not even on loopback.
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
     let mut cookie = 0u64;

@@ -7,7 +7,7 @@
 use wildmatch::WildMatch;
 
 use super::{
-    Device,
+    device::Device,
     roles::{Kind, Link},
 };
 

@@ -20,12 +20,12 @@ use std::net::IpAddr;
 
 use wildmatch::WildMatch;
 
-use super::Device;
+use super::device::Device;
 use crate::model::Problem;
 
 /// What a device is, as far as the rule needs to know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub(super) enum Kind {
     /// No kind: hardware (virtio, e1000, …). Also bond, team, VLAN, macvlan, ipvlan.
     Wire,
     /// VXLAN, Geneve, WireGuard, IPIP, SIT, GRE, tun.
@@ -44,7 +44,7 @@ pub enum Kind {
 
 /// One device.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Link {
+pub(super) struct Link {
     /// The device itself.
     pub device: Device,
     /// Kind.
@@ -85,7 +85,7 @@ impl Link {
 
 /// The devices that the rule chooses.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Uplinks {
+pub(super) struct Uplinks {
     /// Sorted by name.
     pub devices: Vec<Device>,
     /// Those that the programs cannot read.
@@ -95,7 +95,7 @@ pub struct Uplinks {
 }
 
 /// The uplinks among `links`. `names` replaces the rule when it is not empty.
-pub fn uplinks(links: &[Link], names: &[WildMatch]) -> Uplinks {
+pub(super) fn uplinks(links: &[Link], names: &[WildMatch]) -> Uplinks {
     let chosen = |link: &&Link| {
         if names.is_empty() {
             is_uplink(link, links)
@@ -152,7 +152,7 @@ fn is_left_to_master(link: &Link, all: &[Link]) -> bool {
 }
 
 /// Whether an address can be dialled from other machines.
-pub fn is_global(ip: &IpAddr) -> bool {
+pub(super) fn is_global(ip: &IpAddr) -> bool {
     !ip.is_multicast()
         && match ip {
             IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),

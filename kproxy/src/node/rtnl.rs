@@ -16,14 +16,27 @@ use rtnetlink::{
 };
 
 use super::{
-    Device,
+    device::Device,
     roles::{Kind, Link},
-    watch::Error,
 };
 
 /// Device of kube-proxy's IPVS mode, which holds all ClusterIPs. They are not the node's own, also
 /// while kproxy takes over from it (kube-proxy leaves them out itself: pkg/proxy/ipvs/proxier.go).
 const KUBE_IPVS: &str = "kube-ipvs0";
+
+/// What went wrong with rtnetlink.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The netlink socket could not be opened.
+    #[error("open a netlink socket to follow devices and addresses: {0}")]
+    Open(#[source] std::io::Error),
+    /// A dump failed.
+    #[error("read {0} through netlink: {1}")]
+    Dump(&'static str, #[source] rtnetlink::Error),
+    /// The connection is gone.
+    #[error("the netlink connection has ended")]
+    Ended,
+}
 
 /// What an announcement makes worth reading again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

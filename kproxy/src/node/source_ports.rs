@@ -17,7 +17,7 @@ const LOCAL_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 ///
 /// # Errors
 /// The kernel's range cannot be read.
-pub fn free() -> io::Result<Option<RangeInclusive<u16>>> {
+pub(crate) fn free() -> io::Result<Option<RangeInclusive<u16>>> {
     let text = fs::read_to_string(LOCAL_RANGE)?;
     let mut numbers = text.split_whitespace().map(str::parse::<u16>);
     let (Some(Ok(low)), Some(Ok(high))) = (numbers.next(), numbers.next()) else {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Device,
+    device::Device,
     roles::{Kind, Link, is_global},
 };
 

@@ -10,20 +10,23 @@ use rtnetlink::{
 use tokio::{sync::watch, task::AbortHandle};
 use wildmatch::WildMatch;
 
+pub use super::rtnl::Error;
 use super::{
-    NodeState, pods,
+    pods,
     roles::{self, Uplinks},
     rtnl::{self, News},
     sources,
+    state::NodeState,
 };
+use crate::timing;
 
 /// How long to wait for further messages before looking: one `ip link add` makes several.
 const SETTLE: Duration = Duration::from_millis(50);
 /// Time between two looks at everything when nothing is heard. The kernel says when it has lost
 /// messages, so this is for the unforeseen.
 const RECHECK: Duration = Duration::from_secs(300);
-/// Shortest and longest wait before connecting again.
-const WAIT: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(30)];
+/// Shortest and longest pause before connecting again.
+const RETRY: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(30)];
 
 /// Names that replace the rules by which devices are found, where there are any.
 #[derive(Clone, Debug, Default)]
@@ -32,20 +35,6 @@ pub struct Names {
     pub uplinks: Vec<WildMatch>,
     /// Devices that lead to pods.
     pub pods: Vec<WildMatch>,
-}
-
-/// What went wrong with rtnetlink.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The netlink socket could not be opened.
-    #[error("open a netlink socket to follow devices and addresses: {0}")]
-    Open(#[source] std::io::Error),
-    /// A dump failed.
-    #[error("read {0} through netlink: {1}")]
-    Dump(&'static str, #[source] rtnetlink::Error),
-    /// The connection is gone.
-    #[error("the netlink connection has ended")]
-    Ended,
 }
 
 /// Starts following. The first state is complete when this returns; later ones arrive on the
@@ -62,14 +51,12 @@ pub async fn follow(names: Names) -> Result<watch::Receiver<NodeState>, Error> {
 
 /// Follows with one session after the other.
 async fn follow_always(mut session: Session, names: Names, sender: watch::Sender<NodeState>) {
-    let [shortest, longest] = WAIT;
     loop {
         let Err(mut error) = session.follow(&names, &sender).await else { return };
-        let mut wait = shortest;
-        loop {
+        for pause in timing::backoff(RETRY) {
             tracing::warn!(%error, "cannot follow devices and addresses; connecting again");
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = sender.closed() => return,
             }
             match Session::open(&names).await {
@@ -80,7 +67,6 @@ async fn follow_always(mut session: Session, names: Names, sender: watch::Sender
                 }
                 Err(again) => error = again,
             }
-            wait = (wait * 2).min(longest);
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::model::{Problem, Service, ServicePort, Slice};
 
 /// Problems that show only when a Service and its slices are seen together. They never stop the
 /// plan.
-pub fn check_service<'s>(
+pub(crate) fn check_service<'s>(
     service: &Service,
     slices: impl Iterator<Item = &'s Slice> + Clone,
 ) -> Vec<Problem> {

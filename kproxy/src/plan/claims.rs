@@ -58,14 +58,14 @@ impl Entry {
 
 /// All service ports and what each may serve.
 #[derive(Debug, Default)]
-pub struct Claims {
+pub(crate) struct Claims {
     entries: BTreeMap<Arc<ServicePortId>, Entry>,
     claims: HashMap<Key, Vec<Claim>>,
 }
 
 /// The answer of [`Claims::update`].
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Settled {
+pub(crate) struct Settled {
     /// Removals first, then sets, each in the order of their ids.
     pub changes: Vec<Change>,
     /// Service ports whose withheld frontends changed: their [`Claims::problems`] are to be asked
@@ -75,13 +75,13 @@ pub struct Settled {
 
 impl Claims {
     /// No service port.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Takes new plans (`None`: the service port is gone) and answers what changes for the data
     /// path, including other service ports that win or lose a frontend by it.
-    pub fn update(
+    pub(crate) fn update(
         &mut self,
         plans: impl IntoIterator<Item = (ServicePortId, Option<ServicePortPlan>)>,
     ) -> Settled {
@@ -125,12 +125,12 @@ impl Claims {
     }
 
     /// Every plan as it should be in the data path, in the order of ids.
-    pub fn plans(&self) -> Vec<ServicePortPlan> {
+    pub(crate) fn plans(&self) -> Vec<ServicePortPlan> {
         self.entries.values().map(Entry::effective).collect()
     }
 
     /// The service ports of a Service.
-    pub fn ids_of<'a>(
+    pub(crate) fn ids_of<'a>(
         &'a self,
         service: &'a ServiceName,
     ) -> impl Iterator<Item = &'a ServicePortId> + 'a {
@@ -148,7 +148,7 @@ impl Claims {
     }
 
     /// One problem for each frontend that is withheld from a service port.
-    pub fn problems(&self, id: &ServicePortId) -> Vec<Problem> {
+    pub(crate) fn problems(&self, id: &ServicePortId) -> Vec<Problem> {
         let Some(entry) = self.entries.get(id) else { return Vec::new() };
         entry.withheld.iter().map(|(key, winner)| clash(id, key, winner)).collect()
     }

@@ -6,11 +6,11 @@ use std::num::NonZeroU16;
 use crate::model::{Endpoint, Family, Service, ServiceName, Slice};
 
 /// Health checks by Service.
-pub type HealthChecks = BTreeMap<ServiceName, HealthCheck>;
+pub(crate) type HealthChecks = BTreeMap<ServiceName, HealthCheck>;
 
 /// A Service that load balancers ask this node about (SVC-14).
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct HealthCheck {
+pub(crate) struct HealthCheck {
     /// Port on which they ask.
     pub port: NonZeroU16,
     /// Endpoints on this node, for each family that the Service has (HCN-12).
@@ -18,7 +18,7 @@ pub struct HealthCheck {
 }
 
 /// The health check of a Service, if it has one. As pure as [`super::plan_service`].
-pub fn health_check<'s>(
+pub(crate) fn health_check<'s>(
     service: &Service,
     slices: impl Iterator<Item = &'s Slice> + Clone,
     node_name: &str,

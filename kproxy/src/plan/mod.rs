@@ -6,26 +6,29 @@
 
 mod check;
 mod claims;
+mod context;
 mod health;
 mod maglev;
+mod no_local_endpoints;
 mod node_ports;
 mod opt_out;
 mod ranges;
 mod service;
 mod topology;
 mod types;
-mod without_local;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use check::check_service;
-pub use claims::{Claims, Settled};
-pub use health::{HealthCheck, HealthChecks, health_check};
+pub(crate) use check::check_service;
+pub(crate) use claims::Claims;
+pub(crate) use context::PlanContext;
+#[cfg(test)]
+pub(crate) use health::HealthCheck;
+pub(crate) use health::{HealthChecks, health_check};
 pub use maglev::table as maglev_table;
-pub use node_ports::NodePortAddresses;
-pub use opt_out::{OptOut, SocketVerdict, SocketVerdicts, socket_verdicts};
-pub use service::{PlanContext, plan_service};
-pub use topology::{Candidate, Categorized, Uses, categorize};
+pub(crate) use no_local_endpoints::{NoLocalEndpoints, Policy};
+pub(crate) use node_ports::NodePortAddresses;
+pub(crate) use opt_out::{OptOut, SocketVerdict, SocketVerdicts, socket_verdicts};
+pub(crate) use service::plan_service;
 pub use types::*;
-pub use without_local::{Policy, WithoutLocal};

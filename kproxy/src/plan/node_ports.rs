@@ -9,7 +9,7 @@ use crate::model::{Family, Node, Problem};
 
 /// The setting.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub enum NodePortAddresses {
+pub(crate) enum NodePortAddresses {
     /// Every address of the node, loopback included.
     #[default]
     All,
@@ -24,12 +24,12 @@ impl NodePortAddresses {
     ///
     /// Where kube-proxy finds no primary address its list is empty and an empty list means every
     /// address (NP-04). Here it means none: who asks for one address must not open them all.
-    pub fn choose(&self, local: &BTreeSet<IpAddr>, node: &Node) -> BTreeSet<IpAddr> {
+    pub(crate) fn choose(&self, local: &BTreeSet<IpAddr>, node: &Node) -> BTreeSet<IpAddr> {
         local.iter().copied().filter(|ip| self.takes(ip, node)).collect()
     }
 
     /// Whether every address of a family is taken, also those that the node does not have yet.
-    pub fn takes_all(&self, family: Family) -> bool {
+    pub(crate) fn takes_all(&self, family: Family) -> bool {
         match self {
             Self::All => true,
             Self::Ranges(ranges) => {
@@ -41,7 +41,7 @@ impl NodePortAddresses {
     }
 
     /// What is wrong with the setting on this node.
-    pub fn problem(&self, node: &Node) -> Option<Problem> {
+    pub(crate) fn problem(&self, node: &Node) -> Option<Problem> {
         let usable = |family| node.address(family).is_some_and(|ip| !ip.is_loopback());
         let unknown = !usable(Family::V4) && !usable(Family::V6);
         (*self == Self::Primary && unknown).then(|| {

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 /// The pods that are opted out of the socket path.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct OptOut {
+pub(crate) struct OptOut {
     /// Those with an address in one of these ranges.
     pub ranges: Vec<IpNet>,
     /// Those of these Kubernetes namespaces.
@@ -16,7 +16,7 @@ pub struct OptOut {
 
 impl OptOut {
     /// Whether no pod is.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.ranges.is_empty() && self.namespaces.is_empty()
     }
 }
@@ -34,14 +34,14 @@ pub enum SocketVerdict {
 }
 
 /// Verdicts by cookie of the network namespace. One that is not among them counts as undecided.
-pub type SocketVerdicts = BTreeMap<u64, SocketVerdict>;
+pub(crate) type SocketVerdicts = BTreeMap<u64, SocketVerdict>;
 
 /// The verdicts on the network namespaces that are `seen`, each with the addresses in it.
 ///
 /// `pods` are the addresses of each pod of the namespaces that are opted out; `None` while they are not
 /// known. Until each of these pods is found on the node, a new network namespace may be its own, so it is
 /// not decided, and one that was decided `before` stays as it is.
-pub fn socket_verdicts(
+pub(crate) fn socket_verdicts(
     opt_out: &OptOut,
     pods: Option<&[BTreeSet<IpAddr>]>,
     seen: &BTreeMap<u64, BTreeSet<IpAddr>>,

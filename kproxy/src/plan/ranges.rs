@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::model::{Family, Service};
 
-use super::PlanContext;
+use super::context::PlanContext;
 
 /// The source ranges of one family of a Service.
 pub(super) struct Ranges {

@@ -3,27 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::model::{Algorithm, Family, Protocol, Service, ServicePort, Slice, TrafficPolicy};
+use crate::model::{Family, Protocol, Service, ServicePort, Slice, TrafficPolicy};
 
+use super::context::PlanContext;
 use super::topology::{Candidate, Categorized, Uses, categorize};
 use super::{
     Backend, Frontend, FrontendKind, Scope, ServicePortId, ServicePortPlan, Sources, ranges,
 };
-
-/// What the plan knows of this node.
-#[derive(Clone, Copy, Debug)]
-pub struct PlanContext<'a> {
-    /// Name of this node; endpoints with exactly this `nodeName` are local (EPS-08).
-    pub node_name: &'a str,
-    /// Zone of this node.
-    pub zone: Option<&'a str>,
-    /// Addresses bound to this node's devices.
-    pub local_addresses: &'a BTreeSet<IpAddr>,
-    /// Addresses of this node's Node object (NODE-02).
-    pub node_addresses: &'a [IpAddr],
-    /// How backends are picked where a Service does not say.
-    pub algorithm: Algorithm,
-}
 
 /// Plans a Service: one [`ServicePortPlan`] a port and family that has a cluster IP (SEL-03).
 ///
@@ -43,7 +29,7 @@ pub struct PlanContext<'a> {
 ///
 /// A cluster IP that is bound to one of the node's own devices (node-local DNS) gets no frontend
 /// here: whoever bound it answers.
-pub fn plan_service<'s>(
+pub(crate) fn plan_service<'s>(
     service: &Service,
     slices: impl Iterator<Item = &'s Slice> + Clone,
     context: &PlanContext<'_>,

@@ -8,7 +8,7 @@ use super::{Backend, BackendSet, EmptyVerdict};
 
 /// An endpoint of a service port, with its port.
 #[derive(Clone, Copy, Debug)]
-pub struct Candidate<'a> {
+pub(crate) struct Candidate<'a> {
     /// Where it is reached, and whether that is on this node.
     pub backend: Backend,
     /// Conditions and hints.
@@ -23,7 +23,7 @@ impl Candidate<'_> {
 
 /// Which of the two sets a service port needs (SVC-20, SVC-21).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Uses {
+pub(crate) struct Uses {
     /// Some sender gets every usable endpoint.
     pub cluster: bool,
     /// Some sender gets the endpoints of this node.
@@ -32,7 +32,7 @@ pub struct Uses {
 
 /// The answer of [`categorize`].
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Categorized {
+pub(crate) struct Categorized {
     /// The cluster-wide set, empty when it is not used (TOP-11).
     pub cluster: BackendSet,
     /// The local set, `None` when it is not used.
@@ -50,7 +50,7 @@ enum Mode {
 }
 
 /// Sorts candidates into the two sets. `candidates` are free of duplicates.
-pub fn categorize(
+pub(crate) fn categorize(
     candidates: &[Candidate<'_>],
     uses: Uses,
     node_name: &str,

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::ready;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -13,38 +14,34 @@ use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::{Response, StatusCode, header};
 use serde::Serialize;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use super::http::{self, Answer};
-use crate::control::State;
+use crate::control::{Noticeboard, State};
 use crate::model::{Family, Problem, ServiceName};
-use crate::source::Event;
 
 /// Time between two tries to listen where it has failed.
 const RETRY: Duration = Duration::from_secs(5);
+/// Where its problems are posted.
+const ORIGIN: &str = "health checks";
 /// As AWS, GCP and others read it (KEP-1860).
 const WEIGHT: &str = "X-Load-Balancing-Endpoint-Weight";
 
 /// A listener that should be there.
 type Wanted = (ServiceName, SocketAddr);
 
-/// Serves what `state` says until the loop is gone. Where it cannot listen is told to `events`, and
-/// tried again.
-pub async fn serve(mut state: watch::Receiver<State>, events: mpsc::Sender<Event>) {
+/// Serves what `state` says until the loop is gone. Where it cannot listen is posted to `notices`
+/// (HCN-09), and tried again.
+pub(crate) async fn serve(mut state: watch::Receiver<State>, notices: Noticeboard) {
     let mut servers = Servers { state: state.clone(), open: BTreeMap::new() };
-    let mut told = BTreeMap::new();
     loop {
         let wanted = wanted(&state.borrow_and_update());
         let failed = servers.follow(&wanted);
         let retry = !failed.is_empty();
-        for event in tell(&mut told, failed) {
-            if events.send(event).await.is_err() {
-                return;
-            }
-        }
+        notices.post(ORIGIN, failed.iter().map(problem).collect());
         tokio::select! {
             changed = state.changed() => if changed.is_err() { return },
             () = sleep(RETRY), if retry => {}
@@ -74,7 +71,7 @@ struct Servers {
 impl Servers {
     /// Closes what is not wanted any more, then opens what is missing: a port may pass from one
     /// Service to another (HCN-08). Answers what could not be opened.
-    fn follow(&mut self, wanted: &BTreeSet<Wanted>) -> Vec<(Wanted, std::io::Error)> {
+    fn follow(&mut self, wanted: &BTreeSet<Wanted>) -> Vec<(Wanted, io::Error)> {
         self.open.retain(|server, task| {
             let stays = wanted.contains(server);
             if !stays {
@@ -113,34 +110,15 @@ impl Drop for Servers {
     }
 }
 
-/// What to tell the control loop: the problems of each Service that has some now or had before
-/// (HCN-09).
-fn tell(
-    told: &mut BTreeMap<ServiceName, Vec<Problem>>,
-    failed: Vec<(Wanted, std::io::Error)>,
-) -> Vec<Event> {
-    let mut now: BTreeMap<ServiceName, Vec<Problem>> = BTreeMap::new();
-    for ((name, at), error) in failed {
-        let problem = Problem::new(
-            format!("Service {name}"),
-            format!(
-                "its healthCheckNodePort cannot be served on {at}: {error}; load balancers do not \
-                 send it traffic by this node"
-            ),
-            "free the port on this node, or give the Service another healthCheckNodePort",
-        );
-        now.entry(name).or_default().push(problem);
-    }
-    let gone = told.keys().filter(|name| !now.contains_key(name)).cloned();
-    let mended: Vec<_> = gone.map(|name| (name, Vec::new())).collect();
-    let news = now.iter().filter(|(name, problems)| told.get(name) != Some(problems));
-    let news: Vec<_> = news.map(|(name, problems)| (name.clone(), problems.clone())).collect();
-    *told = now;
-    let event = |(name, problems)| Event::Standing {
-        origin: format!("health check of Service {name}"),
-        problems,
-    };
-    mended.into_iter().chain(news).map(event).collect()
+fn problem(((name, at), error): &(Wanted, io::Error)) -> Problem {
+    Problem::new(
+        format!("Service {name}"),
+        format!(
+            "its healthCheckNodePort cannot be served on {at}: {error}; load balancers do not send it \
+             traffic by this node"
+        ),
+        "free the port on this node, or give the Service another healthCheckNodePort",
+    )
 }
 
 /// The body (HCN-05).

@@ -1,5 +1,7 @@
 //! Serves `/metrics` (kube-proxy's `--metrics-bind-address`).
 
+use std::error::Error;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,60 +11,46 @@ use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response, StatusCode, header};
-use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::http::{self, Answer};
+use crate::control::Noticeboard;
 use crate::dataplane::read::Pins;
 use crate::errors::with_causes;
 use crate::metrics::Metrics;
 use crate::model::Problem;
-use crate::source::Event;
+use crate::timing;
 
 /// Time between two tries to listen (as kube-proxy does).
 const RETRY: Duration = Duration::from_secs(5);
-/// What was read is told again for so many times as long as it took to read: however often somebody
-/// asks, it never takes more than a few percent of a CPU.
-const REST: u32 = 20;
+/// Where its problem is posted.
+const ORIGIN: &str = "metrics";
 /// The text format of Prometheus.
 const FORMAT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
-/// Serves the numbers at `address` for ever. As long as it cannot listen there, that is a problem told
-/// to `events`, and tried again.
-pub async fn serve(
+/// Serves the numbers at `address` for ever. As long as it cannot listen there, that is a problem that
+/// is posted to `notices`, and tried again.
+pub(crate) async fn serve(
     address: SocketAddr,
     metrics: Arc<Metrics>,
     bpffs_root: PathBuf,
-    events: mpsc::Sender<Event>,
+    notices: Noticeboard,
 ) {
     let scraper = Arc::new(Scraper { metrics, bpffs_root, last: Mutex::default() });
-    let mut failed = None;
     let listener = loop {
-        let error = match http::listen(address.ip(), address.port()) {
+        match http::listen(address.ip(), address.port()) {
             Ok(listener) => break listener,
-            Err(error) => error.to_string(),
-        };
-        if failed.as_ref() != Some(&error) {
-            if events.send(standing(vec![problem(address, &error)])).await.is_err() {
-                return;
-            }
-            failed = Some(error);
+            Err(error) => notices.post(ORIGIN, vec![problem(address, &error)]),
         }
         sleep(RETRY).await;
     };
     info!(%address, "metrics are served");
-    if failed.is_some() && events.send(standing(Vec::new())).await.is_err() {
-        return;
-    }
+    notices.post(ORIGIN, Vec::new());
     http::serve(listener, move |request| answer(Arc::clone(&scraper), request)).await;
 }
 
-fn standing(problems: Vec<Problem>) -> Event {
-    Event::Standing { origin: "metrics".to_owned(), problems }
-}
-
-fn problem(address: SocketAddr, error: &str) -> Problem {
+fn problem(address: SocketAddr, error: &io::Error) -> Problem {
     Problem::new(
         "--metrics-bind-address",
         format!("metrics cannot be served on {address}: {error}; Services are not affected"),
@@ -130,11 +118,12 @@ impl Scraper {
                 return None;
             }
         }
-        last.good_until = Some(start + start.elapsed() * REST);
+        // However often somebody asks.
+        last.good_until = Some(start + timing::rest_after(start.elapsed()));
         Some(last.text.clone())
     }
 
-    fn read_maps(&self, last: &mut Last) -> anyhow::Result<()> {
+    fn read_maps(&self, last: &mut Last) -> Result<(), Box<dyn Error>> {
         let pins = match last.pins.take() {
             Some(pins) => pins,
             None => Pins::open(&self.bpffs_root)?,

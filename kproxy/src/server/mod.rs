@@ -1,5 +1,5 @@
 //! What kproxy answers over HTTP.
 
-pub mod health_check;
+pub(crate) mod health_check;
 mod http;
-pub mod metrics;
+pub(crate) mod metrics;

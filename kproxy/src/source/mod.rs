@@ -5,12 +5,9 @@
 //! the only place that knows the Kubernetes types; what cannot be used becomes a
 //! [`Problem`] beside the value.
 
-pub mod convert;
-pub mod kube;
-pub mod manifests;
-mod node_name;
-
-pub use node_name::node_name;
+pub(crate) mod convert;
+pub(crate) mod kube;
+pub(crate) mod manifests;
 
 use crate::model::{
     Node, Pod, PodName, Problem, Service, ServiceCidr, ServiceCidrName, ServiceName, Slice,
@@ -19,7 +16,7 @@ use crate::model::{
 
 /// What a source tells the control loop.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Event {
+pub(crate) enum Event {
     /// Services.
     Services(Update<Service>),
     /// EndpointSlices.
@@ -39,9 +36,9 @@ pub enum Event {
         /// It cannot be read.
         unread: bool,
     },
-    /// The problems of one origin that belong to no single object (a manifest file, the API
-    /// server). Replaces what this origin said before; an empty list takes it back.
-    Standing {
+    /// The problems of one part of the source that belong to no single object (a manifest file, the
+    /// API server). Replaces what this part said before; an empty list takes it back.
+    Problems {
         /// Any name that is the same each time, e.g. `manifest web.yaml`.
         origin: String,
         /// What is wrong now.
@@ -51,7 +48,7 @@ pub enum Event {
 
 /// A change to the objects of one kind.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Update<T: Object> {
+pub(crate) enum Update<T: Object> {
     /// The complete list: everything not in it is gone.
     Reset(Vec<Parsed<T>>),
     /// One object is new or different.
@@ -61,7 +58,7 @@ pub enum Update<T: Object> {
 }
 
 /// A kind of object with a name.
-pub trait Object: Clone + PartialEq + std::fmt::Debug {
+pub(crate) trait Object: Clone + PartialEq + std::fmt::Debug {
     /// Namespace and name.
     type Key: Clone + Ord + std::fmt::Debug + std::fmt::Display;
     /// The kind as Kubernetes writes it.
@@ -90,7 +87,7 @@ impl Object for Pod {
 
 /// An object as it was read.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Parsed<T: Object> {
+pub(crate) struct Parsed<T: Object> {
     /// Namespace and name.
     pub key: T::Key,
     /// What to do with it.
@@ -101,7 +98,7 @@ pub struct Parsed<T: Object> {
 
 /// What became of an object.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Verdict<T> {
+pub(crate) enum Verdict<T> {
     /// Use it.
     Use(T),
     /// It is there and none of kproxy's (headless, ExternalName, another proxy's, nothing usable
@@ -113,7 +110,7 @@ pub enum Verdict<T> {
 
 impl<T: Object> Parsed<T> {
     /// An object that cannot be read.
-    pub fn unreadable(key: T::Key, error: &str) -> Self {
+    pub(crate) fn unreadable(key: T::Key, error: &str) -> Self {
         let problem = Problem::new(
             format!("{} {key}", T::KIND),
             format!("cannot be read: {error}; what it was before, if anything, stays in force"),

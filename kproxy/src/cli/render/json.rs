@@ -8,7 +8,7 @@ use serde::Serialize;
 ///
 /// # Errors
 /// Those of the writer, and values that JSON cannot hold.
-pub fn write(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
+pub(crate) fn write(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut *out, value)?;
     writeln!(out)
 }

@@ -1,9 +1,9 @@
 //! Printers: rows in, text out. They take a writer and plain rows, so tests need no kernel.
 
-pub mod json;
-pub mod prose;
-pub mod table;
-pub mod yaml;
+pub(super) mod json;
+pub(super) mod prose;
+pub(super) mod table;
+pub(super) mod yaml;
 
 use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _};
@@ -12,7 +12,7 @@ use owo_colors::Style;
 
 /// How text for people is laid out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Look {
+pub(super) struct Look {
     /// Columns to fit text into; `None`: nothing is shortened or wrapped.
     pub width: Option<usize>,
     /// Whether to colour.
@@ -20,12 +20,9 @@ pub struct Look {
 }
 
 impl Look {
-    /// For files and pipes: everything in full, no colour.
-    pub const PLAIN: Self = Self { width: None, color: false };
-
     /// What suits standard output: the width of the terminal, colour if it wants any
     /// (NO_COLOR, CLICOLOR_FORCE and TERM=dumb are honoured).
-    pub fn of_stdout() -> Self {
+    pub(super) fn of_stdout() -> Self {
         let stdout = std::io::stdout();
         let color = anstream::AutoStream::choice(&stdout) != anstream::ColorChoice::Never;
         if !stdout.is_terminal() {
@@ -37,7 +34,7 @@ impl Look {
     }
 
     /// `text` in the colour of `tone`, if colours are wanted.
-    pub fn paint(&self, tone: Tone, text: impl Display) -> String {
+    pub(super) fn paint(&self, tone: Tone, text: impl Display) -> String {
         match tone.style() {
             Some(style) if self.color => style.style(text).to_string(),
             _ => text.to_string(),
@@ -47,7 +44,7 @@ impl Look {
 
 /// What a piece of text means; the colour follows from it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Tone {
+pub(super) enum Tone {
     /// Ordinary text.
     #[default]
     Plain,
@@ -78,7 +75,7 @@ impl Tone {
 
 /// `text` with everything but printable ASCII escaped: names come from outside and must neither
 /// steer the terminal nor break the columns.
-pub fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     if text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
         return text.to_owned();
     }
@@ -94,7 +91,7 @@ pub fn printable(text: &str) -> String {
 }
 
 /// A note for the person at the terminal: on standard error, never among the data.
-pub fn note(text: impl Display) {
+pub(super) fn note(text: impl Display) {
     // Nobody is left to tell when standard error is gone.
     drop(writeln!(anstream::stderr(), "{text}"));
 }

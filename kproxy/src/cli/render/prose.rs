@@ -8,7 +8,7 @@ use super::{Look, printable};
 ///
 /// # Errors
 /// Only those of the writer.
-pub fn write(out: &mut dyn Write, look: &Look, indent: usize, text: &str) -> io::Result<()> {
+pub(crate) fn write(out: &mut dyn Write, look: &Look, indent: usize, text: &str) -> io::Result<()> {
     let limit = look.width.map_or(usize::MAX, |width| width.saturating_sub(indent).max(20));
     let text = printable(text);
     let mut line = String::new();

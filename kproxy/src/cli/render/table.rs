@@ -12,7 +12,7 @@ const GAP: usize = 2;
 const NARROWEST: usize = 8;
 
 /// One column of a table of `R`.
-pub struct Column<R> {
+pub(crate) struct Column<R> {
     /// Title.
     pub title: &'static str,
     /// Formats that show the column.
@@ -27,30 +27,30 @@ pub struct Column<R> {
 
 impl<R> Column<R> {
     /// A left-aligned column of both formats that is never shortened.
-    pub const fn new(title: &'static str, cell: fn(&R) -> Cell) -> Self {
+    pub(crate) const fn new(title: &'static str, cell: fn(&R) -> Cell) -> Self {
         Self { title, shown: Shown::Always, align: Align::Left, give: Give::Never, cell }
     }
 
     /// Right-aligned, for numbers.
-    pub const fn number(mut self) -> Self {
+    pub(crate) const fn number(mut self) -> Self {
         self.align = Align::Right;
         self
     }
 
     /// Only in `-o wide`.
-    pub const fn wide(mut self) -> Self {
+    pub(crate) const fn wide(mut self) -> Self {
         self.shown = Shown::Wide;
         self
     }
 
     /// Only in `-o table`.
-    pub const fn narrow(mut self) -> Self {
+    pub(crate) const fn narrow(mut self) -> Self {
         self.shown = Shown::Narrow;
         self
     }
 
     /// With another readiness to be shortened.
-    pub const fn give(mut self, give: Give) -> Self {
+    pub(crate) const fn give(mut self, give: Give) -> Self {
         self.give = give;
         self
     }
@@ -58,7 +58,7 @@ impl<R> Column<R> {
 
 /// Formats that show a column.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Shown {
+pub(crate) enum Shown {
     /// `-o table` and `-o wide`.
     Always,
     /// `-o wide`.
@@ -69,7 +69,7 @@ pub enum Shown {
 
 /// Side to which cells are aligned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Align {
+pub(crate) enum Align {
     /// Text.
     Left,
     /// Numbers.
@@ -78,7 +78,7 @@ pub enum Align {
 
 /// How far a column gives way when the table is too wide.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Give {
+pub(crate) enum Give {
     /// Never.
     Never,
     /// First, down to this width (names).
@@ -89,7 +89,7 @@ pub enum Give {
 
 /// Text of one cell.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Cell {
+pub(crate) struct Cell {
     /// Printable ASCII.
     text: String,
     /// Meaning.
@@ -98,12 +98,12 @@ pub struct Cell {
 
 impl Cell {
     /// An ordinary cell.
-    pub fn new(text: impl ToString) -> Self {
+    pub(crate) fn new(text: impl ToString) -> Self {
         Self::toned(text, Tone::Plain)
     }
 
     /// A cell with a meaning.
-    pub fn toned(text: impl ToString, tone: Tone) -> Self {
+    pub(crate) fn toned(text: impl ToString, tone: Tone) -> Self {
         Self { text: printable(&text.to_string()), tone }
     }
 }
@@ -112,7 +112,7 @@ impl Cell {
 ///
 /// # Errors
 /// Only those of the writer.
-pub fn write<R>(
+pub(crate) fn write<R>(
     out: &mut dyn Write,
     look: &Look,
     columns: &[Column<R>],

@@ -1,19 +1,18 @@
 //! Which programs are attached, and which are missing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use kproxy_common::abi::program;
 use kproxy_common::config::config_flags;
 use serde::Serialize;
 
 use crate::dataplane::read::{LinkRow, LinkTarget};
+use crate::node;
 
 /// Programs of the socket path.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct Cgroup {
+pub(crate) struct Cgroup {
     /// Kernel id of the cgroup; `None` if nothing is attached.
     pub id: Option<u64>,
     /// Its folder; `None` if it lies outside the cgroup file systems that are seen from here.
@@ -28,7 +27,7 @@ pub struct Cgroup {
 
 /// Programs of the packet path on one device.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Device {
+pub(crate) struct Device {
     /// Its name when the programs were attached.
     pub name: String,
     /// Its interface index; `None` if it is gone.
@@ -56,7 +55,7 @@ impl Device {
 /// Sorts links by where they lead. `flags`: those of the programs' settings.
 pub(super) fn of(links: Vec<LinkRow>, flags: u32) -> (Cgroup, Vec<Device>) {
     let (cgroup, devices) = sorted(links);
-    let path = cgroup.id.and_then(cgroup_path);
+    let path = cgroup.id.and_then(node::cgroup::folder);
     let unused = flags & config_flags::NODE_PACKETS != 0;
     let missing = if unused { Vec::new() } else { cgroup.missing };
     (Cgroup { path, missing, unused, ..cgroup }, devices)
@@ -110,37 +109,6 @@ fn missing(attached: &BTreeSet<String>, answered: bool) -> Vec<String> {
     both.into_iter().filter(|name| !has(name)).filter(is_wanted).map(str::to_owned).collect()
 }
 
-/// Folder of the cgroup with this kernel id, which is its inode number (kernfs_node::id).
-fn cgroup_path(id: u64) -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
-    let roots = mounts.lines().filter_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        let folder = fields.next()?;
-        (fields.next()? == "cgroup2").then(|| PathBuf::from(folder))
-    });
-    roots.into_iter().find_map(|root| find_inode(&root, id))
-}
-
-/// Level by level, as kproxy is attached at or near the root.
-fn find_inode(root: &Path, inode: u64) -> Option<PathBuf> {
-    let mut level = vec![root.to_owned()];
-    while !level.is_empty() {
-        let is_it = |folder: &&PathBuf| fs::metadata(folder).is_ok_and(|data| data.ino() == inode);
-        if let Some(found) = level.iter().find(is_it) {
-            return Some(found.clone());
-        }
-        level = level.iter().flat_map(|folder| folders_in(folder)).collect();
-    }
-    None
-}
-
-fn folders_in(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let folders =
-        entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    folders.map(|entry| entry.path()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,15 +156,5 @@ mod tests {
             assert_eq!((cgroup.missing.len(), cgroup.unused), (missing, flags != 0));
             assert!(devices[0].leads_to_itself() && devices[0].missing.is_empty());
         }
-    }
-
-    #[test]
-    fn folders_are_found_by_their_inode() {
-        let root = tempfile::tempdir().unwrap();
-        let deep = root.path().join("a/b");
-        fs::create_dir_all(&deep).unwrap();
-        let inode = fs::metadata(&deep).unwrap().ino();
-        assert_eq!(find_inode(root.path(), inode), Some(deep));
-        assert_eq!(find_inode(root.path(), 0), None);
     }
 }

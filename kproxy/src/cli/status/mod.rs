@@ -1,150 +1,33 @@
 //! `kproxy status`: is kproxy in order on this node, and if not, why.
 
-mod attached;
-mod opt_out;
-mod print;
-mod source_nat;
+pub(super) mod attached;
+pub(super) mod facts;
+pub(super) mod opt_out;
+pub(super) mod print;
+pub(super) mod source_nat;
 
 use std::io::Write;
-use std::net::IpAddr;
-use std::path::Path;
 
 use anyhow::Result;
-use kproxy_common::abi::{map, program};
-use kproxy_common::drop_reason::DropReason;
-use serde::Serialize;
 
-pub use attached::{Cgroup, Device};
-pub use opt_out::OptOut;
-pub use print::print;
-pub use source_nat::SourceNat;
-
+use self::facts::{Daemon, Drops, Fill, Status, Totals};
+use self::opt_out::OptOut;
+use self::print::print;
+use self::source_nat::SourceNat;
 use super::args::{Format, StatusArgs};
+use super::exit::Exit;
 use super::render::{Look, json, yaml};
 use super::version::Version;
-use super::{Exit, daemon};
-use crate::dataplane::read::{DropRow, Pins, UsageRow};
-use crate::model::Problem;
-
-/// From this fill on a map is a reason for concern, in percent.
-const NEARLY_FULL: f64 = 90.0;
-
-/// What is known of kproxy on this node. The JSON form is promised in `docs/cli.md`.
-#[derive(Clone, Debug, Serialize)]
-pub struct Status {
-    /// Whether there is nothing in `reasons`.
-    pub in_order: bool,
-    /// Why kproxy is not in order, a sentence each.
-    pub reasons: Vec<String>,
-    /// This binary.
-    #[serde(flatten)]
-    pub version: Version,
-    /// Folder of the pins.
-    pub pins: String,
-    /// The daemon.
-    pub daemon: Daemon,
-    /// Programs of the socket path.
-    pub cgroup: Cgroup,
-    /// Programs of the packet path, by device.
-    pub devices: Vec<Device>,
-    /// Whose sockets the socket path leaves alone; `None`: no pod is opted out.
-    pub opt_out: Option<OptOut>,
-    /// Who changes the source of connections to backends elsewhere.
-    pub source_nat: SourceNat,
-    /// Addresses of this node, on which NodePorts answer.
-    pub node_addresses: Vec<IpAddr>,
-    /// How much is served.
-    pub totals: Totals,
-    /// How full each map is.
-    pub maps: Vec<Fill>,
-    /// What was refused or dropped since the maps were made.
-    pub drops: Vec<Drops>,
-    /// What the daemon could not use or do.
-    pub problems: Vec<Problem>,
-}
-
-/// The daemon.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Daemon {
-    /// Whether it is running.
-    pub running: bool,
-    /// Its pid.
-    pub pid: Option<u32>,
-}
-
-/// How much is served.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Totals {
-    /// Service ports, one a family.
-    pub service_ports: usize,
-    /// Frontends.
-    pub frontends: usize,
-    /// Backends of all cluster-wide sets.
-    pub backends: u64,
-    /// Connections on the packet path.
-    pub flows: usize,
-}
-
-/// How full a map is.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Fill {
-    /// The map.
-    #[serde(flatten)]
-    pub usage: UsageRow,
-    /// Used of capacity.
-    pub percent: f64,
-}
-
-impl Fill {
-    /// With the percentage worked out.
-    pub fn new(usage: UsageRow) -> Self {
-        let percent = usage.used as f64 * 100.0 / usage.capacity.max(1) as f64;
-        // One digit: this is read by people and compared with thresholds.
-        Self { usage, percent: (percent * 10.0).round() / 10.0 }
-    }
-
-    /// The address filter never gets full: it only lets more addresses through to the lookup. A
-    /// full affinity map is the usual state of one that forgets the oldest client for a new one.
-    fn is_nearly_full(&self) -> bool {
-        let may_be_full = [map::FILTER, map::AFFINITY].contains(&self.usage.map);
-        self.percent >= NEARLY_FULL && !may_be_full
-    }
-}
-
-/// Drops of one reason, over all services.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Drops {
-    /// Word of the reason.
-    pub reason: String,
-    /// Packets or calls.
-    pub count: u64,
-    /// What happened and what to look at.
-    pub help: &'static str,
-}
-
-impl Drops {
-    /// Adds up the drops of all services, in the order of the reasons' numbers.
-    pub fn by_reason(rows: &[DropRow]) -> Vec<Self> {
-        let mut sums = std::collections::BTreeMap::new();
-        for row in rows.iter().filter(|row| row.count != 0) {
-            let sum = sums.entry(row.reason_number).or_insert_with(|| Self {
-                reason: super::rows::counter::reason(row),
-                count: 0,
-                help: row.reason.map_or("a reason of a later version", DropReason::help),
-            });
-            sum.count = sum.count.saturating_add(row.count);
-        }
-        sums.into_values().collect()
-    }
-}
+use crate::daemon::RunDir;
+use crate::dataplane::read::Pins;
 
 /// Finds out and prints.
 ///
 /// # Errors
 /// Maps or run folder that cannot be read, and those of the writer.
-pub fn run(args: StatusArgs, look: &Look, out: &mut dyn Write) -> Result<Exit> {
+pub(super) fn run(args: StatusArgs, look: &Look, out: &mut dyn Write) -> Result<Exit> {
     let StatusArgs { output, pins, run_dir } = args;
-    let status = collect(&Pins::open(&pins.bpffs_root)?, &run_dir.run_dir)?;
+    let status = collect(&Pins::open(&pins.bpffs_root)?, &RunDir::new(run_dir.run_dir))?;
     match output.output {
         Format::Table | Format::Wide => print(out, look, &status)?,
         Format::Json => json::write(out, &status)?,
@@ -153,8 +36,8 @@ pub fn run(args: StatusArgs, look: &Look, out: &mut dyn Write) -> Result<Exit> {
     Ok(if status.in_order { Exit::Fine } else { Exit::No })
 }
 
-fn collect(pins: &Pins, run_dir: &Path) -> Result<Status> {
-    let pid = daemon::running(run_dir)?;
+fn collect(pins: &Pins, run_dir: &RunDir) -> Result<Status> {
+    let pid = run_dir.running()?;
     let (cgroup, devices) = attached::of(pins.links()?, pins.config().flags);
     let services = pins.services()?;
     let mut status = Status {
@@ -176,79 +59,8 @@ fn collect(pins: &Pins, run_dir: &Path) -> Result<Status> {
         },
         maps: pins.usage()?.into_iter().map(Fill::new).collect(),
         drops: Drops::by_reason(&pins.drops()?),
-        problems: daemon::problems(run_dir)?,
+        problems: run_dir.problems()?,
     };
     status.judge();
     Ok(status)
-}
-
-impl Status {
-    /// Fills in `reasons` and `in_order`.
-    pub fn judge(&mut self) {
-        let mut reasons = Vec::new();
-        if !self.daemon.running {
-            reasons.push(
-                "the daemon is not running: Services go on working, changes do not arrive; start \
-                 `kproxy run`"
-                    .to_owned(),
-            );
-        }
-        if !self.cgroup.missing.is_empty() {
-            reasons.push(format!(
-                "not attached to a cgroup: {}; Services do not answer pods as they should; \
-                 restart kproxy",
-                self.cgroup.missing.join(", ")
-            ));
-        }
-        if self.cgroup.unused && !self.cgroup.attached.is_empty() {
-            reasons.push(format!(
-                "still attached to a cgroup, although with --socket-lb none nothing should be: {}; \
-                 restart kproxy",
-                self.cgroup.attached.join(", ")
-            ));
-        }
-        if self.cgroup.unused
-            && !self.devices.is_empty()
-            && !self.devices.iter().any(Device::leads_to_itself)
-        {
-            reasons.push(format!(
-                "not attached to lo: {}; Services do not answer processes of this node by its own \
-                 addresses; restart kproxy",
-                program::NODE_EGRESS
-            ));
-        }
-        for device in self.devices.iter().filter(|device| !device.missing.is_empty()) {
-            reasons.push(format!(
-                "not attached to {}: {}; restart kproxy",
-                device.name,
-                device.missing.join(", ")
-            ));
-        }
-        if self.source_nat.is_broken() && !self.devices.is_empty() {
-            reasons.push(
-                "the nftables table `inet kproxy` is missing: traffic from outside to backends on \
-                 other nodes gets no answer; restart kproxy"
-                    .to_owned(),
-            );
-        }
-        for fill in self.maps.iter().filter(|fill| fill.is_nearly_full()) {
-            let UsageRow { map, used, capacity } = fill.usage;
-            let option = match map {
-                map::FRONTENDS => "; raise --max-frontends",
-                map::SERVICES | map::NAMES => "; raise --max-services",
-                map::SLOTS => "; raise --max-slots",
-                map::FLOWS => "; raise --max-flows",
-                map::RANGES => "; raise --max-ranges",
-                _ => "",
-            };
-            reasons.push(format!("map {map} holds {used} of {capacity} entries{option}"));
-        }
-        if !self.problems.is_empty() {
-            let count = self.problems.len();
-            let problems = if count == 1 { "problem" } else { "problems" };
-            reasons.push(format!("{count} {problems} reported by the daemon"));
-        }
-        self.in_order = reasons.is_empty();
-        self.reasons = reasons;
-    }
 }

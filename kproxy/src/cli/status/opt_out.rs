@@ -1,21 +1,20 @@
 //! Whose sockets the socket path leaves alone.
 
-use std::path::Path;
-
 use anyhow::Result;
 use kproxy_common::config::config_flags;
 use serde::Serialize;
 
-use crate::cli::opt_out_file::{self, Written};
+use crate::daemon::RunDir;
+use crate::daemon::run_dir::OptedOut;
 use crate::dataplane::read::Pins;
 use crate::plan::SocketVerdict;
 
 /// Whose sockets the socket path leaves alone.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct OptOut {
+pub(crate) struct OptOut {
     /// As the daemon was told.
     #[serde(flatten)]
-    pub written: Written,
+    pub as_told: OptedOut,
     /// Network namespaces of pods that are opted out.
     pub opted_out: usize,
     /// Network namespaces of other pods, which are served.
@@ -26,14 +25,14 @@ pub struct OptOut {
 
 impl OptOut {
     /// `None`: nobody is opted out.
-    pub(super) fn of(pins: &Pins, run_dir: &Path) -> Result<Option<Self>> {
+    pub(super) fn of(pins: &Pins, run_dir: &RunDir) -> Result<Option<Self>> {
         if pins.config().flags & config_flags::OPT_OUT == 0 {
             return Ok(None);
         }
         let verdicts = pins.socket_verdicts()?;
         let count = |wanted| verdicts.values().filter(|verdict| **verdict == wanted).count();
         Ok(Some(Self {
-            written: opt_out_file::read(run_dir)?,
+            as_told: run_dir.opted_out()?,
             opted_out: count(SocketVerdict::OptedOut),
             served: count(SocketVerdict::Served),
             undecided: count(SocketVerdict::Undecided),
@@ -42,7 +41,7 @@ impl OptOut {
 
     /// One line for people.
     pub(super) fn text(&self) -> String {
-        let Written { pod_cidrs, namespaces } = &self.written;
+        let OptedOut { pod_cidrs, namespaces } = &self.as_told;
         let namespaces: Vec<String> = namespaces.iter().cloned().collect();
         let of = |what: &str, all: &[String]| {
             (!all.is_empty()).then(|| format!("{what} {}", all.join(", ")))

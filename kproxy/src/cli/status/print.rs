@@ -2,7 +2,8 @@
 
 use std::io::{self, Write};
 
-use super::{Device, Drops, Fill, Status};
+use super::attached::Device;
+use super::facts::{Drops, Fill, Status};
 use crate::cli::render::table::{Cell, Column};
 use crate::cli::render::{Look, Tone, prose, table};
 
@@ -13,7 +14,7 @@ const FACTS: usize = 12;
 ///
 /// # Errors
 /// Only those of the writer.
-pub fn print(out: &mut dyn Write, look: &Look, status: &Status) -> io::Result<()> {
+pub(crate) fn print(out: &mut dyn Write, look: &Look, status: &Status) -> io::Result<()> {
     let verdict = if status.in_order {
         look.paint(Tone::Good, "in order")
     } else {

@@ -8,7 +8,7 @@ use crate::node::nft;
 /// Who changes the source of connections to backends elsewhere: the programs where they have
 /// ports, netfilter elsewhere.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct SourceNat {
+pub(crate) struct SourceNat {
     /// Source ports that the programs give out (`LOW-HIGH`); `None`: they change no source.
     pub ports: Option<String>,
     /// Netfilter masquerades what the programs cannot change.

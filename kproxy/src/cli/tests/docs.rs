@@ -8,12 +8,14 @@ use kproxy_common::abi;
 
 use super::{EACH, TERMINAL, dump, sample, typed};
 use crate::cli::args::{DumpTable, FilterArgs, Format};
-use crate::cli::opt_out_file::Written;
 use crate::cli::render::json;
-use crate::cli::status::{
-    Cgroup, Daemon, Device, Drops, Fill, OptOut, SourceNat, Status, Totals, print,
-};
+use crate::cli::status::attached::{Cgroup, Device};
+use crate::cli::status::facts::{Daemon, Drops, Fill, Status, Totals};
+use crate::cli::status::opt_out::OptOut;
+use crate::cli::status::print::print;
+use crate::cli::status::source_nat::SourceNat;
 use crate::cli::version::Version;
+use crate::daemon::run_dir::OptedOut;
 use crate::dataplane::read::UsageRow;
 use crate::model::Problem;
 
@@ -50,7 +52,7 @@ fn status() -> Status {
             },
         ],
         opt_out: Some(OptOut {
-            written: Written {
+            as_told: OptedOut {
                 pod_cidrs: vec!["10.244.1.128/25".to_owned()],
                 namespaces: ["mesh".to_owned()].into(),
             },

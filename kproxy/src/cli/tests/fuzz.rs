@@ -11,7 +11,7 @@ use proptest::sample::select;
 
 use super::super::args::Cli;
 use super::super::values::{
-    AddressFilter, ClusterCidrs, DeviceGlob, MapSize, NodePortRanges, PortFilter, PortRange,
+    AddressFilter, ClusterRanges, DeviceGlob, MapSize, NodePortRanges, PortFilter, PortRange,
     ServiceFilter, node_name,
 };
 
@@ -70,7 +70,7 @@ fn parse<T: FromStr<Err = String> + Debug>(text: &str) -> Option<T> {
 proptest! {
     #[test]
     fn any_word_is_a_value_or_refused(text in any_word()) {
-        if let Some(ranges) = parse::<ClusterCidrs>(&text) {
+        if let Some(ClusterRanges(ranges)) = parse(&text) {
             prop_assert!(ranges.v4.is_none_or(|v4| v4.trunc() == v4));
             prop_assert!(ranges.v6.is_none_or(|v6| v6.trunc() == v6));
         }

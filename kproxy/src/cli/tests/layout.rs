@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use proptest::prelude::*;
 
-use super::{EACH, TERMINAL, dump, sample};
+use super::{EACH, PLAIN, TERMINAL, dump, sample};
 use crate::cli::args::{DumpTable, FilterArgs, Format};
+use crate::cli::dump::tables::Tables;
 use crate::cli::render::Look;
-use crate::cli::tables::Tables;
 use crate::dataplane::read::AffinityClient;
 use crate::plan::ServicePortId;
 
@@ -41,7 +41,7 @@ fn a_pipe_gets_everything_in_full() {
     let long = "a-service-with-a-name-that-fills-the-sixty-three-bytes-of-a-dns";
     rename(&mut tables, |id| long.clone_into(&mut id.name));
     for table in EACH {
-        let text = dump(&tables, table, Format::Table, &Look::PLAIN, &FilterArgs::default());
+        let text = dump(&tables, table, Format::Table, &PLAIN, &FilterArgs::default());
         assert!(!text.contains('…'), "{text}");
         assert!(table == DumpTable::Addresses || text.contains(long), "{text}");
         assert!(!text.lines().any(|line| line.ends_with(' ')), "{text}");

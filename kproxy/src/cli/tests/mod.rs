@@ -10,12 +10,16 @@ mod layout;
 mod sample;
 
 use super::args::{DumpTable, FilterArgs, Format};
-use super::filter::Filter;
+use super::dump::row_filter::RowFilter;
+use super::dump::shown::Shown;
+use super::dump::tables::Tables;
 use super::render::Look;
-use super::tables::Tables;
 
 /// A terminal of 80 columns, without colour.
 const TERMINAL: Look = Look { width: Some(80), color: false };
+
+/// A file or pipe: everything in full, no colour.
+const PLAIN: Look = Look { width: None, color: false };
 
 /// What `kproxy dump` prints of `tables`.
 fn dump(
@@ -25,7 +29,7 @@ fn dump(
     look: &Look,
     filter: &FilterArgs,
 ) -> String {
-    let shown = tables.clone().show(table, &Filter::new(filter, tables));
+    let shown = Shown::of(tables.clone(), table, &RowFilter::new(filter, tables));
     let mut out = Vec::new();
     super::dump::print(&mut out, look, table, format, &shown).unwrap();
     String::from_utf8(out).unwrap()

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use kproxy_common::drop_reason::DropReason;
 use kproxy_common::flow::FlowState;
 
-use crate::cli::tables::Tables;
+use crate::cli::dump::tables::Tables;
 use crate::dataplane::read::{
     AddressRow, AffinityClient, AffinityRow, BackendRow, CounterRow, DropRow, FlowHalves, FlowRow,
     FrontendRow, ServiceRow, SetRow,

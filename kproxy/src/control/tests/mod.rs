@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use ipnet::IpNet;
 
+use crate::dataplane;
 use crate::model::{Problem, Service, Slice};
 use crate::plan::{Change, ServicePortId, ServicePortPlan};
 use crate::source::{Event, Parsed, Update, Verdict};
@@ -125,7 +126,7 @@ impl DataplaneSink for Fake {
         self.call("pods", |held| held.opted_out_pods = pods);
     }
 
-    fn attach(&mut self) -> anyhow::Result<()> {
+    fn attach(&mut self) -> Result<(), dataplane::Error> {
         self.call("attach", |_| Ok(()))
     }
 }

@@ -4,10 +4,10 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::control::Planner;
+use crate::control::planner::Planner;
 use crate::model::Node;
-use crate::plan::tests::NODE;
-use crate::plan::{FrontendKind, Scope};
+use crate::plan::tests::{NODE, ip};
+use crate::plan::{FrontendKind, Scope, Sources};
 use crate::source::convert;
 
 /// A planner that is fed objects as an API server sends them.
@@ -322,6 +322,34 @@ fn eps_11_12_15_slices_of_one_service_are_merged_and_taken_apart_again() {
     let other = json!({"metadata": {"labels": {"kubernetes.io/service-name": "other"}}});
     assert_eq!(cluster.slice(&other), ["10.96.0.10:80/TCP Reject"]);
     assert_eq!(cluster.slice(&json!({})), plain());
+}
+
+/// LBR-03: the node may dial what its own address opens to it, from when that is known.
+#[test]
+fn lbr_03_the_node_is_let_in_and_kept_out_as_its_addresses_change() {
+    let restricted = json!({
+        "spec": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["192.0.2.0/24"]},
+        "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}]}},
+    });
+    let mut cluster = Cluster::new();
+    cluster.service(&restricted);
+    let mut node_is_let_in = |node: Option<Node>| {
+        cluster.planner.handle(Event::Node(node));
+        cluster.planner.take_changes();
+        let plans = cluster.planner.plans();
+        let mut frontends = plans.iter().flat_map(|plan| &plan.frontends);
+        let found = frontends.find(|frontend| frontend.addr == ip("203.0.113.1")).unwrap();
+        found.sources == Sources::Ranges { node: true }
+    };
+    let node = |zone: Option<&str>, address: &str| {
+        Some(Node { zone: zone.map(str::to_owned), addresses: vec![ip(address)] })
+    };
+    assert!(!node_is_let_in(None), "nobody has said what its address is");
+    assert!(node_is_let_in(node(None, "192.0.2.1")), "its Node has come late");
+    assert!(!node_is_let_in(node(None, "198.51.100.1")), "it has another address");
+    assert!(node_is_let_in(node(Some("a"), "192.0.2.1")), "address and zone are new");
+    assert!(!node_is_let_in(node(Some("a"), "198.51.100.1")), "the zone is the same");
+    assert!(!node_is_let_in(None), "its Node is gone");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
-use crate::control::Planner;
+use crate::control::planner::Planner;
 use crate::model::{Node, ServiceName, SliceName, TrafficPolicy};
 use crate::plan::tests::{NODE, endpoint, ip, number, service, slice};
 
@@ -16,7 +16,7 @@ use crate::plan::tests::{NODE, endpoint, ip, number, service, slice};
 enum Step {
     Service(u8, Option<Service>),
     Slice(u8, Option<Slice>),
-    Node(Option<&'static str>),
+    Node(Option<Node>),
     Addresses(BTreeSet<IpAddr>),
 }
 
@@ -39,7 +39,7 @@ impl Step {
         }
     }
 
-    fn take(self, planner: &mut Planner) {
+    fn feed(self, planner: &mut Planner) {
         let name = |i| ["a", "b", "c"][usize::from(i)];
         planner.handle(match self {
             Self::Service(_, Some(service)) => apply_service(service),
@@ -50,10 +50,7 @@ impl Step {
             Self::Slice(i, None) => {
                 Event::Slices(Update::Delete(SliceName::new("default", name(i))))
             }
-            Self::Node(zone) => Event::Node(Some(Node {
-                zone: zone.map(str::to_owned),
-                addresses: zone.map(|_| ip("192.0.2.1")).into_iter().collect(),
-            })),
+            Self::Node(node) => Event::Node(node),
             Self::Addresses(addresses) => return planner.set_local_addresses(addresses),
         });
     }
@@ -102,6 +99,13 @@ fn any_slice(i: u8) -> impl Strategy<Value = Slice> {
     })
 }
 
+/// Zone and addresses change each for itself; one address is in the source ranges, one is not.
+fn any_node() -> impl Strategy<Value = Node> {
+    let address = prop_oneof![Just(ip("192.0.2.1")), Just(ip("198.51.100.1"))];
+    (prop::option::of(Just("a".to_owned())), btree_set(address, 0..2))
+        .prop_map(|(zone, addresses)| Node { zone, addresses: addresses.into_iter().collect() })
+}
+
 fn any_step() -> impl Strategy<Value = Step> {
     let service = (0..3u8).prop_flat_map(|i| {
         prop::option::weighted(0.8, any_service(i)).prop_map(move |s| Step::Service(i, s))
@@ -113,7 +117,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         5 => service,
         5 => slice,
-        1 => prop_oneof![Just(None), Just(Some("a"))].prop_map(Step::Node),
+        2 => prop::option::weighted(0.8, any_node()).prop_map(Step::Node),
         1 => bound.prop_map(Step::Addresses),
     ]
 }
@@ -138,7 +142,7 @@ fn reorder(steps: &[Step], keys: &[Index]) -> Vec<Step> {
 fn anew(steps: &[Step]) -> Planner {
     let mut planner = Planner::new(NODE);
     for step in steps {
-        step.clone().take(&mut planner);
+        step.clone().feed(&mut planner);
     }
     planner.take_changes();
     planner
@@ -154,7 +158,7 @@ proptest! {
         let mut one = anew(&steps);
         let mut other = Planner::new(NODE);
         for (step, flush) in reorder(&steps, &keys).into_iter().zip(flushes) {
-            step.take(&mut other);
+            step.feed(&mut other);
             if flush {
                 other.take_changes();
             }
@@ -173,7 +177,7 @@ proptest! {
         let mut taken = Vec::new();
         for (step, flush) in steps {
             taken.push(step.clone());
-            step.take(&mut planner);
+            step.feed(&mut planner);
             if flush {
                 let changes = planner.take_changes();
                 held.apply(changes);

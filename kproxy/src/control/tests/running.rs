@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::control::{PROBLEMS_FILE, Settings, State, run};
+use crate::control::{Error, Noticeboard, PROBLEMS_FILE, Settings, State, run};
 use crate::metrics::Metrics;
 use crate::model::{Node, ServiceName};
 use crate::plan::tests::{NODE, endpoint, ip, service, slice};
@@ -23,8 +23,9 @@ pub(super) struct Running {
     dir: tempfile::TempDir,
     shutdown: CancellationToken,
     state: watch::Receiver<State>,
+    noticeboard: Noticeboard,
     pub(super) metrics: Metrics,
-    task: JoinHandle<anyhow::Result<()>>,
+    task: JoinHandle<Result<(), Error>>,
 }
 
 fn start() -> Running {
@@ -41,8 +42,9 @@ fn start_with(change: impl Fn(&mut Settings)) -> Running {
     let mut settings = Settings::new(NODE, dir.path().join("run"), metrics.control.clone());
     change(&mut settings);
     let state = settings.state.subscribe();
+    let noticeboard = settings.noticeboard.clone();
     let task = tokio::spawn(run(settings, receiver, fake.clone(), watched, shutdown.clone()));
-    Running { events, addresses, fake, dir, shutdown, state, metrics, task }
+    Running { events, addresses, fake, dir, shutdown, state, noticeboard, metrics, task }
 }
 
 impl Running {
@@ -172,9 +174,9 @@ async fn node_addresses_reach_the_data_path_and_the_plan() {
 #[tokio::test(start_paused = true)]
 async fn problems_are_listed_while_they_last() {
     let running = start();
-    let standing = |problems| Event::Standing { origin: "API server".to_owned(), problems };
+    let of_source = |problems| Event::Problems { origin: "API server".to_owned(), problems };
     let down = Problem::new("API server https://192.0.2.1", "does not answer", "start it");
-    running.send([standing(vec![down.clone()])]).await;
+    running.send([of_source(vec![down.clone()])]).await;
     assert_eq!(running.problems(), [down]);
     assert_eq!(running.calls(), [""; 0]);
 
@@ -182,7 +184,7 @@ async fn problems_are_listed_while_they_last() {
     unnamed.ports[0].name = "http".to_owned();
     running
         .send([
-            standing(Vec::new()),
+            of_source(Vec::new()),
             Event::Node(None),
             all_services([service("web", &["10.96.0.1"])]),
             all_slices([unnamed]),
@@ -193,6 +195,24 @@ async fn problems_are_listed_while_they_last() {
     assert_eq!(problems[0].object, "Service default/web");
     running.send([Event::Services(Update::Delete(ServiceName::new("default", "web")))]).await;
     assert_eq!(running.problems(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_posted_is_listed_until_it_is_taken_back_and_plans_nothing() {
+    let down = || Problem::new("device eth0", "refuses the programs", "restart kproxy");
+    let running = start_with(|settings| settings.noticeboard.post("devices", vec![down()]));
+    sleep(BURST).await;
+    assert_eq!(running.problems(), [down()], "posted before the loop began");
+    running.noticeboard.post("devices", Vec::new());
+    sleep(BURST).await;
+    assert_eq!(running.problems(), []);
+    running.noticeboard.post("devices", vec![down()]);
+    sleep(BURST).await;
+    assert_eq!(running.problems(), [down()]);
+    running.noticeboard.post("devices", Vec::new());
+    sleep(BURST).await;
+    assert_eq!(running.problems(), []);
+    assert_eq!(running.calls(), [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]

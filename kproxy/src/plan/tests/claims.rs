@@ -1,7 +1,8 @@
 //! Two service ports that want one frontend (VER-19).
 
 use super::*;
-use crate::plan::{Change, Claims, ServicePortId, Settled};
+use crate::plan::claims::{Claims, Settled};
+use crate::plan::{Change, ServicePortId};
 
 /// Plans `default/name`: ClusterIP of its own and the given externalIPs.
 fn external(name: &str, cluster_ip: &str, external: &[&str]) -> ServicePortPlan {

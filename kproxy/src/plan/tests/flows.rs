@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::plan::{
-    Backend, BackendSet, Change, EmptyVerdict, FrontendKind, Policy, Scope, WithoutLocal,
+    Backend, BackendSet, Change, EmptyVerdict, FrontendKind, NoLocalEndpoints, Policy, Scope,
 };
 
 use FrontendKind::{ClusterIp, ExternalIp, LoadBalancer, NodePort};
@@ -251,29 +251,29 @@ fn ft_m_no_endpoints_metric() {
         let endpoints = states.iter().zip(1..);
         let endpoints: Vec<_> =
             endpoints.map(|(state, n)| endpoint(&format!("10.0.1.{n}"), state)).collect();
-        let mut without_local = WithoutLocal::default();
-        let count = |ports: &WithoutLocal, family| {
+        let mut no_local_endpoints = NoLocalEndpoints::default();
+        let count = |ports: &NoLocalEndpoints, family| {
             (ports.count(Policy::Internal, family), ports.count(Policy::External, family))
         };
         // The same change twice counts once.
         for plan in
             [(); 2].map(|()| plan(&svc, &[slice("svc1-1", "svc1", 80, &endpoints)])).concat()
         {
-            without_local.update(&Change::Set(plan));
+            no_local_endpoints.update(&Change::Set(plan));
         }
         let case = format!("{internal:?} {external:?} {states:?}");
-        assert_eq!(count(&without_local, Family::V4), counted, "{case}");
-        assert_eq!(count(&without_local, Family::V6), (0, 0), "{case}");
-        without_local.update(&Change::Remove(plan(&svc, &[])[0].id.clone()));
-        assert_eq!(count(&without_local, Family::V4), (0, 0), "{case}");
+        assert_eq!(count(&no_local_endpoints, Family::V4), counted, "{case}");
+        assert_eq!(count(&no_local_endpoints, Family::V6), (0, 0), "{case}");
+        no_local_endpoints.update(&Change::Remove(plan(&svc, &[])[0].id.clone()));
+        assert_eq!(count(&no_local_endpoints, Family::V4), (0, 0), "{case}");
     }
     // externalTrafficPolicy of a Service that nobody outside can dial counts for nothing (TOP-12).
     let mut inner = service("svc1", &["172.30.1.1"]);
     inner.external_policy_written = Local;
     let plans = plan(&inner, &[slice("svc1-1", "svc1", 80, &[endpoint("10.0.1.1", "RM")])]);
-    let mut without_local = WithoutLocal::default();
-    without_local.update(&Change::Set(plans[0].clone()));
-    assert_eq!(without_local.count(Policy::External, Family::V4), 0);
+    let mut no_local_endpoints = NoLocalEndpoints::default();
+    no_local_endpoints.update(&Change::Set(plans[0].clone()));
+    assert_eq!(no_local_endpoints.count(Policy::External, Family::V4), 0);
 }
 
 /// The base run of `TestInternalExternalMasquerade`, without the masquerade column. The run

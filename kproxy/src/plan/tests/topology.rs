@@ -4,7 +4,8 @@
 //! input is that of case 12.
 
 use super::*;
-use crate::plan::{Backend, BackendSet, Candidate, EmptyVerdict, Uses, categorize};
+use crate::plan::topology::{Candidate, Uses, categorize};
+use crate::plan::{Backend, BackendSet, EmptyVerdict};
 
 struct Case {
     number: u8,

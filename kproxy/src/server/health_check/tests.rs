@@ -10,7 +10,7 @@ const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6A
 /// A server with one Service.
 struct Served {
     state: watch::Sender<State>,
-    events: mpsc::Receiver<Event>,
+    notices: Noticeboard,
 }
 
 impl Served {
@@ -22,9 +22,9 @@ impl Served {
     }
 
     fn of(state: watch::Sender<State>) -> Self {
-        let (sender, events) = mpsc::channel(8);
-        tokio::spawn(serve(state.subscribe(), sender));
-        Self { state, events }
+        let notices = Noticeboard::default();
+        tokio::spawn(serve(state.subscribe(), notices.clone()));
+        Self { state, notices }
     }
 
     fn set(&self, check: Option<HealthCheck>) {
@@ -138,16 +138,12 @@ async fn hcn_08_hcn_12_families_have_listeners_of_their_own_which_open_and_close
 async fn hcn_09_a_port_that_is_taken_is_a_problem_until_it_is_free() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = taken.local_addr().unwrap().port();
-    let mut served = Served::start(check(port, 1, 1), [LOOPBACK[0]]);
-    let problems = |event| match event {
-        Some(Event::Standing { problems, .. }) => problems,
-        other => panic!("{other:?}"),
-    };
-    let told = problems(served.events.recv().await);
+    let served = Served::start(check(port, 1, 1), [LOOPBACK[0]]);
+    let told = served.notices.wait_for(|problems| !problems.is_empty()).await;
     assert_eq!(told[0].object, "Service default/web");
     assert!(told[0].what.contains(&format!("127.0.0.1:{port}")), "{}", told[0]);
     drop(taken);
-    assert_eq!(problems(served.events.recv().await), []);
+    served.notices.wait_for(<[Problem]>::is_empty).await;
     until(LOOPBACK[0], port, Some("200")).await;
 }
 

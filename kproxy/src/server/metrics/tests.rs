@@ -4,21 +4,14 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use super::*;
 
 /// A server on a port of loopback that was free a moment ago.
-fn start() -> (SocketAddr, TcpListener, mpsc::Receiver<Event>) {
+fn start() -> (SocketAddr, TcpListener, Noticeboard) {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = taken.local_addr().unwrap();
-    let (sender, events) = mpsc::channel(8);
+    let notices = Noticeboard::default();
     let nowhere = tempfile::tempdir().unwrap();
     let metrics = Arc::new(Metrics::new().unwrap());
-    tokio::spawn(serve(address, metrics, nowhere.path().into(), sender));
-    (address, taken, events)
-}
-
-fn problems(event: Option<Event>) -> Vec<Problem> {
-    match event {
-        Some(Event::Standing { origin, problems }) if origin == "metrics" => problems,
-        other => panic!("{other:?}"),
-    }
+    tokio::spawn(serve(address, metrics, nowhere.path().into(), notices.clone()));
+    (address, taken, notices)
 }
 
 async fn ask(address: SocketAddr, request: &'static str) -> String {
@@ -35,12 +28,12 @@ async fn ask(address: SocketAddr, request: &'static str) -> String {
 
 #[tokio::test]
 async fn a_port_that_is_taken_is_told_and_tried_again() {
-    let (address, taken, mut events) = start();
-    let told = problems(events.recv().await);
+    let (address, taken, notices) = start();
+    let told = notices.wait_for(|problems| !problems.is_empty()).await;
     assert!(told[0].what.contains(&address.to_string()), "{told:?}");
     assert_eq!(told[0].object, "--metrics-bind-address");
     drop(taken);
-    assert_eq!(problems(events.recv().await), []);
+    notices.wait_for(<[Problem]>::is_empty).await;
     let good = ask(address, "GET /metrics").await;
     let (head, body) = good.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");

@@ -6,13 +6,13 @@ use ipnet::IpNet;
 
 /// Reads an address as Go's `ParseIPSloppy` does: leading zeros are decimal (`010` is ten) or
 /// hexadecimal padding, and a v4-mapped IPv6 address is its IPv4 address.
-pub fn parse_ip(text: &str) -> Option<IpAddr> {
+pub(crate) fn parse_ip(text: &str) -> Option<IpAddr> {
     let ip = text.parse().ok().or_else(|| without_leading_zeros(text).parse().ok());
     ip.map(|ip: IpAddr| ip.to_canonical())
 }
 
 /// Reads `address/length`, blanks around it ignored (SVC-10). Bits beyond the length are cleared.
-pub fn parse_cidr(text: &str) -> Option<IpNet> {
+pub(crate) fn parse_cidr(text: &str) -> Option<IpNet> {
     let (address, length) = text.trim().split_once('/')?;
     let net = IpNet::new(parse_ip(address)?, length.parse().ok()?).ok()?;
     Some(net.trunc())

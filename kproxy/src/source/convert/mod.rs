@@ -19,19 +19,19 @@ use std::num::NonZeroU16;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-pub use ip::{parse_cidr, parse_ip};
-pub use node::node;
-pub use pod::pod;
+pub(crate) use ip::{parse_cidr, parse_ip};
+pub(crate) use node::node;
+pub(crate) use pod::pod;
 pub(crate) use service::PROXY_NAME_LABEL;
-pub use service::service;
-pub use service_cidr::service_cidr;
+pub(crate) use service::service;
+pub(crate) use service_cidr::service_cidr;
 pub(crate) use slice::HEADLESS_LABEL;
-pub use slice::slice;
+pub(crate) use slice::slice;
 
 use crate::model::{PodName, Problem, Protocol, ServiceCidrName, ServiceName, SliceName};
 
 /// Namespace and name of a Service.
-pub fn service_key(meta: &ObjectMeta) -> ServiceName {
+pub(crate) fn service_key(meta: &ObjectMeta) -> ServiceName {
     ServiceName::new(
         meta.namespace.clone().unwrap_or_default(),
         meta.name.clone().unwrap_or_default(),
@@ -39,7 +39,7 @@ pub fn service_key(meta: &ObjectMeta) -> ServiceName {
 }
 
 /// Namespace and name of an EndpointSlice.
-pub fn slice_key(meta: &ObjectMeta) -> SliceName {
+pub(crate) fn slice_key(meta: &ObjectMeta) -> SliceName {
     SliceName::new(
         meta.namespace.clone().unwrap_or_default(),
         meta.name.clone().unwrap_or_default(),
@@ -47,28 +47,28 @@ pub fn slice_key(meta: &ObjectMeta) -> SliceName {
 }
 
 /// Name of a ServiceCIDR.
-pub fn service_cidr_key(meta: &ObjectMeta) -> ServiceCidrName {
+pub(crate) fn service_cidr_key(meta: &ObjectMeta) -> ServiceCidrName {
     ServiceCidrName(meta.name.clone().unwrap_or_default())
 }
 
 /// Namespace and name of a Pod.
-pub fn pod_key(meta: &ObjectMeta) -> PodName {
+pub(crate) fn pod_key(meta: &ObjectMeta) -> PodName {
     PodName::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
 }
 
 /// Collects the problems of one object.
-struct Report {
+struct ObjectProblems {
     object: String,
-    problems: Vec<Problem>,
+    list: Vec<Problem>,
 }
 
-impl Report {
+impl ObjectProblems {
     fn new(object: String) -> Self {
-        Self { object, problems: Vec::new() }
+        Self { object, list: Vec::new() }
     }
 
     fn add(&mut self, what: impl Into<String>, remedy: &str) {
-        self.problems.push(Problem::new(self.object.as_str(), what, remedy));
+        self.list.push(Problem::new(self.object.as_str(), what, remedy));
     }
 }
 

@@ -11,7 +11,7 @@ use crate::model::{Family, Node};
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 /// What the plan wants of a Node.
-pub fn node(node: &core::Node) -> Node {
+pub(crate) fn node(node: &core::Node) -> Node {
     let zone = node.metadata.labels.as_ref().and_then(|labels| labels.get(ZONE_LABEL));
     Node { zone: zone.filter(|zone| !zone.is_empty()).cloned(), addresses: addresses(node) }
 }

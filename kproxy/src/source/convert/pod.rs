@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1 as core;
 
-use super::{Report, parse_ip, pod_key, unusable};
+use super::{ObjectProblems, parse_ip, pod_key, unusable};
 use crate::model::Pod;
 use crate::source::{Parsed, Verdict};
 
 /// Converts a Pod. One with `hostNetwork` has the node's network namespace and addresses, and those of
 /// one that has ended may be another pod's by now: both count as none.
-pub fn pod(object: &core::Pod) -> Parsed<Pod> {
+pub(crate) fn pod(object: &core::Pod) -> Parsed<Pod> {
     let key = pod_key(&object.metadata);
-    let mut report = Report::new(format!("Pod {key}"));
+    let mut problems = ObjectProblems::new(format!("Pod {key}"));
     let (spec, status) = (object.spec.as_ref(), object.status.as_ref());
     let is_host = spec.is_some_and(|spec| spec.host_network == Some(true));
     let phase = status.and_then(|status| status.phase.as_deref());
@@ -27,7 +27,7 @@ pub fn pod(object: &core::Pod) -> Parsed<Pod> {
     for text in texts.into_iter().filter(|text| !text.is_empty()) {
         match parse_ip(text) {
             Some(ip) if unusable(&ip).is_none() => drop(addresses.insert(ip)),
-            _ => report.add(
+            _ => problems.add(
                 format!("podIP {text:?} is no address of a pod, it is left out"),
                 "write the pod's IPv4 or IPv6 address",
             ),
@@ -35,5 +35,5 @@ pub fn pod(object: &core::Pod) -> Parsed<Pod> {
     }
     let node = spec.and_then(|spec| spec.node_name.clone()).filter(|name| !name.is_empty());
     let verdict = Verdict::Use(Pod { name: key.clone(), node, addresses });
-    Parsed { key, verdict, problems: report.problems }
+    Parsed { key, verdict, problems: problems.list }
 }

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 
 use super::{
-    Report, has_label, parse_cidr, parse_ip, port_number, protocol, service_key, unusable,
+    ObjectProblems, has_label, parse_cidr, parse_ip, port_number, protocol, service_key, unusable,
 };
 use crate::model::{Algorithm, Family, Service, ServicePort, ServiceType, TrafficPolicy};
 use crate::source::{Parsed, Verdict};
@@ -31,61 +31,61 @@ fn is_ours(service: &core::Service, spec: &core::ServiceSpec) -> bool {
 }
 
 /// Converts a Service.
-pub fn service(object: &core::Service) -> Parsed<Service> {
+pub(crate) fn service(object: &core::Service) -> Parsed<Service> {
     let key = service_key(&object.metadata);
     let ignored = |problems| Parsed { key: key.clone(), verdict: Verdict::Ignore, problems };
     let Some(spec) = object.spec.as_ref().filter(|spec| is_ours(object, spec)) else {
         return ignored(Vec::new());
     };
-    let mut report = Report::new(format!("Service {key}"));
-    let cluster_ips = cluster_ips(spec, &mut report);
-    let ports = ports(spec.ports.as_deref().unwrap_or_default(), &mut report);
+    let mut problems = ObjectProblems::new(format!("Service {key}"));
+    let cluster_ips = cluster_ips(spec, &mut problems);
+    let ports = ports(spec.ports.as_deref().unwrap_or_default(), &mut problems);
     if cluster_ips.is_empty() || ports.is_empty() {
-        return ignored(report.problems);
+        return ignored(problems.list);
     }
     let mut load_balancer_ips =
-        addresses(ingress_ips(object), "load-balancer ingress address", &mut report);
-    let (source_ranges, closed) = source_ranges(spec, &mut report);
+        addresses(ingress_ips(object), "load-balancer ingress address", &mut problems);
+    let (source_ranges, closed) = source_ranges(spec, &mut problems);
     load_balancer_ips.retain(|ip| !closed.contains(&Family::of(ip)));
     let service = Service {
         name: key.clone(),
         created: object.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
-        kind: kind(spec, &mut report),
+        kind: kind(spec, &mut problems),
         cluster_ips,
-        external_ips: addresses(spec.external_ips.iter().flatten(), "externalIP", &mut report),
+        external_ips: addresses(spec.external_ips.iter().flatten(), "externalIP", &mut problems),
         load_balancer_ips,
         source_ranges,
         internal_policy: policy(
             spec.internal_traffic_policy.as_deref(),
             "internalTrafficPolicy",
-            &mut report,
+            &mut problems,
         ),
         external_policy_written: policy(
             spec.external_traffic_policy.as_deref(),
             "externalTrafficPolicy",
-            &mut report,
+            &mut problems,
         ),
-        health_check_node_port: health_check_node_port(spec, &mut report),
-        affinity_seconds: affinity(spec, &mut report),
-        algorithm: algorithm(object, &mut report),
+        health_check_node_port: health_check_node_port(spec, &mut problems),
+        affinity_seconds: affinity(spec, &mut problems),
+        algorithm: algorithm(object, &mut problems),
         ports,
     };
     if service.has_health_check() && service.health_check_node_port.is_none() {
-        report.add(
+        problems.add(
             "has externalTrafficPolicy Local and no healthCheckNodePort, so load balancers cannot \
              ask this node whether it has endpoints",
             "write spec.healthCheckNodePort",
         );
     }
-    Parsed { key, verdict: Verdict::Use(service), problems: report.problems }
+    Parsed { key, verdict: Verdict::Use(service), problems: problems.list }
 }
 
 /// The first address of each family (SEL-03). Old objects have only `clusterIP`.
-fn cluster_ips(spec: &core::ServiceSpec, report: &mut Report) -> Vec<IpAddr> {
+fn cluster_ips(spec: &core::ServiceSpec, problems: &mut ObjectProblems) -> Vec<IpAddr> {
     let listed = spec.cluster_ips.as_deref().unwrap_or_default();
     let texts = if listed.is_empty() { spec.cluster_ip.as_slice() } else { listed };
     let mut ips: Vec<IpAddr> = Vec::new();
-    for ip in addresses(texts.iter(), "clusterIP", report) {
+    for ip in addresses(texts.iter(), "clusterIP", problems) {
         if !ips.iter().any(|other| Family::of(other) == Family::of(&ip)) {
             ips.push(ip);
         }
@@ -108,17 +108,17 @@ fn ingress_ips(service: &core::Service) -> impl Iterator<Item = &String> {
 fn addresses<'a>(
     texts: impl Iterator<Item = &'a String>,
     field: &str,
-    report: &mut Report,
+    problems: &mut ObjectProblems,
 ) -> Vec<IpAddr> {
     let mut ips = Vec::new();
     for text in texts {
         match parse_ip(text) {
-            None => report.add(
+            None => problems.add(
                 format!("{field} {text:?} is no IP address, it is left out"),
                 "write an IPv4 or IPv6 address",
             ),
             Some(ip) => match unusable(&ip) {
-                Some(why) => report.add(
+                Some(why) => problems.add(
                     format!("{field} {text} {why}, it is left out"),
                     "use an address that clients can reach",
                 ),
@@ -129,20 +129,20 @@ fn addresses<'a>(
     ips
 }
 
-fn ports(ports: &[core::ServicePort], report: &mut Report) -> Vec<ServicePort> {
+fn ports(ports: &[core::ServicePort], problems: &mut ObjectProblems) -> Vec<ServicePort> {
     let mut good: Vec<ServicePort> = Vec::new();
     for port in ports {
         let name = port.name.clone().unwrap_or_default();
         let text = if name.is_empty() { port.port.to_string() } else { format!("{name:?}") };
         let Some(number) = port_number(port.port) else {
-            report.add(
+            problems.add(
                 format!("port {text} has the number {}, it is left out", port.port),
                 "use a port from 1 to 65535",
             );
             continue;
         };
         let Some(protocol) = protocol(port.protocol.as_deref()) else {
-            report.add(
+            problems.add(
                 format!(
                     "port {text} has the unknown protocol {:?}, it is left out",
                     port.protocol.as_deref().unwrap_or_default()
@@ -152,7 +152,7 @@ fn ports(ports: &[core::ServicePort], report: &mut Report) -> Vec<ServicePort> {
             continue;
         };
         if good.iter().any(|other| other.name == name && other.protocol == protocol) {
-            report.add(
+            problems.add(
                 format!("port {text}/{} is there twice, the first one counts", protocol.name()),
                 "give each port a name of its own",
             );
@@ -161,7 +161,7 @@ fn ports(ports: &[core::ServicePort], report: &mut Report) -> Vec<ServicePort> {
         let written = port.node_port.unwrap_or(0);
         let node_port = port_number(written);
         if written != 0 && node_port.is_none() {
-            report.add(
+            problems.add(
                 format!("port {text} has the nodePort {written}, the nodePort is left out"),
                 "use a nodePort from 1 to 65535",
             );
@@ -171,13 +171,13 @@ fn ports(ports: &[core::ServicePort], report: &mut Report) -> Vec<ServicePort> {
     good
 }
 
-fn kind(spec: &core::ServiceSpec, report: &mut Report) -> ServiceType {
+fn kind(spec: &core::ServiceSpec, problems: &mut ObjectProblems) -> ServiceType {
     match spec.type_.as_deref() {
         None | Some("ClusterIP") => ServiceType::ClusterIp,
         Some("NodePort") => ServiceType::NodePort,
         Some("LoadBalancer") => ServiceType::LoadBalancer,
         Some(other) => {
-            report.add(
+            problems.add(
                 format!("type {other:?} is unknown, it counts as ClusterIP"),
                 "use ClusterIP, NodePort or LoadBalancer",
             );
@@ -186,12 +186,12 @@ fn kind(spec: &core::ServiceSpec, report: &mut Report) -> ServiceType {
     }
 }
 
-fn policy(text: Option<&str>, field: &str, report: &mut Report) -> TrafficPolicy {
+fn policy(text: Option<&str>, field: &str, problems: &mut ObjectProblems) -> TrafficPolicy {
     match text {
         None | Some("" | "Cluster") => TrafficPolicy::Cluster,
         Some("Local") => TrafficPolicy::Local,
         Some(other) => {
-            report.add(
+            problems.add(
                 format!("{field} {other:?} is unknown, it counts as Cluster"),
                 "use Cluster or Local",
             );
@@ -202,14 +202,17 @@ fn policy(text: Option<&str>, field: &str, report: &mut Report) -> TrafficPolicy
 
 /// The readable ranges, and the families of which ranges are written and none can be read: opening
 /// those to everybody is not what the Service's owner asked for.
-fn source_ranges(spec: &core::ServiceSpec, report: &mut Report) -> (Vec<IpNet>, Vec<Family>) {
+fn source_ranges(
+    spec: &core::ServiceSpec,
+    problems: &mut ObjectProblems,
+) -> (Vec<IpNet>, Vec<Family>) {
     let (mut ranges, mut unreadable) = (Vec::new(), Vec::new());
     for text in spec.load_balancer_source_ranges.iter().flatten() {
         if let Some(range) = parse_cidr(text) {
             ranges.push(range);
             continue;
         }
-        report.add(
+        problems.add(
             format!("loadBalancerSourceRanges entry {text:?} is no range, it is left out"),
             "write address/length, e.g. 192.0.2.0/24",
         );
@@ -219,11 +222,14 @@ fn source_ranges(spec: &core::ServiceSpec, report: &mut Report) -> (Vec<IpNet>, 
     (ranges, unreadable)
 }
 
-fn health_check_node_port(spec: &core::ServiceSpec, report: &mut Report) -> Option<NonZeroU16> {
+fn health_check_node_port(
+    spec: &core::ServiceSpec,
+    problems: &mut ObjectProblems,
+) -> Option<NonZeroU16> {
     let written = spec.health_check_node_port.filter(|port| *port != 0)?;
     let port = port_number(written);
     if port.is_none() {
-        report.add(
+        problems.add(
             format!("healthCheckNodePort {written} is left out"),
             "use a port from 1 to 65535",
         );
@@ -231,11 +237,11 @@ fn health_check_node_port(spec: &core::ServiceSpec, report: &mut Report) -> Opti
     port
 }
 
-fn algorithm(service: &core::Service, report: &mut Report) -> Option<Algorithm> {
+fn algorithm(service: &core::Service, problems: &mut ObjectProblems) -> Option<Algorithm> {
     let written = service.metadata.annotations.as_ref()?.get(ALGORITHM_ANNOTATION)?;
     let algorithm = Algorithm::from_name(written);
     if algorithm.is_none() {
-        report.add(
+        problems.add(
             format!(
                 "annotation {ALGORITHM_ANNOTATION} {written:?} is unknown, the default of this \
                  node counts"
@@ -246,12 +252,12 @@ fn algorithm(service: &core::Service, report: &mut Report) -> Option<Algorithm> 
     algorithm
 }
 
-fn affinity(spec: &core::ServiceSpec, report: &mut Report) -> Option<u32> {
+fn affinity(spec: &core::ServiceSpec, problems: &mut ObjectProblems) -> Option<u32> {
     match spec.session_affinity.as_deref() {
         None | Some("" | "None") => return None,
         Some("ClientIP") => {}
         Some(other) => {
-            report.add(
+            problems.add(
                 format!("sessionAffinity {other:?} is unknown, it counts as None"),
                 "use ClientIP or None",
             );
@@ -262,7 +268,7 @@ fn affinity(spec: &core::ServiceSpec, report: &mut Report) -> Option<u32> {
     let written = client_ip.and_then(|c| c.timeout_seconds).unwrap_or(DEFAULT_AFFINITY_SECONDS);
     let seconds = written.clamp(1, MAX_AFFINITY_SECONDS);
     if seconds != written {
-        report.add(
+        problems.add(
             format!("session affinity timeout {written} s is out of range, {seconds} s counts"),
             "use 1 to 86400 seconds",
         );

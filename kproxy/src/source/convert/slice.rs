@@ -4,7 +4,7 @@ use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 
-use super::{Report, has_label, parse_ip, port_number, protocol, slice_key, unusable};
+use super::{ObjectProblems, has_label, parse_ip, port_number, protocol, slice_key, unusable};
 use crate::model::{Endpoint, Family, Slice, SlicePort};
 use crate::source::{Parsed, Verdict};
 
@@ -16,9 +16,9 @@ pub(crate) const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 const TRIGGER_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// Converts an EndpointSlice.
-pub fn slice(object: &discovery::EndpointSlice) -> Parsed<Slice> {
+pub(crate) fn slice(object: &discovery::EndpointSlice) -> Parsed<Slice> {
     let key = slice_key(&object.metadata);
-    let mut report = Report::new(format!("EndpointSlice {key}"));
+    let mut problems = ObjectProblems::new(format!("EndpointSlice {key}"));
     let labels = object.metadata.labels.as_ref();
     let service = labels.and_then(|labels| labels.get(SERVICE_LABEL)).filter(|s| !s.is_empty());
     let family = match object.address_type.as_str() {
@@ -33,37 +33,37 @@ pub fn slice(object: &discovery::EndpointSlice) -> Parsed<Slice> {
             name: key.clone(),
             service: service.clone(),
             family,
-            ports: ports(object.ports.as_deref().unwrap_or_default(), &mut report),
+            ports: ports(object.ports.as_deref().unwrap_or_default(), &mut problems),
             endpoints: endpoints(
                 object.endpoints.as_deref().unwrap_or_default(),
                 family,
-                &mut report,
+                &mut problems,
             ),
-            triggered: triggered(&object.metadata, &mut report),
+            triggered: triggered(&object.metadata, &mut problems),
         })
     } else {
         if service.is_none() {
-            report.add(
+            problems.add(
                 format!("has no label {SERVICE_LABEL}, it is left out"),
                 "set the label to the name of the Service",
             );
         }
         if family.is_none() {
-            report.add(
+            problems.add(
                 format!("has the addressType {:?}, it is left out", object.address_type),
                 "use IPv4 or IPv6",
             );
         }
         Verdict::Ignore
     };
-    Parsed { key, verdict, problems: report.problems }
+    Parsed { key, verdict, problems: problems.list }
 }
 
-fn triggered(metadata: &ObjectMeta, report: &mut Report) -> Option<i64> {
+fn triggered(metadata: &ObjectMeta, problems: &mut ObjectProblems) -> Option<i64> {
     let text = metadata.annotations.as_ref()?.get(TRIGGER_ANNOTATION)?;
     let time = text.parse::<Timestamp>();
     if time.is_err() {
-        report.add(
+        problems.add(
             format!(
                 "annotation {TRIGGER_ANNOTATION} is {text:?}, which is no time; it is not counted"
             ),
@@ -73,24 +73,25 @@ fn triggered(metadata: &ObjectMeta, report: &mut Report) -> Option<i64> {
     time.ok().map(Timestamp::as_microsecond)
 }
 
-fn ports(ports: &[discovery::EndpointPort], report: &mut Report) -> Vec<SlicePort> {
+fn ports(ports: &[discovery::EndpointPort], problems: &mut ObjectProblems) -> Vec<SlicePort> {
     let mut good = Vec::new();
     for port in ports {
         let Some(name) = port.name.clone() else {
-            report.add("has a port without a name, it is left out", "name it as the Service does");
+            problems
+                .add("has a port without a name, it is left out", "name it as the Service does");
             continue;
         };
         let Some(number) = port.port.and_then(port_number) else {
             let number =
                 port.port.map_or_else(|| "no number".to_owned(), |n| format!("number {n}"));
-            report.add(
+            problems.add(
                 format!("port {name:?} has {number}, it is left out"),
                 "use a port from 1 to 65535",
             );
             continue;
         };
         let Some(protocol) = protocol(port.protocol.as_deref()) else {
-            report.add(
+            problems.add(
                 format!(
                     "port {name:?} has the unknown protocol {:?}, it is left out",
                     port.protocol.as_deref().unwrap_or_default()
@@ -107,36 +108,36 @@ fn ports(ports: &[discovery::EndpointPort], report: &mut Report) -> Vec<SlicePor
 fn endpoints(
     endpoints: &[discovery::Endpoint],
     family: Family,
-    report: &mut Report,
+    problems: &mut ObjectProblems,
 ) -> Vec<Endpoint> {
-    endpoints.iter().filter_map(|endpoint| convert_endpoint(endpoint, family, report)).collect()
+    endpoints.iter().filter_map(|endpoint| convert_endpoint(endpoint, family, problems)).collect()
 }
 
 fn convert_endpoint(
     endpoint: &discovery::Endpoint,
     family: Family,
-    report: &mut Report,
+    problems: &mut ObjectProblems,
 ) -> Option<Endpoint> {
     let Some(text) = endpoint.addresses.first() else {
-        report.add("has an endpoint without an address, it is left out", "give it an address");
+        problems.add("has an endpoint without an address, it is left out", "give it an address");
         return None;
     };
     let Some(addr) = parse_ip(text) else {
-        report.add(
+        problems.add(
             format!("endpoint {text:?} is no IP address, it is left out"),
             "write an IPv4 or IPv6 address",
         );
         return None;
     };
     if Family::of(&addr) != family {
-        report.add(
+        problems.add(
             format!("endpoint {text} is no IPv{} address, it is left out", family.number()),
             "keep the families in slices of their own, as addressType says",
         );
         return None;
     }
     if let Some(why) = unusable(&addr) {
-        report.add(
+        problems.add(
             format!("endpoint {text} {why}, it is left out"),
             "use the address of a pod or a node",
         );

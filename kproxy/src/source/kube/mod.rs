@@ -7,9 +7,11 @@
 //! not kept. An API server that does not answer is waited for, with backoff, for as long as it
 //! takes; nothing is taken from the data path meanwhile (LC-11).
 
-mod lister;
+mod decoder;
+mod error;
 mod outage;
 mod pods;
 mod watch;
 
-pub use watch::{LOG_DIRECTIVES, Settings, run};
+pub(crate) use error::Error;
+pub(crate) use watch::{LOG_DIRECTIVES, Settings, run};

@@ -4,13 +4,14 @@
 //! are logged here.
 
 use std::collections::BTreeMap;
-use std::error::Error as StdError;
+use std::error::Error as _;
 use std::time::Duration;
 
 use kube::runtime::watcher;
 use tokio::time::Instant;
 use tracing::warn;
 
+use crate::errors::with_causes;
 use crate::model::{Pod, Problem};
 use crate::source::Object as _;
 
@@ -44,7 +45,7 @@ impl Failure {
         let text = match status {
             Some(status) if !status.message.is_empty() => status.message.clone(),
             // Whether it was the list or the watch that failed does not matter: the cause does.
-            _ => causes(error.source().unwrap_or(error)),
+            _ => with_causes(error.source().unwrap_or(error)),
         };
         let code = status.map(|status| status.code);
         let answered = code.is_some() || matches!(error, watcher::Error::NoResourceVersion);
@@ -70,20 +71,6 @@ impl Failure {
             _ => "look into the log of the API server",
         }
     }
-}
-
-/// An error with its causes, without what they repeat of each other.
-fn causes(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }
 
 /// Which watches fail now.

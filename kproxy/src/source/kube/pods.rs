@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1 as core;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 
-use super::lister::Lister;
+use super::decoder::Decoder;
 use super::watch::{Session, changes};
 use crate::model::{Pod, PodName};
 use crate::source::{Event, Object as _, Parsed, Update, convert};
@@ -31,18 +31,18 @@ impl Session {
             let api = Api::namespaced(client.clone(), namespace);
             changes::<core::Pod>(api, selector.clone()).map(move |change| (namespace, change))
         }));
-        let lister = || Lister::new(convert::pod, convert::pod_key);
-        let mut listers: BTreeMap<&str, Lister<core::Pod, Pod>> = BTreeMap::new();
+        let decoder = || Decoder::new(convert::pod, convert::pod_key);
+        let mut decoders: BTreeMap<&str, Decoder<core::Pod, Pod>> = BTreeMap::new();
         let mut lists = Lists::default();
         while let Some((namespace, change)) = all.next().await {
             let watch = format!("{} of namespace {namespace}", Pod::KIND);
-            let lister = listers.entry(namespace).or_insert_with(lister);
+            let decoder = decoders.entry(namespace).or_insert_with(decoder);
             let Some(change) = self.note(&watch, change).await else {
-                lister.restart();
+                decoder.restart();
                 continue;
             };
-            if let Some(update) = lister.take(change)
-                && let Some(update) = lists.take(namespace, update, namespaces.len())
+            if let Some(update) = decoder.update(change)
+                && let Some(update) = lists.join(namespace, update, namespaces.len())
                 && self.events.send(Event::Pods(update)).await.is_err()
             {
                 return;
@@ -58,7 +58,7 @@ struct Lists(BTreeMap<String, BTreeMap<PodName, Parsed<Pod>>>);
 impl Lists {
     /// Makes of a change to one namespace a change to all of them; `None` while some of the `count`
     /// are not known.
-    fn take(&mut self, namespace: &str, update: Update<Pod>, count: usize) -> Option<Update<Pod>> {
+    fn join(&mut self, namespace: &str, update: Update<Pod>, count: usize) -> Option<Update<Pod>> {
         let list = self.0.entry(namespace.to_owned());
         match &update {
             Update::Reset(pods) => {
@@ -106,13 +106,13 @@ mod tests {
     #[test]
     fn lists_of_namespaces_are_told_together_and_not_before_all_are_there() {
         let mut lists = Lists::default();
-        let mut take = |namespace: &str, update| names(lists.take(namespace, update, 2));
-        assert_eq!(take("a", Update::Reset(vec![pod("a", "x")])), [""; 0]);
-        assert_eq!(take("a", Update::Apply(pod("a", "y"))), [""; 0]);
-        assert_eq!(take("b", Update::Reset(vec![])), ["a/x", "a/y"]);
-        assert_eq!(take("b", Update::Apply(pod("b", "z"))), ["+b/z"]);
-        assert_eq!(take("a", Update::Delete(PodName::new("a", "x"))), ["-a/x"]);
+        let mut join = |namespace: &str, update| names(lists.join(namespace, update, 2));
+        assert_eq!(join("a", Update::Reset(vec![pod("a", "x")])), [""; 0]);
+        assert_eq!(join("a", Update::Apply(pod("a", "y"))), [""; 0]);
+        assert_eq!(join("b", Update::Reset(vec![])), ["a/x", "a/y"]);
+        assert_eq!(join("b", Update::Apply(pod("b", "z"))), ["+b/z"]);
+        assert_eq!(join("a", Update::Delete(PodName::new("a", "x"))), ["-a/x"]);
         // One of them is listed again: the others stay.
-        assert_eq!(take("a", Update::Reset(vec![pod("a", "v")])), ["a/v", "b/z"]);
+        assert_eq!(join("a", Update::Reset(vec![pod("a", "v")])), ["a/v", "b/z"]);
     }
 }

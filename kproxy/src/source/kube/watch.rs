@@ -6,12 +6,12 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use futures::future::ready;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::networking::v1 as networking;
+use kube::config::Kubeconfig;
 use kube::core::DeserializeGuard;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Config, Resource};
@@ -20,21 +20,22 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::lister::Lister;
+use super::decoder::Decoder;
+use super::error::Error;
 use super::outage::{Failure, Outage};
 use crate::model::{Node, ServiceCidr};
 use crate::source::convert::{self, HEADLESS_LABEL, PROXY_NAME_LABEL};
 use crate::source::{Event, Object, Update};
+use crate::timing;
 
 /// Log filter directives for this source. The client logs each failed request as an error; what
 /// there is to know of them is in the problems that this source reports, once.
-pub const LOG_DIRECTIVES: &[&str] = &["kube_client=off", "kube_runtime=off"];
+pub(crate) const LOG_DIRECTIVES: &[&str] = &["kube_client=off", "kube_runtime=off"];
 
 /// The standing problem of this source.
 const ORIGIN: &str = "API server";
 /// First and longest pause between two questions whether the API server is back.
-const PROBE_MIN: Duration = Duration::from_secs(1);
-const PROBE_MAX: Duration = Duration::from_secs(30);
+const PROBE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 /// Time between two questions whether the API server knows ServiceCIDRs by now: it was upgraded.
 const UNKNOWN_KIND_PAUSE: Duration = Duration::from_secs(600);
 /// Connecting within a cluster takes milliseconds.
@@ -42,10 +43,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Settings of the API server source.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Kubeconfig to use; `None`: the service account of the pod kproxy runs in.
     pub kubeconfig: Option<PathBuf>,
-    /// Name of this node, as [`crate::source::node_name`] gives it.
+    /// Name of this node in the cluster.
     pub node_name: String,
     /// Namespaces whose Pods count: those that are opted out of the socket path.
     pub namespaces: BTreeSet<String>,
@@ -56,15 +57,15 @@ pub struct Settings {
 /// # Errors
 /// The kubeconfig or the service account cannot be used. An API server that does not answer is no
 /// error: it is waited for.
-pub async fn run(
+pub(crate) async fn run(
     settings: Settings,
     events: mpsc::Sender<Event>,
     shutdown: CancellationToken,
-) -> anyhow::Result<()> {
+) -> Result<(), Error> {
     let config = config(settings.kubeconfig).await?;
     let url = config.cluster_url.to_string();
-    let client = Client::try_from(config)
-        .with_context(|| format!("make a client for the API server {url}"))?;
+    let client =
+        Client::try_from(config).map_err(|source| Error::Client { url: url.clone(), source })?;
     info!(%url, node = settings.node_name, "watching the API server");
     let session = Session { outage: RefCell::new(Outage::new(url)), failed: Notify::new(), events };
     let watches = async {
@@ -81,19 +82,14 @@ pub async fn run(
     Ok(())
 }
 
-async fn config(kubeconfig: Option<PathBuf>) -> anyhow::Result<Config> {
+async fn config(kubeconfig: Option<PathBuf>) -> Result<Config, Error> {
     let mut config = match kubeconfig {
         Some(path) => {
-            let explain = || {
-                format!("read the kubeconfig {}; give a usable one to --kubeconfig", path.display())
-            };
-            let file = kube::config::Kubeconfig::read_from(&path).with_context(explain)?;
-            Config::from_custom_kubeconfig(file, &Default::default()).await.with_context(explain)?
+            let unusable = |source| Error::Kubeconfig { path: path.clone(), source };
+            let file = Kubeconfig::read_from(&path).map_err(unusable)?;
+            Config::from_custom_kubeconfig(file, &Default::default()).await.map_err(unusable)?
         }
-        None => Config::incluster().context(
-            "use the service account of this pod; outside a cluster give --kubeconfig or \
-             --manifests",
-        )?,
+        None => Config::incluster().map_err(Error::ServiceAccount)?,
     };
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     Ok(config)
@@ -112,21 +108,21 @@ impl Session {
         let selector = watcher::Config::default()
             .labels(&format!("!{PROXY_NAME_LABEL}"))
             .fields("spec.clusterIP!=None");
-        let lister = Lister::new(convert::service, convert::service_key);
-        self.objects::<core::Service, _>(client, selector, lister, Event::Services).await;
+        let decoder = Decoder::new(convert::service, convert::service_key);
+        self.objects::<core::Service, _>(client, selector, decoder, Event::Services).await;
     }
 
     async fn slices(&self, client: Client) {
         let selector = watcher::Config::default().labels(&format!("!{HEADLESS_LABEL}"));
-        let lister = Lister::new(convert::slice, convert::slice_key);
-        self.objects::<discovery::EndpointSlice, _>(client, selector, lister, Event::Slices).await;
+        let decoder = Decoder::new(convert::slice, convert::slice_key);
+        self.objects::<discovery::EndpointSlice, _>(client, selector, decoder, Event::Slices).await;
     }
 
     async fn objects<K, T>(
         &self,
         client: Client,
         selector: watcher::Config,
-        mut lister: Lister<K, T>,
+        mut decoder: Decoder<K, T>,
         event: fn(Update<T>) -> Event,
     ) where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
@@ -135,10 +131,10 @@ impl Session {
         let mut changes = changes::<K>(Api::all(client), selector);
         while let Some(change) = changes.next().await {
             let Some(change) = self.note(T::KIND, change).await else {
-                lister.restart();
+                decoder.restart();
                 continue;
             };
-            if let Some(update) = lister.take(change)
+            if let Some(update) = decoder.update(change)
                 && self.events.send(event(update)).await.is_err()
             {
                 return;
@@ -151,7 +147,7 @@ impl Session {
     async fn service_cidrs(&self, client: Client) {
         let mut told = false;
         loop {
-            let mut lister = Lister::new(convert::service_cidr, convert::service_cidr_key);
+            let mut decoder = Decoder::new(convert::service_cidr, convert::service_cidr_key);
             let mut changes = changes::<networking::ServiceCIDR>(
                 Api::all(client.clone()),
                 watcher::Config::default(),
@@ -162,10 +158,10 @@ impl Session {
                     break;
                 }
                 let Some(change) = self.note(ServiceCidr::KIND, change).await else {
-                    lister.restart();
+                    decoder.restart();
                     continue;
                 };
-                if let Some(update) = lister.take(change)
+                if let Some(update) = decoder.update(change)
                     && self.events.send(Event::ServiceCidrs(update)).await.is_err()
                 {
                     return;
@@ -240,18 +236,18 @@ impl Session {
 
     /// Notices that the API server is back although no watch has news.
     async fn probe(&self, client: Client) {
-        let mut pause = PROBE_MIN;
         loop {
-            if self.outage.borrow().is_over() {
-                pause = PROBE_MIN;
-                self.failed.notified().await;
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PROBE_MAX);
-            // Any answer will do, a refusal too.
-            if matches!(client.apiserver_version().await, Ok(_) | Err(kube::Error::Api(_))) {
-                let problems = self.outage.borrow_mut().reached();
-                self.tell(problems).await;
+            self.failed.notified().await;
+            for pause in timing::backoff(PROBE) {
+                tokio::time::sleep(pause).await;
+                // Any answer will do, a refusal too.
+                if matches!(client.apiserver_version().await, Ok(_) | Err(kube::Error::Api(_))) {
+                    let problems = self.outage.borrow_mut().reached();
+                    self.tell(problems).await;
+                }
+                if self.outage.borrow().is_over() {
+                    break;
+                }
             }
         }
     }
@@ -259,7 +255,7 @@ impl Session {
     /// Nobody listening is for the caller to notice.
     async fn tell(&self, problems: Option<Vec<crate::model::Problem>>) {
         if let Some(problems) = problems {
-            let event = Event::Standing { origin: ORIGIN.to_owned(), problems };
+            let event = Event::Problems { origin: ORIGIN.to_owned(), problems };
             self.events.send(event).await.ok();
         }
     }

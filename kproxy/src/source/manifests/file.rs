@@ -6,6 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::networking::v1 as networking;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -14,7 +15,7 @@ use crate::model::{
     Node, Pod, PodName, Problem, Service, ServiceCidr, ServiceCidrName, ServiceName, Slice,
     SliceName,
 };
-use crate::source::{Object as _, Parsed, convert};
+use crate::source::{Object, Parsed, convert};
 
 /// Kind and name of an object.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -184,11 +185,11 @@ impl Reader<'_> {
             return self.problem(Some(line), what);
         };
         match (version, name) {
-            ("v1", "Service") => self.service(value, line),
-            ("discovery.k8s.io/v1", "EndpointSlice") => self.slice(value, line),
-            ("networking.k8s.io/v1", "ServiceCIDR") => self.service_cidr(value, line),
+            ("v1", "Service") => self.read(value, line, &SERVICE),
+            ("discovery.k8s.io/v1", "EndpointSlice") => self.read(value, line, &SLICE),
+            ("networking.k8s.io/v1", "ServiceCIDR") => self.read(value, line, &SERVICE_CIDR),
+            ("v1", "Pod") => self.read(value, line, &POD),
             ("v1", "Node") => self.node(value, line),
-            ("v1", "Pod") => self.pod(value, line),
             (other, "EndpointSlice") => self.problem(
                 Some(line),
                 format!("has an EndpointSlice of {other}, only discovery.k8s.io/v1 is understood"),
@@ -204,56 +205,22 @@ impl Reader<'_> {
         }
     }
 
-    fn service(&mut self, value: &Value, line: usize) {
-        match decode::<core::Service>(value) {
-            Ok(mut service) => {
-                let mut problems = defaults::service(&mut service);
-                let mut parsed = convert::service(&service);
-                problems.append(&mut parsed.problems);
-                parsed.problems = problems;
-                self.add(Key::Service(parsed.key.clone()), Item::Service(parsed), line);
-            }
+    /// An object of a kind. One that does not decode is told under its name, if it has one.
+    fn read<K: DeserializeOwned, T: Object>(
+        &mut self,
+        value: &Value,
+        line: usize,
+        kind: &Kind<K, T>,
+    ) {
+        let parsed = match decode(value) {
+            Ok(object) => (kind.convert)(object),
             Err(error) => {
-                if let Some((namespace, name)) = self.name(value, line, &error) {
-                    let key = ServiceName::new(namespace, name);
-                    let parsed = Parsed::unreadable(key.clone(), &self.at(line, &error));
-                    self.add(Key::Service(key), Item::Service(parsed), line);
-                }
+                let Some(meta) = self.name(value, line, &error) else { return };
+                let error = format!("manifest {}:{line}: {error}", self.file);
+                Parsed::unreadable((kind.key_of)(&meta), &error)
             }
-        }
-    }
-
-    fn slice(&mut self, value: &Value, line: usize) {
-        match decode::<discovery::EndpointSlice>(value) {
-            Ok(mut slice) => {
-                defaults::slice(&mut slice);
-                let parsed = convert::slice(&slice);
-                self.add(Key::Slice(parsed.key.clone()), Item::Slice(parsed), line);
-            }
-            Err(error) => {
-                if let Some((namespace, name)) = self.name(value, line, &error) {
-                    let key = SliceName::new(namespace, name);
-                    let parsed = Parsed::unreadable(key.clone(), &self.at(line, &error));
-                    self.add(Key::Slice(key), Item::Slice(parsed), line);
-                }
-            }
-        }
-    }
-
-    fn service_cidr(&mut self, value: &Value, line: usize) {
-        match decode::<networking::ServiceCIDR>(value) {
-            Ok(object) => {
-                let parsed = convert::service_cidr(&object);
-                self.add(Key::ServiceCidr(parsed.key.clone()), Item::ServiceCidr(parsed), line);
-            }
-            Err(error) => {
-                if let Some((_, name)) = self.name(value, line, &error) {
-                    let key = ServiceCidrName(name);
-                    let parsed = Parsed::unreadable(key.clone(), &self.at(line, &error));
-                    self.add(Key::ServiceCidr(key), Item::ServiceCidr(parsed), line);
-                }
-            }
-        }
+        };
+        self.add((kind.key)(parsed.key.clone()), (kind.item)(parsed), line);
     }
 
     fn node(&mut self, value: &Value, line: usize) {
@@ -263,23 +230,6 @@ impl Reader<'_> {
                 self.add(Key::Node(name), Item::Node(convert::node(&node)), line);
             }
             Err(error) => self.broken(line, &format!("has a Node that cannot be read: {error}")),
-        }
-    }
-
-    fn pod(&mut self, value: &Value, line: usize) {
-        match decode::<core::Pod>(value) {
-            Ok(mut pod) => {
-                defaults::namespace(&mut pod.metadata);
-                let parsed = convert::pod(&pod);
-                self.add(Key::Pod(parsed.key.clone()), Item::Pod(parsed), line);
-            }
-            Err(error) => {
-                if let Some((namespace, name)) = self.name(value, line, &error) {
-                    let key = PodName::new(namespace, name);
-                    let parsed = Parsed::unreadable(key.clone(), &self.at(line, &error));
-                    self.add(Key::Pod(key), Item::Pod(parsed), line);
-                }
-            }
         }
     }
 
@@ -295,27 +245,83 @@ impl Reader<'_> {
         }
     }
 
-    /// The name of an object that does not decode.
-    fn name(&mut self, value: &Value, line: usize, error: &str) -> Option<(String, String)> {
-        let meta = |key: &str| value.pointer(key).and_then(Value::as_str).filter(|s| !s.is_empty());
-        let name = meta("/metadata/name").map(str::to_owned);
+    /// The name of an object that does not decode; the namespace counts for kinds that have one.
+    fn name(&mut self, value: &Value, line: usize, error: &DecodeError) -> Option<ObjectMeta> {
+        let text = |key: &str| value.pointer(key).and_then(Value::as_str).map(str::to_owned);
+        let name = text("/metadata/name").filter(|name| !name.is_empty());
         if name.is_none() {
             self.broken(line, &format!("has an object that cannot be read: {error}"));
         }
-        Some((meta("/metadata/namespace").unwrap_or("default").to_owned(), name?))
-    }
-
-    fn at(&self, line: usize, error: &str) -> String {
-        format!("manifest {}:{line}: {error}", self.file)
+        let mut meta = ObjectMeta { name: Some(name?), ..ObjectMeta::default() };
+        meta.namespace = text("/metadata/namespace");
+        defaults::namespace(&mut meta);
+        Some(meta)
     }
 }
 
+/// How objects of a kind are read.
+struct Kind<K, T: Object> {
+    /// Fills in what is missing, and makes the model's object of it.
+    convert: fn(K) -> Parsed<T>,
+    key_of: fn(&ObjectMeta) -> T::Key,
+    key: fn(T::Key) -> Key,
+    item: fn(Parsed<T>) -> Item,
+}
+
+const SERVICE: Kind<core::Service, Service> = Kind {
+    convert: |mut service| {
+        let mut problems = defaults::service(&mut service);
+        let mut parsed = convert::service(&service);
+        problems.append(&mut parsed.problems);
+        Parsed { problems, ..parsed }
+    },
+    key_of: convert::service_key,
+    key: Key::Service,
+    item: Item::Service,
+};
+
+const SLICE: Kind<discovery::EndpointSlice, Slice> = Kind {
+    convert: |mut slice| {
+        defaults::slice(&mut slice);
+        convert::slice(&slice)
+    },
+    key_of: convert::slice_key,
+    key: Key::Slice,
+    item: Item::Slice,
+};
+
+const SERVICE_CIDR: Kind<networking::ServiceCIDR, ServiceCidr> = Kind {
+    convert: |service_cidr| convert::service_cidr(&service_cidr),
+    key_of: convert::service_cidr_key,
+    key: Key::ServiceCidr,
+    item: Item::ServiceCidr,
+};
+
+const POD: Kind<core::Pod, Pod> = Kind {
+    convert: |mut pod| {
+        defaults::namespace(&mut pod.metadata);
+        convert::pod(&pod)
+    },
+    key_of: convert::pod_key,
+    key: Key::Pod,
+    item: Item::Pod,
+};
+
+/// Why an object does not decode.
+#[derive(Debug, thiserror::Error)]
+enum DecodeError {
+    #[error("it has no metadata.name")]
+    NoName,
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+}
+
 /// Decodes an object that has a name.
-fn decode<T: DeserializeOwned>(value: &Value) -> Result<T, String> {
+fn decode<T: DeserializeOwned>(value: &Value) -> Result<T, DecodeError> {
     let named =
         value.pointer("/metadata/name").and_then(Value::as_str).is_some_and(|n| !n.is_empty());
     if !named {
-        return Err("it has no metadata.name".to_owned());
+        return Err(DecodeError::NoName);
     }
-    T::deserialize(value).map_err(|error| error.to_string())
+    Ok(T::deserialize(value)?)
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Settings;
 use super::file::{self, Contents, Item, Key};
+use super::settings::Settings;
 use crate::model::Problem;
 use crate::source::{Event, Update};
 
@@ -203,7 +203,7 @@ impl Folder {
             true
         };
         if before {
-            scan.events.push(Event::Standing { origin, problems });
+            scan.events.push(Event::Problems { origin, problems });
         }
     }
 }

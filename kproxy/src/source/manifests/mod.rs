@@ -11,8 +11,10 @@
 //! the same object, the first file by name counts.
 
 mod defaults;
+mod error;
 mod file;
 mod folder;
+mod settings;
 mod watch;
 
 #[cfg(test)]
@@ -20,4 +22,6 @@ mod fuzz;
 #[cfg(test)]
 mod tests;
 
-pub use watch::{Settings, run};
+pub(crate) use error::Error;
+pub(crate) use settings::Settings;
+pub(crate) use watch::run;

@@ -207,7 +207,7 @@ fn words(events: Vec<Event>) -> Vec<String> {
             let names: Vec<_> = list.into_iter().map(|parsed| parsed.key.name).collect();
             Some(format!("={names:?}"))
         }
-        Event::Standing { origin, problems } => {
+        Event::Problems { origin, problems } => {
             let at = problems.first().map_or_else(|| origin.clone(), |p| p.object.clone());
             Some(format!("!{at} {}", problems.len()))
         }

@@ -1,10 +1,7 @@
 //! Follows the folder.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use futures::StreamExt as _;
 use inotify::{Inotify, WatchMask};
 use tokio::sync::mpsc;
@@ -12,7 +9,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use super::error::Error;
 use super::folder::{Folder, SETTLE};
+use super::settings::Settings;
 use crate::source::Event;
 
 /// How long to collect further changes after the first: an editor writes, renames and deletes.
@@ -21,36 +20,24 @@ const COLLECT: Duration = Duration::from_millis(30);
 /// file systems.
 const RESCAN: Duration = Duration::from_secs(10);
 
-/// Settings of the manifests source.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Folder to read. Files in folders below it do not count.
-    pub dir: PathBuf,
-    /// Name of this node, as [`crate::source::node_name`] gives it.
-    pub node_name: String,
-    /// Namespaces whose Pods count: those that are opted out of the socket path.
-    pub namespaces: BTreeSet<String>,
-}
-
 /// Reads the folder, sends the complete lists, then follows its changes until `shutdown` or until
 /// nobody listens to `events`.
 ///
 /// # Errors
 /// The folder is not there or cannot be watched at start. Later trouble is reported as a problem.
-pub async fn run(
+pub(crate) async fn run(
     settings: Settings,
     events: mpsc::Sender<Event>,
     shutdown: CancellationToken,
-) -> anyhow::Result<()> {
+) -> Result<(), Error> {
     let follow = follow(settings, events);
     shutdown.run_until_cancelled(follow).await.unwrap_or(Ok(()))
 }
 
-async fn follow(settings: Settings, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
+async fn follow(settings: Settings, events: mpsc::Sender<Event>) -> Result<(), Error> {
     let dir = settings.dir.clone();
-    let explain =
-        || format!("watch the folder {}; give an existing folder to --manifests", dir.display());
-    let inotify = Inotify::init().with_context(explain)?;
+    let unusable = |source| Error::Watch { dir: dir.clone(), source };
+    let inotify = Inotify::init().map_err(unusable)?;
     let mask = WatchMask::CLOSE_WRITE
         | WatchMask::CREATE
         | WatchMask::MOVE
@@ -60,8 +47,8 @@ async fn follow(settings: Settings, events: mpsc::Sender<Event>) -> anyhow::Resu
         | WatchMask::MOVE_SELF
         | WatchMask::ONLYDIR;
     let mut watches = inotify.watches();
-    watches.add(&dir, mask).with_context(explain)?;
-    let mut changes = inotify.into_event_stream([0; 4096]).with_context(explain)?;
+    watches.add(&dir, mask).map_err(unusable)?;
+    let mut changes = inotify.into_event_stream([0; 4096]).map_err(unusable)?;
     info!(folder = %dir.display(), "reading manifests");
 
     let mut folder = Folder::new(settings);
@@ -72,14 +59,14 @@ async fn follow(settings: Settings, events: mpsc::Sender<Event>) -> anyhow::Resu
             (folder, scan)
         });
         let scan;
-        (folder, scan) = task.await.context("read the folder of manifests")?;
+        (folder, scan) = task.await.map_err(Error::Read)?;
         for event in scan.events {
             if events.send(event).await.is_err() {
                 return Ok(());
             }
         }
-        let wait = if scan.unsettled { SETTLE } else { RESCAN };
-        if timeout_at(Instant::now() + wait, changes.next()).await.is_ok() {
+        let pause = if scan.unsettled { SETTLE } else { RESCAN };
+        if timeout_at(Instant::now() + pause, changes.next()).await.is_ok() {
             sleep(COLLECT).await;
             while timeout_at(Instant::now(), changes.next()).await.is_ok_and(|e| e.is_some()) {}
         }

@@ -42,5 +42,5 @@ async fn node_08_an_api_server_without_service_cidrs_is_no_problem() {
     let waiting = tokio::time::timeout(some_time, session.services(client)).await;
     assert!(waiting.is_err());
     let told = received.try_recv().unwrap();
-    assert!(matches!(told, Event::Standing { problems, .. } if problems.len() == 1));
+    assert!(matches!(told, Event::Problems { problems, .. } if problems.len() == 1));
 }

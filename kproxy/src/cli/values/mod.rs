@@ -1,0 +1,11 @@
+//! Values of options, checked where they are typed: what is past clap is valid.
+
+mod dump;
+mod run;
+
+pub(super) use dump::{AddressFilter, PortFilter, ServiceFilter};
+pub(super) use run::{
+    ClusterRanges, DeviceGlob, MapSize, MetricsAddress, NamespaceName, NodePortRanges, PodRange,
+    PortRange,
+};
+pub(super) use run::{algorithm, node_name};

@@ -1,0 +1,56 @@
+//! What the loop is run with.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::noticeboard::Noticeboard;
+use super::state::State;
+use crate::metrics;
+use crate::plan::{Algorithm, NodePortAddresses};
+
+/// Settings of the control loop.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Name of this node in the cluster.
+    pub node_name: String,
+    /// Directory of the problem list; made if missing.
+    pub run_dir: PathBuf,
+    /// How long the loop collects further events after the first one of a burst.
+    pub collect: Duration,
+    /// Addresses on which NodePorts answer.
+    pub node_port_addresses: NodePortAddresses,
+    /// The node's primary address, instead of the one that its Node object has.
+    pub bind_address: Option<IpAddr>,
+    /// How backends are picked where a Service does not say.
+    pub algorithm: Algorithm,
+    /// Takes what the servers beside the loop want to know.
+    pub state: watch::Sender<State>,
+    /// Where the other parts of the daemon post their problems.
+    pub noticeboard: Noticeboard,
+    /// Counts.
+    pub metrics: metrics::Control,
+}
+
+impl Settings {
+    /// With the usual collecting time, 5 ms.
+    pub(crate) fn new(
+        node_name: impl Into<String>,
+        run_dir: impl Into<PathBuf>,
+        metrics: metrics::Control,
+    ) -> Self {
+        Self {
+            node_name: node_name.into(),
+            run_dir: run_dir.into(),
+            collect: Duration::from_millis(5),
+            node_port_addresses: NodePortAddresses::default(),
+            bind_address: None,
+            algorithm: Algorithm::default(),
+            state: watch::Sender::default(),
+            noticeboard: Noticeboard::default(),
+            metrics,
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The daemon: puts the pieces together and runs what goes on beside the control loop.
+//!
+//! ```text
+//! Settings ─▶ run ─▶ source ─▶ control ─▶ KernelSink ─▶ Dataplane ◀─ devices, sweeper, sockets,
+//!                                │                                   fragments, opt_out
+//!                                └─▶ server: health checks, metrics       │
+//!                                ◀──────── Noticeboard: problems ◀────────┴─ netfilter
+//! ```
+//!
+//! Nothing here knows what was typed: `cli` makes [`Settings`] of it.
+
+mod devices;
+mod error;
+mod fragments;
+mod netfilter;
+mod opt_out;
+pub(crate) mod run_dir;
+mod settings;
+mod shared;
+mod signals;
+mod sink;
+mod sockets;
+mod source_nat;
+mod sweeper;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use futures::future::LocalBoxFuture;
+use futures::{FutureExt as _, TryFutureExt as _};
+use kproxy_common::config::{Range, config_flags};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+pub(crate) use self::error::Error;
+pub(crate) use self::run_dir::RunDir;
+pub(crate) use self::settings::{ClusterCidrs, Settings, SocketLb, Source, SourceNat};
+
+use self::devices::Devices;
+use self::netfilter::{Need, Table};
+use self::shared::SharedDataplane;
+use self::sink::KernelSink;
+use self::source_nat::SourcePorts;
+use self::sweeper::Sweeper;
+use crate::control::{self, Noticeboard};
+use crate::dataplane::Dataplane;
+use crate::metrics::Metrics;
+use crate::node::{NodeState, netns, watch as node_watch};
+use crate::plan::{OptOut, SocketVerdicts};
+use crate::server;
+use crate::source::{self, Event};
+
+/// Events on their way from the source: a burst fits, a flood waits.
+const EVENTS: usize = 1024;
+
+/// Runs until SIGTERM or SIGINT. The data path is left in place.
+///
+/// # Errors
+/// The daemon cannot start (another one runs, a setting cannot be used, the kernel refuses), or the
+/// source of Services has ended.
+pub(crate) fn run(settings: Settings) -> Result<(), Error> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Runtime)?
+        .block_on(serve(settings))
+}
+
+async fn serve(settings: Settings) -> Result<(), Error> {
+    let Settings {
+        node_name,
+        source,
+        run_dir,
+        dataplane,
+        devices,
+        cluster_cidrs,
+        node_port_addresses,
+        bind_address,
+        socket_lb,
+        opt_out,
+        source_nat,
+        algorithm,
+        metrics_address,
+    } = settings;
+    let _pid_file = run_dir.claim()?;
+    let shutdown = CancellationToken::new();
+    signals::stop_on_signals(shutdown.clone()).map_err(Error::Signals)?;
+
+    let bpffs_root = dataplane.bpffs_root.clone();
+    let mut dataplane = Dataplane::open(&dataplane)?;
+    run_dir.write_opted_out(&opt_out)?;
+    configure(&mut dataplane, cluster_cidrs, socket_lb, &opt_out)?;
+    let node = node_watch::follow(devices).await?;
+    if node.borrow().devices.is_empty() {
+        warn!("no device leads out of this node yet; NodePorts answer once there is one");
+    }
+    let addresses = addresses_of(node.clone());
+    let source_ports = SourcePorts::choose(source_nat).map_err(Error::SourcePorts)?;
+    // Before anything is attached; what this reports is reported again when the devices are.
+    let _told_later = source_ports.apply(&mut dataplane, &node.borrow());
+    let notices = Noticeboard::default();
+    let table = Need::of(&mut dataplane);
+    tokio::spawn(Table::start(&table, notices.clone()).keep());
+    let metrics = Arc::new(Metrics::new().map_err(Error::Metrics)?);
+
+    let mut settings =
+        control::Settings::new(node_name.as_str(), run_dir.path(), metrics.control.clone());
+    settings.node_port_addresses = node_port_addresses;
+    settings.bind_address = bind_address;
+    settings.algorithm = algorithm;
+    settings.noticeboard = notices.clone();
+    let namespaces = opt_out.namespaces.clone();
+    let dataplane = SharedDataplane::new(dataplane);
+    let sink = KernelSink {
+        dataplane: dataplane.clone(),
+        devices: Devices { dataplane: dataplane.clone(), node, source_ports, table: table.clone() },
+        sweeper: Sweeper { dataplane, table, counts: metrics.sweep.clone() },
+        socket_lb,
+        opt_out,
+        pods: watch::Sender::default(),
+        stale: Arc::default(),
+        notices: notices.clone(),
+    };
+    tokio::spawn(server::health_check::serve(settings.state.subscribe(), notices.clone()));
+    if let Some(address) = metrics_address {
+        tokio::spawn(server::metrics::serve(address, metrics, bpffs_root, notices));
+    }
+    let (sender, events) = mpsc::channel(EVENTS);
+    let feeding = feed(source, node_name, namespaces, sender, shutdown.clone());
+    let result = tokio::select! {
+        result = control::run(settings, events, sink, addresses, shutdown.clone()) => result.map_err(Error::from),
+        result = feeding => result,
+    };
+    let asked = shutdown.is_cancelled();
+    shutdown.cancel();
+    result?;
+    if !asked {
+        return Err(Error::SourceEnded);
+    }
+    info!("stopped; Services go on working, changes do not arrive");
+    Ok(())
+}
+
+/// Tells the programs what they are to do, as far as it is known before anything is attached.
+fn configure(
+    dataplane: &mut Dataplane,
+    cluster_cidrs: ClusterCidrs,
+    socket_lb: SocketLb,
+    opt_out: &OptOut,
+) -> Result<(), Error> {
+    let host_netns = netns::cookie().map_err(Error::Netns)?;
+    dataplane.change_config(|config| {
+        config.host_netns = host_netns;
+        config.cluster = ranges(cluster_cidrs);
+        match socket_lb {
+            SocketLb::All => config.flags &= !config_flags::HOST_SOCKETS,
+            SocketLb::Host | SocketLb::None => config.flags |= config_flags::HOST_SOCKETS,
+        }
+        if opt_out.is_empty() {
+            config.flags &= !config_flags::OPT_OUT;
+        }
+    });
+    if opt_out.is_empty() {
+        // What a run with an opt-out has left counts no more, and would be out of date for the next.
+        let report = dataplane.set_socket_verdicts(&SocketVerdicts::new());
+        for problem in report.problems {
+            warn!(%problem, "cannot forget who was opted out");
+        }
+    }
+    if socket_lb != SocketLb::All || !opt_out.is_empty() {
+        dataplane.answer_pods();
+    }
+    Ok(())
+}
+
+fn ranges(cidrs: ClusterCidrs) -> [Range; 2] {
+    let ClusterCidrs { v4, v6 } = cidrs;
+    let v4 = v4.map(|net| Range::new(IpAddr::V4(net.network()), net.prefix_len()));
+    let v6 = v6.map(|net| Range::new(IpAddr::V6(net.network()), net.prefix_len()));
+    [v4.unwrap_or_default(), v6.unwrap_or_default()]
+}
+
+/// Follows the source. `namespaces`: those whose Pods count.
+fn feed(
+    source: Source,
+    node_name: String,
+    namespaces: BTreeSet<String>,
+    events: mpsc::Sender<Event>,
+    shutdown: CancellationToken,
+) -> LocalBoxFuture<'static, Result<(), Error>> {
+    match source {
+        Source::Manifests(dir) => {
+            let settings = source::manifests::Settings { dir, node_name, namespaces };
+            source::manifests::run(settings, events, shutdown).err_into().boxed_local()
+        }
+        Source::ApiServer { kubeconfig } => {
+            let settings = source::kube::Settings { kubeconfig, node_name, namespaces };
+            source::kube::run(settings, events, shutdown).err_into().boxed_local()
+        }
+    }
+}
+
+/// The node's addresses on a channel of their own.
+fn addresses_of(mut state: watch::Receiver<NodeState>) -> watch::Receiver<BTreeSet<IpAddr>> {
+    let (sender, receiver) = watch::channel(state.borrow_and_update().addresses.clone());
+    tokio::spawn(async move {
+        while state.changed().await.is_ok() {
+            let addresses = state.borrow_and_update().addresses.clone();
+            sender.send_if_modified(|old| {
+                let changed = *old != addresses;
+                *old = addresses;
+                changed
+            });
+        }
+    });
+    receiver
+}

@@ -1,0 +1,87 @@
+//! What the daemon is run with, whatever was typed to say so.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use ipnet::{Ipv4Net, Ipv6Net};
+
+use super::run_dir::RunDir;
+use crate::dataplane;
+use crate::node::watch::Names;
+use crate::plan::{Algorithm, NodePortAddresses, OptOut};
+
+/// What the daemon is run with.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Name of this node in the cluster.
+    pub node_name: String,
+    /// Where Services come from.
+    pub source: Source,
+    /// Where the daemon keeps what others read of it.
+    pub run_dir: RunDir,
+    /// Pins, cgroup and capacities of the data path.
+    pub dataplane: dataplane::Settings,
+    /// Names of devices that replace the rules by which they are found.
+    pub devices: Names,
+    /// Pod ranges.
+    pub cluster_cidrs: ClusterCidrs,
+    /// Addresses on which NodePorts and health checks answer.
+    pub node_port_addresses: NodePortAddresses,
+    /// The node's primary address, if it is not the one of its Node object.
+    pub bind_address: Option<IpAddr>,
+    /// Whose sockets get a backend when they connect.
+    pub socket_lb: SocketLb,
+    /// The pods that are opted out of that.
+    pub opt_out: OptOut,
+    /// Who changes the source of connections to backends elsewhere.
+    pub source_nat: SourceNat,
+    /// How backends are picked where a Service does not say.
+    pub algorithm: Algorithm,
+    /// Where metrics are served; `None`: nowhere.
+    pub metrics_address: Option<SocketAddr>,
+}
+
+/// Where Services come from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Source {
+    /// A folder of manifests.
+    Manifests(PathBuf),
+    /// An API server.
+    ApiServer {
+        /// Kubeconfig to use; `None`: the service account of the pod kproxy runs in.
+        kubeconfig: Option<PathBuf>,
+    },
+}
+
+/// Pod ranges: at most one a family. Senders outside them are masqueraded where kube-proxy would do it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct ClusterCidrs {
+    /// IPv4 range.
+    pub v4: Option<Ipv4Net>,
+    /// IPv6 range.
+    pub v6: Option<Ipv6Net>,
+}
+
+/// Whose sockets get a backend when they connect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SocketLb {
+    /// Those of the node and of its pods.
+    All,
+    /// Those of the node; packets of pods are translated at their link.
+    Host,
+    /// Nobody's: packets are translated where they leave.
+    None,
+}
+
+/// Who changes the source of connections to backends elsewhere.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum SourceNat {
+    /// The BPF programs, netfilter where they cannot.
+    Programs {
+        /// The ports that they give out; `None`: the largest range that nobody else takes.
+        ports: Option<RangeInclusive<u16>>,
+    },
+    /// Netfilter, always.
+    Netfilter,
+}
