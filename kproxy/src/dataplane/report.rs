@@ -37,7 +37,7 @@ impl From<Vec<Error>> for Report {
 
 /// How full a map is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct Fill {
+pub(crate) struct Fill {
     /// Entries in use.
     pub used: u32,
     /// Entries that fit.
@@ -46,7 +46,7 @@ pub struct Fill {
 
 /// How full the maps are that can fill up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// Frontends and address entries.
     pub frontends: Fill,
     /// Backend sets, two a service port.

@@ -23,7 +23,7 @@ impl OptOut {
 
 /// What the socket path does with the sockets of a network namespace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SocketVerdict {
+pub(crate) enum SocketVerdict {
     /// Serves them.
     Served,
     /// Leaves them alone: the pod is opted out.

@@ -12,7 +12,7 @@ use crate::plan::{Algorithm, EmptyVerdict, FrontendKind, Protocol, Scope, Servic
 
 /// A frontend: what clients dial and where it leads.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct FrontendRow {
+pub(crate) struct FrontendRow {
     /// Kinds, more than one when a Service lists an address twice. Never empty for entries that
     /// this version wrote.
     #[serde(serialize_with = "words::kinds")]
@@ -42,7 +42,7 @@ pub struct FrontendRow {
 
 /// What the maps know of an address as a whole.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-pub struct AddressRow {
+pub(crate) struct AddressRow {
     /// The address.
     pub addr: IpAddr,
     /// It belongs to this node: NodePorts answer on it.
@@ -53,7 +53,7 @@ pub struct AddressRow {
 
 /// A service port and its backend sets.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct ServiceRow {
+pub(crate) struct ServiceRow {
     /// Number of the service port.
     pub id: u32,
     /// Name; `None` when the NAMES map lacks it.
@@ -74,7 +74,7 @@ pub struct ServiceRow {
 
 /// One published backend set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-pub struct SetRow {
+pub(crate) struct SetRow {
     /// Service index, the number that the programs use.
     pub index: u32,
     /// Number of backends.
@@ -90,7 +90,7 @@ pub struct SetRow {
 
 /// A backend in a published set.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct BackendRow {
+pub(crate) struct BackendRow {
     /// Number of the service port.
     pub id: u32,
     /// Name of the service port; `None` when the NAMES map lacks it.
@@ -114,7 +114,7 @@ pub struct BackendRow {
 
 /// A connection that the packet path translates: the forward and the reverse entry in one row.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct FlowRow {
+pub(crate) struct FlowRow {
     /// Protocol; `None` for a number that kproxy never writes.
     #[serde(serialize_with = "words::protocol_opt")]
     pub protocol: Option<Protocol>,
@@ -148,7 +148,7 @@ pub struct FlowRow {
 
 /// The backend that a client of a service port with session affinity was given last.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct AffinityRow {
+pub(crate) struct AffinityRow {
     /// The client.
     pub client: AffinityClient,
     /// Backend address.
@@ -169,7 +169,7 @@ pub struct AffinityRow {
 /// Who is remembered.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum AffinityClient {
+pub(crate) enum AffinityClient {
     /// The processes of this node, pods in its network namespace among them.
     Node,
     /// The sender of packets.
@@ -181,7 +181,7 @@ pub enum AffinityClient {
 /// Which entries of a flow were found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum FlowHalves {
+pub(crate) enum FlowHalves {
     /// Both directions.
     Both,
     /// The forward entry alone.
@@ -192,7 +192,7 @@ pub enum FlowHalves {
 
 /// Counters of one backend set, summed over CPUs.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct CounterRow {
+pub(crate) struct CounterRow {
     /// Number of the service port.
     pub id: u32,
     /// Name of the service port; `None` when the NAMES map lacks it.
@@ -211,7 +211,7 @@ pub struct CounterRow {
 
 /// Refusals and drops of one reason, summed over CPUs.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct DropRow {
+pub(crate) struct DropRow {
     /// Number of the service port; `None` when the drop belongs to none.
     pub id: Option<u32>,
     /// Name of the service port; `None` when it is gone or there was none.
@@ -231,7 +231,7 @@ pub struct DropRow {
 
 /// How full a map is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-pub struct UsageRow {
+pub(crate) struct UsageRow {
     /// Map name.
     pub map: &'static str,
     /// Entries in use.

@@ -31,7 +31,7 @@ const HALF_AGE: u32 = 2;
 
 /// What a sweep has done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct SweepReport {
+pub(crate) struct SweepReport {
     /// Entries looked at; two a connection.
     pub entries: usize,
     /// Entries removed.
