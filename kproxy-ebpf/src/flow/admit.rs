@@ -11,16 +11,6 @@ use crate::{
     verdict::{Kind, Verdict},
 };
 
-/// Who opens a flow; a number, as it is a parameter of types.
-pub(crate) mod opener {
-    /// Somebody beyond an uplink.
-    pub(crate) const OUTSIDE: u8 = 0;
-    /// A pod of this node, by packets of its own.
-    pub(crate) const POD: u8 = 1;
-    /// A process of this node.
-    pub(crate) const NODE: u8 = 2;
-}
-
 /// The flow of a packet: the one that was found for it, or a new one. Else what becomes of the packet.
 ///
 /// `dial`: whether a frontend is dialled by somebody who may ([`Kind::Admit`]), or what becomes of the

@@ -5,6 +5,7 @@ pub(crate) mod filter;
 pub(crate) mod fragments;
 pub(crate) mod kind;
 mod open;
+pub(crate) mod opener;
 mod source_port;
 pub(crate) mod table;
 pub(crate) mod track;

@@ -11,7 +11,7 @@ use kproxy_common::{
     service::{Word, slot_flags},
 };
 
-use super::{admit::opener, filter, source_port, table};
+use super::{filter, opener, source_port, table};
 use crate::{
     kernel::{now, scratch},
     maps::{CONFIG, UPLINKS},

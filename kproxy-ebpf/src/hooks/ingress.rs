@@ -17,10 +17,10 @@ use kproxy_common::{
 use super::tc::{self, Hook};
 use crate::{
     flow::{
-        admit::{flow_of, opener},
+        admit::flow_of,
         filter,
         kind::{Place, at_ingress},
-        table, track,
+        opener, table, track,
     },
     maps::CONFIG,
     packet::{Packet, early, headers::ethernet, icmp_error::IcmpError, rewrite::rewrite},

@@ -11,10 +11,7 @@ use kproxy_common::{
 };
 
 use crate::{
-    flow::{
-        admit::{flow_of, opener},
-        filter, fragments, table, track,
-    },
+    flow::{admit::flow_of, filter, fragments, opener, table, track},
     maps::CONFIG,
     packet::{Packet, early, icmp_error::IcmpError},
     path::{forward::forward_own, redirect::Back, refuse},

@@ -8,7 +8,123 @@ use super::imports::Imports;
 pub(super) type Layer = (&'static str, &'static [&'static str]);
 
 /// The crates whose layers are written down.
-pub(super) const DECLARED: [(&str, &[Layer]); 1] = [("kproxy-lab", &LAB)];
+pub(super) const DECLARED: [(&str, &[Layer]); 3] =
+    [("kproxy", &KPROXY), ("kproxy-ebpf", &EBPF), ("kproxy-lab", &LAB)];
+
+/// What is typed on top, what is pure at the bottom; `errors` and `timing` are for all.
+const KPROXY: [Layer; 13] = [
+    ("lib.rs", &[]),
+    (
+        "cli/",
+        &[
+            "cli/",
+            "daemon/",
+            "source/",
+            "dataplane/",
+            "node/",
+            "plan/",
+            "model/",
+            "errors.rs",
+            "timing.rs",
+        ],
+    ),
+    (
+        "daemon/",
+        &[
+            "daemon/",
+            "server/",
+            "control/",
+            "metrics/",
+            "source/",
+            "dataplane/",
+            "node/",
+            "plan/",
+            "model/",
+            "errors.rs",
+            "timing.rs",
+        ],
+    ),
+    (
+        "server/",
+        &[
+            "server/",
+            "control/",
+            "metrics/",
+            "dataplane/",
+            "plan/",
+            "model/",
+            "errors.rs",
+            "timing.rs",
+        ],
+    ),
+    (
+        "control/",
+        &[
+            "control/",
+            "metrics/",
+            "source/",
+            "dataplane/",
+            "plan/",
+            "model/",
+            "errors.rs",
+            "timing.rs",
+        ],
+    ),
+    ("metrics/", &["metrics/", "dataplane/", "plan/", "model/", "errors.rs", "timing.rs"]),
+    ("source/", &["source/", "node/", "plan/", "model/", "errors.rs", "timing.rs"]),
+    ("dataplane/", &["dataplane/", "node/", "plan/", "model/", "errors.rs", "timing.rs"]),
+    ("node/", &["node/", "plan/", "model/", "errors.rs", "timing.rs"]),
+    ("plan/", &["plan/", "model/"]),
+    ("model/", &["model/"]),
+    ("errors.rs", &[]),
+    ("timing.rs", &[]),
+];
+
+/// The programs: packet memory and maps at the bottom, hooks on top; no hook imports another.
+const EBPF: [Layer; 12] = [
+    ("main.rs", &[]),
+    ("kernel.rs", &[]),
+    ("maps.rs", &[]),
+    ("skb.rs", &[]),
+    ("stats.rs", &["kernel.rs", "maps.rs"]),
+    ("verdict.rs", &["stats.rs"]),
+    ("packet/", &["packet/", "kernel.rs", "skb.rs"]),
+    ("service/", &["service/", "kernel.rs", "maps.rs"]),
+    ("path/", &["path/", "packet/", "verdict.rs", "stats.rs", "kernel.rs", "maps.rs", "skb.rs"]),
+    (
+        "flow/",
+        &[
+            "flow/",
+            "path/",
+            "service/",
+            "packet/",
+            "verdict.rs",
+            "stats.rs",
+            "kernel.rs",
+            "maps.rs",
+            "skb.rs",
+        ],
+    ),
+    (
+        "hooks/tc.rs",
+        &["flow/", "path/", "service/", "packet/", "verdict.rs", "stats.rs", "maps.rs"],
+    ),
+    (
+        "hooks/",
+        &[
+            "hooks/tc.rs",
+            "flow/",
+            "path/",
+            "service/",
+            "packet/",
+            "verdict.rs",
+            "stats.rs",
+            "kernel.rs",
+            "maps.rs",
+            "skb.rs",
+        ],
+    ),
+];
 
 /// The command line on the lab, the lab on what runs in it, and below that the machine.
 const LAB: [Layer; 21] = [

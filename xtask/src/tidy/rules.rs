@@ -6,27 +6,28 @@ use super::source::Source;
 const LONGEST_FILE: usize = 600;
 
 /// Files that may hold `unsafe` code.
-const UNSAFE: [&str; 25] = [
-    // Helper calls, packet and context access of the programs.
-    "kproxy-ebpf/src/extensions.rs",
-    "kproxy-ebpf/src/flow.rs",
-    "kproxy-ebpf/src/forward.rs",
-    "kproxy-ebpf/src/fragments.rs",
-    "kproxy-ebpf/src/hooks/ingress.rs",
+const UNSAFE: [&str; 26] = [
+    // Helper calls, map elements and context access of the programs.
+    "kproxy-ebpf/src/flow/filter.rs",
+    "kproxy-ebpf/src/flow/fragments.rs",
+    "kproxy-ebpf/src/flow/open.rs",
+    "kproxy-ebpf/src/flow/table.rs",
     "kproxy-ebpf/src/hooks/inject.rs",
-    "kproxy-ebpf/src/hooks/query.rs",
     "kproxy-ebpf/src/hooks/release.rs",
     "kproxy-ebpf/src/hooks/socket.rs",
-    "kproxy-ebpf/src/icmp.rs",
-    "kproxy-ebpf/src/load.rs",
-    "kproxy-ebpf/src/lookup.rs",
+    "kproxy-ebpf/src/hooks/udp_socket.rs",
+    "kproxy-ebpf/src/kernel.rs",
     "kproxy-ebpf/src/main.rs",
-    "kproxy-ebpf/src/maps.rs",
-    "kproxy-ebpf/src/packet.rs",
-    "kproxy-ebpf/src/pick.rs",
-    "kproxy-ebpf/src/refuse.rs",
-    "kproxy-ebpf/src/rewrite.rs",
-    "kproxy-ebpf/src/route.rs",
+    "kproxy-ebpf/src/packet/rewrite.rs",
+    "kproxy-ebpf/src/path/forward.rs",
+    "kproxy-ebpf/src/path/redirect.rs",
+    "kproxy-ebpf/src/path/refuse.rs",
+    "kproxy-ebpf/src/path/route.rs",
+    "kproxy-ebpf/src/service/algorithm.rs",
+    "kproxy-ebpf/src/service/load.rs",
+    "kproxy-ebpf/src/service/lookup.rs",
+    "kproxy-ebpf/src/service/pick.rs",
+    "kproxy-ebpf/src/skb.rs",
     "kproxy-ebpf/src/stats.rs",
     // Marks the shared layouts as plain data.
     "kproxy-common/src/pod.rs",
