@@ -71,17 +71,17 @@ pub(crate) fn icmp_about(from: &str, to: &str, packet: &[u8]) -> Vec<u8> {
 }
 
 /// Time to live or hop limit.
-pub(crate) fn lives(packet: &[u8]) -> u8 {
+pub(crate) fn ttl_of(packet: &[u8]) -> u8 {
     packet[if packet[14] >> 4 == 4 { 22 } else { 21 }]
 }
 
 /// The packet with another time to live or hop limit.
-pub(crate) fn with_life(packet: &[u8], life: u8) -> Vec<u8> {
+pub(crate) fn with_ttl(packet: &[u8], ttl: u8) -> Vec<u8> {
     if packet[14] >> 4 == 4 {
-        return with_header(packet, |header| header.time_to_live = life);
+        return with_header(packet, |header| header.time_to_live = ttl);
     }
     let mut packet = packet.to_vec();
-    packet[21] = life;
+    packet[21] = ttl;
     packet
 }
 

@@ -33,7 +33,7 @@ use zerocopy::FromBytes as _;
 #[path = "craft.rs"]
 mod craft;
 pub(crate) use craft::{
-    PAYLOAD, Tcp, ends, icmp_about, lives, tcp, tcp_of, udp, udp_of, with_header, with_life,
+    PAYLOAD, Tcp, ends, icmp_about, tcp, tcp_of, ttl_of, udp, udp_of, with_header, with_ttl,
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/kproxy-ebpf"));

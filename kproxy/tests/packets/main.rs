@@ -3,6 +3,7 @@
 
 mod affinity;
 mod algorithms;
+mod drops;
 mod early;
 mod harness;
 mod model;

@@ -11,7 +11,7 @@ use kproxy_common::{
     service::{empty_verdict, frontend_flags as kind},
 };
 
-use crate::harness::{NEXT, Programs, REDIRECT, Ran, SHOT, Tcp, ends, lives, tcp, udp};
+use crate::harness::{NEXT, Programs, REDIRECT, Ran, SHOT, Tcp, ends, tcp, ttl_of, udp};
 use crate::sctp;
 use crate::snat::{SERVICE, on_a_node};
 
@@ -85,7 +85,7 @@ fn sent(programs: &mut Programs, program: &str, packet: &[u8], backend: &str) ->
     assert_eq!((there.action, there.mark), (REDIRECT, 0), "{:?}", programs.drops());
     assert_eq!(there.destination(), at(backend));
     assert!((20_000..20_100).contains(&there.source().port()), "a port of no socket");
-    assert_eq!(lives(&there.packet), 64, "it begins here");
+    assert_eq!(ttl_of(&there.packet), 64, "it begins here");
     // It is seen by the program once more, and nothing is left to do.
     let again = programs.run(program, &there.packet);
     assert_eq!((again.action, again.ends()), (NEXT, there.ends()));

@@ -16,7 +16,7 @@ use kproxy_common::{
 use nix::sched::{CloneFlags, unshare};
 
 use crate::harness::{
-    DEVICE_MAC, NEXT, Programs, REDIRECT, Ran, SHOT, Tcp, ends, icmp_about, lives, tcp, udp,
+    DEVICE_MAC, NEXT, Programs, REDIRECT, Ran, SHOT, Tcp, ends, icmp_about, tcp, ttl_of, udp,
 };
 
 pub(crate) const SERVICE: u32 = 2;
@@ -115,7 +115,7 @@ fn opened(programs: &mut Programs, family: &Family, packet: &[u8]) -> SocketAddr
     assert_eq!(ran.destination(), at(family.backend));
     assert_eq!(ran.source().ip(), family.node.parse::<std::net::IpAddr>().unwrap());
     assert!((20_000..20_100).contains(&ran.source().port()));
-    assert_eq!(lives(&ran.packet), 63, "one hop less");
+    assert_eq!(ttl_of(&ran.packet), 63, "one hop less");
     ran.source()
 }
 
@@ -135,7 +135,7 @@ fn msq_06_ver_05_a_backend_elsewhere_sees_this_node_and_its_answers_go_back() {
                 let back = programs.ingress(&answer);
                 assert_eq!((back.action, back.mark), (REDIRECT, 0));
                 assert_eq!((back.source(), back.destination()), (at(node_port), at(client)));
-                assert_eq!(lives(&back.packet), 63);
+                assert_eq!(ttl_of(&back.packet), 63);
                 // The redirected packets pass the egress program too.
                 let out = programs.egress(&back.packet);
                 assert_eq!((out.action, out.ends()), (NEXT, back.ends()));
@@ -303,7 +303,7 @@ fn what_is_too_big_or_too_old_is_answered_with_the_clients_own_packet() {
 
             // One hop left.
             big.truncate(0);
-            let old = crate::harness::with_life(&syn, 1);
+            let old = crate::harness::with_ttl(&syn, 1);
             let (kind, _, ends, inside) = error_of(&programs.ingress(&old));
             assert_eq!(kind, if v6 { (3, 0) } else { (11, 0) });
             assert_eq!(

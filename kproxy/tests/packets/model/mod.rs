@@ -21,7 +21,7 @@ use proptest::sample::Index;
 use proptest::test_runner::TestRunner;
 
 use crate::harness::{
-    DEVICE_MAC, NEXT, Programs, REDIRECT, Ran, SHOT, Tcp, ends, tcp, udp, with_life,
+    DEVICE_MAC, NEXT, Programs, REDIRECT, Ran, SHOT, Tcp, ends, tcp, udp, with_ttl,
 };
 use crate::sctp;
 use crate::snat::{error_of, on_a_node};
@@ -274,7 +274,7 @@ fn send(
                 wanted[..12].copy_from_slice(&[to, from].concat());
             }
             if forwarded {
-                wanted = with_life(&wanted, 63);
+                wanted = with_ttl(&wanted, 63);
             }
             if (ran.action, ran.mark, &ran.packet) == (action, mark, &wanted) {
                 return Ok(());
