@@ -36,7 +36,8 @@ pub(crate) use craft::{
     PAYLOAD, Tcp, ends, icmp_about, tcp, tcp_of, ttl_of, udp, udp_of, with_header, with_ttl,
 };
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/kproxy-ebpf"));
+pub(crate) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/kproxy-ebpf"));
 
 /// TCX_NEXT, TC_ACT_SHOT and TC_ACT_REDIRECT.
 pub(crate) const NEXT: i32 = -1;

@@ -14,4 +14,5 @@ mod rows;
 mod sctp;
 mod snat;
 mod sources;
+mod stack;
 mod tables;

@@ -1,0 +1,171 @@
+//! How much of the stack the programs need: 512 bytes are all that a program and the functions that it
+//! calls have together (`MAX_BPF_STACK`, kernel/bpf/verifier.c).
+
+use std::collections::{HashMap, HashSet};
+
+use object::{
+    Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SectionIndex, SymbolKind,
+};
+
+use crate::harness::OBJECT;
+
+/// Bytes that each program needs, frames rounded up as the oldest kernels do (docs/kernels.md). A change
+/// that needs more than [`SLACK`] beyond that has to say why.
+const BUDGETS: [(&str, usize); 18] = [
+    ("kp_connect4", 256),
+    ("kp_connect6", 288),
+    ("kp_egress", 416),
+    ("kp_egress_l3", 384),
+    ("kp_getpeer4", 32),
+    ("kp_getpeer6", 32),
+    ("kp_ingress", 384),
+    ("kp_ingress_l3", 352),
+    ("kp_inject", 64),
+    ("kp_node_egress", 384),
+    ("kp_pod_egress", 352),
+    ("kp_pod_ingress", 384),
+    ("kp_recvmsg4", 32),
+    ("kp_recvmsg6", 32),
+    ("kp_release", 64),
+    ("kp_sendmsg4", 288),
+    ("kp_sendmsg6", 320),
+    ("kp_udp_socket", 160),
+];
+
+/// Another compiler may lay out a frame otherwise.
+const SLACK: usize = UNIT;
+
+/// Kernels before 6.8 round each frame up to so many bytes.
+const UNIT: usize = 32;
+
+/// Where a function begins.
+type Place = (SectionIndex, u64);
+
+#[derive(Default)]
+struct Function {
+    name: String,
+    frame: usize,
+    calls: HashSet<Place>,
+}
+
+#[test]
+fn no_program_needs_more_of_the_stack_than_its_budget() {
+    let functions = functions();
+    let mut programs: Vec<(&str, usize)> = functions
+        .iter()
+        .filter(|(_, function)| function.name.starts_with("kp_"))
+        .map(|(place, function)| (function.name.as_str(), depth(&functions, *place)))
+        .collect();
+    programs.sort_unstable();
+    for (name, bytes) in &programs {
+        println!("{name}: {bytes} bytes");
+    }
+    assert_eq!(programs.len(), BUDGETS.len(), "every program has a budget: {programs:?}");
+    for ((name, bytes), (budgeted, budget)) in programs.into_iter().zip(BUDGETS) {
+        assert_eq!(name, budgeted);
+        assert!(
+            bytes <= budget + SLACK,
+            "{name} needs {bytes} bytes of the stack, budget {budget}"
+        );
+    }
+}
+
+/// Bytes of a function and of those that it calls, along the deepest way.
+fn depth(functions: &HashMap<Place, Function>, place: Place) -> usize {
+    let function = &functions[&place];
+    let below = function.calls.iter().map(|callee| depth(functions, *callee)).max();
+    function.frame.max(1).next_multiple_of(UNIT) + below.unwrap_or(0)
+}
+
+fn functions() -> HashMap<Place, Function> {
+    let file = object::File::parse(OBJECT).unwrap();
+    let symbols = file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text);
+    let functions = symbols.filter(|symbol| symbol.size() > 0).map(|symbol| {
+        let index = symbol.section_index().unwrap();
+        let section = file.section_by_index(index).unwrap();
+        let (start, len) = (symbol.address() as usize, symbol.size() as usize);
+        let mut function = read(&section.data().unwrap()[start..start + len]);
+        for (at, relocation) in section.relocations() {
+            let Some(offset) = at.checked_sub(symbol.address()) else { continue };
+            let Some(immediate) = function.calls_at(offset) else { continue };
+            let RelocationTarget::Symbol(target) = relocation.target() else { continue };
+            let target = file.symbol_by_index(target).unwrap();
+            let begins = match target.kind() {
+                SymbolKind::Text => target.address(),
+                // By the section: the instruction says where in it.
+                _ => ((immediate + 1) * 8) as u64,
+            };
+            function.found.calls.insert((target.section_index().unwrap(), begins));
+        }
+        for (offset, immediate) in std::mem::take(&mut function.open) {
+            let is_relocated = section.relocations().any(|(at, _)| at == symbol.address() + offset);
+            if !is_relocated {
+                let begins = symbol.address() as i64 + offset as i64 + (1 + immediate) * 8;
+                function.found.calls.insert((index, begins as u64));
+            }
+        }
+        function.found.name = symbol.name().unwrap().to_owned();
+        ((index, symbol.address()), function.found)
+    });
+    functions.collect()
+}
+
+/// A function, and its calls that are still to be resolved: offset and immediate.
+struct Reading {
+    found: Function,
+    open: Vec<(u64, i64)>,
+}
+
+impl Reading {
+    fn calls_at(&self, offset: u64) -> Option<i64> {
+        self.open.iter().find(|(at, _)| *at == offset).map(|(_, immediate)| *immediate)
+    }
+}
+
+/// Reads instructions (Documentation/bpf/standardization/instruction-set.rst).
+fn read(code: &[u8]) -> Reading {
+    /// Classes: loads from memory, stores of constants and registers, arithmetic.
+    const LDX: u8 = 1;
+    const ST: u8 = 2;
+    const STX: u8 = 3;
+    const ALU: [u8; 2] = [4, 7];
+    /// Whole opcodes.
+    const LOAD_64: u8 = 0x18;
+    const CALL: u8 = 0x85;
+    const MOVE: u8 = 0xbf;
+    const ADD_CONSTANT: u8 = 0x07;
+    /// The register that points to the end of the frame; the source of a call within the object.
+    const FRAME: u8 = 10;
+    const OWN: u8 = 1;
+    let mut reading = Reading { found: Function::default(), open: Vec::new() };
+    let mut points_to_frame = [false; 16];
+    let mut at = 0;
+    while at < code.len() {
+        let [opcode, registers] = [code[at], code[at + 1]];
+        let (target, source) = (registers & 15, registers >> 4);
+        let offset = i16::from_le_bytes([code[at + 2], code[at + 3]]);
+        let immediate = i32::from_le_bytes(code[at + 4..at + 8].try_into().unwrap());
+        let base = match opcode & 7 {
+            LDX => Some(source),
+            ST | STX => Some(target),
+            _ => None,
+        };
+        let mut reach = |below: i32| {
+            reading.found.frame = reading.found.frame.max(usize::try_from(-below).unwrap_or(0));
+        };
+        if base == Some(FRAME) {
+            reach(offset.into());
+        }
+        if opcode == ADD_CONSTANT && points_to_frame[usize::from(target)] {
+            reach(immediate);
+        }
+        if ALU.contains(&(opcode & 7)) {
+            points_to_frame[usize::from(target)] = opcode == MOVE && source == FRAME;
+        }
+        if opcode == CALL && source == OWN {
+            reading.open.push((at as u64, immediate.into()));
+        }
+        at += if opcode == LOAD_64 { 16 } else { 8 };
+    }
+    reading
+}
