@@ -167,7 +167,11 @@ endpoints: [{addresses: [10.244.1.11]}]
     // Mended objects lose their problem.
     cluster.lab.remove_manifest("bad.yaml").unwrap();
     cluster.lab.remove_manifest("broken.yaml").unwrap();
-    let status = || cluster.kproxy("n1", &["status", "-o", "json"]);
+    // Until the daemon has seen it, the answer is "not in order".
+    let status = || {
+        let told = cluster.try_kproxy("n1", &["status", "-o", "json"]).stdout;
+        String::from_utf8_lossy(&told).into_owned()
+    };
     let is_mended = |status: String| !status.contains("bad-") && !status.contains("broken.yaml");
     wait_until(|| is_mended(status()), status);
 }

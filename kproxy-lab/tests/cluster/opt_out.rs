@@ -257,7 +257,9 @@ fn pods_of_a_namespace_are_opted_out_and_the_node_never_is() {
     let mut started = pod_object("mesh", &late);
     started["metadata"]["name"] = "starting".into();
     assert!(is_left_alone(&cluster, &late) && is_left_alone(&cluster, &stranger));
-    assert!(status(&cluster)["opt_out"]["undecided"].as_u64().unwrap() >= 2);
+    cluster.wait("the daemon has looked at the new namespaces", || {
+        status(&cluster)["opt_out"]["undecided"].as_u64().is_some_and(|number| number >= 2)
+    });
     all_answered(&cluster, &stranger);
     cluster.write("starting.yaml", [started]);
     cluster.wait("the others are served", || is_translated(&cluster, &stranger));
