@@ -30,8 +30,15 @@ pub struct Numbers {
 }
 
 impl Layout {
+    /// Of a type and all its fields.
+    pub(crate) const fn new(name: &'static str, size: usize, fields: &'static [Field]) -> Self {
+        let layout = Self { name, size, fields };
+        assert!(layout.is_filled(), "a field is not listed, or out of order");
+        layout
+    }
+
     /// Whether the fields fill the type, each where the one before it ends: none is missing.
-    pub(crate) const fn is_filled(&self) -> bool {
+    const fn is_filled(&self) -> bool {
         let (mut i, mut end) = (0, 0);
         while i < self.fields.len() {
             if self.fields[i].offset != end {
@@ -62,23 +69,15 @@ macro_rules! shared_layout {
         )+
 
         /// The layouts of this module.
-        pub(crate) const LAYOUTS: &[crate::pod::Layout] = &[$(crate::pod::Layout {
-            name: stringify!($ty),
-            size: $size,
-            fields: &[$(crate::pod::Field {
+        pub(crate) const LAYOUTS: &[crate::pod::Layout] = &[$(crate::pod::Layout::new(
+            stringify!($ty),
+            $size,
+            &[$(crate::pod::Field {
                 name: stringify!($field),
                 offset: core::mem::offset_of!($ty, $field),
                 size: crate::pod::size_of_field(|value: &$ty| &value.$field),
             }),+],
-        }),+];
-
-        const _: () = {
-            let mut i = 0;
-            while i < LAYOUTS.len() {
-                assert!(LAYOUTS[i].is_filled(), "a field is not listed, or out of order");
-                i += 1;
-            }
-        };
+        )),+];
     };
 }
 pub(crate) use shared_layout;
