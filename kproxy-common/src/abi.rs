@@ -1,5 +1,7 @@
 //! Names, versions and sizes that loader, programs and debug CLI agree on.
 
+use crate::pod::shared_numbers;
+
 /// Version of all layouts in this crate. Pins live in `<bpffs-root>/kproxy/v<ABI_VERSION>/`.
 pub const ABI_VERSION: u32 = 2;
 
@@ -63,6 +65,9 @@ pub mod map {
         LOAD,
         NETNS,
     ];
+
+    /// The others that both sides know.
+    pub const UNPINNED: [&str; 3] = [FRAGMENTS, EARLY, INJECTED];
 }
 
 /// Program names; also the names of their pins.
@@ -110,19 +115,24 @@ pub mod program {
 /// Name of the read-only global (u32, bits of [`kernel_feature`]) that says what the kernel has.
 pub const GLOBAL_KERNEL_FEATURES: &str = "KERNEL_FEATURES";
 
-/// What newer kernels have. The verifier never sees a call that its kernel lacks.
-pub mod kernel_feature {
-    /// `bpf_ktime_get_coarse_ns`: kernel 5.11, commit d05512618056.
-    pub const COARSE_CLOCK: u32 = 1;
-    /// `bpf_set_retval`: kernel 5.18, commit b44123b4a3dc.
-    pub const SET_RETVAL: u32 = 1 << 1;
-    /// `BPF_FIB_LOOKUP_SKIP_NEIGH`: kernel 6.3, commit 31de4105f00d.
-    pub const SKIP_NEIGH: u32 = 1 << 2;
-
-    /// Each feature with the first kernel that has it: major and minor version.
-    pub const SINCE: [(u32, u8, u8); 3] =
-        [(COARSE_CLOCK, 5, 11), (SET_RETVAL, 5, 18), (SKIP_NEIGH, 6, 3)];
+shared_numbers! {
+    /// What newer kernels have. The verifier never sees a call that its kernel lacks.
+    pub mod kernel_feature {
+        /// `bpf_ktime_get_coarse_ns`: kernel 5.11, commit d05512618056.
+        pub const COARSE_CLOCK: u32 = 1;
+        /// `bpf_set_retval`: kernel 5.18, commit b44123b4a3dc.
+        pub const SET_RETVAL: u32 = 1 << 1;
+        /// `BPF_FIB_LOOKUP_SKIP_NEIGH`: kernel 6.3, commit 31de4105f00d.
+        pub const SKIP_NEIGH: u32 = 1 << 2;
+    }
 }
+
+/// Each of [`kernel_feature`] with the first kernel that has it: major and minor version.
+pub const KERNEL_FEATURES_SINCE: [(u32, u8, u8); 3] = [
+    (kernel_feature::COARSE_CLOCK, 5, 11),
+    (kernel_feature::SET_RETVAL, 5, 18),
+    (kernel_feature::SKIP_NEIGH, 6, 3),
+];
 
 /// Mark bit for "masquerade this connection" (the bit kube-proxy uses by default, MSQ-07).
 pub const MARK_MASQUERADE: u32 = 0x4000;

@@ -9,7 +9,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::net::{Addr, Port};
-use crate::pod::shared_layout;
+use crate::pod::{shared_layout, shared_numbers};
 use crate::service::service_port_id;
 
 /// Who is remembered, and for which service port.
@@ -26,13 +26,15 @@ pub struct AffinityKey {
     pub kind: u32,
 }
 
-/// What [`AffinityKey::client`] holds.
-pub mod client_kind {
-    /// The source address of a packet.
-    pub const ADDRESS: u32 = 0;
-    /// The cookie of the network namespace of a socket: when it connects, the socket has no source
-    /// address yet, and one pod is one namespace.
-    pub const NETNS: u32 = 1;
+shared_numbers! {
+    /// What [`AffinityKey::client`] holds.
+    pub mod client_kind {
+        /// The source address of a packet.
+        pub const ADDRESS: u32 = 0;
+        /// The cookie of the network namespace of a socket: when it connects, the socket has no
+        /// source address yet, and one pod is one namespace.
+        pub const NETNS: u32 = 1;
+    }
 }
 
 /// A network namespace as a client.
@@ -84,7 +86,10 @@ impl AffinityValue {
     }
 }
 
-shared_layout!(AffinityKey: 24, AffinityValue: 32);
+shared_layout! {
+    AffinityKey: 24 { client, service_port, kind }
+    AffinityValue: 32 { addr, last, port, pad }
+}
 
 #[cfg(test)]
 mod tests {

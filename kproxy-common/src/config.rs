@@ -3,7 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::net::Addr;
-use crate::pod::shared_layout;
+use crate::pod::{shared_layout, shared_numbers};
 
 /// An address range: `addr & mask == base`.
 #[derive(
@@ -103,21 +103,24 @@ impl Config {
     }
 }
 
-/// Bits of [`Config::flags`].
-pub mod config_flags {
-    /// kproxy's nftables table is there to masquerade what carries the mark.
-    pub const NETFILTER: u32 = 1;
-    /// The socket path serves the node's own processes only; pods' packets are translated where they
-    /// come in.
-    pub const HOST_SOCKETS: u32 = 1 << 1;
-    /// No hook gives sockets a backend: the packets of the node's own processes are translated.
-    /// Without this, only those that the hooks do not see (SCTP).
-    pub const NODE_PACKETS: u32 = 1 << 2;
-    /// Some pods are opted out of the socket path: it asks whom a network namespace belongs to
-    /// ([`crate::netns`]).
-    pub const OPT_OUT: u32 = 1 << 3;
-    /// A program sees sockets close, so that their connections can be counted ([`crate::load`]).
-    pub const COUNT_SOCKETS: u32 = 1 << 16;
+shared_numbers! {
+    /// Bits of [`Config::flags`].
+    pub mod config_flags {
+        /// kproxy's nftables table is there to masquerade what carries the mark.
+        pub const NETFILTER: u32 = 1;
+        /// The socket path serves the node's own processes only; pods' packets are translated where
+        /// they come in.
+        pub const HOST_SOCKETS: u32 = 1 << 1;
+        /// No hook gives sockets a backend: the packets of the node's own processes are translated.
+        /// Without this, only those that the hooks do not see (SCTP).
+        pub const NODE_PACKETS: u32 = 1 << 2;
+        /// Some pods are opted out of the socket path: it asks whom a network namespace belongs to
+        /// ([`crate::netns`]).
+        pub const OPT_OUT: u32 = 1 << 3;
+        /// A program sees sockets close, so that their connections can be counted
+        /// ([`crate::load`]).
+        pub const COUNT_SOCKETS: u32 = 1 << 16;
+    }
 }
 
 /// The source addresses that this node uses on one uplink (map [`crate::abi::map::UPLINKS`]).
@@ -134,14 +137,20 @@ pub struct Uplink {
     pub flags: u32,
 }
 
-/// Flags of [`Uplink`].
-pub mod uplink_flags {
-    /// A tunnel: what is larger than its MTU may be given to it, since it is the outer packet that
-    /// is cut into fragments.
-    pub const OVERLAY: u32 = 1 << 0;
+shared_numbers! {
+    /// Flags of [`Uplink`].
+    pub mod uplink_flags {
+        /// A tunnel: what is larger than its MTU may be given to it, since it is the outer packet
+        /// that is cut into fragments.
+        pub const OVERLAY: u32 = 1 << 0;
+    }
 }
 
-shared_layout!(Range: 32, Config: 336, Uplink: 36);
+shared_layout! {
+    Range: 32 { base, mask }
+    Config: 336 { host_netns, cluster, snat_first, snat_count, flags, service }
+    Uplink: 36 { v4, v6, flags }
+}
 
 #[cfg(test)]
 mod tests {

@@ -48,4 +48,7 @@ pub struct DropKey {
 /// Service index of drops that belong to no service.
 pub const NO_SERVICE: u32 = u32::MAX;
 
-shared_layout!(ServiceCounters: 32, DropKey: 8);
+shared_layout! {
+    ServiceCounters: 32 { connections, packets, bytes, turns }
+    DropKey: 8 { service, reason }
+}

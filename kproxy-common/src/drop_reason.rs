@@ -1,5 +1,7 @@
 //! Why a packet or a call was refused or dropped.
 
+use crate::pod::Numbers;
+
 /// Reason of a refusal or a drop. The number is stored in maps: never reuse one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
@@ -130,6 +132,20 @@ impl DropReason {
         }
     }
 }
+
+/// All reasons.
+pub(crate) const NUMBERS: Numbers = Numbers {
+    name: "DropReason",
+    values: &{
+        let mut values = [("", 0); DropReason::ALL.len()];
+        let mut i = 0;
+        while i < values.len() {
+            values[i] = (DropReason::ALL[i].name(), DropReason::ALL[i] as u64);
+            i += 1;
+        }
+        values
+    },
+};
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::net::{Addr, Port};
-use crate::pod::shared_layout;
+use crate::pod::{shared_layout, shared_numbers};
 
 /// A packet's addresses and ports, as the hook sees them before any rewrite.
 #[derive(
@@ -51,44 +51,48 @@ pub struct FlowValue {
     pub last_seen: u32,
 }
 
-/// Bits of [`FlowValue::flags`].
-pub mod flow_flags {
-    /// The entry rewrites the backend's answers.
-    pub const REVERSE: u16 = 1;
-    /// The backend is elsewhere: netfilter masquerades the connection (forward entry).
-    pub const MASQUERADE: u16 = 1 << 1;
-    /// The backend has answered. Set on the reverse entry by the answer, and on the forward entry of
-    /// a masqueraded flow once seen there: netfilter knows the connection from then on.
-    pub const REPLIED: u16 = 1 << 2;
-    /// A FIN has passed in this direction.
-    pub const FIN: u16 = 1 << 3;
-    /// A RST has passed in this direction.
-    pub const RST: u16 = 1 << 4;
-    /// The backend is elsewhere and sees this node as its client: the programs rewrite both ends
-    /// and pass the packets on themselves, in both directions (both entries).
-    pub const SNAT: u16 = 1 << 5;
-    /// The connection is over: a RST has passed, or a FIN in each direction (both entries).
-    pub const OVER: u16 = 1 << 6;
-    /// A pod is its own backend: it sees the frontend as its client, and packets go back out of the
-    /// port that they came in by, in both directions (both entries).
-    pub const HAIRPIN: u16 = 1 << 7;
-    /// The client is a process of this node: requests are translated where they leave, answers where
-    /// they come in (both entries).
-    pub const NODE: u16 = 1 << 8;
-    /// Requests leave by the device that the route to the frontend leads to as well: the stack takes
-    /// answers that come in there. Others of [`NODE`] are handed to it at the loopback device (both
-    /// entries).
-    pub const DIRECT: u16 = 1 << 9;
-    /// With [`NODE`]: the backend is reached by an uplink, so its answers come in by one (both entries).
-    pub const AWAY: u16 = 1 << 11;
-    /// With [`NODE`]: the backend has an address of this node itself (forward entry).
-    pub const HERE: u16 = 1 << 10;
-    /// The connection is among the open ones of its backend ([`crate::load`]; both entries).
-    pub const COUNTED: u16 = 1 << 15;
+shared_numbers! {
+    /// Bits of [`FlowValue::flags`].
+    pub mod flow_flags {
+        /// The entry rewrites the backend's answers.
+        pub const REVERSE: u16 = 1;
+        /// The backend is elsewhere: netfilter masquerades the connection (forward entry).
+        pub const MASQUERADE: u16 = 1 << 1;
+        /// The backend has answered. Set on the reverse entry by the answer, and on the forward
+        /// entry of a masqueraded flow once seen there: netfilter knows the connection from then
+        /// on.
+        pub const REPLIED: u16 = 1 << 2;
+        /// A FIN has passed in this direction.
+        pub const FIN: u16 = 1 << 3;
+        /// A RST has passed in this direction.
+        pub const RST: u16 = 1 << 4;
+        /// The backend is elsewhere and sees this node as its client: the programs rewrite both
+        /// ends and pass the packets on themselves, in both directions (both entries).
+        pub const SNAT: u16 = 1 << 5;
+        /// The connection is over: a RST has passed, or a FIN in each direction (both entries).
+        pub const OVER: u16 = 1 << 6;
+        /// A pod is its own backend: it sees the frontend as its client, and packets go back out of
+        /// the port that they came in by, in both directions (both entries).
+        pub const HAIRPIN: u16 = 1 << 7;
+        /// The client is a process of this node: requests are translated where they leave, answers
+        /// where they come in (both entries).
+        pub const NODE: u16 = 1 << 8;
+        /// Requests leave by the device that the route to the frontend leads to as well: the stack
+        /// takes answers that come in there. Others of [`NODE`] are handed to it at the loopback
+        /// device (both entries).
+        pub const DIRECT: u16 = 1 << 9;
+        /// With [`NODE`]: the backend is reached by an uplink, so its answers come in by one (both
+        /// entries).
+        pub const AWAY: u16 = 1 << 11;
+        /// With [`NODE`]: the backend has an address of this node itself (forward entry).
+        pub const HERE: u16 = 1 << 10;
+        /// The connection is among the open ones of its backend ([`crate::load`]; both entries).
+        pub const COUNTED: u16 = 1 << 15;
 
-    /// What tells where packets of an entry are translated: those with [`REVERSE`] alone where they
-    /// leave, all others where they come in; of [`NODE`] it is the other way round.
-    pub const KINDS: u16 = REVERSE | SNAT | HAIRPIN | NODE;
+        /// What tells where packets of an entry are translated: those with [`REVERSE`] alone where
+        /// they leave, all others where they come in; of [`NODE`] it is the other way round.
+        pub const KINDS: u16 = REVERSE | SNAT | HAIRPIN | NODE;
+    }
 }
 
 /// Idle times after which the sweeper removes a flow. Sources: the defaults of nf_conntrack
@@ -204,7 +208,10 @@ impl FlowKey {
     }
 }
 
-shared_layout!(FlowKey: 40, FlowValue: 52);
+shared_layout! {
+    FlowKey: 40 { src, dst, src_port, dst_port, proto, pad }
+    FlowValue: 52 { to, flags, generation, service, last_seen }
+}
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::flow::FlowKey;
 use crate::net::Port;
-use crate::pod::shared_layout;
+use crate::pod::{shared_layout, shared_numbers};
 
 /// What is known of a packet's first fragment (map [`crate::abi::map::FRAGMENTS`]). The key is that of
 /// the fragments: addresses and protocol, with the identification where the ports would be, and 1 in
@@ -24,14 +24,16 @@ pub struct First {
     pub seen: u32,
 }
 
-/// Values of [`First::state`].
-pub mod state {
-    /// It has not come, others have.
-    pub const AWAITED: u32 = 0;
-    /// It was translated, so are the others.
-    pub const OURS: u32 = 1;
-    /// It was not.
-    pub const STRANGER: u32 = 2;
+shared_numbers! {
+    /// Values of [`First::state`].
+    pub mod state {
+        /// It has not come, others have.
+        pub const AWAITED: u32 = 0;
+        /// It was translated, so are the others.
+        pub const OURS: u32 = 1;
+        /// It was not.
+        pub const STRANGER: u32 = 2;
+    }
 }
 
 /// Seconds after which a packet is given up by whoever puts it together (`net.ipv4.ipfrag_time`): its
@@ -67,17 +69,19 @@ pub struct Record<const ROOM: usize> {
     pub copy: [u8; ROOM],
 }
 
-/// Bits of [`Note::flags`].
-pub mod note_flags {
-    /// Seen where packets leave by the device, not where they come in.
-    pub const EGRESS: u32 = 1;
-    /// The copy begins with the IP header, not with an Ethernet header.
-    pub const NO_ETHERNET: u32 = 1 << 1;
-    /// No copy, but word that the first fragment has been translated: all copies of its packet can
-    /// be, now.
-    pub const FIRST: u32 = 1 << 2;
-    /// The packet itself was dropped: there is only the copy.
-    pub const ONLY_COPY: u32 = 1 << 3;
+shared_numbers! {
+    /// Bits of [`Note::flags`].
+    pub mod note_flags {
+        /// Seen where packets leave by the device, not where they come in.
+        pub const EGRESS: u32 = 1;
+        /// The copy begins with the IP header, not with an Ethernet header.
+        pub const NO_ETHERNET: u32 = 1 << 1;
+        /// No copy, but word that the first fragment has been translated: all copies of its packet
+        /// can be, now.
+        pub const FIRST: u32 = 1 << 2;
+        /// The packet itself was dropped: there is only the copy.
+        pub const ONLY_COPY: u32 = 1 << 3;
+    }
 }
 
 /// Bytes of a copy in a small and in a large record. Larger packets are not copied; they are rarer
@@ -113,4 +117,8 @@ pub const INJECTED_REST: usize = 8_192;
 
 const _: () = assert!(COPY_BYTES[1] + 14 < INJECTED_HEAD + INJECTED_REST);
 
-shared_layout!(First: 12, Note: 64, Injection: 12);
+shared_layout! {
+    First: 12 { ports, state, seen }
+    Note: 64 { time, key, device, mark, flags, len }
+    Injection: 12 { ingress, more, lost }
+}

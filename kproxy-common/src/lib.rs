@@ -20,6 +20,7 @@ pub mod drop_reason;
 pub mod filter;
 pub mod flow;
 pub mod fragment;
+pub mod layouts;
 pub mod load;
 pub mod maglev;
 pub mod net;

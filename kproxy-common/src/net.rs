@@ -176,7 +176,10 @@ pub mod proto {
     pub const SCTP: u8 = 132;
 }
 
-shared_layout!(Addr: 16, Port: 2);
+shared_layout! {
+    Addr: 16 { 0 }
+    Port: 2 { 0 }
+}
 
 #[cfg(test)]
 mod tests {

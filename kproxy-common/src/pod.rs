@@ -1,13 +1,125 @@
-//! One place that tells aya which layouts are plain data.
+//! How shared layouts and shared numbers are declared: checked at compile time, plain data for aya,
+//! and described, so that a test sees every change (see [`crate::layouts`]).
 
-/// Asserts size and alignment of shared layouts and, in user space, marks them as plain data.
+/// Where each field of a shared type lies.
+pub struct Layout {
+    /// Name of the type.
+    pub name: &'static str,
+    /// Bytes of the type.
+    pub size: usize,
+    /// Its fields, in order.
+    pub fields: &'static [Field],
+}
+
+/// One field of a [`Layout`].
+pub struct Field {
+    /// Name, or number in a tuple.
+    pub name: &'static str,
+    /// Bytes before it.
+    pub offset: usize,
+    /// Its own bytes.
+    pub size: usize,
+}
+
+/// Numbers with a meaning that programs and user space agree on: flag bits, states, limits.
+pub struct Numbers {
+    /// Name of the module or type that they are in.
+    pub name: &'static str,
+    /// Name and value of each.
+    pub values: &'static [(&'static str, u64)],
+}
+
+impl Layout {
+    /// Of a type and all its fields.
+    pub(crate) const fn new(name: &'static str, size: usize, fields: &'static [Field]) -> Self {
+        let layout = Self { name, size, fields };
+        assert!(layout.is_filled(), "a field is not listed, or out of order");
+        layout
+    }
+
+    /// Whether the fields fill the type, each where the one before it ends: none is missing.
+    const fn is_filled(&self) -> bool {
+        let (mut i, mut end) = (0, 0);
+        while i < self.fields.len() {
+            if self.fields[i].offset != end {
+                return false;
+            }
+            end += self.fields[i].size;
+            i += 1;
+        }
+        end == self.size
+    }
+}
+
+/// Bytes of the field that `_get` leads to.
+pub(crate) const fn size_of_field<T, F>(_get: fn(&T) -> &F) -> usize {
+    size_of::<F>()
+}
+
+/// Asserts the size of shared layouts and that all their fields are listed, describes them and, in
+/// user space, marks them as plain data.
 macro_rules! shared_layout {
-    ($($ty:ty: $size:literal),+ $(,)?) => { $(
-        const _: () = assert!(core::mem::size_of::<$ty>() == $size);
-        // SAFETY: the zerocopy derives on the type prove that every bit pattern is valid and that
-        // there is no padding; the types are `Copy` and hold no references.
-        #[cfg(feature = "user")]
-        unsafe impl aya::Pod for $ty {}
-    )+ };
+    ($($ty:ident: $size:literal { $($field:tt),+ $(,)? })+) => {
+        $(
+            const _: () = assert!(size_of::<$ty>() == $size);
+            // SAFETY: the zerocopy derives on the type prove that every bit pattern is valid and
+            // that there is no padding; the types are `Copy` and hold no references.
+            #[cfg(feature = "user")]
+            unsafe impl aya::Pod for $ty {}
+        )+
+
+        /// The layouts of this module.
+        pub(crate) const LAYOUTS: &[crate::pod::Layout] = &[$(crate::pod::Layout::new(
+            stringify!($ty),
+            $size,
+            &[$(crate::pod::Field {
+                name: stringify!($field),
+                offset: core::mem::offset_of!($ty, $field),
+                size: crate::pod::size_of_field(|value: &$ty| &value.$field),
+            }),+],
+        )),+];
+    };
 }
 pub(crate) use shared_layout;
+
+/// Declares a module of shared numbers and describes them.
+macro_rules! shared_numbers {
+    (
+        $(#[$about:meta])*
+        pub mod $module:ident {
+            $($(#[$doc:meta])* pub const $name:ident: $ty:ty = $value:expr;)+
+        }
+    ) => {
+        $(#[$about])*
+        pub mod $module {
+            $($(#[$doc])* pub const $name: $ty = $value;)+
+
+            /// All of them.
+            pub(crate) const NUMBERS: crate::pod::Numbers = crate::pod::Numbers {
+                name: stringify!($module),
+                values: &[$((stringify!($name), $name as u64)),+],
+            };
+        }
+    };
+}
+pub(crate) use shared_numbers;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_that_is_not_listed_is_found() {
+        let field = |offset, size| Field { name: "field", offset, size };
+        for (fields, want) in [
+            (vec![field(0, 4), field(4, 2), field(6, 2)], true),
+            (vec![field(0, 4), field(6, 2)], false),
+            (vec![field(4, 2), field(6, 2)], false),
+            (vec![field(0, 4), field(4, 2)], false),
+            (vec![field(4, 4), field(0, 4)], false),
+        ] {
+            let layout = Layout { name: "type", size: 8, fields: fields.leak() };
+            assert_eq!(layout.is_filled(), want);
+        }
+    }
+}

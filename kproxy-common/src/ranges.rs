@@ -61,7 +61,9 @@ pub fn prefix_len_of(range: &Range) -> Option<u32> {
     Some(ID_BITS + ones)
 }
 
-shared_layout!(RangeData: 20);
+shared_layout! {
+    RangeData: 20 { service_port, addr }
+}
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::net::{Addr, Port};
-use crate::pod::shared_layout;
+use crate::pod::{shared_layout, shared_numbers};
 
 /// What clients dial.
 ///
@@ -81,24 +81,27 @@ pub struct FrontendValue {
     pub flags: u32,
 }
 
-/// Bits of [`FrontendValue::flags`].
-pub mod frontend_flags {
-    /// A ClusterIP frontend.
-    pub const CLUSTER_IP: u32 = 1;
-    /// A NodePort frontend (its address is the unspecified one).
-    pub const NODE_PORT: u32 = 1 << 1;
-    /// An externalIP frontend.
-    pub const EXTERNAL_IP: u32 = 1 << 2;
-    /// A load-balancer ingress address.
-    pub const LOAD_BALANCER: u32 = 1 << 3;
-    /// Open to the sources that a range of the service port holds (see [`crate::ranges`]).
-    pub const SOURCE_RANGES: u32 = 1 << 4;
-    /// The ranges hold this node: its processes may connect from an address of the kernel's choice.
-    pub const NODE_ALLOWED: u32 = 1 << 5;
-    /// Address entry: the address belongs to this node, NodePorts answer on it.
-    pub const NODE_ADDRESS: u32 = 1 << 8;
-    /// Address entry: a ClusterIP; ports without a frontend are refused (VER-16, VER-17).
-    pub const SERVICE_ADDRESS: u32 = 1 << 9;
+shared_numbers! {
+    /// Bits of [`FrontendValue::flags`].
+    pub mod frontend_flags {
+        /// A ClusterIP frontend.
+        pub const CLUSTER_IP: u32 = 1;
+        /// A NodePort frontend (its address is the unspecified one).
+        pub const NODE_PORT: u32 = 1 << 1;
+        /// An externalIP frontend.
+        pub const EXTERNAL_IP: u32 = 1 << 2;
+        /// A load-balancer ingress address.
+        pub const LOAD_BALANCER: u32 = 1 << 3;
+        /// Open to the sources that a range of the service port holds (see [`crate::ranges`]).
+        pub const SOURCE_RANGES: u32 = 1 << 4;
+        /// The ranges hold this node: its processes may connect from an address of the kernel's
+        /// choice.
+        pub const NODE_ALLOWED: u32 = 1 << 5;
+        /// Address entry: the address belongs to this node, NodePorts answer on it.
+        pub const NODE_ADDRESS: u32 = 1 << 8;
+        /// Address entry: a ClusterIP; ports without a frontend are refused (VER-16, VER-17).
+        pub const SERVICE_ADDRESS: u32 = 1 << 9;
+    }
 }
 
 /// One backend set of a service port.
@@ -116,18 +119,20 @@ pub struct Service {
     pub affinity_seconds: u32,
 }
 
-/// Bits of [`Service::flags`].
-pub mod service_flags {
-    /// The entry belongs to a service port. A free entry keeps its generation, so that a later set
-    /// of the same index is not taken for the old one.
-    pub const IN_USE: u32 = 1;
-    /// New connections get a random backend. Without this and the next two: each in its turn.
-    pub const RANDOM: u32 = 1 << 1;
-    /// New connections get the one of two random backends that has fewer open connections.
-    pub const LEAST_CONNECTIONS: u32 = 1 << 2;
-    /// New connections get the backend that the set's table has for the client, once the run has
-    /// one ([`slot_flags::TABLE`]).
-    pub const MAGLEV: u32 = 1 << 3;
+shared_numbers! {
+    /// Bits of [`Service::flags`].
+    pub mod service_flags {
+        /// The entry belongs to a service port. A free entry keeps its generation, so that a later
+        /// set of the same index is not taken for the old one.
+        pub const IN_USE: u32 = 1;
+        /// New connections get a random backend. Without this and the next two: each in its turn.
+        pub const RANDOM: u32 = 1 << 1;
+        /// New connections get the one of two random backends that has fewer open connections.
+        pub const LEAST_CONNECTIONS: u32 = 1 << 2;
+        /// New connections get the backend that the set's table has for the client, once the run
+        /// has one ([`slot_flags::TABLE`]).
+        pub const MAGLEV: u32 = 1 << 3;
+    }
 }
 
 /// The decoded form of [`Service::word`]: bits 0–31 first slot, 32–47 count, 48–63 generation.
@@ -161,12 +166,15 @@ impl Word {
     }
 }
 
-/// What happens to a new connection when a set is empty (first-slot field of an empty [`Word`]).
-pub mod empty_verdict {
-    /// Refuse: no endpoint anywhere (VER-01).
-    pub const REJECT: u32 = 0;
-    /// Drop: a Local policy and no endpoint on this node (VER-04, VER-07).
-    pub const DROP: u32 = 1;
+shared_numbers! {
+    /// What happens to a new connection when a set is empty (first-slot field of an empty
+    /// [`Word`]).
+    pub mod empty_verdict {
+        /// Refuse: no endpoint anywhere (VER-01).
+        pub const REJECT: u32 = 0;
+        /// Drop: a Local policy and no endpoint on this node (VER-04, VER-07).
+        pub const DROP: u32 = 1;
+    }
 }
 
 /// One backend of a run. The slots of a run are sorted by [`Slot::order`], each backend once.
@@ -204,12 +212,14 @@ impl Slot {
     }
 }
 
-/// Bits of [`Slot::flags`].
-pub mod slot_flags {
-    /// The endpoint runs on this node.
-    pub const LOCAL: u16 = 1;
-    /// In the first slot of a run: a lookup table follows the run (see [`crate::maglev`]).
-    pub const TABLE: u16 = 1 << 1;
+shared_numbers! {
+    /// Bits of [`Slot::flags`].
+    pub mod slot_flags {
+        /// The endpoint runs on this node.
+        pub const LOCAL: u16 = 1;
+        /// In the first slot of a run: a lookup table follows the run (see [`crate::maglev`]).
+        pub const TABLE: u16 = 1 << 1;
+    }
 }
 
 /// Service index of the cluster-wide set of service port `id`.
@@ -244,7 +254,13 @@ pub struct Name {
     pub pad: [u8; 2],
 }
 
-shared_layout!(FrontendKey: 20, FrontendValue: 12, Service: 16, Slot: 24, Name: 196);
+shared_layout! {
+    FrontendKey: 20 { addr, port, proto, pad }
+    FrontendValue: 12 { internal, external, flags }
+    Service: 16 { word, flags, affinity_seconds }
+    Slot: 24 { addr, port, flags, extra }
+    Name: 196 { text, proto, family, pad }
+}
 
 #[cfg(test)]
 mod tests {

@@ -66,4 +66,8 @@ pub struct SocketQuery {
     pub peer: Peer,
 }
 
-shared_layout!(Peer: 48, SocketState: 200, SocketQuery: 104);
+shared_layout! {
+    Peer: 48 { frontend, backend, frontend_port, backend_port, service, word }
+    SocketState: 200 { peers, next, counted }
+    SocketQuery: 104 { ethernet, remote, local, remote_port, local_port, pad, peer }
+}

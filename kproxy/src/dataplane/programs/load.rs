@@ -7,7 +7,7 @@ use aya::{
     maps::{Map, MapData, MapError},
     programs::{Program, ProgramError, SchedClassifier},
 };
-use kproxy_common::abi::{GLOBAL_KERNEL_FEATURES, kernel_feature, map, program};
+use kproxy_common::abi::{GLOBAL_KERNEL_FEATURES, KERNEL_FEATURES_SINCE, map, program};
 
 use super::{map_shapes, memlock, pinning, pins::PinDirs};
 use crate::{
@@ -86,9 +86,9 @@ pub(crate) fn load(bytes: &[u8], settings: &Settings, dirs: &PinDirs) -> Result<
     })
 }
 
-/// Bits of [`kernel_feature`] that this kernel has; none when its version cannot be told.
+/// Bits of [`KERNEL_FEATURES_SINCE`] that this kernel has; none when its version cannot be told.
 fn kernel_features() -> u32 {
-    kernel_feature::SINCE
+    KERNEL_FEATURES_SINCE
         .into_iter()
         .filter(|(_, major, minor)| release::is_at_least(*major, *minor))
         .fold(0, |features, (feature, ..)| features | feature)
