@@ -13,6 +13,7 @@ use crate::{LINKER, LLVM_MAJOR, RUSTUP_TOOLCHAIN, tools_dir};
 /// Where the distribution's packages put compiler and package manager.
 const DISTRIBUTION_RUSTC: &str = "/usr/bin/rustc";
 const DISTRIBUTION_CARGO: &str = "/usr/bin/cargo";
+const DISTRIBUTION_CLIPPY: &str = "/usr/bin/cargo-clippy";
 /// The sources of `core`, relative to a compiler's sysroot.
 const CORE_SOURCE: &str = "lib/rustlib/src/rust/library/core/src/lib.rs";
 
@@ -30,14 +31,38 @@ impl Compiler {
     /// cargo and rustup set for their own children.
     pub fn cargo(self) -> Command {
         let mut command = match self {
-            Self::Rustup => {
-                let mut command = Command::new("rustup");
-                command.args(["run", RUSTUP_TOOLCHAIN, "cargo"]);
-                command
-            }
+            Self::Rustup => rustup_run("cargo"),
             Self::Distribution => Command::new(DISTRIBUTION_CARGO),
         };
-        scrub(&mut command);
+        self.prepare(&mut command);
+        command
+    }
+
+    /// A command that runs `cargo clippy` as [`Self::cargo`] runs cargo.
+    pub fn clippy(self) -> Command {
+        let mut command = match self {
+            Self::Rustup => rustup_run("cargo-clippy"),
+            // Not by way of its cargo, which would look for clippy in ~/.cargo/bin first.
+            Self::Distribution => Command::new(DISTRIBUTION_CLIPPY),
+        };
+        self.prepare(&mut command);
+        if self == Self::Distribution {
+            command.env("CARGO", DISTRIBUTION_CARGO);
+        }
+        command.arg("clippy");
+        command
+    }
+
+    /// Whether [`Self::clippy`] runs.
+    pub fn has_clippy(self) -> bool {
+        let mut command = self.clippy();
+        command.env("RUSTUP_AUTO_INSTALL", "0").arg("--version").stdin(Stdio::null());
+        command.output().is_ok_and(|output| output.status.success())
+    }
+
+    /// Takes the outer build's settings away and sets this compiler's.
+    fn prepare(self, command: &mut Command) {
+        scrub(command);
         // Named, as PATH may hold another toolchain's rustc in front of rustup's.
         match self {
             Self::Rustup => {
@@ -50,7 +75,6 @@ impl Compiler {
                 command.env("RUSTC_BOOTSTRAP", "1").env("RUSTC", DISTRIBUTION_RUSTC);
             }
         }
-        command
     }
 
     /// The compiler's sysroot; `None` when the compiler does not run.
@@ -63,11 +87,7 @@ impl Compiler {
 
     fn rustc(self) -> Command {
         let mut command = match self {
-            Self::Rustup => {
-                let mut command = Command::new("rustup");
-                command.args(["run", RUSTUP_TOOLCHAIN, "rustc"]);
-                command
-            }
+            Self::Rustup => rustup_run("rustc"),
             Self::Distribution => Command::new(DISTRIBUTION_RUSTC),
         };
         scrub(&mut command);
@@ -208,6 +228,12 @@ pub fn find_linker() -> Option<Linker> {
     let inherited = env::var_os("PATH").unwrap_or_default();
     let on_path = env::split_paths(&inherited).map(|dir| dir.join(LINKER));
     cached.into_iter().chain(on_path).find(|path| path.is_file()).map(|path| Linker { path })
+}
+
+fn rustup_run(program: &str) -> Command {
+    let mut command = Command::new("rustup");
+    command.args(["run", RUSTUP_TOOLCHAIN, program]);
+    command
 }
 
 /// Removes what cargo and rustup put into the environment of the programs that they start, above

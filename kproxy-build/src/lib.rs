@@ -12,7 +12,7 @@ mod object;
 
 pub use cache::{cache_dir, tools_dir};
 pub use detect::{Compiler, Linker, Missing, Toolchain, find_compiler, find_linker};
-pub use object::{BuildError, build_object, object_inputs};
+pub use object::{BuildError, build_object, lint_programs, object_inputs};
 
 /// Name of the linker's program.
 pub const LINKER: &str = "bpf-linker";

@@ -3,7 +3,7 @@
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use crate::Toolchain;
@@ -68,14 +68,7 @@ pub fn build_object(
     output: &Path,
 ) -> Result<(), BuildError> {
     let mut cargo = toolchain.compiler.cargo();
-    cargo
-        .current_dir(root.join(CRATE))
-        .env("PATH", toolchain.search_path())
-        .env("RUSTFLAGS", FLAGS)
-        .args(["build", "--release", "--bin", CRATE])
-        .args(["-Z", "build-std=core", "--target", TARGET, "--target-dir"])
-        .arg(target_dir)
-        .stdin(Stdio::null());
+    for_programs(cargo.arg("build"), toolchain, root, target_dir);
     let result = cargo
         .output()
         .map_err(|error| BuildError::Io(format!("start {:?}", cargo.get_program()), error))?;
@@ -87,4 +80,25 @@ pub fn build_object(
         BuildError::Io(format!("copy {} to {}", object.display(), output.display()), error)
     })?;
     Ok(())
+}
+
+/// The command that lints the programs of the repository at `root`, built as [`build_object`] builds
+/// them.
+pub fn lint_programs(toolchain: &Toolchain, root: &Path, target_dir: &Path) -> Command {
+    let mut clippy = toolchain.compiler.clippy();
+    for_programs(&mut clippy, toolchain, root, target_dir);
+    clippy.args(["--", "-D", "warnings"]);
+    clippy
+}
+
+/// Says what a command of cargo is about: the programs, for their target.
+fn for_programs(cargo: &mut Command, toolchain: &Toolchain, root: &Path, target_dir: &Path) {
+    cargo
+        .current_dir(root.join(CRATE))
+        .env("PATH", toolchain.search_path())
+        .env("RUSTFLAGS", FLAGS)
+        .args(["--release", "--bin", CRATE])
+        .args(["-Z", "build-std=core", "--target", TARGET, "--target-dir"])
+        .arg(target_dir)
+        .stdin(Stdio::null());
 }

@@ -72,6 +72,10 @@ pub(crate) fn random() -> u32 {
 /// This CPU's copy of the only element of `map`: room for what is too large for the stack of 512
 /// bytes. Each such map stands beside its only user.
 #[inline(always)]
+#[expect(
+    clippy::mut_from_ref,
+    reason = "a map is the kernel's memory, which a shared static names"
+)]
 pub(crate) fn scratch<T>(map: &'static PerCpuArray<T>) -> Option<&'static mut T> {
     // SAFETY: this CPU's own copy, of which nobody else has a use while this program runs (the tc
     // programs run with bottom halves off, one at a time), and its user asks once at a time; plain

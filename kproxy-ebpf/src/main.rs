@@ -17,6 +17,10 @@
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a key by value is copied once more, on a stack of 512 bytes"
+)]
 
 mod flow;
 mod hooks;

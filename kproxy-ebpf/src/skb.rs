@@ -92,7 +92,7 @@ pub(crate) fn ensure(ctx: &TcContext, len: usize) -> Option<()> {
 
 /// A bounds-checked view of packet bytes at `offset`.
 #[inline(always)]
-pub(crate) fn at<'a, T: Copy>(ctx: &'a TcContext, offset: usize) -> Option<&'a T> {
+pub(crate) fn at<T: Copy>(ctx: &TcContext, offset: usize) -> Option<&T> {
     let start = ctx.data() + offset;
     if start + size_of::<T>() > ctx.data_end() {
         return None;
@@ -104,7 +104,8 @@ pub(crate) fn at<'a, T: Copy>(ctx: &'a TcContext, offset: usize) -> Option<&'a T
 
 /// As [`at`], for several changes.
 #[inline(always)]
-pub(crate) fn at_mut<'a, T: Copy>(ctx: &'a TcContext, offset: usize) -> Option<&'a mut T> {
+#[expect(clippy::mut_from_ref, reason = "the context is shared, the packet behind it is not")]
+pub(crate) fn at_mut<T: Copy>(ctx: &TcContext, offset: usize) -> Option<&mut T> {
     let start = ctx.data() + offset;
     if start + size_of::<T>() > ctx.data_end() {
         return None;

@@ -19,7 +19,7 @@ pub(crate) fn count_drop(service: u32, reason: DropReason) {
         return;
     }
     // A full map loses the count, never the verdict.
-    let _ = DROPS.insert(&key, 1, 0);
+    DROPS.insert(&key, 1, 0).ok();
 }
 
 /// How often something was done in the current second: {second, count}, by [`Limited`].

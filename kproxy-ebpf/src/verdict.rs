@@ -119,7 +119,7 @@ impl Verdict {
         } else if self.is(Kind::Redirect) {
             self.number() as i32
         } else {
-            TC_ACT_SHOT as i32
+            TC_ACT_SHOT
         }
     }
 }

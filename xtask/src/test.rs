@@ -7,6 +7,7 @@
 use std::process::Command;
 
 use anyhow::{Result, bail};
+use kproxy_build::{Toolchain, lint_programs};
 
 use crate::{
     run, say,
@@ -84,6 +85,21 @@ fn checks() -> Vec<String> {
         }
     } else {
         say::line("clippy is not installed: lints are not checked");
+    }
+    match Toolchain::detect() {
+        Ok(toolchain) if toolchain.compiler.has_clippy() => {
+            say::heading("lints of the programs");
+            let root = workspace::root();
+            // Where kproxy's build script builds them.
+            let target = root.join("target/ebpf");
+            let mut clippy = lint_programs(&toolchain, &root, &target);
+            if run::step("clippy", &mut clippy).is_err() {
+                failed.push("clippy of the programs".to_owned());
+            }
+        }
+        _ => say::line(
+            "clippy of the BPF compiler is not installed: lints of the programs are not checked",
+        ),
     }
     say::heading("rules");
     if let Err(error) = tidy::run() {

@@ -11,7 +11,7 @@ use kproxy_common::{
     drop_reason::DropReason,
     flow::FlowKey,
     fragment::{COPIES_A_SECOND, COPY_BYTES, First, MEMORY, Note, Record, note_flags, state},
-    net::{Addr, Port, proto},
+    net::{Port, proto},
 };
 
 use super::filter::has_flows_to;
@@ -80,7 +80,7 @@ pub(crate) fn remember(ctx: &TcContext, packet: &Packet, ours: bool) {
     }
     let is_awaited = find(&key).is_some_and(|before| before.state == state::AWAITED);
     // Without memory for it the other fragments are lost.
-    let _ = FRAGMENTS.insert(&key, &first, u64::from(BPF_ANY));
+    FRAGMENTS.insert(&key, &first, u64::from(BPF_ANY)).ok();
     if ours && is_awaited {
         tell_first(ctx, &key);
     }
@@ -116,7 +116,7 @@ pub(crate) fn hold<const L3: usize>(ctx: &TcContext, packet: &Packet) -> Verdict
         && find(&key).is_none()
     {
         // One of the same number, long gone.
-        let _ = FRAGMENTS.insert(&key, &awaited, u64::from(BPF_ANY));
+        FRAGMENTS.insert(&key, &awaited, u64::from(BPF_ANY)).ok();
     }
     if find(&key).is_some_and(|first| first.state == state::OURS) {
         // It came on another CPU, just now.

@@ -119,16 +119,16 @@ fn egress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
 }
 
 #[classifier]
-pub fn kp_egress(ctx: TcContext) -> i32 {
+fn kp_egress(ctx: TcContext) -> i32 {
     egress::<{ ethernet::LEN }, false>(&ctx)
 }
 
 #[classifier]
-pub fn kp_egress_l3(ctx: TcContext) -> i32 {
+fn kp_egress_l3(ctx: TcContext) -> i32 {
     egress::<0, false>(&ctx)
 }
 
 #[classifier]
-pub fn kp_pod_egress(ctx: TcContext) -> i32 {
+fn kp_pod_egress(ctx: TcContext) -> i32 {
     egress::<{ ethernet::LEN }, true>(&ctx)
 }

@@ -173,16 +173,16 @@ fn ingress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
 }
 
 #[classifier]
-pub fn kp_ingress(ctx: TcContext) -> i32 {
+fn kp_ingress(ctx: TcContext) -> i32 {
     ingress::<{ ethernet::LEN }, false>(&ctx)
 }
 
 #[classifier]
-pub fn kp_ingress_l3(ctx: TcContext) -> i32 {
+fn kp_ingress_l3(ctx: TcContext) -> i32 {
     ingress::<0, false>(&ctx)
 }
 
 #[classifier]
-pub fn kp_pod_ingress(ctx: TcContext) -> i32 {
+fn kp_pod_ingress(ctx: TcContext) -> i32 {
     ingress::<{ ethernet::LEN }, true>(&ctx)
 }

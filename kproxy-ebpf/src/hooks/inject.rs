@@ -32,7 +32,7 @@ fn complete(ctx: &TcContext, more: u32) -> Option<()> {
 
 /// 0: done. The packet that the program runs on is thrown away by the kernel.
 #[classifier]
-pub fn kp_inject(ctx: TcContext) -> i32 {
+fn kp_inject(ctx: TcContext) -> i32 {
     let skb = ctx.skb.skb;
     // SAFETY: plain reads of a live context.
     let ([ingress, more, lost, ..], device) = unsafe { ((*skb).cb, (*skb).ifindex) };

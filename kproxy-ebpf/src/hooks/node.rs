@@ -67,7 +67,7 @@ impl Hook for Loopback {
 }
 
 #[classifier]
-pub fn kp_node_egress(ctx: TcContext) -> i32 {
+fn kp_node_egress(ctx: TcContext) -> i32 {
     const L3: usize = ethernet::LEN;
     // What was handed over is translated already.
     let is_ruled_out = !skb::is_own(&ctx)

@@ -10,7 +10,7 @@ use kproxy_common::socket::SocketState;
 use crate::{maps::SOCKETS, service::load};
 
 #[cgroup_sock(sock_release)]
-pub fn kp_release(ctx: SockContext) -> i32 {
+fn kp_release(ctx: SockContext) -> i32 {
     let map = (&raw const SOCKETS).cast_mut().cast();
     // SAFETY: a live socket storage map and the socket of the context; null: nothing is created.
     let state = unsafe { bpf_sk_storage_get(map, ctx.as_ptr(), core::ptr::null_mut(), 0) };

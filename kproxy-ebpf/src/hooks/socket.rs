@@ -398,45 +398,45 @@ fn translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> i32 {
 }
 
 #[cgroup_sock_addr(connect4)]
-pub fn kp_connect4(ctx: SockAddrContext) -> i32 {
+fn kp_connect4(ctx: SockAddrContext) -> i32 {
     translate::<false>(&ctx, Call::Connect)
 }
 
 #[cgroup_sock_addr(connect6)]
-pub fn kp_connect6(ctx: SockAddrContext) -> i32 {
+fn kp_connect6(ctx: SockAddrContext) -> i32 {
     translate::<true>(&ctx, Call::Connect)
 }
 
 #[cgroup_sock_addr(sendmsg4)]
-pub fn kp_sendmsg4(ctx: SockAddrContext) -> i32 {
+fn kp_sendmsg4(ctx: SockAddrContext) -> i32 {
     translate::<false>(&ctx, Call::Send)
 }
 
 #[cgroup_sock_addr(sendmsg6)]
-pub fn kp_sendmsg6(ctx: SockAddrContext) -> i32 {
+fn kp_sendmsg6(ctx: SockAddrContext) -> i32 {
     translate::<true>(&ctx, Call::Send)
 }
 
 #[cgroup_sock_addr(recvmsg4)]
-pub fn kp_recvmsg4(ctx: SockAddrContext) -> i32 {
+fn kp_recvmsg4(ctx: SockAddrContext) -> i32 {
     try_restore::<false>(&ctx);
     ALLOW
 }
 
 #[cgroup_sock_addr(recvmsg6)]
-pub fn kp_recvmsg6(ctx: SockAddrContext) -> i32 {
+fn kp_recvmsg6(ctx: SockAddrContext) -> i32 {
     try_restore::<true>(&ctx);
     ALLOW
 }
 
 #[cgroup_sock_addr(getpeername4)]
-pub fn kp_getpeer4(ctx: SockAddrContext) -> i32 {
+fn kp_getpeer4(ctx: SockAddrContext) -> i32 {
     try_restore::<false>(&ctx);
     ALLOW
 }
 
 #[cgroup_sock_addr(getpeername6)]
-pub fn kp_getpeer6(ctx: SockAddrContext) -> i32 {
+fn kp_getpeer6(ctx: SockAddrContext) -> i32 {
     try_restore::<true>(&ctx);
     ALLOW
 }

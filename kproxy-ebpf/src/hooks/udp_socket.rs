@@ -69,7 +69,7 @@ fn ports(query: &SocketQuery) -> [u8; 4] {
 
 /// What it returns is of no interest: no packet waits for it.
 #[classifier]
-pub fn kp_udp_socket(ctx: TcContext) -> i32 {
+fn kp_udp_socket(ctx: TcContext) -> i32 {
     if let Some(query) = at::<SocketQuery>(&ctx, 0).copied() {
         let answer = find(&ctx, &query).unwrap_or_default();
         let _written = write(&ctx, core::mem::offset_of!(SocketQuery, peer), answer);

@@ -8,8 +8,8 @@ use super::headers::{ipv4, ipv6, tcp};
 use crate::skb::{self, ETH_P_IP, ETH_P_IPV6, at};
 
 /// Words of 16 bits of an IP header without options and of the TCP header behind it, up to its flags.
-type TcpOverIpv4 = [u16; (ipv4::LEN + tcp::FLAGS + 1) / 2];
-type TcpOverIpv6 = [u16; (ipv6::LEN + tcp::FLAGS + 1) / 2];
+type TcpOverIpv4 = [u16; (ipv4::LEN + tcp::FLAGS).div_ceil(2)];
+type TcpOverIpv6 = [u16; (ipv6::LEN + tcp::FLAGS).div_ceil(2)];
 
 /// The destination of a TCP packet that opens nothing, which is most of all packets.
 #[inline(always)]

@@ -177,6 +177,6 @@ fn remember(client: &Addr, kind: u32, service: u32, number: u32) {
             pad: [0; 3],
         };
         // Without memory for it the client is a new one next time.
-        let _ = AFFINITY.insert(&key, &value, 0);
+        AFFINITY.insert(&key, &value, 0).ok();
     }
 }

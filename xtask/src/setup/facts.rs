@@ -42,6 +42,8 @@ pub(crate) const PROGRAMS: [Program; 6] = [
 
 /// Debian's compiler with the sources of its library.
 pub(crate) const COMPILER_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
+/// Its clippy.
+pub(crate) const CLIPPY_PACKAGE: &str = "rust-web-clippy";
 /// What bpf-linker is linked with, beside LLVM.
 pub(crate) const LINKER_PACKAGES: [&str; 3] = ["zlib1g-dev", "libzstd-dev", "libxml2-dev"];
 /// The LLVM releases that bpf-linker can be built with, the preferred one first.
@@ -60,6 +62,8 @@ pub(crate) struct Facts {
     pub(crate) rustup: bool,
     /// The compiler for the BPF programs, and the LLVM release in it.
     pub(crate) compiler: Option<(Compiler, Option<u32>)>,
+    /// That compiler's clippy is installed.
+    pub(crate) clippy: bool,
     /// Why the compilers that were looked at cannot be used.
     pub(crate) compiler_refused: Vec<String>,
     /// Path of bpf-linker.
@@ -87,6 +91,7 @@ impl Facts {
             root: nix::unistd::geteuid().is_root(),
             apt: Apt::query(&all_packages().iter().map(String::as_str).collect::<Vec<_>>()),
             rustup: in_path("rustup").is_some(),
+            clippy: compiler.is_some_and(|(compiler, _)| compiler.has_clippy()),
             compiler,
             compiler_refused,
             linker: find_linker().map(|linker| linker.path.display().to_string()),
@@ -105,7 +110,7 @@ fn all_packages() -> Vec<String> {
     COMPILER_PACKAGES
         .into_iter()
         .chain(LINKER_PACKAGES)
-        .chain([GO_PACKAGE, "curl", "zstd"])
+        .chain([CLIPPY_PACKAGE, GO_PACKAGE, "curl", "zstd"])
         .chain(PROGRAMS.iter().map(|program| program.package))
         .map(str::to_owned)
         .chain(llvm)

@@ -6,7 +6,8 @@ use kproxy_build::{Compiler, LINKER, LINKER_VERSION, RUSTUP_TOOLCHAIN, tools_dir
 
 use super::{
     facts::{
-        COMPILER_PACKAGES, Facts, GO_PACKAGE, LINKER_PACKAGES, LLVMS, PROGRAMS, llvm_packages,
+        CLIPPY_PACKAGE, COMPILER_PACKAGES, Facts, GO_PACKAGE, LINKER_PACKAGES, LLVMS, PROGRAMS,
+        llvm_packages,
     },
     go,
     step::{Action, Step},
@@ -44,6 +45,9 @@ pub(crate) fn plan(facts: &Facts, scope: Scope) -> Plan {
     let mut plan = Plan::default();
     let mut packages = BTreeSet::new();
     let llvm = compiler(facts, &mut plan, &mut packages);
+    if scope == Scope::All {
+        clippy(facts, &mut plan, &mut packages);
+    }
     let linker = linker(facts, llvm, &mut plan, &mut packages);
     programs(facts, scope, &mut plan, &mut packages);
     let go = match scope {
@@ -108,6 +112,37 @@ fn compiler(facts: &Facts, plan: &mut Plan, packages: &mut BTreeSet<String>) -> 
     None
 }
 
+/// The clippy of the compiler that is there or will be. Where it cannot be had, the tests do without.
+fn clippy(facts: &Facts, plan: &mut Plan, packages: &mut BTreeSet<String>) {
+    if facts.clippy {
+        return;
+    }
+    let from_rustup = match facts.compiler {
+        Some((compiler, _)) => compiler == Compiler::Rustup,
+        None => !COMPILER_PACKAGES.iter().all(|&name| offers(facts, name)),
+    };
+    if !from_rustup {
+        if offers(facts, CLIPPY_PACKAGE) {
+            // All of them: clippy works only with the compiler of its own release.
+            packages
+                .extend(COMPILER_PACKAGES.into_iter().chain([CLIPPY_PACKAGE]).map(str::to_owned));
+        }
+    } else if facts.rustup {
+        let words = ["component", "add", "clippy", "--toolchain", RUSTUP_TOOLCHAIN];
+        plan.steps.push(Step {
+            what: format!("clippy of {RUSTUP_TOOLCHAIN}"),
+            why: "lints the BPF programs",
+            commands: vec![Action::new("rustup", &words)],
+            root: false,
+            slow: None,
+        });
+    }
+}
+
+fn offers(facts: &Facts, package: &str) -> bool {
+    facts.apt.as_ref().is_some_and(|apt| apt.offers(package))
+}
+
 /// bpf-linker: built against the distribution's LLVM, else the project's own binary release.
 fn linker(
     facts: &Facts,
@@ -128,8 +163,7 @@ fn linker(
         || plan.steps.iter().any(|step| step.what.starts_with("rustup"));
     let least = llvm_of_compiler.unwrap_or(if from_rustup { LLVMS[1] } else { LLVMS[0] });
     let llvm = LLVMS.into_iter().filter(|&major| major >= least).find(|&major| {
-        let offers = |name: &String| facts.apt.as_ref().is_some_and(|apt| apt.offers(name));
-        facts.llvm.contains(&major) || llvm_packages(major).iter().all(offers)
+        facts.llvm.contains(&major) || llvm_packages(major).iter().all(|name| offers(facts, name))
     });
     let commands = match llvm {
         Some(major) => {
@@ -201,7 +235,7 @@ fn programs(facts: &Facts, scope: Scope, plan: &mut Plan, packages: &mut BTreeSe
         plan.present.push(("programs of the lab", found.join(" ")));
     }
     for program in facts.missing.iter().filter(|index| wanted(index)).map(|&i| &PROGRAMS[i]) {
-        if facts.apt.as_ref().is_some_and(|apt| apt.offers(program.package)) {
+        if offers(facts, program.package) {
             packages.insert(program.package.to_owned());
         } else {
             plan.impossible.push(format!(
@@ -229,7 +263,7 @@ fn go(facts: &Facts, plan: &mut Plan, packages: &mut BTreeSet<String>) -> Option
             return None;
         }
         Some(_) => {}
-        None if facts.apt.as_ref().is_some_and(|apt| apt.offers(GO_PACKAGE)) => {
+        None if offers(facts, GO_PACKAGE) => {
             packages.insert(GO_PACKAGE.to_owned());
         }
         None => {
@@ -259,6 +293,7 @@ mod tests {
         Facts {
             root: true,
             compiler: Some((Compiler::Distribution, Some(22))),
+            clippy: true,
             linker: Some("/cache/bin/bpf-linker".into()),
             kubernetes: true,
             ..Facts::default()
@@ -293,6 +328,29 @@ mod tests {
         assert!(text.contains("apt-get install"), "{text}");
         assert!(text.contains("rust-web-src") && text.contains("libpolly-22-dev"), "{text}");
         assert!(text.contains("--no-default-features --features llvm-22"), "{text}");
+    }
+
+    #[test]
+    fn clippy_comes_from_where_the_compiler_comes_from() {
+        let packages = ["rustc-web", "cargo-web", "rust-web-src", "rust-web-clippy"];
+        let facts = || Facts { clippy: false, rustup: true, ..complete() };
+        let debian = Facts { apt: Some(Apt::offering(&packages)), ..facts() };
+        assert!(lines(&plan(&debian, Scope::All)).contains("rust-web-clippy rust-web-src"));
+        let none_yet = Facts { compiler: None, ..debian };
+        assert!(lines(&plan(&none_yet, Scope::All)).contains("rust-web-clippy"));
+        let rustup = Facts { compiler: Some((Compiler::Rustup, Some(22))), ..facts() };
+        let text = lines(&plan(&rustup, Scope::All));
+        assert!(text.contains("rustup component add clippy --toolchain nightly"), "{text}");
+    }
+
+    #[test]
+    fn a_machine_without_clippy_for_the_compiler_is_complete() {
+        let facts = Facts { clippy: false, ..complete() };
+        assert!(plan(&facts, Scope::All).is_empty());
+        let facts = Facts { rustup: true, apt: Some(Apt::offering(&[])), ..facts };
+        assert!(plan(&facts, Scope::All).is_empty());
+        let offered = Apt::offering(&["rust-web-clippy"]);
+        assert!(plan(&Facts { apt: Some(offered), ..facts }, Scope::Manifests).is_empty());
     }
 
     #[test]

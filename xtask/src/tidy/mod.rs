@@ -7,6 +7,7 @@ mod circles;
 mod deploy;
 mod imports;
 mod layers;
+mod lints;
 mod module;
 mod rules;
 mod source;
@@ -52,6 +53,7 @@ pub(crate) fn run() -> Result<()> {
         findings.extend(layers::check(name, &imports_of(name, &sources)?, layers));
     }
     findings.extend(deploy::check(&root)?);
+    findings.extend(lints::check(&root)?);
     findings.extend(parity::check(&root, &files)?);
     for finding in &findings {
         say::line(finding);
