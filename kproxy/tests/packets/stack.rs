@@ -4,7 +4,8 @@
 use std::collections::{HashMap, HashSet};
 
 use object::{
-    Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SectionIndex, SymbolKind,
+    Object as _, ObjectSection as _, ObjectSymbol as _, Relocation, RelocationTarget, SectionIndex,
+    SymbolKind,
 };
 
 use crate::harness::OBJECT;
@@ -35,13 +36,12 @@ const BUDGETS: [(&str, usize); 18] = [
 /// Another compiler may lay out a frame otherwise.
 const SLACK: usize = UNIT;
 
-/// Kernels before 6.8 round each frame up to so many bytes.
+/// 5.10 rounds each frame up to so many bytes, newer kernels to fewer.
 const UNIT: usize = 32;
 
 /// Where a function begins.
 type Place = (SectionIndex, u64);
 
-#[derive(Default)]
 struct Function {
     name: String,
     frame: usize,
@@ -83,47 +83,33 @@ fn functions() -> HashMap<Place, Function> {
     let functions = symbols.filter(|symbol| symbol.size() > 0).map(|symbol| {
         let index = symbol.section_index().unwrap();
         let section = file.section_by_index(index).unwrap();
+        let relocations: HashMap<u64, _> = section.relocations().collect();
         let (start, len) = (symbol.address() as usize, symbol.size() as usize);
-        let mut function = read(&section.data().unwrap()[start..start + len]);
-        for (at, relocation) in section.relocations() {
-            let Some(offset) = at.checked_sub(symbol.address()) else { continue };
-            let Some(immediate) = function.calls_at(offset) else { continue };
-            let RelocationTarget::Symbol(target) = relocation.target() else { continue };
-            let target = file.symbol_by_index(target).unwrap();
-            let begins = match target.kind() {
-                SymbolKind::Text => target.address(),
-                // By the section: the instruction says where in it.
-                _ => ((immediate + 1) * 8) as u64,
-            };
-            function.found.calls.insert((target.section_index().unwrap(), begins));
-        }
-        for (offset, immediate) in std::mem::take(&mut function.open) {
-            let is_relocated = section.relocations().any(|(at, _)| at == symbol.address() + offset);
-            if !is_relocated {
-                let begins = symbol.address() as i64 + offset as i64 + (1 + immediate) * 8;
-                function.found.calls.insert((index, begins as u64));
+        let (frame, calls) = read(&section.data().unwrap()[start..start + len]);
+        let callee = |(offset, immediate): (u64, i64)| {
+            let at = symbol.address() + offset;
+            match relocations.get(&at).map(Relocation::target) {
+                Some(RelocationTarget::Symbol(target)) => {
+                    let target = file.symbol_by_index(target).unwrap();
+                    // By the section: the instruction says where in it.
+                    let by_section = ((immediate + 1) * 8) as u64;
+                    let is_function = target.kind() == SymbolKind::Text;
+                    let begins = if is_function { target.address() } else { by_section };
+                    (target.section_index().unwrap(), begins)
+                }
+                _ => (index, (at as i64 + (1 + immediate) * 8) as u64),
             }
-        }
-        function.found.name = symbol.name().unwrap().to_owned();
-        ((index, symbol.address()), function.found)
+        };
+        let calls = calls.into_iter().map(callee).collect();
+        let name = symbol.name().unwrap().to_owned();
+        ((index, symbol.address()), Function { name, frame, calls })
     });
     functions.collect()
 }
 
-/// A function, and its calls that are still to be resolved: offset and immediate.
-struct Reading {
-    found: Function,
-    open: Vec<(u64, i64)>,
-}
-
-impl Reading {
-    fn calls_at(&self, offset: u64) -> Option<i64> {
-        self.open.iter().find(|(at, _)| *at == offset).map(|(_, immediate)| *immediate)
-    }
-}
-
-/// Reads instructions (Documentation/bpf/standardization/instruction-set.rst).
-fn read(code: &[u8]) -> Reading {
+/// Bytes of a function's frame, and its calls of functions of the object: offset and immediate of each
+/// (Documentation/bpf/standardization/instruction-set.rst).
+fn read(code: &[u8]) -> (usize, Vec<(u64, i64)>) {
     /// Classes: loads from memory, stores of constants and registers, arithmetic.
     const LDX: u8 = 1;
     const ST: u8 = 2;
@@ -137,7 +123,7 @@ fn read(code: &[u8]) -> Reading {
     /// The register that points to the end of the frame; the source of a call within the object.
     const FRAME: u8 = 10;
     const OWN: u8 = 1;
-    let mut reading = Reading { found: Function::default(), open: Vec::new() };
+    let (mut frame, mut calls) = (0, Vec::new());
     let mut points_to_frame = [false; 16];
     let mut at = 0;
     while at < code.len() {
@@ -151,7 +137,7 @@ fn read(code: &[u8]) -> Reading {
             _ => None,
         };
         let mut reach = |below: i32| {
-            reading.found.frame = reading.found.frame.max(usize::try_from(-below).unwrap_or(0));
+            frame = usize::try_from(-below).unwrap_or(0).max(frame);
         };
         if base == Some(FRAME) {
             reach(offset.into());
@@ -163,9 +149,9 @@ fn read(code: &[u8]) -> Reading {
             points_to_frame[usize::from(target)] = opcode == MOVE && source == FRAME;
         }
         if opcode == CALL && source == OWN {
-            reading.open.push((at as u64, immediate.into()));
+            calls.push((at as u64, immediate.into()));
         }
         at += if opcode == LOAD_64 { 16 } else { 8 };
     }
-    reading
+    (frame, calls)
 }
