@@ -3,7 +3,7 @@
 use crate::pod::shared_numbers;
 
 /// Version of all layouts in this crate. Pins live in `<bpffs-root>/kproxy/v<ABI_VERSION>/`.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Map names, at most 15 bytes (the kernel keeps no more). They are also the names of the pins.
 pub mod map {
@@ -23,7 +23,11 @@ pub mod map {
     pub const NAMES: &str = "KP_NAMES";
     /// Hash: [`crate::flow::FlowKey`] → [`crate::flow::FlowValue`].
     pub const FLOWS: &str = "KP_FLOWS";
-    /// Array: the flow filter (see [`crate::filter::flow_position`]).
+    /// Array: flows that may give way, [`crate::flow::unassured::Unassured`].
+    pub const UNASSURED: &str = "KP_UNASSURED";
+    /// Mmapable array with one element: how many flows are assured (u64).
+    pub const ASSURED: &str = "KP_ASSURED";
+    /// Mmapable array: the flow filter (see [`crate::filter::flow_position`]).
     pub const FLOW_FILTER: &str = "KP_FLOW_FILTER";
     /// Per-CPU array: service index → [`crate::counters::ServiceCounters`].
     pub const COUNTERS: &str = "KP_COUNTERS";
@@ -47,7 +51,7 @@ pub mod map {
     pub const INJECTED: &str = "KP_INJECTED";
 
     /// Every map that is pinned.
-    pub const PINNED: [&str; 16] = [
+    pub const PINNED: [&str; 18] = [
         FRONTENDS,
         SERVICES,
         SLOTS,
@@ -56,6 +60,8 @@ pub mod map {
         UPLINKS,
         NAMES,
         FLOWS,
+        UNASSURED,
+        ASSURED,
         FLOW_FILTER,
         COUNTERS,
         DROPS,
@@ -92,6 +98,9 @@ pub mod program {
     /// Puts a fragment back where it came from, or counts that it is lost
     /// ([`crate::fragment::Injection`]); run by the daemon, never attached nor pinned.
     pub const INJECT: &str = "kp_inject";
+    /// Forgets flows whose time is up ([`crate::flow::sweep::SweepQuery`]); run by the daemon, never
+    /// attached nor pinned.
+    pub const SWEEP: &str = "kp_sweep";
     /// Uplink ingress on devices with an Ethernet header.
     pub const INGRESS: &str = "kp_ingress";
     /// Uplink egress on devices with an Ethernet header.
@@ -145,6 +154,8 @@ pub const DEFAULT_SLOTS: u32 = 1 << 20;
 pub const DEFAULT_FRONTENDS: u32 = 262_144;
 /// Default capacity of [`map::FLOWS`] in entries (two a connection).
 pub const DEFAULT_FLOWS: u32 = 524_288;
+/// Default capacity of [`map::UNASSURED`] in flows.
+pub const DEFAULT_UNASSURED: u32 = crate::flow::unassured::elements(DEFAULT_FLOWS);
 /// Default capacity of [`map::AFFINITY`] in clients, one entry a client and service port.
 pub const DEFAULT_AFFINITY: u32 = 65_536;
 /// Default capacity of [`map::RANGES`] in ranges, one entry a range and service port.

@@ -2,6 +2,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::abi;
+use crate::flow::{flow_state, state, unassured};
 use crate::net::Addr;
 use crate::pod::{shared_layout, shared_numbers};
 
@@ -61,9 +63,7 @@ impl Range {
 pub const SERVICE_RANGES: usize = 4;
 
 /// The one entry of the CONFIG map.
-#[derive(
-    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Config {
     /// Cookie of the node's network namespace (SO_NETNS_COOKIE). NodePorts answer on loopback
@@ -81,6 +81,29 @@ pub struct Config {
     /// Ranges that ClusterIPs come from (ServiceCIDR objects), IPv4 then IPv6; those that are set
     /// come first.
     pub service: [[Range; SERVICE_RANGES]; 2],
+    /// Seconds without a packet after which a flow is forgotten, by [`flow_state`].
+    pub timeouts: [u32; flow_state::COUNT as usize],
+    /// Elements of [`abi::map::UNASSURED`], a power of two.
+    pub unassured: u32,
+    /// Flows that may be assured.
+    pub max_assured: u32,
+}
+
+impl Default for Config {
+    /// Nothing is set but times and sizes, which are the default ones.
+    fn default() -> Self {
+        Self {
+            host_netns: 0,
+            cluster: [Range::default(); 2],
+            snat_first: 0,
+            snat_count: 0,
+            flags: 0,
+            service: [[Range::default(); SERVICE_RANGES]; 2],
+            timeouts: state::TIMEOUTS,
+            unassured: abi::DEFAULT_UNASSURED,
+            max_assured: unassured::most_assured(abi::DEFAULT_FLOWS),
+        }
+    }
 }
 
 impl Config {
@@ -148,7 +171,9 @@ shared_numbers! {
 
 shared_layout! {
     Range: 32 { base, mask }
-    Config: 336 { host_netns, cluster, snat_first, snat_count, flags, service }
+    Config: 392 {
+        host_netns, cluster, snat_first, snat_count, flags, service, timeouts, unassured, max_assured
+    }
     Uplink: 36 { v4, v6, flags }
 }
 

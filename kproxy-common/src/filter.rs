@@ -4,7 +4,7 @@
 //! of every node address is set. A clear bit proves that the address is no frontend; a set bit
 //! only says "look it up".
 
-use crate::net::Addr;
+use crate::net::{Addr, Port};
 
 /// Size of the filter in bits (128 KiB): 50,000 addresses send 5 % of the others to the hash.
 pub const BITS: u32 = 1 << 20;
@@ -25,8 +25,20 @@ pub const fn bit(addr: &Addr) -> u32 {
     mixed >> (32 - BITS.trailing_zeros())
 }
 
+/// What stands in the filter for a NodePort: an address that nobody has (RFC 6666), so that a packet
+/// from such a port of this node is told from others at a glance.
+#[inline(always)]
+pub const fn address_of_node_port(port: Port, proto: u8) -> Addr {
+    Addr([0x0100_0000u32.to_be(), 0, proto as u32, port.0 as u32])
+}
+
 /// Size of the flow filter in elements of eight bytes: one byte for each of 65,536 hashes.
 pub const FLOW_ELEMENTS: u32 = 8192;
+
+/// Byte of the flow filter for an address that a flow sends to.
+pub const FRESH: u8 = 3;
+/// The same, since before user space began to look whether there still is one.
+pub const STALE: u8 = 1;
 
 /// Element of the flow filter behind those of addresses, about flows that concern pod-facing ports.
 pub const POD_FLOWS: u32 = FLOW_ELEMENTS;
@@ -44,8 +56,9 @@ pub const POD_FLOWS_OF_NODE: usize = 2;
 /// frontend's address on the way there, the client's on the way back. A zero byte proves that no
 /// flow sends there, so traffic that is no Service's is spared the look at the flow table.
 ///
-/// The programs set bytes with plain stores (bits would need an atomic "or", which 5.10 lacks).
-/// Nobody clears them: with very many clients the filter fills and every packet is looked up.
+/// The programs set bytes with plain stores of [`FRESH`] (bits would need an atomic "or", which 5.10
+/// lacks). User space makes them [`STALE`] from time to time, sets those of the flows that it finds, and
+/// clears what is stale still; both by compare and exchange, so that a program's store is not lost.
 #[inline(always)]
 pub const fn flow_position(addr: &Addr) -> (u32, usize) {
     let hash = bit(addr) >> 4;
@@ -63,6 +76,16 @@ mod tests {
     use core::net::{IpAddr, Ipv4Addr};
 
     use super::*;
+
+    #[test]
+    fn node_ports_differ_in_the_filter() {
+        let bit = |port, proto| bit(&address_of_node_port(Port::new(port), proto));
+        let mut bits: Vec<u32> = (30_000..32_768).map(|port| bit(port, 17)).collect();
+        bits.sort_unstable();
+        bits.dedup();
+        assert!(bits.len() > 2_700, "{} different bits", bits.len());
+        assert_ne!(bit(30_053, 17), bit(30_053, 132));
+    }
 
     #[test]
     fn a_service_range_spreads_over_the_filter() {

@@ -3,7 +3,14 @@
 //! A connection is two entries. The *forward* entry is keyed by the packet from the client as it
 //! arrives (client → frontend) and says which backend it goes to. The *reverse* entry is keyed by
 //! the backend's answer as it leaves (backend → client) and says which frontend it must come from.
-//! Each entry only records its own direction; the sweeper looks at both.
+//! The state is in both; how a packet moves it on says [`track`], how long it lasts [`state`].
+
+pub mod state;
+pub mod sweep;
+pub mod track;
+pub mod unassured;
+
+pub use state::{FlowState, flow_state};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -30,7 +37,7 @@ pub struct FlowKey {
     pub pad: [u8; 3],
 }
 
-/// One direction of a connection: what its packets become.
+/// One direction of a connection: what its packets become, and what they have said.
 #[derive(
     Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
@@ -42,13 +49,30 @@ pub struct FlowValue {
     pub to: FlowKey,
     /// [`flow_flags`].
     pub flags: u16,
-    /// Generation of the service's word when the backend was chosen.
+    /// Generation of the service's word when the backend was last found in it.
     pub generation: u16,
     /// Service index.
     pub service: u32,
     /// Time of the last packet of this direction, at first that of the connection's opening:
     /// seconds of CLOCK_MONOTONIC.
     pub last_seen: u32,
+    /// Forward entry: its element of [`crate::abi::map::UNASSURED`] and one; 0: none.
+    pub slot: u32,
+    /// TCP: the sequence number that follows what this direction has sent. UDP: time of the opening,
+    /// seconds of CLOCK_MONOTONIC. Host byte order, as the fields below.
+    pub end: u32,
+    /// TCP: the latest sequence number that this direction has acknowledged. Forward entry, before
+    /// the backend has answered: that which follows the first SYN; before the client has confirmed:
+    /// that which it is to acknowledge. SCTP: the verification tag that packets of this direction
+    /// bear (RFC 9260 section 8.5), 0: not known yet.
+    pub ack: u32,
+    /// TCP: the sequence number that follows a SYN of this direction which the connection does not
+    /// count with yet; SCTP: the initiate tag of such an INIT. 0: none.
+    pub syn: u32,
+    /// [`flow_state`], the same in both entries.
+    pub state: u8,
+    /// 0.
+    pub pad: [u8; 3],
 }
 
 shared_numbers! {
@@ -62,15 +86,13 @@ shared_numbers! {
         /// entry of a masqueraded flow once seen there: netfilter knows the connection from then
         /// on.
         pub const REPLIED: u16 = 1 << 2;
-        /// A FIN has passed in this direction.
+        /// A FIN of the connection has passed in this direction.
         pub const FIN: u16 = 1 << 3;
-        /// A RST has passed in this direction.
+        /// A RST that the receiver takes has passed in this direction.
         pub const RST: u16 = 1 << 4;
         /// The backend is elsewhere and sees this node as its client: the programs rewrite both
         /// ends and pass the packets on themselves, in both directions (both entries).
         pub const SNAT: u16 = 1 << 5;
-        /// The connection is over: a RST has passed, or a FIN in each direction (both entries).
-        pub const OVER: u16 = 1 << 6;
         /// A pod is its own backend: it sees the frontend as its client, and packets go back out of
         /// the port that they came in by, in both directions (both entries).
         pub const HAIRPIN: u16 = 1 << 7;
@@ -86,96 +108,21 @@ shared_numbers! {
         pub const AWAY: u16 = 1 << 11;
         /// With [`NODE`]: the backend has an address of this node itself (forward entry).
         pub const HERE: u16 = 1 << 10;
+        /// The connection is confirmed by both ends and counts as one of
+        /// [`crate::config::Config::max_assured`]: it does not give way to others (both entries).
+        pub const ASSURED: u16 = 1 << 12;
+        /// Nothing is translated: packets that this node has sent itself from a frontend's port, and
+        /// their answers (both entries).
+        pub const UNTRANSLATED: u16 = 1 << 13;
+        /// The backend has answered what this connection has not asked: it has another one with the
+        /// same addresses and ports (forward entry).
+        pub const COLLIDES: u16 = 1 << 14;
         /// The connection is among the open ones of its backend ([`crate::load`]; both entries).
         pub const COUNTED: u16 = 1 << 15;
 
         /// What tells where packets of an entry are translated: those with [`REVERSE`] alone where
         /// they leave, all others where they come in; of [`NODE`] it is the other way round.
-        pub const KINDS: u16 = REVERSE | SNAT | HAIRPIN | NODE;
-    }
-}
-
-/// Idle times after which the sweeper removes a flow. Sources: the defaults of nf_conntrack
-/// (net/netfilter/nf_conntrack_proto_tcp.c, nf_conntrack_proto_udp.c) and, for established TCP,
-/// kube-proxy's 24 hours (kube-proxy.md 4.4).
-pub mod timeout {
-    /// TCP without an answer yet.
-    pub const TCP_OPENING: u32 = 120;
-    /// TCP in use.
-    pub const TCP_ESTABLISHED: u32 = 86_400;
-    /// TCP after a FIN from one side.
-    pub const TCP_HALF_CLOSED: u32 = 3_600;
-    /// TCP after a FIN from both sides (TIME_WAIT).
-    pub const TCP_CLOSED: u32 = 120;
-    /// TCP after a RST.
-    pub const TCP_RESET: u32 = 10;
-    /// UDP without an answer.
-    pub const UDP_UNREPLIED: u32 = 30;
-    /// UDP with answers.
-    pub const UDP_REPLIED: u32 = 120;
-}
-
-/// State of a connection, derived from its two entries.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FlowState {
-    /// No answer seen yet.
-    Opening,
-    /// Answers seen.
-    Established,
-    /// One side has sent a FIN.
-    HalfClosed,
-    /// Both sides have sent a FIN.
-    Closed,
-    /// One side has sent a RST.
-    Reset,
-}
-
-impl FlowState {
-    /// From the flags of both directions.
-    #[inline(always)]
-    pub fn of(forward: &FlowValue, reverse: &FlowValue) -> Self {
-        let either = forward.flags | reverse.flags;
-        if either & flow_flags::RST != 0 {
-            Self::Reset
-        } else if forward.flags & reverse.flags & flow_flags::FIN != 0 {
-            Self::Closed
-        } else if either & flow_flags::FIN != 0 {
-            Self::HalfClosed
-        } else if reverse.flags & flow_flags::REPLIED != 0 {
-            Self::Established
-        } else {
-            Self::Opening
-        }
-    }
-
-    /// Seconds without a packet after which a connection in this state is forgotten.
-    pub const fn timeout(self, proto: u8) -> u32 {
-        if proto == crate::net::proto::UDP {
-            return match self {
-                Self::Opening => timeout::UDP_UNREPLIED,
-                Self::Established | Self::HalfClosed | Self::Closed | Self::Reset => {
-                    timeout::UDP_REPLIED
-                }
-            };
-        }
-        match self {
-            Self::Opening => timeout::TCP_OPENING,
-            Self::Established => timeout::TCP_ESTABLISHED,
-            Self::HalfClosed => timeout::TCP_HALF_CLOSED,
-            Self::Closed => timeout::TCP_CLOSED,
-            Self::Reset => timeout::TCP_RESET,
-        }
-    }
-
-    /// The word shown by `kproxy dump flows`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Opening => "opening",
-            Self::Established => "established",
-            Self::HalfClosed => "half-closed",
-            Self::Closed => "closed",
-            Self::Reset => "reset",
-        }
+        pub const KINDS: u16 = REVERSE | SNAT | HAIRPIN | NODE | UNTRANSLATED;
     }
 }
 
@@ -194,6 +141,17 @@ impl FlowKey {
         self.set_rest(other.dst_port, other.src_port, other.proto);
     }
 
+    /// Whether both are the same connection, seen from its two ends.
+    #[inline(always)]
+    pub fn is_reverse_of(&self, other: &Self) -> bool {
+        // The ports differ most often.
+        self.src_port == other.dst_port
+            && self.dst_port == other.src_port
+            && self.src == other.dst
+            && self.dst == other.src
+            && self.proto == other.proto
+    }
+
     /// The same connection seen from its other end.
     #[inline(always)]
     pub const fn reversed(&self) -> Self {
@@ -210,30 +168,15 @@ impl FlowKey {
 
 shared_layout! {
     FlowKey: 40 { src, dst, src_port, dst_port, proto, pad }
-    FlowValue: 52 { to, flags, generation, service, last_seen }
+    FlowValue: 72 {
+        to, flags, generation, service, last_seen, slot, end, ack, syn, state, pad
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::net::proto;
-
-    #[test]
-    fn state_follows_the_flags_of_both_directions() {
-        let value = |flags| FlowValue { flags, ..FlowValue::default() };
-        let (fin, replied) = (flow_flags::FIN, flow_flags::REPLIED);
-        for (forward, reverse, want) in [
-            (value(0), value(0), FlowState::Opening),
-            (value(0), value(replied), FlowState::Established),
-            (value(fin), value(replied), FlowState::HalfClosed),
-            (value(0), value(fin | replied), FlowState::HalfClosed),
-            (value(fin), value(fin | replied), FlowState::Closed),
-            (value(0), value(flow_flags::RST), FlowState::Reset),
-            (value(fin | flow_flags::RST), value(fin | replied), FlowState::Reset),
-        ] {
-            assert_eq!(FlowState::of(&forward, &reverse), want);
-        }
-    }
 
     #[test]
     fn a_key_reversed_twice_is_itself() {
@@ -250,13 +193,6 @@ mod tests {
         assert_eq!((back.src, back.src_port), (key.dst, key.dst_port));
         assert_eq!((back.dst, back.dst_port), (key.src, key.src_port));
         assert_eq!((back.proto, back.reversed()), (key.proto, key));
-    }
-
-    #[test]
-    fn finished_connections_are_forgotten_sooner() {
-        let tcp = |state: FlowState| state.timeout(proto::TCP);
-        assert!(tcp(FlowState::Reset) < tcp(FlowState::Closed));
-        assert!(tcp(FlowState::Closed) < tcp(FlowState::Established));
-        assert_eq!(FlowState::Opening.timeout(proto::UDP), timeout::UDP_UNREPLIED);
+        assert!(back.is_reverse_of(&key) && !key.is_reverse_of(&key));
     }
 }

@@ -1,0 +1,28 @@
+//! Flows that the daemon finds to be old, for the programs to judge: only there nothing comes between
+//! the look at a flow and its end.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::FlowKey;
+use crate::pod::shared_layout;
+
+/// Flows in one query: what fits into the page that a program is run on.
+pub const SWEPT: usize = 64;
+
+/// Input and output of [`crate::abi::program::SWEEP`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SweepQuery {
+    /// Always 0: an Ethernet header, which every packet that a tc program is run on begins with.
+    pub ethernet: [u8; 16],
+    /// How many of the keys there are.
+    pub count: u32,
+    /// Answer: entries that were removed.
+    pub removed: u32,
+    /// Keys of entries, of either direction.
+    pub keys: [FlowKey; SWEPT],
+}
+
+shared_layout! {
+    SweepQuery: 2584 { ethernet, count, removed, keys }
+}
