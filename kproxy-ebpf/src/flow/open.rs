@@ -22,7 +22,7 @@ use crate::{
     maps::{CONFIG, UPLINKS},
     packet::Packet,
     path::route::{self, Route},
-    service::{load, pick},
+    service::{load, lookup, pick},
     skb,
 };
 
@@ -107,17 +107,24 @@ pub(super) fn direct<const OPENER: u8>(packet: &Packet, slot: u32) -> Result<(),
 
 /// Remembers a datagram that this node sends from a port that is a NodePort, too: its answer is for
 /// whoever has sent it, and is no request.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn remember_own(packet: &Packet) {
+    if packet.is_udp() && lookup::is_node_port(&packet.key) {
+        remember(packet);
+    }
+}
+
+#[inline(never)]
+fn remember(packet: &Packet) {
     let slot = unassured::take();
     unassured::clear(slot);
-    if try_remember_own(packet, slot).is_some() {
+    if try_remember(packet, slot).is_some() {
         unassured::set(slot, &packet.key);
     }
 }
 
 #[inline(always)]
-fn try_remember_own(packet: &Packet, slot: u32) -> Option<()> {
+fn try_remember(packet: &Packet, slot: u32) -> Option<()> {
     let Opening { forward, claim } = begin(packet, NO_SERVICE, slot).ok()?;
     let Claim { key: reverse_key, value: reverse, .. } = claim;
     forward.flags = flow_flags::UNTRANSLATED;

@@ -47,9 +47,7 @@ impl<const POD: bool> Hook for Egress<POD> {
                 return tc::own_packet::<L3>(ctx, packet, found, ours, Self::BACK);
             }
             if opens {
-                if packet.is_udp() && lookup::is_node_port(&packet.key) {
-                    open::remember_own(packet);
-                }
+                open::remember_own(packet);
                 return untranslated(packet, is_own);
             }
         }

@@ -13,7 +13,7 @@ use kproxy_common::{
 use crate::{
     flow::{
         admit::{self, flow_of},
-        filter, fragments, opener, table, track,
+        filter, fragments, open, opener, table, track,
     },
     kernel::{Clock, now, scratch},
     maps::CONFIG,
@@ -155,6 +155,7 @@ fn dial_of_node(packet: &Packet) -> Verdict {
         Lookup::NotOurs => {
             // A packet that this program has sent on is seen here once more, and its flow lives.
             admit::end_if_over(key, packet.now);
+            open::remember_own(packet);
             Verdict::PASS
         }
     }

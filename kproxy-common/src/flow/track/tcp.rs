@@ -77,7 +77,7 @@ pub(super) fn take(own: &mut FlowValue, other: &mut FlowValue, segment: &Segment
             breaks_off(own, other, segment)
         };
         if counts {
-            own.flags |= flow_flags::RST;
+            own.flags |= mark_of_reset(own, other);
             set_state(own, other, RESET);
             return Taken::Yes;
         }
@@ -89,6 +89,16 @@ pub(super) fn take(own: &mut FlowValue, other: &mut FlowValue, segment: &Segment
         (false, _) if own.state == RECEIVED && is_reply(own) => backend_waits(own, other, segment),
         (false, _) if own.state == RECEIVED => client_confirms(own, other, segment),
         (false, _) => goes_on_or_closes(own, other, segment),
+    }
+}
+
+/// What is kept of a RST: only what both ends have confirmed can prove to go on.
+#[inline(always)]
+const fn mark_of_reset(own: &FlowValue, other: &FlowValue) -> u16 {
+    match own.state {
+        OPENING | CROSSED | RECEIVED => 0,
+        RESET => (own.flags | other.flags) & flow_flags::RST,
+        _ => flow_flags::RST,
     }
 }
 
@@ -210,7 +220,10 @@ fn backend_waits(own: &mut FlowValue, other: &mut FlowValue, segment: &Segment) 
 fn goes_on_or_closes(own: &mut FlowValue, other: &mut FlowValue, segment: &Segment) -> Taken {
     if segment.has(SYN) {
         if segment.is_syn() && !is_reply(own) {
-            own.syn = segment.end;
+            // Not a late copy of the connection's own.
+            if is_after(segment.end, own.end) || !are_near(segment.end, own.end) {
+                own.syn = segment.end;
+            }
         } else if segment.is_syn_ack()
             && is_reply(own)
             && other.syn != 0
@@ -232,6 +245,9 @@ fn goes_on_or_closes(own: &mut FlowValue, other: &mut FlowValue, segment: &Segme
         // Who has sent a RST sends no more. What the other sent before it heard of it is no sign.
         if is_news && own.flags & flow_flags::RST != 0 {
             revive(own, other);
+            if segment.has(FIN) {
+                close_or_go_on(own, other, true);
+            }
         }
         return Taken::Yes;
     }

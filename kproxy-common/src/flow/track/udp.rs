@@ -11,9 +11,9 @@ use crate::flow::{
 #[inline(always)]
 pub const fn take(own: &mut FlowValue, other: &mut FlowValue, now: u32) -> Taken {
     if own.state == UNREPLIED && is_reply(own) {
+        // Only what comes after it can make it a stream.
         set_state(own, other, REPLIED);
-    }
-    if own.state == REPLIED && now.wrapping_sub(own.end) as i32 > STREAM_AFTER as i32 {
+    } else if own.state == REPLIED && now.wrapping_sub(own.end) as i32 > STREAM_AFTER as i32 {
         set_state(own, other, STREAM);
     }
     Taken::Yes
