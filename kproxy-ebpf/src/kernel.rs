@@ -25,23 +25,31 @@ pub(crate) fn has(feature: u32) -> bool {
 #[map(name = "KP_CLOCK")]
 static CLOCK: PerCpuArray<Clock> = PerCpuArray::with_max_entries(1, 0);
 
-struct Clock {
+/// A clock of one CPU.
+pub(crate) struct Clock {
     /// Ticks of the kernel, by 64.
     period: u64,
     seconds: u32,
 }
 
-/// Seconds of CLOCK_MONOTONIC, up to 64 ticks old (0.64 s at 100 Hz): the kernel's clock takes a fifth
-/// of what a packet costs here, its tick is one load.
+impl Clock {
+    /// Seconds of CLOCK_MONOTONIC, up to 64 ticks old (0.64 s at 100 Hz): the kernel's clock takes a
+    /// fifth of what a packet costs here, its tick is one load.
+    #[inline(always)]
+    pub(crate) fn now(&mut self) -> u32 {
+        // SAFETY: no arguments.
+        let period = unsafe { bpf_jiffies64() } >> 6;
+        if self.period != period {
+            *self = Self { period, seconds: seconds() };
+        }
+        self.seconds
+    }
+}
+
+/// [`Clock::now`] of this CPU.
 #[inline(always)]
 pub(crate) fn now() -> u32 {
-    let Some(clock) = scratch(&CLOCK) else { return seconds() };
-    // SAFETY: no arguments.
-    let period = unsafe { bpf_jiffies64() } >> 6;
-    if clock.period != period {
-        *clock = Clock { period, seconds: seconds() };
-    }
-    clock.seconds
+    scratch(&CLOCK).map_or_else(seconds, Clock::now)
 }
 
 /// The lower half of the kernel's ticks (jiffies), and never 0.

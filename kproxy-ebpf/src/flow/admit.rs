@@ -74,26 +74,33 @@ fn admit<const L3: usize, const OPENER: u8>(
 ) -> Verdict {
     let slot = unassured::take();
     unassured::clear(slot);
-    let mut tries = 0;
-    loop {
-        let opened = if service == NO_SERVICE {
-            open::direct::<OPENER>(packet, slot)
-        } else {
-            pick::word(service)
-                .ok_or(DropReason::BadMap)
-                .and_then(|word| open::open::<L3, OPENER>(ctx, packet, service, Word::unpack(word), slot))
-        };
-        match opened {
-            Ok(()) => {
-                unassured::set(slot, &packet.key);
-                stats::count_connection(service);
-                return Verdict::admit(service);
-            }
-            // Whoever has the table full, the oldest that may give way does.
-            Err(DropReason::FlowTableFull) if tries < 2 && unassured::make_room() => tries += 1,
-            Err(reason) => return Verdict::turn_away(service, reason),
-        }
+    let mut opened = open_once::<L3, OPENER>(ctx, packet, service, slot);
+    // Whoever has the table full, the oldest that may give way does.
+    if opened == Err(DropReason::FlowTableFull) && unassured::make_room() {
+        opened = open_once::<L3, OPENER>(ctx, packet, service, slot);
     }
+    match opened {
+        Ok(()) => {
+            unassured::set(slot, &packet.key);
+            stats::count_connection(service);
+            Verdict::admit(service)
+        }
+        Err(reason) => Verdict::turn_away(service, reason),
+    }
+}
+
+#[inline(always)]
+fn open_once<const L3: usize, const OPENER: u8>(
+    ctx: &TcContext,
+    packet: &Packet,
+    service: u32,
+    slot: u32,
+) -> Result<(), DropReason> {
+    if service == NO_SERVICE {
+        return open::direct::<OPENER>(packet, slot);
+    }
+    let word = pick::word(service).ok_or(DropReason::BadMap)?;
+    open::open::<L3, OPENER>(ctx, packet, service, Word::unpack(word), slot)
 }
 
 /// Whether a connection past every frontend, straight to a backend, has the addresses and ports of a

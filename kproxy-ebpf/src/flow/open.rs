@@ -12,7 +12,11 @@ use kproxy_common::{
     service::{Word, slot_flags},
 };
 
-use super::{filter, opener, source_port, table, unassured};
+use super::{
+    filter, opener,
+    source_port::{self, Claim},
+    table, unassured,
+};
 use crate::{
     kernel::scratch,
     maps::{CONFIG, UPLINKS},
@@ -28,8 +32,7 @@ static OPENING: PerCpuArray<Opening> = PerCpuArray::with_max_entries(1, 0);
 
 struct Opening {
     forward: FlowValue,
-    reverse: FlowValue,
-    reverse_key: FlowKey,
+    claim: Claim,
 }
 
 /// Opens a flow: picks a backend and inserts both entries. `slot`: its element among those that give
@@ -44,7 +47,8 @@ pub(super) fn open<const L3: usize, const OPENER: u8>(
 ) -> Result<(), DropReason> {
     let key = &packet.key;
     let config = CONFIG.get(0).ok_or(DropReason::BadMap)?;
-    let Opening { forward, reverse, reverse_key } = begin(packet, service, slot)?;
+    let Opening { forward, claim } = begin(packet, service, slot)?;
+    let Claim { key: reverse_key, value: reverse, .. } = claim;
     if OPENER == opener::NODE {
         filter::note_node_flows();
     }
@@ -76,11 +80,11 @@ pub(super) fn open<const L3: usize, const OPENER: u8>(
     // connection that the same port has through another frontend, as with conntrack.
     if claims || !claim_reverse(reverse_key, reverse)? {
         let ports = if claims { source_port::Ports::of(config) } else { source_port::Ports::ANY };
-        source_port::claim(ports.pack(), reverse_key, reverse)?;
-        forward.to.src_port = reverse_key.dst_port;
+        source_port::claim(ports.pack(), claim)?;
+        forward.to.src_port = claim.key.dst_port;
     }
-    forward.flags |= reverse.flags & flow_flags::COUNTED;
-    insert(key, forward, reverse_key)?;
+    forward.flags |= claim.value.flags & flow_flags::COUNTED;
+    insert(key, forward, &claim.key)?;
     if forward.flags & flow_flags::COUNTED != 0 {
         load::opened(forward);
     }
@@ -91,14 +95,14 @@ pub(super) fn open<const L3: usize, const OPENER: u8>(
 /// the same addresses and ports: it gets another port, and both live.
 #[inline(always)]
 pub(super) fn direct<const OPENER: u8>(packet: &Packet, slot: u32) -> Result<(), DropReason> {
-    let Opening { forward, reverse, reverse_key } = begin(packet, NO_SERVICE, slot)?;
+    let Opening { forward, claim } = begin(packet, NO_SERVICE, slot)?;
     if OPENER == opener::POD && !filter::note_pod_flows() {
         return Err(DropReason::AnswersNotReady);
     }
-    reverse_key.set_reversed(&packet.key);
-    source_port::claim(source_port::Ports::ANY.pack(), reverse_key, reverse)?;
-    forward.to.src_port = reverse_key.dst_port;
-    insert(&packet.key, forward, reverse_key)
+    claim.key.set_reversed(&packet.key);
+    source_port::claim(source_port::Ports::ANY.pack(), claim)?;
+    forward.to.src_port = claim.key.dst_port;
+    insert(&packet.key, forward, &claim.key)
 }
 
 /// Remembers a datagram that this node sends from a port that is a NodePort, too: its answer is for
@@ -114,7 +118,8 @@ pub(crate) fn remember_own(packet: &Packet) {
 
 #[inline(always)]
 fn try_remember_own(packet: &Packet, slot: u32) -> Option<()> {
-    let Opening { forward, reverse, reverse_key } = begin(packet, NO_SERVICE, slot).ok()?;
+    let Opening { forward, claim } = begin(packet, NO_SERVICE, slot).ok()?;
+    let Claim { key: reverse_key, value: reverse, .. } = claim;
     forward.flags = flow_flags::UNTRANSLATED;
     reverse.flags |= flow_flags::UNTRANSLATED;
     reverse_key.set_reversed(&packet.key);
@@ -127,7 +132,7 @@ fn try_remember_own(packet: &Packet, slot: u32) -> Option<()> {
 #[inline(always)]
 fn begin(packet: &Packet, service: u32, slot: u32) -> Result<&'static mut Opening, DropReason> {
     let opening = scratch(&OPENING).ok_or(DropReason::BadMap)?;
-    let Opening { forward, reverse, .. } = &mut *opening;
+    let Opening { forward, claim: Claim { value: reverse, .. } } = &mut *opening;
     filter::note_flows_to(&packet.key.dst);
     // Field by field: whole values would be made on the stack first.
     for value in [&mut *forward, &mut *reverse] {

@@ -8,7 +8,7 @@
 use kproxy_common::{
     config::Config,
     drop_reason::DropReason,
-    flow::{FlowKey, FlowValue, flow_flags, state::is_over},
+    flow::{FlowKey, FlowValue, flow_flags, flow_state, state::is_over},
     net::Port,
     source_port,
 };
@@ -46,55 +46,80 @@ impl Ports {
 /// Ports tried. At nine ports in ten taken, one connection in thirty would still find none free.
 const TRIES: u32 = 32;
 
-/// Claims a source port: completes `key`'s destination port and inserts `value` under it.
+/// A claim: too much for the stack, and what it has found so far for the verifier, which would follow
+/// both outcomes of each try to the end.
+pub(super) struct Claim {
+    /// Key of the reverse entry. Its destination port is what is claimed.
+    pub(super) key: FlowKey,
+    /// The reverse entry.
+    pub(super) value: FlowValue,
+    /// The port whose owner gives way first, 0: none so far, and that owner's [`rank`].
+    best: Port,
+    least: u32,
+}
+
+/// Claims a source port: completes the key and inserts the entry under it.
 #[inline(never)]
-pub(crate) fn claim(ports: u32, key: &mut FlowKey, value: &FlowValue) -> Result<(), DropReason> {
+pub(super) fn claim(ports: u32, claim: &mut Claim) -> Result<(), DropReason> {
     let Ports { first, count } = Ports::unpack(ports);
-    let seed = source_port::hash(&value.to.dst, value.to.dst_port, value.to.src_port);
+    let to = &claim.value.to;
+    let seed = source_port::hash(&to.dst, to.dst_port, to.src_port);
     // Where none is free, one whose connection is over, and of those the one that rested longest: the
     // backend may hold it in TIME_WAIT. Otherwise the longest of one that nobody has confirmed.
-    let (mut best, mut least) = (Port(0), u32::MAX);
+    (claim.best, claim.least) = (Port(0), ASSURED);
     let mut attempt = 0;
     while attempt < TRIES {
-        key.dst_port = source_port::nth(first, count, seed, attempt);
-        let Some(owner) = table::find(key, value.last_seen) else {
-            return insert_new(ports, seed, key, value);
-        };
-        // Half the seconds leave a bit to say who comes last.
-        let since = owner.last_seen >> 1;
-        let rank = if is_over(owner.state) { since } else { since | CONFIRMED_BY_NOBODY };
-        let gives_way = owner.flags & (flow_flags::ASSURED | flow_flags::COLLIDES) == 0;
-        if gives_way && rank < least {
-            (best, least) = (key.dst_port, rank);
+        claim.key.dst_port = source_port::nth(first, count, seed, attempt);
+        let Some(owner) = table::any(&claim.key) else { return insert_new(ports, seed, claim) };
+        let rank = rank(owner);
+        if rank < claim.least {
+            (claim.best, claim.least) = (claim.key.dst_port, rank);
         }
         attempt += 1;
     }
-    if best.0 == 0 {
+    if claim.best.0 == 0 {
         return Err(DropReason::NoSourcePort);
     }
-    key.dst_port = best;
-    if let Some(old) = table::any(key) {
-        table::forget(key, old);
+    claim.key.dst_port = claim.best;
+    if let Some(old) = table::any(&claim.key) {
+        table::forget(&claim.key, old);
     }
-    insert_new(ports, seed, key, value)
+    insert_new(ports, seed, claim)
 }
 
-/// Comes after every time of [`claim`].
-const CONFIRMED_BY_NOBODY: u32 = 1 << 31;
+/// From this [`rank`] on nobody gives way.
+const ASSURED: u32 = 1 << 31;
+
+/// Who gives way first has the least. An assured flow never does.
+#[inline(always)]
+fn rank(owner: &FlowValue) -> u32 {
+    // By shifts: BPF makes a branch of every comparison, and the verifier walks both ways of it at each
+    // of the tries.
+    let is_over = OVER >> (owner.state & 31) & 1;
+    let flags = u32::from(owner.flags);
+    let keeps = (flags / u32::from(flow_flags::ASSURED) | flags / u32::from(flow_flags::COLLIDES)) & 1;
+    owner.last_seen >> 2 | (is_over ^ 1) << 30 | keeps << 31
+}
+
+/// Bits of the states in which a connection is over.
+const OVER: u32 = {
+    let (mut bits, mut state) = (0, 0);
+    while state < flow_state::COUNT {
+        bits |= (is_over(state) as u32) << state;
+        state += 1;
+    }
+    bits
+};
 
 /// Inserts under a key that was free a moment ago.
 #[inline(always)]
-fn insert_new(
-    ports: u32,
-    seed: u32,
-    key: &mut FlowKey,
-    value: &FlowValue,
-) -> Result<(), DropReason> {
-    if table::insert(key, value)? {
+fn insert_new(ports: u32, seed: u32, claim: &mut Claim) -> Result<(), DropReason> {
+    if table::insert(&claim.key, &claim.value)? {
         return Ok(());
     }
     // Another CPU was faster: once more, with a port that was not looked at.
     let Ports { first, count } = Ports::unpack(ports);
-    key.dst_port = source_port::nth(first, count, seed, TRIES);
-    if table::insert(key, value)? { Ok(()) } else { Err(DropReason::NoSourcePort) }
+    claim.key.dst_port = source_port::nth(first, count, seed, TRIES);
+    let is_free = table::insert(&claim.key, &claim.value)?;
+    if is_free { Ok(()) } else { Err(DropReason::NoSourcePort) }
 }

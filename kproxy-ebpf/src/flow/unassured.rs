@@ -93,24 +93,19 @@ pub(super) fn enter(key: &FlowKey, slot: u32) -> u32 {
     slot
 }
 
-/// Makes room in a full table: the oldest of the unassured flows that are looked at ends.
+/// Makes room in a full table: one of the unassured flows ends. Whether there was one. The longer the
+/// search the younger it may be.
 #[inline(never)]
 pub(super) fn make_room() -> bool {
     let (mask, now, start) = (count().wrapping_sub(1), ticks(), random());
-    let (mut oldest, mut most) = (0, 0);
-    let mut i = 0;
-    while i < SEARCHED {
-        let place = start.wrapping_add(i) & mask;
-        if let Some(element) = UNASSURED.get(place)
-            && element.stamp != 0
-            && age(element, now) >= most
-            && table::any(&element.key).is_some_and(|value| {
-                value.slot == place.wrapping_add(1) && value.flags & flow_flags::ASSURED == 0
-            })
-        {
-            (oldest, most) = (place.wrapping_add(1), age(element, now));
+    let mut left = SEARCHED;
+    while left > 0 {
+        left -= 1;
+        let place = start.wrapping_add(left) & mask;
+        let is_old = |element: &Unassured| now.wrapping_sub(element.stamp) >= left * 8;
+        if UNASSURED.get(place).is_some_and(is_old) && clear(place.wrapping_add(1)) {
+            return true;
         }
-        i += 1;
     }
-    clear(oldest)
+    false
 }

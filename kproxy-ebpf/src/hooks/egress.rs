@@ -63,7 +63,7 @@ impl<const POD: bool> Hook for Egress<POD> {
             return Verdict::PASS;
         }
         tc::note(ctx, value, ours);
-        match rewrite(ctx, packet, value, 0) {
+        match rewrite::<L3>(ctx, packet, value, 0) {
             Some(()) => Verdict::PASS,
             None => Verdict::drop(value.service, DropReason::RewriteFailed),
         }

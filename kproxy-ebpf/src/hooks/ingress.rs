@@ -113,7 +113,7 @@ fn translate<const L3: usize, const POD: bool>(
     if value.flags & flow_flags::MASQUERADE != 0 && first {
         skb::set_mark(ctx);
     }
-    let mut done = rewrite(ctx, packet, value, 0).map(|()| Verdict::PASS);
+    let mut done = rewrite::<L3>(ctx, packet, value, 0).map(|()| Verdict::PASS);
     if POD && value.flags & flow_flags::HAIRPIN != 0 {
         done = done.and_then(|_| send_back::<L3>(ctx, Back::Out));
     }

@@ -1,7 +1,7 @@
 //! What programs at devices have in common: the early pass, parsing, fragments, ICMP errors, packets of this
 //! node's processes, and the carrying out of verdicts. What is the hook's own is a [`Hook`].
 
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::{macros::map, maps::PerCpuArray, programs::TcContext};
 use kproxy_common::{
     config::config_flags,
     counters::NO_SERVICE,
@@ -15,7 +15,7 @@ use crate::{
         admit::{self, flow_of},
         filter, fragments, opener, table, track,
     },
-    kernel::now,
+    kernel::{Clock, now, scratch},
     maps::CONFIG,
     packet::{Packet, early, icmp_error::IcmpError},
     path::{forward::forward_own, redirect::Back, refuse},
@@ -52,23 +52,33 @@ pub(super) fn passes_early<const L3: usize>(ctx: &TcContext) -> bool {
     early::destination_if_opens_nothing::<L3>(ctx).is_some_and(|to| !filter::has_flows_to(&to))
 }
 
+/// The packet at hand, with the clock beside it: one look at a map for both.
+#[map(name = "KP_SEEN")]
+static SEEN: PerCpuArray<Seen> = PerCpuArray::with_max_entries(1, 0);
+
+struct Seen {
+    clock: Clock,
+    packet: Packet,
+}
+
 /// Runs the hook on the packet; what the program returns.
 #[inline(always)]
 pub(super) fn run<const L3: usize, H: Hook>(ctx: &TcContext) -> i32 {
-    let mut packet = Packet::empty(H::EGRESS);
+    let Some(Seen { clock, packet }) = scratch(&SEEN) else { return Verdict::PASS.action() };
+    packet.egress = H::EGRESS;
     if packet.parse::<L3>(ctx).is_none() {
         return error::<L3, H>(ctx).action();
     }
-    packet.now = now();
-    if packet.is_later() && !fragments::recall(&mut packet) {
-        return fragments::hold::<L3>(ctx, &packet).action();
+    packet.now = clock.now();
+    if packet.is_later() && !fragments::recall(packet) {
+        return fragments::hold::<L3>(ctx, packet).action();
     }
     let mut ours = false;
-    let verdict = H::packet::<L3>(ctx, &packet, &mut ours);
+    let verdict = H::packet::<L3>(ctx, packet, &mut ours);
     if packet.is_first() {
-        fragments::remember(ctx, &packet, ours);
+        fragments::remember(ctx, packet, ours);
     }
-    refuse::answer::<L3>(ctx, &packet, verdict, H::BACK).action()
+    refuse::answer::<L3>(ctx, packet, verdict, H::BACK).action()
 }
 
 /// Notes that a packet is translated for this flow here.

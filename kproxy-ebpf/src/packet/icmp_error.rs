@@ -92,7 +92,7 @@ impl IcmpError {
         ends(&mut self.outer.key, L3)?;
         ends(&mut self.inner.key, l3)?;
         self.outer.ttl = *at::<u8>(ctx, L3 + ipv4::TTL)?;
-        self.fill(ctx, [L3, l4, l3, l3 + header], inner_proto, false)
+        self.fill(ctx, [l4, l3 + header], inner_proto, false)
     }
 
     #[inline(always)]
@@ -116,7 +116,7 @@ impl IcmpError {
         ends(&mut self.outer.key, L3)?;
         ends(&mut self.inner.key, l3)?;
         self.outer.ttl = *at::<u8>(ctx, L3 + ipv6::HOP_LIMIT)?;
-        self.fill(ctx, [L3, l4, l3, l3 + ipv6::LEN], inner_proto, true)
+        self.fill(ctx, [l4, l3 + ipv6::LEN], inner_proto, true)
     }
 
     /// Fills in what is left; the addresses are there.
@@ -124,7 +124,7 @@ impl IcmpError {
     fn fill(
         &mut self,
         ctx: &TcContext,
-        [l3, l4, inner_l3, inner_l4]: [usize; 4],
+        [l4, inner_l4]: [usize; 2],
         inner_proto: u8,
         v6: bool,
     ) -> Option<()> {
@@ -134,9 +134,9 @@ impl IcmpError {
         ensure(ctx, inner_l4 + udp::LEN)?;
         let [src_port, dst_port] = *at::<[u16; 2]>(ctx, inner_l4)?;
         let outer_proto = if v6 { proto::ICMPV6 } else { proto::ICMP };
-        self.outer.place(l3, l4, v6);
+        self.outer.place(l4, v6);
         self.outer.key.set_rest(Port(0), Port(0), outer_proto);
-        self.inner.place(inner_l3, inner_l4, v6);
+        self.inner.place(inner_l4, v6);
         self.inner.key.set_rest(Port(src_port), Port(dst_port), inner_proto);
         Some(())
     }
@@ -200,8 +200,7 @@ impl IcmpError {
     #[inline(always)]
     fn rewrite_inside(&self, ctx: &TcContext, address_delta: u32) -> Option<u32> {
         let Self { inner, inner_to, .. } = self;
-        // It has been in a map: the verifier does not know any more that it is small.
-        let l4 = inner.l4 & 0xff;
+        let l4 = inner.l4() & 0xff;
         let old = [inner.key.src_port.0, inner.key.dst_port.0];
         let new = [inner_to.src_port.0, inner_to.dst_port.0];
         let less = checksum::add(u32::from(!old[0]), u32::from(!old[1]));

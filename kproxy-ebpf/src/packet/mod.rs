@@ -32,10 +32,10 @@ static SCTP_FLAGS: [u8; 16] = {
 /// What the programs need to know of a TCP, UDP or SCTP packet.
 #[derive(Clone, Copy)]
 pub(crate) struct Packet {
-    /// Offset of the IP header from the start of the packet.
-    pub(crate) l3: usize,
     /// Offset of the TCP, UDP or SCTP header.
-    pub(crate) l4: usize,
+    l4: u16,
+    /// Bytes of the IP packet as its header says.
+    pub(crate) len: u32,
     /// Addresses, ports and protocol. A later fragment has no ports of its own.
     pub(crate) key: FlowKey,
     /// Identification of a fragmented packet, as it lies in the header.
@@ -55,25 +55,15 @@ pub(crate) struct Packet {
 }
 
 impl Packet {
-    /// Nothing yet, for [`Self::parse`].
+    /// Offset of the TCP, UDP or SCTP header from the start of the packet. The mask tells the verifier
+    /// what it does not know of a value in a map.
     #[inline(always)]
-    pub(crate) fn empty(egress: bool) -> Self {
-        Self {
-            l3: 0,
-            l4: 0,
-            key: FlowKey::default(),
-            id: 0,
-            segment: Segment { seq: 0, ack: 0, end: 0, flags: 0 },
-            now: 0,
-            ttl: 0,
-            v6: false,
-            part: part::WHOLE,
-            egress,
-        }
+    pub(crate) const fn l4(&self) -> usize {
+        (self.l4 & 0x3fff) as usize
     }
 
-    /// Reads the headers, in place: a value that is returned would be copied, and the stack is
-    /// small. `None` for everything that is not TCP, UDP or SCTP over IPv4 or IPv6; a later fragment is
+    /// Reads the headers, in place: a packet lies in a map, where the verifier looks no further. On the
+    /// stack, it would walk all that follows once for each kind of packet. `None` for everything that is not TCP, UDP or SCTP over IPv4 or IPv6; a later fragment is
     /// of any protocol. `L3` is the offset of the IP header.
     #[inline(always)]
     pub(crate) fn parse<const L3: usize>(&mut self, ctx: &TcContext) -> Option<()> {
@@ -89,8 +79,9 @@ impl Packet {
 
     /// Sets where the headers are; the rest is the caller's.
     #[inline(always)]
-    fn place(&mut self, l3: usize, l4: usize, v6: bool) {
-        (self.l3, self.l4, self.v6, self.segment.flags) = (l3, l4, v6, 0);
+    fn place(&mut self, l4: usize, v6: bool) {
+        (self.l4, self.v6) = (l4 as u16, v6);
+        self.segment = Segment { seq: 0, ack: 0, end: 0, flags: 0 };
         (self.part, self.id) = (part::WHOLE, 0);
     }
 
@@ -104,7 +95,8 @@ impl Packet {
         self.key.src = Addr::from_v4_word(*at::<u32>(ctx, L3 + ipv4::SRC)?);
         self.key.dst = Addr::from_v4_word(*at::<u32>(ctx, L3 + ipv4::DST)?);
         self.ttl = *at::<u8>(ctx, L3 + ipv4::TTL)?;
-        self.place(L3, L3 + ihl, false);
+        self.len = u32::from(u16::from_be(*at::<u16>(ctx, L3 + ipv4::TOTAL_LENGTH)?));
+        self.place(L3 + ihl, false);
         let [id, fragment] = *at::<[u16; 2]>(ctx, L3 + ipv4::IDENTIFICATION)?;
         self.part = part::of(
             u32::from(fragment & ipv4::MORE_FRAGMENTS),
@@ -112,7 +104,7 @@ impl Packet {
         );
         self.id = u32::from(id);
         let proto = *at::<u8>(ctx, L3 + ipv4::PROTOCOL)?;
-        self.parse_l4(ctx, proto)
+        self.parse_l4::<L3>(ctx, proto)
     }
 
     #[inline(always)]
@@ -121,88 +113,79 @@ impl Packet {
         self.key.src = Addr(*at::<[u32; 4]>(ctx, L3 + ipv6::SRC)?);
         self.key.dst = Addr(*at::<[u32; 4]>(ctx, L3 + ipv6::DST)?);
         self.ttl = *at::<u8>(ctx, L3 + ipv6::HOP_LIMIT)?;
-        self.place(L3, L3 + ipv6::LEN, true);
+        let payload = u16::from_be(*at::<u16>(ctx, L3 + ipv6::PAYLOAD_LENGTH)?);
+        self.len = u32::from(payload) + ipv6::LEN as u32;
+        self.place(L3 + ipv6::LEN, true);
         let next = *at::<u8>(ctx, L3 + ipv6::NEXT_HEADER)?;
         if matches!(next, proto::TCP | proto::UDP) {
-            return self.parse_l4(ctx, next);
+            return self.parse_l4::<L3>(ctx, next);
         }
         let found = extensions::walk(ctx, L3, next)?;
-        self.l4 = found.l4();
+        self.l4 = found.l4() as u16;
         (self.part, self.id) = (found.part(), found.id());
-        self.parse_l4(ctx, found.proto())
+        self.parse_l4::<L3>(ctx, found.proto())
     }
 
     #[inline(always)]
-    fn parse_l4(&mut self, ctx: &TcContext, proto: u8) -> Option<()> {
+    fn parse_l4<const L3: usize>(&mut self, ctx: &TcContext, proto: u8) -> Option<()> {
         if self.is_later() {
             self.key.proto = proto;
             return Some(());
         }
         match proto {
             proto::TCP => {
-                ensure(ctx, self.l4 + tcp::LEN)?;
-                self.parse_tcp(ctx)?;
+                ensure(ctx, self.l4() + tcp::LEN)?;
+                self.parse_tcp::<L3>(ctx)?;
             }
-            proto::UDP => ensure(ctx, self.l4 + udp::LEN)?,
+            proto::UDP => ensure(ctx, self.l4() + udp::LEN)?,
             proto::SCTP => {
-                ensure(ctx, self.l4 + sctp::LEN)?;
-                self.segment.seq = u32::from_be(*at::<u32>(ctx, self.l4 + sctp::TAG)?);
+                ensure(ctx, self.l4() + sctp::LEN)?;
+                self.segment.seq = u32::from_be(*at::<u32>(ctx, self.l4() + sctp::TAG)?);
                 // Several packets of data in one: the list of their chunks begins here, and bytes
                 // that are pulled out of the first ones are lost to it.
                 if segment_size(ctx) == 0 {
-                    ensure(ctx, self.l4 + sctp::LEN + 4)?;
+                    ensure(ctx, self.l4() + sctp::LEN + 4)?;
                     // All four: the verifier learns nothing from the check of a single byte.
-                    let [chunk, ..] = *at::<[u8; 4]>(ctx, self.l4 + sctp::CHUNK_TYPE)?;
+                    let [chunk, ..] = *at::<[u8; 4]>(ctx, self.l4() + sctp::CHUNK_TYPE)?;
                     // Larger types mean nothing to a flow; those that end alike end it late at worst.
                     self.segment.flags = SCTP_FLAGS[usize::from(chunk & 15)];
                     if self.segment.flags & tcp::SYN != 0 {
-                        ensure(ctx, self.l4 + sctp::CHUNK_TYPE + sctp::INIT_WITH_TAG)?;
-                        let tag = *at::<u32>(ctx, self.l4 + sctp::INITIATE_TAG)?;
+                        ensure(ctx, self.l4() + sctp::CHUNK_TYPE + sctp::INIT_WITH_TAG)?;
+                        let tag = *at::<u32>(ctx, self.l4() + sctp::INITIATE_TAG)?;
                         self.segment.ack = u32::from_be(tag);
                     }
                 }
             }
             _ => return None,
         }
-        let src_port = Port(*at::<u16>(ctx, self.l4 + ports::SRC)?);
-        let dst_port = Port(*at::<u16>(ctx, self.l4 + ports::DST)?);
+        let src_port = Port(*at::<u16>(ctx, self.l4() + ports::SRC)?);
+        let dst_port = Port(*at::<u16>(ctx, self.l4() + ports::DST)?);
         self.key.set_rest(src_port, dst_port, proto);
         Some(())
     }
 
     /// Numbers and flags of TCP.
     #[inline(always)]
-    fn parse_tcp(&mut self, ctx: &TcContext) -> Option<()> {
-        let [seq, ack, rest] = *at::<[u32; 3]>(ctx, self.l4 + tcp::SEQUENCE)?;
+    fn parse_tcp<const L3: usize>(&mut self, ctx: &TcContext) -> Option<()> {
+        let [seq, ack, rest] = *at::<[u32; 3]>(ctx, self.l4() + tcp::SEQUENCE)?;
         let [offset, flags, ..] = rest.to_ne_bytes();
-        let headers = (self.l4 - self.l3) as u32 + u32::from(offset >> 4) * 4;
+        let headers = (self.l4() - L3) as u32 + u32::from(offset >> 4) * 4;
         // A FIN, the lowest bit, and a SYN, the next one, take a number each.
         let marks = u32::from(flags & tcp::FIN) + u32::from((flags & tcp::SYN) >> 1);
         let seq = u32::from_be(seq);
-        let sent = self.ip_len(ctx)?.wrapping_sub(headers).wrapping_add(marks);
+        let sent = self.len.wrapping_sub(headers).wrapping_add(marks);
         let end = seq.wrapping_add(sent);
         self.segment = Segment { seq, ack: u32::from_be(ack), end, flags };
         Some(())
     }
 
-    /// Bytes of the IP packet as its header says.
-    #[inline(always)]
-    pub(crate) fn ip_len(&self, ctx: &TcContext) -> Option<u32> {
-        Some(if self.v6 {
-            let payload = *at::<u16>(ctx, self.l3 + ipv6::PAYLOAD_LENGTH)?;
-            u32::from(u16::from_be(payload)) + ipv6::LEN as u32
-        } else {
-            u32::from(u16::from_be(*at::<u16>(ctx, self.l3 + ipv4::TOTAL_LENGTH)?))
-        })
-    }
-
     /// Bytes of the largest IP packet that leaves for this one: of a segment, where the hardware or the
     /// kernel cuts it up. 0: not known.
     #[inline(always)]
-    pub(crate) fn largest_len(&self, ctx: &TcContext) -> Option<u32> {
+    pub(crate) fn largest_len<const L3: usize>(&self, ctx: &TcContext) -> Option<u32> {
         let segment = segment_size(ctx);
         if segment == 0 {
-            return Some(ctx.len() - self.l3 as u32);
+            return Some(ctx.len() - L3 as u32);
         }
         if self.is_sctp() {
             // Cut between its chunks (GSO_BY_FRAGS): the kernel does not say how large they are.
@@ -211,15 +194,15 @@ impl Packet {
         let header = if self.is_udp() {
             udp::LEN as u32
         } else {
-            u32::from(*at::<u8>(ctx, self.l4 + tcp::DATA_OFFSET)? >> 4) * 4
+            u32::from(*at::<u8>(ctx, self.l4() + tcp::DATA_OFFSET)? >> 4) * 4
         };
-        Some((self.l4 - self.l3) as u32 + header + segment)
+        Some((self.l4() - L3) as u32 + header + segment)
     }
 
     /// Offset of the TCP or UDP checksum.
     #[inline(always)]
     pub(crate) fn l4_checksum(&self) -> usize {
-        self.l4 + if self.is_udp() { udp::CHECKSUM } else { tcp::CHECKSUM }
+        self.l4() + if self.is_udp() { udp::CHECKSUM } else { tcp::CHECKSUM }
     }
 
     /// Whether this packet may open a connection: a SYN or INIT, or any UDP datagram, of which the

@@ -20,39 +20,39 @@ use crate::skb::{at, store, write};
 /// time to live, which must not be at its end. `None`: the kernel refused (the packet may be half
 /// written: drop it).
 #[inline(never)]
-pub(crate) fn rewrite(ctx: &TcContext, packet: &Packet, value: &FlowValue, hops: u8) -> Option<()> {
+pub(crate) fn rewrite<const L3: usize>(ctx: &TcContext, packet: &Packet, value: &FlowValue, hops: u8) -> Option<()> {
     let from = &packet.key;
     let to = &value.to;
     let delta = address_delta(packet.v6, from, to);
     if !packet.is_later() {
-        rewrite_l4(ctx, packet, to, delta)?;
+        rewrite_l4::<L3>(ctx, packet, to, delta)?;
     }
     if packet.v6 {
         // IPv6 has no header checksum to balance the new address, so skb->csum (CHECKSUM_COMPLETE)
         // must follow it: the helper above has taken the delta off, RECOMPUTE_CSUM puts it back
         // (kernel commit ead7f9b8de65 tells the story).
-        let start = packet.l3 + ipv6::PAYLOAD_LENGTH;
+        let start = L3 + ipv6::PAYLOAD_LENGTH;
         let word = at::<u32>(ctx, start)?.to_be() - u32::from(hops);
         let (s, d) = (&to.src.0, &to.dst.0);
         let words = [word.to_be(), s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3]];
         store(ctx, start, &words)?;
     } else {
-        let old_sum = *at::<u16>(ctx, packet.l3 + ipv4::CHECKSUM)?;
-        let ttl = *at::<u8>(ctx, packet.l3 + ipv4::TTL)?;
+        let old_sum = *at::<u16>(ctx, L3 + ipv4::CHECKSUM)?;
+        let ttl = *at::<u8>(ctx, L3 + ipv4::TTL)?;
         let delta = checksum::add(delta, checksum::less_ttl(hops));
-        write(ctx, packet.l3 + ipv4::TTL, ttl - hops)?;
-        write(ctx, packet.l3 + ipv4::CHECKSUM, checksum::apply(old_sum, delta))?;
-        write(ctx, packet.l3 + ipv4::SRC, [to.src.v4_word(), to.dst.v4_word()])?;
+        write(ctx, L3 + ipv4::TTL, ttl - hops)?;
+        write(ctx, L3 + ipv4::CHECKSUM, checksum::apply(old_sum, delta))?;
+        write(ctx, L3 + ipv4::SRC, [to.src.v4_word(), to.dst.v4_word()])?;
     }
     Some(())
 }
 
 /// Ports and checksum of the TCP, UDP or SCTP header. `delta`: what the addresses change in sum.
 #[inline(always)]
-fn rewrite_l4(ctx: &TcContext, packet: &Packet, to: &FlowKey, delta: u32) -> Option<()> {
+fn rewrite_l4<const L3: usize>(ctx: &TcContext, packet: &Packet, to: &FlowKey, delta: u32) -> Option<()> {
     let (old_ports, ports) = (port_word(&packet.key), port_word(to));
     if packet.is_sctp() {
-        return if old_ports == ports { Some(()) } else { rewrite_sctp(ctx, packet, ports) };
+        return if old_ports == ports { Some(()) } else { rewrite_sctp::<L3>(ctx, packet, ports) };
     }
     // A UDP checksum of zero means "none" and stays zero (RFC 768, RFC 6935).
     let udp = if packet.is_udp() { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
@@ -70,19 +70,19 @@ fn rewrite_l4(ctx: &TcContext, packet: &Packet, to: &FlowKey, delta: u32) -> Opt
     if unsafe { bpf_l4_csum_replace(skb, sum, old, new, udp | 4) } != 0 {
         return None;
     }
-    write(ctx, packet.l4, ports)
+    write(ctx, packet.l4(), ports)
 }
 
 /// Ports of SCTP. Its checksum is over the ports, but not over the addresses. Zero means that the
 /// hardware or the stack is still to write it.
 #[inline(never)]
-fn rewrite_sctp(ctx: &TcContext, packet: &Packet, ports: u32) -> Option<()> {
+fn rewrite_sctp<const L3: usize>(ctx: &TcContext, packet: &Packet, ports: u32) -> Option<()> {
     // Of how many bytes it is a fragment does not say.
     if packet.is_first() {
         return None;
     }
-    let len = packet.ip_len(ctx)?.wrapping_sub((packet.l4 - packet.l3) as u32);
-    let l4 = packet.l4 & 0x3fff;
+    let len = packet.len.wrapping_sub((packet.l4() - L3) as u32);
+    let l4 = packet.l4();
     let [old, _, sum] = *at::<[u32; sctp::LEN / 4]>(ctx, l4)?;
     if sum != 0 {
         let change = crc32c::change(u32::from_le(old ^ ports), len & 0xffff);

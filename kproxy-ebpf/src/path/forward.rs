@@ -52,8 +52,8 @@ fn try_send<const L3: usize>(
     let mut routed = value.to;
     (routed.src, routed.src_port) = (packet.key.src, packet.key.src_port);
     let mut route = Route::none();
-    let size = packet.largest_len(ctx).ok_or(DropReason::RewriteFailed)?;
-    if let Some(mtu) = find_route(ctx, packet, &routed, size, &mut route) {
+    let size = packet.largest_len::<L3>(ctx).ok_or(DropReason::RewriteFailed)?;
+    if let Some(mtu) = find_route::<L3>(ctx, packet, &routed, size, &mut route) {
         return Ok(Verdict::too_big(value.service, mtu));
     }
     if route.device == 0 {
@@ -62,7 +62,7 @@ fn try_send<const L3: usize>(
     if packet.ttl <= 1 {
         return Ok(Verdict::time_exceeded(value.service));
     }
-    rewrite(ctx, packet, value, 1).ok_or(DropReason::RewriteFailed)?;
+    rewrite::<L3>(ctx, packet, value, 1).ok_or(DropReason::RewriteFailed)?;
     Ok(redirect::to_next_hop(&mut route))
 }
 
@@ -105,9 +105,9 @@ fn try_send_own<const L3: usize>(
     let keeps_route = is_here && L3 != 0 || L3 == 0 && value.flags & flow_flags::DIRECT != 0;
     let mut route = Route::none();
     if !keeps_route {
-        let size = packet.largest_len(ctx).ok_or(failed)?;
+        let size = packet.largest_len::<L3>(ctx).ok_or(failed)?;
         if L3 != 0
-            && let Some(mtu) = find_route(ctx, packet, &value.to, size, &mut route)
+            && let Some(mtu) = find_route::<L3>(ctx, packet, &value.to, size, &mut route)
         {
             return Ok(Verdict::too_big(value.service, mtu));
         }
@@ -115,7 +115,7 @@ fn try_send_own<const L3: usize>(
             return Err(DropReason::NoRoute);
         }
     }
-    rewrite(ctx, packet, value, 0).ok_or(failed)?;
+    rewrite::<L3>(ctx, packet, value, 0).ok_or(failed)?;
     if keeps_route {
         return Ok(Verdict::PASS);
     }
@@ -125,7 +125,7 @@ fn try_send_own<const L3: usize>(
 
 /// Finds the route. `Some`: it has a smaller MTU, which the sender is to be told.
 #[inline(always)]
-fn find_route(
+fn find_route<const L3: usize>(
     ctx: &TcContext,
     packet: &Packet,
     key: &FlowKey,
@@ -137,7 +137,7 @@ fn find_route(
     if route.mtu == 0 {
         return None;
     }
-    let fragment = at::<u16>(ctx, packet.l3 + ipv4::FRAGMENT).unwrap_or(&0);
+    let fragment = at::<u16>(ctx, L3 + ipv4::FRAGMENT).unwrap_or(&0);
     if packet.v6 || fragment & ipv4::DO_NOT_FRAGMENT != 0 {
         return Some(route.mtu);
     }

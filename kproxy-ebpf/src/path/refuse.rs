@@ -103,7 +103,7 @@ fn try_reset<const L3: usize>(
     back: Back,
 ) -> Result<Verdict, DropReason> {
     check(&packet.key)?;
-    reset(ctx, packet).ok_or(DropReason::RewriteFailed)?;
+    reset::<L3>(ctx, packet).ok_or(DropReason::RewriteFailed)?;
     send_back::<L3>(ctx, back).ok_or(DropReason::RewriteFailed)
 }
 
@@ -123,13 +123,13 @@ fn check(key: &FlowKey) -> Result<(), DropReason> {
 /// Makes a reset out of a SYN (RFC 9293 section 3.5.2). Length and options stay: they say nothing in
 /// a reset, and a packet whose checksum the hardware is still to write keeps its layout.
 #[inline(always)]
-fn reset(ctx: &TcContext, packet: &Packet) -> Option<()> {
-    let l4 = packet.l4;
+fn reset<const L3: usize>(ctx: &TcContext, packet: &Packet) -> Option<()> {
+    let l4 = packet.l4();
     let old = *at::<[u32; 3]>(ctx, l4 + tcp::SEQUENCE)?;
     let [sequence, _, flags] = old;
     let [offset, bits, ..] = flags.to_ne_bytes();
     let header = u32::from(offset >> 4) * 4;
-    let total = packet.ip_len(ctx)? - (l4 - packet.l3) as u32;
+    let total = packet.len - (l4 - L3) as u32;
     // A SYN counts one, and so does each byte that comes with it (RFC 7413).
     let length = total.saturating_sub(header) + u32::from(bits & tcp::SYN != 0);
     let acknowledged = u32::from_be(sequence).wrapping_add(length).to_be();
@@ -142,28 +142,28 @@ fn reset(ctx: &TcContext, packet: &Packet) -> Option<()> {
     write(ctx, l4 + tcp::SEQUENCE, new)?;
     // Swapping ports and addresses changes no sum.
     write(ctx, l4 + ports::SRC, [packet.key.dst_port.0, packet.key.src_port.0])?;
-    answer_header(ctx, packet)
+    answer_header::<L3>(ctx, packet)
 }
 
 /// Swaps the addresses of the IP header and renews its time to live.
 #[inline(always)]
-fn answer_header(ctx: &TcContext, packet: &Packet) -> Option<()> {
+fn answer_header<const L3: usize>(ctx: &TcContext, packet: &Packet) -> Option<()> {
     let key = &packet.key;
     if packet.v6 {
-        let start = packet.l3 + ipv6::PAYLOAD_LENGTH;
+        let start = L3 + ipv6::PAYLOAD_LENGTH;
         let [a, b, c, _] = *at::<[u8; 4]>(ctx, start)?;
         let (s, d) = (&key.dst.0, &key.src.0);
         let first = u32::from_ne_bytes([a, b, c, TTL]);
         let words = [first, s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3]];
         return store(ctx, start, &words);
     }
-    let [ttl, protocol] = *at::<[u8; 2]>(ctx, packet.l3 + ipv4::TTL)?;
+    let [ttl, protocol] = *at::<[u8; 2]>(ctx, L3 + ipv4::TTL)?;
     let (old, new) = ([ttl, protocol], [TTL, protocol]);
     let delta = u32::from(!u16::from_ne_bytes(old)) + u32::from(u16::from_ne_bytes(new));
-    let sum = *at::<u16>(ctx, packet.l3 + ipv4::CHECKSUM)?;
-    write(ctx, packet.l3 + ipv4::TTL, new)?;
-    write(ctx, packet.l3 + ipv4::CHECKSUM, checksum::apply(sum, delta))?;
-    write(ctx, packet.l3 + ipv4::SRC, [key.dst.v4_word(), key.src.v4_word()])
+    let sum = *at::<u16>(ctx, L3 + ipv4::CHECKSUM)?;
+    write(ctx, L3 + ipv4::TTL, new)?;
+    write(ctx, L3 + ipv4::CHECKSUM, checksum::apply(sum, delta))?;
+    write(ctx, L3 + ipv4::SRC, [key.dst.v4_word(), key.src.v4_word()])
 }
 
 /// Answers with an ICMP error that holds the IP header and the first bytes of what follows.
@@ -187,7 +187,7 @@ fn try_error<const L3: usize>(
     back: Back,
 ) -> Result<Verdict, DropReason> {
     check(&packet.key)?;
-    let made = if packet.v6 { make_v6(ctx, packet, error) } else { make_v4(ctx, packet, error) };
+    let made = if packet.v6 { make_v6::<L3>(ctx, packet, error) } else { make_v4::<L3>(ctx, packet, error) };
     made.and_then(|()| send_back::<L3>(ctx, back)).ok_or(DropReason::RewriteFailed)
 }
 
@@ -197,16 +197,16 @@ fn try_error<const L3: usize>(
 fn cut(ctx: &TcContext, packet: &Packet) -> Option<(usize, u32)> {
     if packet.is_sctp() {
         // A checksum that is still to be written stays so; it has to stay in the packet, too.
-        let end = packet.l4 + sctp::LEN;
+        let end = packet.l4() + sctp::LEN;
         if !packet.is_syn() {
             shorten(ctx, end)?;
-            return Some((end, sum_of(at::<[u32; sctp::LEN / 4]>(ctx, packet.l4)?)));
+            return Some((end, sum_of(at::<[u32; sctp::LEN / 4]>(ctx, packet.l4())?)));
         }
         // Who sent an INIT believes only what holds the tag in it (RFC 9260 section 10, rule 6).
         let end = end + sctp::INIT_WITH_TAG;
         ensure(ctx, end)?;
         shorten(ctx, end)?;
-        let sum = sum_of(at::<[u32; (sctp::LEN + sctp::INIT_WITH_TAG) / 4]>(ctx, packet.l4)?);
+        let sum = sum_of(at::<[u32; (sctp::LEN + sctp::INIT_WITH_TAG) / 4]>(ctx, packet.l4())?);
         return Some((end, sum));
     }
     let at_sum = packet.l4_checksum();
@@ -220,15 +220,15 @@ fn cut(ctx: &TcContext, packet: &Packet) -> Option<(usize, u32)> {
     let pending = *at::<u16>(ctx, at_sum)? == before;
     write(ctx, at_sum, before)?;
     let kept = if packet.is_udp() { udp::LEN } else { tcp::LEN };
-    let end = packet.l4 + kept;
+    let end = packet.l4() + kept;
     shorten(ctx, end)?;
     if pending {
         return Some((end, u32::from(!before)));
     }
     let sum = if packet.is_udp() {
-        sum_of(at::<[u32; udp::LEN / 4]>(ctx, packet.l4)?)
+        sum_of(at::<[u32; udp::LEN / 4]>(ctx, packet.l4())?)
     } else {
-        sum_of(at::<[u32; tcp::LEN / 4]>(ctx, packet.l4)?)
+        sum_of(at::<[u32; tcp::LEN / 4]>(ctx, packet.l4())?)
     };
     Some((end, sum))
 }
@@ -250,12 +250,12 @@ fn sum_of<const N: usize>(words: &[u32; N]) -> u32 {
 
 /// As [`sum_of`], of the headers between that of IPv6 and the next. `None`: too many bytes.
 #[inline(always)]
-fn sum_of_extensions(ctx: &TcContext, packet: &Packet) -> Option<u32> {
-    if packet.l4 == packet.l3 + ipv6::LEN {
+fn sum_of_extensions<const L3: usize>(ctx: &TcContext, packet: &Packet) -> Option<u32> {
+    if packet.l4() == L3 + ipv6::LEN {
         return Some(0);
     }
     // Out of line, and a number: see `extensions`.
-    let sum = sum_between(ctx, (packet.l3 + ipv6::LEN) as u32, packet.l4 as u32);
+    let sum = sum_between(ctx, (L3 + ipv6::LEN) as u32, packet.l4() as u32);
     (sum != TOO_LONG).then_some(sum)
 }
 
@@ -288,10 +288,10 @@ fn make_room(skb: *mut __sk_buff, bytes: usize) -> Option<()> {
 }
 
 #[inline(always)]
-fn make_v4(ctx: &TcContext, packet: &Packet, error: Error) -> Option<()> {
+fn make_v4<const L3: usize>(ctx: &TcContext, packet: &Packet, error: Error) -> Option<()> {
     let (end, sum) = cut(ctx, packet)?;
     make_room(ctx.skb.skb, ipv4::LEN + icmp::LEN)?;
-    let (l3, key) = (packet.l3, &packet.key);
+    let (l3, key) = (L3, &packet.key);
     let length = (ipv4::LEN + icmp::LEN + end - l3) as u16;
     let [high, low] = length.to_be_bytes();
     let mut header = [
@@ -317,10 +317,10 @@ fn make_v4(ctx: &TcContext, packet: &Packet, error: Error) -> Option<()> {
 }
 
 #[inline(always)]
-fn make_v6(ctx: &TcContext, packet: &Packet, error: Error) -> Option<()> {
+fn make_v6<const L3: usize>(ctx: &TcContext, packet: &Packet, error: Error) -> Option<()> {
     let (end, sum) = cut(ctx, packet)?;
-    let (l3, key) = (packet.l3, &packet.key);
-    let inner = sum_of(at::<[u32; ipv6::LEN / 4]>(ctx, l3)?) + sum_of_extensions(ctx, packet)?;
+    let (l3, key) = (L3, &packet.key);
+    let inner = sum_of(at::<[u32; ipv6::LEN / 4]>(ctx, l3)?) + sum_of_extensions::<L3>(ctx, packet)?;
     make_room(ctx.skb.skb, ipv6::LEN + icmp::LEN)?;
     let length = (icmp::LEN + end - l3) as u16;
     let [high, low] = length.to_be_bytes();

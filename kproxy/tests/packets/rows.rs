@@ -167,7 +167,7 @@ fn ver_07_local_policy_without_local_endpoint_drops_outsiders_only() {
 fn the_verifier_has_room_to_spare() {
     for (name, instructions) in Programs::load().verified() {
         println!("{name}: {instructions}");
-        assert!(instructions < 250_000, "{name}: {instructions} instructions verified");
+        assert!(instructions < 300_000, "{name}: {instructions} instructions verified");
     }
 }
 
