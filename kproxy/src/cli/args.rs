@@ -9,7 +9,7 @@ use crate::plan::Algorithm;
 
 use super::values::{
     AddressFilter, ClusterRanges, DeviceGlob, MapSize, MetricsAddress, NamespaceName,
-    NodePortRanges, PodRange, PortFilter, PortRange, ServiceFilter,
+    NodePortRanges, PodRange, PortFilter, PortRange, ServiceFilter, StateTimeout,
 };
 
 /// An eBPF data path for Kubernetes Services that replaces kube-proxy beside any CNI.
@@ -115,6 +115,11 @@ pub(super) struct RunArgs {
     /// uses [default: the largest range outside ip_local_port_range and 30000-32767]
     #[arg(long, value_name = "LOW-HIGH")]
     pub snat_ports: Option<PortRange>,
+
+    /// How long flows in a state are kept without a packet (`kproxy dump flows` shows the states)
+    /// [default: what net.netfilter has, else conntrack's times]
+    #[arg(long, value_name = "STATE=DURATION[,STATE=DURATION]", value_delimiter = ',')]
+    pub flow_timeouts: Vec<StateTimeout>,
 
     /// How backends are picked for new connections, where the annotation `kproxy.dev/lb-algorithm` of
     /// a Service does not say

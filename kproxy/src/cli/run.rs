@@ -37,6 +37,7 @@ fn settings(args: RunArgs) -> Result<Settings> {
         socket_lb_skip_namespaces,
         snat,
         snat_ports,
+        flow_timeouts,
         lb_algorithm,
         max_services,
         max_slots,
@@ -87,6 +88,7 @@ fn settings(args: RunArgs) -> Result<Settings> {
             args::Snat::Bpf => SourceNat::Programs { ports },
             args::Snat::Netfilter => SourceNat::Netfilter,
         },
+        flow_timeouts: flow_timeouts.into_iter().map(|timeout| (timeout.0, timeout.1)).collect(),
         algorithm: lb_algorithm,
         metrics_address: metrics_bind_address.0,
     })

@@ -22,6 +22,7 @@ mod sink;
 mod sockets;
 mod source_nat;
 mod sweeper;
+mod timeouts;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -44,6 +45,7 @@ use self::shared::SharedDataplane;
 use self::sink::KernelSink;
 use self::source_nat::SourcePorts;
 use self::sweeper::Sweeper;
+use self::timeouts::Timeouts;
 use crate::control::{self, Noticeboard};
 use crate::dataplane::Dataplane;
 use crate::metrics::Metrics;
@@ -81,6 +83,7 @@ async fn serve(settings: Settings) -> Result<(), Error> {
         socket_lb,
         opt_out,
         source_nat,
+        flow_timeouts,
         algorithm,
         metrics_address,
     } = settings;
@@ -92,6 +95,8 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     let mut dataplane = Dataplane::open(&dataplane)?;
     run_dir.write_opted_out(&opt_out)?;
     configure(&mut dataplane, cluster_cidrs, socket_lb, &opt_out)?;
+    let mut timeouts = Timeouts::new(flow_timeouts, run_dir.clone());
+    timeouts.apply(&mut dataplane);
     let node = node_watch::follow(devices).await?;
     if node.borrow().devices.is_empty() {
         warn!("no device leads out of this node yet; NodePorts answer once there is one");
@@ -116,7 +121,7 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     let sink = KernelSink {
         dataplane: dataplane.clone(),
         devices: Devices { dataplane: dataplane.clone(), node, source_ports, table: table.clone() },
-        sweeper: Sweeper { dataplane, table, counts: metrics.sweep.clone() },
+        sweeper: Sweeper { dataplane, table, counts: metrics.sweep.clone(), timeouts },
         socket_lb,
         opt_out,
         pods: watch::Sender::default(),

@@ -1,7 +1,7 @@
-//! The daemon's run folder: what others read of it. Its pid, the problems that it reports, and who is
-//! opted out of the socket path.
+//! The daemon's run folder: what others read of it. Its pid, the problems that it reports, who is opted
+//! out of the socket path, and where the timeouts of flows come from.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -92,9 +92,13 @@ impl RunDir {
         self.0.join("opt-out.json")
     }
 
+    fn timeouts_file(&self) -> PathBuf {
+        self.0.join("flow-timeouts.json")
+    }
+
     /// Every file that the daemon keeps there.
-    pub(crate) fn files(&self) -> [PathBuf; 3] {
-        [self.pid_file(), self.problems_file(), self.opt_out_file()]
+    pub(crate) fn files(&self) -> [PathBuf; 4] {
+        [self.pid_file(), self.problems_file(), self.opt_out_file(), self.timeouts_file()]
     }
 
     /// Pid of the running daemon; `None` if there is none: no pid file, or its process is gone or no
@@ -129,19 +133,25 @@ impl RunDir {
     /// # Errors
     /// The file cannot be written.
     pub(crate) fn write_opted_out(&self, opt_out: &OptOut) -> Result<(), Error> {
-        let path = self.opt_out_file();
-        if opt_out.is_empty() {
-            return match fs::remove_file(&path) {
-                Err(source) if !is_absent(&source) => Err(Error::Write { path, source }),
-                _ => Ok(()),
-            };
-        }
         let pod_cidrs = opt_out.ranges.iter().map(ToString::to_string).collect();
         let opted_out = OptedOut { pod_cidrs, namespaces: opt_out.namespaces.clone() };
-        let written = serde_json::to_vec(&opted_out).map_err(io::Error::from);
-        written
-            .and_then(|bytes| fs::write(&path, bytes))
-            .map_err(|source| Error::Write { path, source })
+        write_json(self.opt_out_file(), (!opt_out.is_empty()).then_some(&opted_out))
+    }
+
+    /// Where the timeouts of flows come from that are not the defaults, by the name of the state.
+    ///
+    /// # Errors
+    /// The file cannot be read or understood.
+    pub(crate) fn timeouts(&self) -> Result<BTreeMap<String, String>, Error> {
+        read_json(self.timeouts_file())
+    }
+
+    /// Writes where timeouts come from, or removes the file where all are the defaults.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(crate) fn write_timeouts(&self, from: &BTreeMap<String, String>) -> Result<(), Error> {
+        write_json(self.timeouts_file(), (!from.is_empty()).then_some(from))
     }
 
     /// Claims the folder, which is made if it is missing, for this process.
@@ -187,6 +197,18 @@ fn read_json<T: DeserializeOwned + Default>(path: PathBuf) -> Result<T, Error> {
         }
         None => Ok(T::default()),
     }
+}
+
+/// Writes a file, or removes it where there is nothing to say.
+fn write_json<T: Serialize>(path: PathBuf, content: Option<&T>) -> Result<(), Error> {
+    let done = match content {
+        Some(content) => serde_json::to_vec(content)
+            .map_err(io::Error::from)
+            .and_then(|bytes| fs::write(&path, bytes)),
+        None => fs::remove_file(&path)
+            .or_else(|error| if is_absent(&error) { Ok(()) } else { Err(error) }),
+    };
+    done.map_err(|source| Error::Write { path, source })
 }
 
 /// The bytes of a file; `None` if there is none.

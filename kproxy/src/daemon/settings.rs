@@ -1,10 +1,12 @@
 //! What the daemon is run with, whatever was typed to say so.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use ipnet::{Ipv4Net, Ipv6Net};
+use kproxy_common::flow::FlowState;
 
 use super::run_dir::RunDir;
 use crate::dataplane;
@@ -36,11 +38,16 @@ pub(crate) struct Settings {
     pub opt_out: OptOut,
     /// Who changes the source of connections to backends elsewhere.
     pub source_nat: SourceNat,
+    /// How long flows are kept, where neither the node nor the defaults are to say.
+    pub flow_timeouts: FlowTimeouts,
     /// How backends are picked where a Service does not say.
     pub algorithm: Algorithm,
     /// Where metrics are served; `None`: nowhere.
     pub metrics_address: Option<SocketAddr>,
 }
+
+/// Seconds without a packet after which a flow in a state is forgotten.
+pub(crate) type FlowTimeouts = BTreeMap<FlowState, u32>;
 
 /// Where Services come from.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -35,7 +35,6 @@ pub(super) struct KernelSink {
 impl DataplaneSink for KernelSink {
     fn reconcile(&mut self, desired: Vec<ServicePortPlan>) -> Report {
         let report = self.dataplane.lock().reconcile(desired);
-        self.sweeper.sweep();
         self.stale.notify_one();
         report
     }
@@ -44,7 +43,6 @@ impl DataplaneSink for KernelSink {
         let udp = changes.iter().any(|change| change.id().protocol == Protocol::Udp);
         let report = self.dataplane.lock().apply(changes);
         if udp {
-            self.sweeper.sweep();
             self.stale.notify_one();
         }
         report
@@ -82,7 +80,7 @@ impl DataplaneSink for KernelSink {
         });
         tokio::spawn(self.devices.clone().follow(node.clone(), self.notices.clone()));
         tokio::spawn(self.devices.clone().open_pod_flows(self.notices.clone()));
-        tokio::spawn(self.sweeper.clone().run());
+        self.notices.post("flows", self.sweeper.clone().start().into_iter().collect());
         tokio::spawn(sockets::close_stale(
             self.dataplane.clone(),
             Arc::clone(&self.stale),

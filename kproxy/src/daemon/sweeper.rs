@@ -1,13 +1,17 @@
-//! Sweeps the flow table, in step with the control loop and beside it.
+//! Sweeps the flow table, beside the control loop.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
 
 use super::netfilter::Need;
 use super::shared::SharedDataplane;
+use super::timeouts::Timeouts;
+use crate::dataplane::FlowSweeper;
 use crate::errors::with_causes;
 use crate::metrics;
+use crate::model::Problem;
 use crate::timing;
 
 /// Shortest time between two sweeps of the flow table: shorter than the shortest idle time.
@@ -20,30 +24,47 @@ pub(super) struct Sweeper {
     /// Flows that netfilter masquerades may need the nftables table, also when no more are opened.
     pub(super) table: Need,
     pub(super) counts: metrics::Sweep,
+    pub(super) timeouts: Timeouts,
 }
 
 impl Sweeper {
-    /// Sweeps again and again.
-    pub(super) async fn run(self) {
-        let mut pause = PERIOD;
+    /// Starts a thread of its own, which ends with the daemon: whoever changes Services does not wait
+    /// for a look at all flows. Why it does not start, if so.
+    pub(super) fn start(self) -> Option<Problem> {
+        let flows = match self.dataplane.lock().flow_sweeper() {
+            Ok(flows) => flows,
+            Err(error) => return Some(problem(&with_causes(&error))),
+        };
+        let started = thread::Builder::new().name("kproxy-sweeper".into());
+        let started = started.spawn(move || self.run(flows));
+        started.err().map(|error| problem(&format!("start a thread: {error}")))
+    }
+
+    fn run(mut self, mut flows: FlowSweeper) {
         loop {
-            tokio::time::sleep(pause).await;
             let start = Instant::now();
-            self.sweep();
-            pause = PERIOD.max(timing::rest_after(start.elapsed()));
+            if self.timeouts.are_due() {
+                self.timeouts.apply(&mut self.dataplane.lock());
+            }
+            self.sweep(&mut flows);
+            thread::sleep(PERIOD.max(timing::rest_after(start.elapsed())));
         }
     }
 
-    /// Sweeps once.
-    pub(super) fn sweep(&self) {
-        let mut dataplane = self.dataplane.lock();
+    /// Sweeps once. The data path is asked in between, never held.
+    fn sweep(&self, flows: &mut FlowSweeper) {
+        let (config, counts_connections) = {
+            let dataplane = self.dataplane.lock();
+            (dataplane.config(), dataplane.counts_connections())
+        };
         let start = Instant::now();
-        let swept = dataplane.sweep();
+        let has_left = |given| self.dataplane.lock().has_left(given);
+        let swept = flows.sweep(&config, counts_connections, has_left);
         let took = start.elapsed();
-        self.table.update(&mut dataplane);
-        self.counts.set_usage(&dataplane.usage());
+        let mut dataplane = self.dataplane.lock();
         match swept {
             Ok(report) => {
+                dataplane.swept(report);
                 self.counts.swept(&report, took);
                 if report.removed > 0 {
                     debug!(entries = report.entries, removed = report.removed, "swept flows");
@@ -54,5 +75,17 @@ impl Sweeper {
                 warn!(error, "cannot sweep the flow table; trying again");
             }
         }
+        self.table.update(&mut dataplane);
+        self.counts.set_usage(&dataplane.usage());
     }
+}
+
+fn problem(what: &str) -> Problem {
+    Problem::new(
+        "flows",
+        format!(
+            "{what}; those that nobody looks for any more stay in the table until others need room"
+        ),
+        "report a bug with this message",
+    )
 }

@@ -1,7 +1,7 @@
 //! The maps as types: which keys and values each has. The names are those of
 //! [`kproxy_common::abi::map`].
 
-use std::io;
+use std::{io, os::fd::AsFd as _};
 
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
 use ipnet::IpNet;
@@ -16,7 +16,11 @@ use kproxy_common::{
     service::{FrontendKey, FrontendValue, Name},
 };
 
-use super::codec;
+use super::{
+    codec,
+    error::Error,
+    kernel::memory::{Element, Memory},
+};
 
 pub(super) type Frontends = HashMap<MapData, FrontendKey, FrontendValue>;
 pub(super) type Names = HashMap<MapData, u32, Name>;
@@ -45,6 +49,24 @@ pub(super) struct ServiceMaps {
     pub(super) config: MapData,
     /// They were made just now.
     pub(super) are_new: bool,
+}
+
+/// The maps that the sweeper reads and puts right.
+pub(super) struct SweptMaps {
+    pub(super) flows: Flows,
+    pub(super) loads: Loads,
+    pub(super) assured: Memory<u64>,
+    pub(super) flow_filter: Memory<u64>,
+}
+
+/// Maps an array into memory.
+///
+/// # Errors
+/// The kernel refused.
+pub(super) fn memory<T: Element>(name: &'static str, map: &MapData) -> Result<Memory<T>, Error> {
+    let info = map.info().map_err(Error::of_map("look at", name))?;
+    Memory::of_map(map.fd().as_fd(), info.max_entries())
+        .map_err(Error::of_map("map into memory", name))
 }
 
 /// Every source range with its service port. Tries know no batches before 5.13; there are few ranges.

@@ -7,6 +7,7 @@
 //! the maps ─▶ read ─▶ cli (dump, status), metrics
 //!
 //! beneath them   codec             between the plan's words and the layouts of the maps
+//!                connections       the two entries of a flow
 //!                maps, kernel      the maps as types; bpf(2), shared memory, the clock
 //!                settings, report, error
 //! ```
@@ -16,6 +17,7 @@
 //! one of them finds to be needed of another.
 
 mod codec;
+mod connections;
 mod error;
 mod kernel;
 mod maps;
@@ -41,6 +43,7 @@ pub(crate) use kproxy_common::config::SERVICE_RANGES;
 use kproxy_common::{
     abi::{map, program},
     config::{Config, Uplink, config_flags},
+    flow::{state, unassured},
 };
 use nix::fcntl::Flock;
 
@@ -56,7 +59,7 @@ use self::{
     maps::{Netns, Uplinks},
     programs::{
         attachments::Attachments,
-        load::{self, Loaded},
+        load::{self, FlowRoom, Loaded},
         pinning,
         pins::PinDirs,
         place::{Place, Side},
@@ -66,11 +69,12 @@ use self::{
 };
 pub(crate) use self::{
     programs::cleanup::{Cleanup, cleanup},
-    report::Usage,
+    report::{PortPool, PortUse, Usage},
     upkeep::{
         fragments::FragmentHolder,
         sockets::{Closed, SocketCloser, Translated},
-        sweep::SweepReport,
+        sweep::{Given, SweepReport},
+        sweeper::FlowSweeper,
     },
 };
 use crate::{
@@ -98,8 +102,8 @@ pub struct Dataplane {
 
 impl Dataplane {
     /// Mounts the BPF file system if needed, reuses or makes the pinned maps, loads the programs,
-    /// reads what the maps hold. Attaches nothing and changes no map: a data path that is at work
-    /// goes on as it is.
+    /// reads what the maps hold. Attaches nothing, and changes no map but for the sizes that the
+    /// programs are told: a data path that is at work goes on as it is.
     ///
     /// # Errors
     /// Missing rights, a kernel without what is needed, pins of another layout, another kproxy at
@@ -108,12 +112,14 @@ impl Dataplane {
         node::bpffs::ensure(&settings.bpffs_root)?;
         let dirs = PinDirs::new(&settings.bpffs_root);
         let lock = pinning::lock(&dirs.version)?;
-        let Loaded { object, service_maps, flows, loads, uplinks, netns, flow_filter, notices } =
+        let Loaded { object, service_maps, flow_room, loads, uplinks, netns, flow_filter, notices } =
             load::load(OBJECT, settings, &dirs)?;
+        let writer = Writer::open(KernelMaps::new(service_maps)?)?;
+        set_flow_room(&writer, flow_room);
         Ok(Self {
             attachments: Attachments::new(object, dirs, settings.cgroup_root.clone()),
-            writer: Writer::open(KernelMaps::new(service_maps)?)?,
-            flow_table: FlowTable::new(flows, loads),
+            writer,
+            flow_table: FlowTable::new(loads, flow_room.entries),
             pod_flows: PodFlows::new(flow_filter),
             uplinks,
             netns,
@@ -299,16 +305,36 @@ impl Dataplane {
         self.sync_places(places).into()
     }
 
-    /// Forgets flows that are over and UDP flows of backends that serve no more. To be called every few
-    /// seconds, and after a UDP endpoint was removed. Puts the numbers of open connections right.
+    /// What sweeps the flows of this data path; there is one. To be run every few seconds.
     ///
     /// # Errors
-    /// A map could not be read.
-    pub(crate) fn sweep(&mut self) -> Result<SweepReport, Error> {
-        let serves = |index, addr, port| self.writer.serves(index, addr, port);
-        let report = self.flow_table.sweep(serves, self.writer.counts_connections())?;
+    /// The kernel refuses the program that forgets flows, or a map cannot be opened.
+    pub(crate) fn flow_sweeper(&mut self) -> Result<FlowSweeper, Error> {
+        let maps = self.attachments.swept_maps()?;
+        Ok(FlowSweeper::new(self.attachments.load_to_run(program::SWEEP)?, maps))
+    }
+
+    /// Takes in what a sweep has found.
+    pub(crate) fn swept(&mut self, report: SweepReport) {
+        self.flow_table.swept(report);
         self.keep_loopback();
-        Ok(report)
+    }
+
+    /// What the programs read at run time.
+    pub(crate) fn config(&self) -> Config {
+        self.writer.config()
+    }
+
+    /// Whether open connections are counted by backend.
+    pub(crate) const fn counts_connections(&self) -> bool {
+        self.writer.counts_connections()
+    }
+
+    /// Whether the backend of a UDP flow serves no more, so that its next datagram goes to another one.
+    pub(crate) fn has_left(&self, given: Given) -> bool {
+        let Given { service, generation, addr, port } = given;
+        self.writer.generation(service) != Some(generation)
+            && !self.writer.serves(service, addr, port)
     }
 
     /// Whether kproxy's nftables table is needed: the programs mark connections for it, or have
@@ -348,4 +374,15 @@ impl Dataplane {
             self.attachments.take_map(map::INJECTED)?,
         ))
     }
+}
+
+/// Tells the programs how many flows there may be, and gives new maps the default times.
+fn set_flow_room(writer: &Writer<KernelMaps>, room: FlowRoom) {
+    let mut config = writer.config();
+    if config.timeouts.iter().all(|seconds| *seconds == 0) {
+        config.timeouts = state::TIMEOUTS;
+    }
+    config.unassured = room.unassured.checked_ilog2().map_or(0, |log| 1 << log);
+    config.max_assured = unassured::most_assured(room.entries);
+    writer.set_config(&config);
 }

@@ -1,5 +1,7 @@
 //! What a call did, and how full the maps are.
 
+use std::net::SocketAddr;
+
 use serde::Serialize;
 
 use super::error::Error;
@@ -55,4 +57,33 @@ pub(crate) struct Usage {
     pub slots: Fill,
     /// Flow entries at the last sweep, two a connection.
     pub flows: Fill,
+}
+
+/// Source ports that the programs give out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct PortPool {
+    /// How many there are, for each backend.
+    pub size: u32,
+    /// The backend of which most are taken; `None`: none is.
+    pub fullest: Option<PortUse>,
+}
+
+/// Source ports that connections to a backend hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct PortUse {
+    /// The backend.
+    pub backend: SocketAddr,
+    /// Protocol; `None` for a number that kproxy never writes.
+    pub protocol: Option<&'static str>,
+    /// Ports that are taken.
+    pub used: u32,
+    /// Those of them that are held by assured connections, which give way to none.
+    pub assured: u32,
+}
+
+impl PortUse {
+    /// Whether nine ports in ten give way to no other connection.
+    pub(crate) const fn is_nearly_held(&self, size: u32) -> bool {
+        self.assured as u64 * 10 >= size as u64 * 9
+    }
 }

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use kproxy_common::abi::{self, map};
+use kproxy_common::{
+    abi::{self, map},
+    flow::unassured,
+};
 
 /// Where the data path is pinned and attached, and how large its maps are.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,6 +51,7 @@ impl Settings {
             map::SLOTS => Some(self.max_slots),
             map::FRONTENDS => Some(self.max_frontends),
             map::FLOWS => Some(self.max_flows),
+            map::UNASSURED => Some(unassured::elements(self.max_flows)),
             map::AFFINITY => Some(self.max_affinity),
             map::RANGES => Some(self.max_ranges),
             _ => None,
@@ -61,7 +65,7 @@ pub(super) fn capacity_option(map: &str) -> Option<&'static str> {
         map::SERVICES | map::COUNTERS | map::NAMES => Some("--max-services"),
         map::SLOTS => Some("--max-slots"),
         map::FRONTENDS => Some("--max-frontends"),
-        map::FLOWS => Some("--max-flows"),
+        map::FLOWS | map::UNASSURED => Some("--max-flows"),
         map::AFFINITY => Some("--max-affinity"),
         map::RANGES => Some("--max-ranges"),
         _ => None,

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
-    Result,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, Result,
 };
 
 use super::series::{FAMILIES, IP_FAMILY, KPROXY, KUBE_PROXY, durations, ip_family, register};
@@ -20,7 +20,13 @@ pub(crate) struct Sweep {
     sockets: IntCounter,
     entries: IntGaugeVec,
     capacity: IntGaugeVec,
+    flows: [IntGauge; 2],
+    ports: IntGauge,
+    ports_used: [IntGauge; 2],
 }
+
+/// Label of connections that give way to no other, and of those that do.
+const ASSURED: &str = "assured";
 
 impl Sweep {
     /// All at zero, in `registry`.
@@ -37,8 +43,8 @@ impl Sweep {
             HistogramVec::new(sweeps.namespace(KUBE_PROXY).buckets(durations()?), &[IP_FAMILY])?;
         let left = Opts::new(
             "conntrack_reconciler_deleted_entries_total",
-            "UDP flows of kproxy's own flow table that were ended because their endpoint serves no \
-             more",
+            "UDP flows of kproxy's own flow table that have lost their endpoint, which serves no more, \
+             as sweeps find them",
         );
         let left = IntCounterVec::new(left.namespace(KUBE_PROXY), &[IP_FAMILY])?;
         let own = |name: &str, help: &str| Opts::new(name, help).namespace(KPROXY);
@@ -53,12 +59,32 @@ impl Sweep {
         let entries = IntGaugeVec::new(entries, &["map"])?;
         let capacity = own("map_max_entries", "Entries that fit into a kernel map");
         let capacity = IntGaugeVec::new(capacity, &["map"])?;
+        let flows = own(
+            "flows",
+            "Connections in the flow table, and whether they are assured: whether \
+             they give way to no other, at the last sweep",
+        );
+        let flows = IntGaugeVec::new(flows, &[ASSURED])?;
+        let ports =
+            own("source_ports", "Source ports that the programs give out, for each backend");
+        let ports = IntGauge::with_opts(ports)?;
+        let ports_used = own(
+            "source_ports_used",
+            "Source ports that are taken at the backend of which \
+             most are, by connections that are assured or not, at the last sweep",
+        );
+        let ports_used = IntGaugeVec::new(ports_used, &[ASSURED])?;
         register(registry, &sweeps)?;
         register(registry, &left)?;
         register(registry, &swept)?;
         register(registry, &sockets)?;
         register(registry, &entries)?;
         register(registry, &capacity)?;
+        register(registry, &flows)?;
+        register(registry, &ports)?;
+        register(registry, &ports_used)?;
+        let by_assured =
+            |vec: &IntGaugeVec| ["true", "false"].map(|value| vec.with_label_values(&[value]));
         Ok(Self {
             sweeps: FAMILIES.map(|family| sweeps.with_label_values(&[ip_family(family)])),
             left: FAMILIES.map(|family| left.with_label_values(&[ip_family(family)])),
@@ -66,6 +92,9 @@ impl Sweep {
             sockets,
             entries,
             capacity,
+            flows: by_assured(&flows),
+            ports,
+            ports_used: by_assured(&ports_used),
         })
     }
 
@@ -75,6 +104,15 @@ impl Sweep {
         self.swept.inc_by(report.removed as u64);
         for (counter, count) in self.left.iter().zip([report.left_v4, report.left_v6]) {
             counter.inc_by(count as u64);
+        }
+        for (gauge, count) in self.flows.iter().zip([report.assured, report.unassured]) {
+            gauge.set(count as i64);
+        }
+        self.ports.set(report.ports.map_or(0, |pool| pool.size.into()));
+        let fullest = report.ports.and_then(|pool| pool.fullest);
+        let used = fullest.map_or([0; 2], |of| [of.assured, of.used - of.assured]);
+        for (gauge, count) in self.ports_used.iter().zip(used) {
+            gauge.set(count.into());
         }
     }
 

@@ -11,7 +11,7 @@ use prometheus::proto::{MetricFamily, MetricType};
 use super::traffic::MOST_SERVICES;
 use super::*;
 use crate::dataplane::read::{CounterRow, DropRow};
-use crate::dataplane::{Fill, SweepReport, Usage};
+use crate::dataplane::{Fill, PortPool, PortUse, SweepReport, Usage};
 use crate::model::Family;
 use crate::plan::{Policy, Protocol, Scope, ServicePortId};
 
@@ -60,7 +60,16 @@ const WEB: &str = "{ip_family=\"IPv4\",namespace=\"default\",port=\"web\",protoc
 /// Everything has happened once.
 fn lively() -> Metrics {
     let metrics = Metrics::new().unwrap();
-    let report = SweepReport { removed: 3, left_v4: 1, ..SweepReport::default() };
+    let backend = "10.244.1.5:8080".parse().unwrap();
+    let fullest = PortUse { backend, protocol: Some("TCP"), used: 7, assured: 5 };
+    let report = SweepReport {
+        removed: 3,
+        left_v4: 1,
+        assured: 4,
+        unassured: 6,
+        ports: Some(PortPool { size: 28_976, fullest: Some(fullest) }),
+        ..SweepReport::default()
+    };
     metrics.sweep.swept(&report, Duration::from_millis(3));
     metrics.sweep.closed(2);
     let fill = Fill { used: 3, capacity: 64 };
@@ -83,6 +92,20 @@ fn ct_10_sweeps_are_told_by_family() {
     assert_eq!(of("sync_duration_seconds_sum", "IPv6"), 0.003);
     assert_eq!(value(&metrics, "kproxy_flow_entries_swept_total"), Some(3.0));
     assert_eq!(value(&metrics, "kproxy_map_max_entries{map=\"KP_SLOTS\"}"), Some(64.0));
+}
+
+#[test]
+fn flows_and_source_ports_are_told_by_whether_they_give_way() {
+    let metrics = lively();
+    for (series, wanted) in [
+        ("kproxy_flows{assured=\"true\"}", 4.0),
+        ("kproxy_flows{assured=\"false\"}", 6.0),
+        ("kproxy_source_ports", 28_976.0),
+        ("kproxy_source_ports_used{assured=\"true\"}", 5.0),
+        ("kproxy_source_ports_used{assured=\"false\"}", 2.0),
+    ] {
+        assert_eq!(value(&metrics, series), Some(wanted), "{series}");
+    }
 }
 
 #[test]

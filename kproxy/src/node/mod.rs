@@ -3,6 +3,7 @@
 
 pub(crate) mod bpffs;
 pub(crate) mod cgroup;
+pub(crate) mod conntrack;
 mod device;
 pub(crate) mod name;
 pub(crate) mod namespaces;

@@ -8,9 +8,10 @@ use std::process::Output;
 use aya::maps::{Array, HashMap, MapData, PerCpuHashMap, PerCpuValues};
 use aya::{Ebpf, EbpfLoader, Pod};
 use kproxy_common::abi::{ABI_VERSION, map};
+use kproxy_common::config::Config;
 use kproxy_common::counters::DropKey;
 use kproxy_common::drop_reason::DropReason;
-use kproxy_common::flow::{FlowKey, FlowValue, flow_flags};
+use kproxy_common::flow::{FlowKey, FlowValue, flow_flags, flow_state};
 use kproxy_common::net::{Addr, Port, proto};
 use kproxy_common::service::{
     FrontendKey, FrontendValue, NAME_LEN, Name, Service, Slot, Word, frontend_flags, service_flags,
@@ -91,6 +92,7 @@ fn fill(bpffs: &Path) {
         ebpf.map(name).unwrap().pin(maps.join(name)).unwrap();
     }
 
+    array(&mut ebpf, map::CONFIG, &[(0, Config::default())]);
     hash(&mut ebpf, map::NAMES, &[(3u32, name("shop/cart:http"))]);
     let flags = service_flags::IN_USE;
     let entry = |first, count| {
@@ -118,8 +120,15 @@ fn fill(bpffs: &Path) {
         proto: proto::TCP,
         pad: [0; 3],
     };
-    let value =
-        |to, flags| FlowValue { to, flags, service: 7, last_seen: 1, ..FlowValue::default() };
+    let state = flow_state::ESTABLISHED;
+    let value = |to, flags| FlowValue {
+        to,
+        flags,
+        service: 7,
+        last_seen: 1,
+        state,
+        ..FlowValue::default()
+    };
     let to = FlowKey { dst: addr("10.244.1.5"), dst_port: Port::new(8080), ..there };
     let flows = [
         (there, value(to, 0)),
@@ -261,7 +270,7 @@ fn cleanup_removes_pins_and_run_folder() {
         fill(bpffs);
         let run_dir: PathBuf = bpffs.with_file_name("run");
         std::fs::create_dir(&run_dir).unwrap();
-        for file in ["problems.json", "opt-out.json"] {
+        for file in ["problems.json", "opt-out.json", "flow-timeouts.json"] {
             std::fs::write(run_dir.join(file), "[]").unwrap();
         }
         // A network namespace of its own: the nftables table of the machine is not touched.

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::attached::{Cgroup, Device};
 use super::opt_out::OptOut;
 use super::source_nat::SourceNat;
+use super::timeouts::Timeout;
 use crate::cli::dump::columns::counter;
 use crate::cli::version::Version;
 use crate::dataplane::read::{DropRow, UsageRow};
@@ -40,6 +41,8 @@ pub(crate) struct Status {
     pub opt_out: Option<OptOut>,
     /// Who changes the source of connections to backends elsewhere.
     pub source_nat: SourceNat,
+    /// How long flows are kept, in states where that is not the default.
+    pub timeouts: Vec<Timeout>,
     /// Addresses of this node, on which NodePorts answer.
     pub node_addresses: Vec<IpAddr>,
     /// How much is served.
@@ -93,9 +96,10 @@ impl Fill {
     }
 
     /// The address filter never gets full: it only lets more addresses through to the lookup. A
-    /// full affinity map is the usual state of one that forgets the oldest client for a new one.
+    /// full affinity map is the usual state of one that forgets the oldest client for a new one, and in a
+    /// full flow table all give way that are not assured.
     pub(super) fn is_nearly_full(&self) -> bool {
-        let may_be_full = [map::FILTER, map::AFFINITY].contains(&self.usage.map);
+        let may_be_full = [map::FILTER, map::AFFINITY, map::FLOWS].contains(&self.usage.map);
         self.percent >= NEARLY_FULL && !may_be_full
     }
 }
@@ -176,13 +180,14 @@ impl Status {
                     .to_owned(),
             );
         }
+        reasons.extend(self.source_nat.concern());
         for fill in self.maps.iter().filter(|fill| fill.is_nearly_full()) {
             let UsageRow { map, used, capacity } = fill.usage;
             let option = match map {
                 map::FRONTENDS => "; raise --max-frontends",
                 map::SERVICES | map::NAMES => "; raise --max-services",
                 map::SLOTS => "; raise --max-slots",
-                map::FLOWS => "; raise --max-flows",
+                map::ASSURED => "; raise --max-flows",
                 map::RANGES => "; raise --max-ranges",
                 _ => "",
             };

@@ -5,6 +5,7 @@ pub(super) mod facts;
 pub(super) mod opt_out;
 pub(super) mod print;
 pub(super) mod source_nat;
+pub(super) mod timeouts;
 
 use std::io::Write;
 
@@ -49,7 +50,8 @@ fn collect(pins: &Pins, run_dir: &RunDir) -> Result<Status> {
         cgroup,
         devices,
         opt_out: OptOut::of(pins, run_dir)?,
-        source_nat: SourceNat::of(&pins.config()),
+        source_nat: SourceNat::of(&pins.config(), pins.port_pool()?),
+        timeouts: timeouts::of(pins, run_dir)?,
         node_addresses: pins.node_addresses()?.into_iter().collect(),
         totals: Totals {
             service_ports: services.len(),

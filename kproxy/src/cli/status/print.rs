@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use super::attached::Device;
 use super::facts::{Drops, Fill, Status};
+use super::timeouts::Timeout;
 use crate::cli::render::table::{Cell, Column};
 use crate::cli::render::{Look, Tone, prose, table};
 
@@ -85,6 +86,13 @@ fn facts(out: &mut dyn Write, look: &Look, status: &Status) -> io::Result<()> {
         fact(out, look, "Opted out", &opt_out.text())?;
     }
     fact(out, look, "Source NAT", &status.source_nat.text())?;
+    if let Some(pool) = status.source_nat.pool_text() {
+        fact(out, look, "Ports", &pool)?;
+    }
+    if !status.timeouts.is_empty() {
+        let all: Vec<_> = status.timeouts.iter().map(Timeout::text).collect();
+        fact(out, look, "Timeouts", &all.join(", "))?;
+    }
     if !status.node_addresses.is_empty() {
         let all: Vec<_> = status.node_addresses.iter().map(ToString::to_string).collect();
         fact(out, look, "Addresses", &all.join(", "))?;

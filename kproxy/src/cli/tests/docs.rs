@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use kproxy_common::abi;
+use kproxy_common::flow::unassured;
 
 use super::{EACH, TERMINAL, dump, sample, typed};
 use crate::cli::args::{DumpTable, FilterArgs, Format};
@@ -14,9 +15,11 @@ use crate::cli::status::facts::{Daemon, Drops, Fill, Status, Totals};
 use crate::cli::status::opt_out::OptOut;
 use crate::cli::status::print::print;
 use crate::cli::status::source_nat::SourceNat;
+use crate::cli::status::timeouts::Timeout;
 use crate::cli::version::Version;
 use crate::daemon::run_dir::OptedOut;
 use crate::dataplane::read::UsageRow;
+use crate::dataplane::{PortPool, PortUse};
 use crate::model::Problem;
 
 /// A node with a dead daemon, a device that lost a program, and a bad object.
@@ -62,9 +65,26 @@ fn status() -> Status {
         }),
         source_nat: SourceNat {
             ports: Some("1024-29999".to_owned()),
+            pool: Some(PortPool {
+                size: 28_976,
+                fullest: Some(PortUse {
+                    backend: "10.244.2.9:8080".parse().unwrap(),
+                    protocol: Some("TCP"),
+                    used: 312,
+                    assured: 40,
+                }),
+            }),
             netfilter: true,
             nftables_table: Some(true),
         },
+        timeouts: vec![
+            Timeout {
+                state: "established",
+                seconds: 7_200,
+                from: Some("net.netfilter.nf_conntrack_tcp_timeout_established".to_owned()),
+            },
+            Timeout { state: "stream", seconds: 300, from: Some("--flow-timeouts".to_owned()) },
+        ],
         node_addresses: tables.addresses.iter().filter(|a| a.node).map(|a| a.addr).collect(),
         totals: Totals {
             service_ports: tables.services.len(),
@@ -77,6 +97,7 @@ fn status() -> Status {
             map(abi::map::SERVICES, 15, abi::DEFAULT_SERVICES),
             map(abi::map::SLOTS, 11, abi::DEFAULT_SLOTS),
             map(abi::map::FLOWS, 493_113, abi::DEFAULT_FLOWS),
+            map(abi::map::ASSURED, 221_184, unassured::most_assured(abi::DEFAULT_FLOWS)),
         ],
         drops: Drops::by_reason(&tables.drops),
         problems: vec![Problem::new(
@@ -148,7 +169,8 @@ fn status_in_order_says_so() {
     status.daemon = Daemon { running: true, pid: Some(4711) };
     status.devices.truncate(1);
     status.opt_out = None;
-    status.maps.truncate(3);
+    status.maps.truncate(4);
+    status.timeouts.clear();
     status.drops.clear();
     status.problems.clear();
     status.judge();
@@ -161,6 +183,8 @@ fn status_names_every_reason() {
     let mut status = status();
     status.cgroup.missing = vec![status.cgroup.attached.remove(0)];
     status.source_nat.nftables_table = Some(false);
+    let pool = status.source_nat.pool.as_mut().unwrap();
+    pool.fullest.as_mut().unwrap().assured = 26_079;
     status.judge();
     for part in [
         "`inet kproxy` is missing",
@@ -168,6 +192,7 @@ fn status_names_every_reason() {
         "kp_recvmsg4",
         "wg0: kp_egress_l3",
         "--max-flows",
+        "--snat-ports",
     ] {
         assert!(status.reasons.iter().any(|why| why.contains(part)), "{part}: {status:?}");
     }

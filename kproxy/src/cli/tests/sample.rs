@@ -3,12 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 
 use kproxy_common::drop_reason::DropReason;
-use kproxy_common::flow::FlowState;
+use kproxy_common::flow::state::{TIMEOUTS, is_confirmed};
+use kproxy_common::flow::{FlowState, flow_state};
 
 use crate::cli::dump::tables::Tables;
 use crate::dataplane::read::{
-    AddressRow, AffinityClient, AffinityRow, BackendRow, CounterRow, DropRow, FlowHalves, FlowRow,
-    FrontendRow, ServiceRow, SetRow,
+    AddressRow, AffinityClient, AffinityRow, BackendRow, CounterRow, DropRow, FlowHalves, FlowKind,
+    FlowRow, FrontendRow, ServiceRow, SetRow,
 };
 use crate::plan::{
     Algorithm, EmptyVerdict, Family, FrontendKind, Protocol, Scope, ServicePortId, Sources,
@@ -159,22 +160,16 @@ impl Builder {
         self.tables.drops.push(DropRow { id, service, set, reason_number, reason, count });
     }
 
-    fn flow(
-        &mut self,
-        id: u32,
-        [client, frontend, backend]: [&str; 3],
-        state: FlowState,
-        idle: u32,
-    ) {
+    fn flow(&mut self, id: u32, [client, frontend, backend]: [&str; 3], state: u8, idle: u32) {
         let service = self.tables.services[id as usize].service.clone();
         let protocol = service.as_ref().map(|service| service.protocol);
-        let number = protocol.map_or(0, Protocol::number);
         self.tables.flows.push(FlowRow {
             protocol,
             client: end(client),
             frontend: end(frontend),
             backend: end(backend),
-            state,
+            state: FlowState::from_number(state),
+            assured: is_confirmed(state),
             source: Some(if backend.contains("10.244.2.") {
                 end("192.0.2.11:17203")
             } else {
@@ -182,9 +177,10 @@ impl Builder {
             }),
             halves: FlowHalves::Both,
             idle_seconds: Some(idle),
-            expires_in_seconds: state.timeout(number).saturating_sub(idle),
-            set: Scope::Cluster,
-            id,
+            expires_in_seconds: TIMEOUTS[usize::from(state)].saturating_sub(idle),
+            kind: FlowKind::Service,
+            set: Some(Scope::Cluster),
+            id: Some(id),
             service,
         });
     }
@@ -241,11 +237,11 @@ pub(super) fn tables() -> Tables {
     b.dropped(None, None, DropReason::UnknownPort, 2);
 
     let to_web = ["198.51.100.7:51324", "192.0.2.11:30080", "10.244.1.5:8080"];
-    b.flow(1, to_web, FlowState::Established, 3);
+    b.flow(1, to_web, flow_state::ESTABLISHED, 3);
     let elsewhere = ["198.51.100.7:51330", "192.0.2.11:30080", "10.244.2.9:8080"];
-    b.flow(1, elsewhere, FlowState::HalfClosed, 190);
+    b.flow(1, elsewhere, flow_state::CLOSE_WAIT, 190);
     let six = ["[2001:db8:7::7]:40112", "[2001:db8:2::11]:30080", "[fd00:10:244:1::5]:8080"];
-    b.flow(2, six, FlowState::Opening, 1);
+    b.flow(2, six, flow_state::OPENING, 1);
 
     b.remembered(6, AffinityClient::Node, "10.244.2.15:8443", 40);
     let client = AffinityClient::Address(ip("203.0.113.9"));

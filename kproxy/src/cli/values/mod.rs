@@ -2,6 +2,7 @@
 
 mod dump;
 mod run;
+mod timeouts;
 
 pub(super) use dump::{AddressFilter, PortFilter, ServiceFilter};
 pub(super) use run::{
@@ -9,3 +10,4 @@ pub(super) use run::{
     PortRange,
 };
 pub(super) use run::{algorithm, node_name};
+pub(super) use timeouts::{StateTimeout, typed};

@@ -178,6 +178,25 @@ impl Memory<u64> {
             }
         }
     }
+
+    /// Adds to a word in one step; what others add meanwhile is not lost.
+    pub(crate) fn add(&self, index: u32, change: i64) {
+        if let Some([word]) = self.words(index) {
+            word.fetch_add(change as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Replaces every byte of a word that is `from`, by compare and exchange: what others store into
+    /// any byte meanwhile stays.
+    pub(crate) fn exchange_bytes(&self, index: u32, from: u8, to: u8) {
+        let Some([word]) = self.words(index) else { return };
+        let exchanged = |old: u64| {
+            let bytes = old.to_ne_bytes();
+            let new = bytes.map(|byte| if byte == from { to } else { byte });
+            (new != bytes).then(|| u64::from_ne_bytes(new))
+        };
+        let _nothing_to_do = word.fetch_update(Ordering::AcqRel, Ordering::Acquire, exchanged);
+    }
 }
 
 fn to_word(bytes: &[u8]) -> u64 {
@@ -221,5 +240,12 @@ mod tests {
         memory.change_bits(9, 0, 1);
         assert_eq!(memory.get(1), Some(0b110));
         assert_eq!(memory.get(0), Some(0));
+        memory.add(0, 5);
+        memory.add(0, -7);
+        assert_eq!(memory.get(0), Some((-2i64) as u64));
+        memory.exchange_bytes(1, 0b110, 9);
+        memory.exchange_bytes(1, 0, 1);
+        memory.exchange_bytes(1, 7, 8);
+        assert_eq!(memory.get(1).map(u64::to_ne_bytes), Some([9, 1, 1, 1, 1, 1, 1, 1]));
     }
 }

@@ -7,7 +7,7 @@ use aya::{
     Ebpf,
     maps::{Map, MapError},
 };
-use kproxy_common::abi::program;
+use kproxy_common::abi::{map, program};
 
 use super::{
     cgroup,
@@ -16,7 +16,10 @@ use super::{
     pins::PinDirs,
     place::{Place, Places},
 };
-use crate::{dataplane::error::Error, node};
+use crate::{
+    dataplane::{error::Error, maps::SweptMaps},
+    node,
+};
 
 /// The programs of this data path.
 pub(crate) struct Attachments {
@@ -113,6 +116,19 @@ impl Attachments {
     /// The kernel refuses it.
     pub(crate) fn load_to_run(&mut self, name: &'static str) -> Result<OwnedFd, Error> {
         load::load_to_run(&mut self.object, name)
+    }
+
+    /// Opens the pinned maps that are swept, once more.
+    ///
+    /// # Errors
+    /// One is not there, or of another kind.
+    pub(in crate::dataplane) fn swept_maps(&self) -> Result<SweptMaps, Error> {
+        Ok(SweptMaps {
+            flows: load::open_map(&self.dirs, map::FLOWS)?,
+            loads: load::open_map(&self.dirs, map::LOAD)?,
+            assured: load::open_memory(&self.dirs, map::ASSURED)?,
+            flow_filter: load::open_memory(&self.dirs, map::FLOW_FILTER)?,
+        })
     }
 
     /// Takes a map that is not pinned.

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Map, MapData, MapError},
+    maps::{Map, MapData, MapError, MapInfo},
     programs::{Program, ProgramError, SchedClassifier},
 };
 use kproxy_common::abi::{GLOBAL_KERNEL_FEATURES, KERNEL_FEATURES_SINCE, map, program};
@@ -13,8 +13,11 @@ use super::{map_shapes, memlock, pinning, pins::PinDirs};
 use crate::{
     dataplane::{
         error::{Cause, Error, Missing, Rejection},
-        kernel::release,
-        maps::{FlowFilter, Flows, Loads, Netns, ServiceMaps, Uplinks},
+        kernel::{
+            memory::{Element, Memory},
+            release,
+        },
+        maps::{FlowFilter, Loads, Netns, ServiceMaps, Uplinks, memory},
         settings::Settings,
     },
     model::Problem,
@@ -26,8 +29,8 @@ pub(crate) struct Loaded {
     pub(crate) object: Ebpf,
     /// The maps that the writer owns.
     pub(crate) service_maps: ServiceMaps,
-    /// The flow table.
-    pub(crate) flows: Flows,
+    /// Room of the flow table.
+    pub(crate) flow_room: FlowRoom,
     /// Open connections by backend.
     pub(crate) loads: Loads,
     /// Source addresses by device.
@@ -38,6 +41,15 @@ pub(crate) struct Loaded {
     pub(crate) flow_filter: FlowFilter,
     /// Pinned maps whose size is not the one asked for.
     pub(crate) notices: Vec<Problem>,
+}
+
+/// How many flows fit, as the pinned maps have it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct FlowRoom {
+    /// Entries, two a connection.
+    pub(crate) entries: u32,
+    /// Connections that may give way.
+    pub(crate) unassured: u32,
 }
 
 /// Loads `bytes` with the pins below `dirs`, making what is missing.
@@ -76,7 +88,10 @@ pub(crate) fn load(bytes: &[u8], settings: &Settings, dirs: &PinDirs) -> Result<
     }
     Ok(Loaded {
         service_maps: take_service_maps(&mut object, are_new)?,
-        flows: take_map(&mut object, map::FLOWS)?,
+        flow_room: FlowRoom {
+            entries: max_entries(dirs, map::FLOWS)?,
+            unassured: max_entries(dirs, map::UNASSURED)?,
+        },
         loads: take_map(&mut object, map::LOAD)?,
         uplinks: take_map(&mut object, map::UPLINKS)?,
         netns: take_map(&mut object, map::NETNS)?,
@@ -141,6 +156,39 @@ pub(crate) fn load_to_run(object: &mut Ebpf, name: &'static str) -> Result<Owned
     program.load().map_err(|error| load_error(name, error, None))?;
     let fd = program.fd().map_err(|error| failed(error.into()))?;
     fd.as_fd().try_clone_to_owned().map_err(|error| failed(error.into()))
+}
+
+fn max_entries(dirs: &PinDirs, name: &str) -> Result<u32, Error> {
+    let path = dirs.map(name);
+    let info = MapInfo::from_pin(&path).map_err(Error::of_pin("look at", path))?;
+    Ok(info.max_entries())
+}
+
+/// Opens a pinned map once more, for somebody else.
+///
+/// # Errors
+/// It is not there, or of another kind.
+pub(crate) fn open_map<T: TryFrom<Map, Error = MapError>>(
+    dirs: &PinDirs,
+    name: &'static str,
+) -> Result<T, Error> {
+    const ACTION: &str = "open";
+    MapData::from_pin(dirs.map(name))
+        .and_then(Map::from_map_data)
+        .and_then(T::try_from)
+        .map_err(Error::of_map(ACTION, name))
+}
+
+/// Opens a pinned array once more, as shared memory.
+///
+/// # Errors
+/// It is not there, or cannot be mapped.
+pub(crate) fn open_memory<T: Element>(
+    dirs: &PinDirs,
+    name: &'static str,
+) -> Result<Memory<T>, Error> {
+    let data = MapData::from_pin(dirs.map(name)).map_err(Error::of_map("open", name))?;
+    memory(name, &data)
 }
 
 /// Takes a map out of the object.

@@ -1,13 +1,12 @@
 //! Any flow entries become rows: what pairs them never panics.
 
-use std::collections::HashMap;
-
+use kproxy_common::config::Config;
 use kproxy_common::flow::{FlowKey, FlowValue, flow_flags};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes as _};
 
-use super::flows::pair;
+use super::flows::rows;
 
 fn of<T: FromBytes, const N: usize>(bytes: &[u8; N]) -> T {
     T::read_from_bytes(bytes).unwrap()
@@ -24,13 +23,15 @@ fn any_key() -> impl Strategy<Value = FlowKey> {
 }
 
 fn any_value() -> impl Strategy<Value = FlowValue> {
-    (any_key(), any::<[u16; 2]>(), any::<[u32; 2]>()).prop_map(
-        |(to, [flags, generation], [service, last_seen])| FlowValue {
+    (any_key(), any::<[u16; 2]>(), any::<[u32; 2]>(), any::<u8>()).prop_map(
+        |(to, [flags, generation], [service, last_seen], state)| FlowValue {
             to,
             flags,
             generation,
             service,
             last_seen,
+            state,
+            ..FlowValue::default()
         },
     )
 }
@@ -38,10 +39,12 @@ fn any_value() -> impl Strategy<Value = FlowValue> {
 proptest! {
     #[test]
     fn any_flows_become_rows(entries in vec((any_key(), any_value()), 0..8), now in any::<u32>()) {
-        let entries: HashMap<FlowKey, FlowValue> = entries.into_iter().collect();
-        let rows = pair(&entries, now);
-        let forward = |value: &&FlowValue| value.flags & flow_flags::REVERSE == 0;
-        prop_assert!(rows.len() >= entries.values().filter(forward).count());
+        let mut entries = entries;
+        entries.sort_by_key(|(key, _)| FlowKey::as_bytes(key).to_vec());
+        entries.dedup_by_key(|(key, _)| *key);
+        let rows = rows(&entries, &Config::default(), now);
+        let forward = |(_, value): &&(FlowKey, FlowValue)| value.flags & flow_flags::REVERSE == 0;
+        prop_assert!(rows.len() >= entries.iter().filter(forward).count());
         prop_assert!(rows.len() <= entries.len());
         serde_json::to_string(&rows).unwrap();
     }

@@ -124,9 +124,11 @@ pub(crate) struct FlowRow {
     pub frontend: SocketAddr,
     /// The backend that it was given.
     pub backend: SocketAddr,
-    /// State of the connection.
+    /// State of the connection; `None` for a number that kproxy never writes.
     #[serde(serialize_with = "words::flow_state")]
-    pub state: FlowState,
+    pub state: Option<FlowState>,
+    /// It gives way to no other connection.
+    pub assured: bool,
     /// What the backend sees as its client: the client itself, or this node for a backend
     /// elsewhere. `None`: netfilter masquerades the connection and knows.
     pub source: Option<SocketAddr>,
@@ -136,14 +138,29 @@ pub(crate) struct FlowRow {
     pub idle_seconds: Option<u32>,
     /// Seconds of silence left until the flow is forgotten; 0 for an overdue one.
     pub expires_in_seconds: u32,
-    /// Set that the backend was taken from.
-    #[serde(serialize_with = "words::scope")]
-    pub set: Scope,
-    /// Number of the service port.
-    pub id: u32,
-    /// Name of the service port; `None` when it is gone.
+    /// Why it is kept.
+    pub kind: FlowKind,
+    /// Set that the backend was taken from; `None`: it dials no Service.
+    #[serde(serialize_with = "words::scope_opt")]
+    pub set: Option<Scope>,
+    /// Number of the service port; `None`: it dials no Service.
+    pub id: Option<u32>,
+    /// Name of the service port; `None` when it is gone, or there is none.
     #[serde(serialize_with = "words::name_opt")]
     pub service: Option<ServicePortId>,
+}
+
+/// Why a connection is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum FlowKind {
+    /// It dials a Service.
+    Service,
+    /// It dials a backend itself, which has another connection with the same addresses and ports: the
+    /// backend sees another port.
+    Direct,
+    /// This node has sent it from a NodePort, past every frontend: nothing is translated.
+    Untranslated,
 }
 
 /// The backend that a client of a service port with session affinity was given last.

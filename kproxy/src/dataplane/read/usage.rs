@@ -1,10 +1,10 @@
 //! How full the maps are.
 
 use aya::maps::{IterableMap as _, MapData};
-use kproxy_common::{abi::map, filter, service::service_flags};
+use kproxy_common::{abi::map, filter, flow::flow_flags, service::service_flags};
 
 use super::{error::ReadError, pins::Pins, rows::UsageRow};
-use crate::dataplane::{codec, kernel::hash};
+use crate::dataplane::{codec, connections::connections, kernel::hash};
 
 impl Pins {
     /// How full each map is. Counted from the maps, exact at the moment of the call.
@@ -27,7 +27,9 @@ impl Pins {
             .sum();
         let frontends = self.frontend_entries()?.len();
         let names = hash::read(&self.names).map_err(ReadError::of_map(map::NAMES))?.len();
-        let flows = self.flow_entries()?.len() as u64;
+        let flows = self.flow_entries()?;
+        let assured =
+            connections(&flows).iter().filter(|flow| flow.has(flow_flags::ASSURED)).count();
         let drops = self.drops.keys().count() as u64;
         let clients = self.affinity_entries()?.len() as u64;
         let ranges = self.range_entries()?.len() as u64;
@@ -39,7 +41,8 @@ impl Pins {
             row(map::SLOTS, slots, self.slots.len().into()),
             row(map::FILTER, bits, filter::BITS.into()),
             row(map::NAMES, names as u64, capacity(self.names.map())),
-            row(map::FLOWS, flows, capacity(self.flows.map())),
+            row(map::FLOWS, flows.len() as u64, capacity(self.flows.map())),
+            row(map::ASSURED, assured as u64, self.config().max_assured.into()),
             row(map::DROPS, drops, capacity(self.drops.map())),
             row(map::AFFINITY, clients, capacity(self.affinity.map())),
             row(map::RANGES, ranges, capacity(self.ranges.map())),

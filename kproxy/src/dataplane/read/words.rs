@@ -81,8 +81,11 @@ pub(super) fn reason_opt<S: Serializer>(
     text_opt(reason.map(DropReason::name), to)
 }
 
-pub(super) fn flow_state<S: Serializer>(state: &FlowState, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(state.name())
+pub(super) fn flow_state<S: Serializer>(
+    state: &Option<FlowState>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    text_opt(state.map(FlowState::name), to)
 }
 
 pub(crate) fn name_opt<S: Serializer>(

@@ -1,56 +1,27 @@
-//! The flow table and the counts of open connections that follow from it, as user space knows them.
+//! The flow table as far as the control loop knows it: by what the last sweep has found.
 
-use aya::maps::IterableMap as _;
-use kproxy_common::{
-    abi::map,
-    net::{Addr, Port},
-};
+use kproxy_common::abi::map;
 
-use super::{
-    recount::{self, Recount},
-    sweep::{self, SweepReport},
-};
-use crate::dataplane::{
-    error::Error,
-    kernel::clock,
-    maps::{Flows, Loads},
-    report::Fill,
-};
+use super::{recount, sweep::SweepReport};
+use crate::dataplane::{error::Error, maps::Loads, report::Fill};
 
-/// Both maps, and what the last sweep has found.
+/// What the last sweep has found, and the counts of open connections.
 pub(crate) struct FlowTable {
-    flows: Flows,
     loads: Loads,
-    recount: Recount,
+    capacity: u32,
     /// `None`: nothing was swept yet.
     last: Option<SweepReport>,
 }
 
 impl FlowTable {
-    /// The maps as they are.
-    pub(crate) fn new(flows: Flows, loads: Loads) -> Self {
-        Self { flows, loads, recount: Recount::default(), last: None }
+    /// `capacity`: entries that fit into the table.
+    pub(crate) const fn new(loads: Loads, capacity: u32) -> Self {
+        Self { loads, capacity, last: None }
     }
 
-    /// Forgets flows that are over and UDP flows of backends that do not serve. `counts_connections`:
-    /// puts the numbers of open connections right as well.
-    ///
-    /// # Errors
-    /// A map could not be read.
-    pub(crate) fn sweep(
-        &mut self,
-        serves: impl Fn(u32, Addr, Port) -> bool,
-        counts_connections: bool,
-    ) -> Result<SweepReport, Error> {
-        let (report, open) = sweep::sweep(&mut self.flows, serves, clock::now())
-            .map_err(Error::of_map("read", map::FLOWS))?;
-        if counts_connections {
-            self.recount
-                .correct(&mut self.loads, &open)
-                .map_err(Error::of_map("read", map::LOAD))?;
-        }
+    /// A sweep is over.
+    pub(crate) const fn swept(&mut self, report: SweepReport) {
         self.last = Some(report);
-        Ok(report)
     }
 
     /// Forgets the connections of sockets, which nobody sees close any more.
@@ -73,14 +44,7 @@ impl FlowTable {
 
     /// Flow entries at the last sweep.
     pub(crate) fn fill(&self) -> Fill {
-        let used = self.last.map_or(0, |report| report.entries - report.removed);
-        let capacity = self.flows.map().info().map_or(0, |info| info.max_entries());
-        Fill { used: used as u32, capacity }
-    }
-
-    /// The flows themselves, to put some in.
-    #[cfg(test)]
-    pub(crate) const fn flows(&mut self) -> &mut Flows {
-        &mut self.flows
+        let used = self.last.map_or(0, |report| report.entries.saturating_sub(report.removed));
+        Fill { used: used as u32, capacity: self.capacity }
     }
 }

@@ -7,8 +7,10 @@ pub(super) mod netns;
 pub(super) mod pod_flows;
 pub(super) mod sockets;
 pub(super) mod sweep;
+pub(super) mod sweeper;
 pub(super) mod uplinks;
 
+mod flow_filter;
 mod recount;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! Puts the numbers of open connections right, by which the programs pick the least loaded backend.
 //!
-//! The programs count flows as they open and end. They miss some: flows that are swept, that are
-//! replaced, that end on two CPUs at once. So the flow table is counted at each sweep. While traffic
+//! The programs count flows as they open and end. They miss some: flows that are replaced, that end on
+//! two CPUs at once. So the flow table is counted at each sweep. While traffic
 //! goes on the two never agree exactly, so only what is wrong twice in a row, in the same direction,
 //! is corrected. Sockets are counted by the kernel's own calls, without loss; numbers that stay zero
 //! are forgotten.
@@ -98,7 +98,7 @@ pub(super) fn forget_sockets(loads: &mut Loads) -> io::Result<()> {
 }
 
 /// What was wrong twice in a row.
-fn correction(before: i64, now: i64) -> i64 {
+pub(super) fn correction(before: i64, now: i64) -> i64 {
     if before.signum() == now.signum() { now.signum() * before.abs().min(now.abs()) } else { 0 }
 }
 

@@ -1,267 +1,203 @@
-//! Forgets flows: those that are over, those whose other half is missing, and UDP flows of a
-//! backend that serves no more.
+//! What a look at all flows tells: which the programs are to forget, and how many there are of each
+//! kind. Pure: all facts come from the arguments.
 //!
-//! TCP flows keep their backend until they end (VER-10). A UDP flow has no end of its own, so it
-//! is cut when its backend is gone, also when no backend is left (CT-06, and CT-07 done right);
-//! the next datagram opens a new one, and the way back stays until it is idle, for answers under way.
-//! A backend that only takes no new flows, because it terminates or a policy leaves it out, keeps
-//! those that it has (CT-05). What is left is counted by backend for least connections.
+//! TCP flows keep their backend until they end (VER-10). A UDP flow has no end of its own: the programs
+//! end it at the next datagram once its backend serves no more (CT-06, CT-07), and what is left of it
+//! then, or is still there without a datagram, is counted here, once (CT-10). A backend that only takes no
+//! new flows, because it terminates or a policy leaves it out, keeps those that it has (CT-05).
 
-use std::{
-    collections::{HashMap, HashSet},
-    io,
-    time::Duration,
-};
+use std::collections::HashSet;
 
 use kproxy_common::{
-    flow::{FlowKey, FlowState, FlowValue, flow_flags},
+    config::Config,
+    counters::NO_SERVICE,
+    flow::{FlowKey, flow_flags},
     load::{LoadKey, counted},
     net::{Addr, Port, proto},
 };
 
 use super::recount::OpenConnections;
 use crate::dataplane::{
-    kernel::{clock, hash},
-    maps::Flows,
+    connections::{Connection, Entry, connections, port_pool},
+    report::PortPool,
 };
 
-/// Entries younger than this are not taken for half a flow: the program inserts the halves one
-/// after the other.
-const HALF_AGE: u32 = 2;
-
-/// What a sweep has done.
+/// What a sweep has found and done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct SweepReport {
     /// Entries looked at; two a connection.
     pub entries: usize,
     /// Entries removed.
     pub removed: usize,
+    /// Connections that give way to no other.
+    pub assured: usize,
+    /// Connections that give way.
+    pub unassured: usize,
     /// Connections that netfilter masqueraded when the sweep began.
     pub masqueraded: usize,
     /// Entries of connections of this node's own processes when the sweep began.
     pub own: usize,
-    /// IPv4 UDP flows among those removed that were not idle: their backend serves no more.
+    /// IPv4 UDP flows found since the sweep before whose backend serves no more.
     pub left_v4: usize,
     /// The same of IPv6.
     pub left_v6: usize,
+    /// How many source ports are taken; `None`: the programs give none out.
+    pub ports: Option<PortPool>,
 }
 
-/// Entries that are to be forgotten.
+/// What was found.
 #[derive(Default)]
-struct Forget {
-    keys: Vec<FlowKey>,
-    left_v4: usize,
-    left_v6: usize,
+pub(super) struct Found {
+    /// Connections whose time is up, by one of their entries.
+    pub(super) whole: Vec<FlowKey>,
+    /// The same of entries without their other half.
+    pub(super) lone: Vec<FlowKey>,
+    /// Open connections that are counted, of the others.
+    pub(super) open: OpenConnections,
+    /// UDP flows whose backend serves no more, by the keys of their reverse entries.
+    pub(super) left: HashSet<FlowKey>,
+    /// Assured connections, those whose time is up as well: what the programs have counted.
+    pub(super) assured: i64,
+    /// As far as it is known before anything is removed.
+    pub(super) report: SweepReport,
 }
 
-/// Removes what is to be forgotten. `serves`: whether a backend of a service may keep its UDP
-/// flows. `now`: CLOCK_MONOTONIC, the programs' clock. With the report come the open connections that
-/// are counted.
-///
-/// # Errors
-/// The flows cannot be read. An entry that is gone already is no error.
-pub(super) fn sweep(
-    flows: &mut Flows,
-    serves: impl Fn(u32, Addr, Port) -> bool,
-    now: Duration,
-) -> io::Result<(SweepReport, OpenConnections)> {
-    let entries = hash::read(flows)?;
-    let Forget { keys: dead, left_v4, left_v6 } = forget(&entries, clock::in_seconds(now), serves);
-    let with = |flag| entries.iter().filter(move |(_, value)| value.flags & flag != 0).count();
-    let (masqueraded, own) = (with(flow_flags::MASQUERADE), with(flow_flags::NODE));
-    for key in &dead {
-        // The programs may have removed it meanwhile.
-        let _gone_already = flows.remove(key);
-    }
-    let (entries_seen, removed) = (entries.len(), dead.len());
-    let report = SweepReport { entries: entries_seen, removed, masqueraded, own, left_v4, left_v6 };
-    Ok((report, open(&entries, &dead)))
+/// A backend that a flow was given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Given {
+    /// Service index.
+    pub(crate) service: u32,
+    /// Generation of the service's word when the backend was last found in it.
+    pub(crate) generation: u16,
+    /// Its address.
+    pub(crate) addr: Addr,
+    /// Its port.
+    pub(crate) port: Port,
 }
 
-/// Open connections of each backend among those that are counted.
-fn open(entries: &[(FlowKey, FlowValue)], dead: &[FlowKey]) -> OpenConnections {
-    let mut open = OpenConnections::new();
-    let mut count = |value: &FlowValue, by| {
-        if !is_reverse(value) && value.flags & flow_flags::COUNTED != 0 {
-            let (addr, port) = (value.to.dst, value.to.dst_port);
-            *open.entry(LoadKey { addr, port, path: counted::FLOWS }).or_default() += by;
-        }
-    };
-    entries.iter().for_each(|(_, value)| count(value, 1));
-    let dead: HashSet<&FlowKey> = dead.iter().collect();
-    entries.iter().filter(|(key, _)| dead.contains(key)).for_each(|(_, value)| count(value, -1));
-    open
-}
-
-/// Which entries are to be forgotten. Pure: all facts come from the arguments.
-fn forget(
-    entries: &[(FlowKey, FlowValue)],
+/// Looks at all entries. `now`: seconds of the programs' clock. `has_left`: whether a backend serves no
+/// more. `left`: the flows of those that the sweep before has found.
+pub(super) fn find(
+    entries: &[Entry],
+    config: &Config,
     now: u32,
-    serves: impl Fn(u32, Addr, Port) -> bool,
-) -> Forget {
-    let mut forget = Forget::default();
-    let mut reverse: HashMap<FlowKey, (FlowValue, bool)> = entries
-        .iter()
-        .filter(|(_, value)| is_reverse(value))
-        .map(|(key, value)| (*key, (*value, false)))
-        .collect();
-    let dead = &mut forget.keys;
-    for (key, value) in entries.iter().filter(|(_, value)| !is_reverse(value)) {
-        let reverse_key = value.to.reversed();
-        let other = reverse.get_mut(&reverse_key);
-        // A reverse entry that names another frontend belongs to another connection.
-        let own = other.filter(|(other, _)| other.to.reversed() == *key);
-        let Some((other, has_forward)) = own else {
-            if age(value.last_seen, now) >= HALF_AGE {
-                dead.push(*key);
-            }
-            continue;
-        };
-        *has_forward = true;
-        let idle = age(value.last_seen.max(other.last_seen), now);
-        let is_old = idle >= FlowState::of(value, other).timeout(key.proto);
-        let has_left =
-            key.proto == proto::UDP && !serves(value.service, value.to.dst, value.to.dst_port);
-        if is_old || has_left {
-            dead.push(*key);
+    has_left: impl Fn(Given) -> bool,
+    left: &HashSet<FlowKey>,
+) -> Found {
+    let (gone, live): (Vec<_>, Vec<_>) = connections(entries)
+        .into_iter()
+        .partition(|connection| connection.is_forgotten(config, now));
+    let mut found = Found::default();
+    for connection in &gone {
+        found.assured += i64::from(connection.has(flow_flags::ASSURED));
+        let list = if connection.is_lone() { &mut found.lone } else { &mut found.whole };
+        list.extend(connection.entries().next().map(|(key, _)| *key));
+    }
+    for connection in &live {
+        if connection.has(flow_flags::ASSURED) {
+            found.report.assured += 1;
+        } else {
+            found.report.unassured += 1;
         }
-        if is_old {
-            dead.push(reverse_key);
-        } else if has_left {
-            let left = if key.dst.is_v4() { &mut forget.left_v4 } else { &mut forget.left_v6 };
-            *left += 1;
+        if let Some((_, forward)) = connection.forward
+            && forward.flags & flow_flags::COUNTED != 0
+        {
+            let (addr, port) = (forward.to.dst, forward.to.dst_port);
+            *found.open.entry(LoadKey { addr, port, path: counted::FLOWS }).or_default() += 1;
+        }
+        if let Some((key, given)) = udp_backend(connection)
+            && has_left(given)
+            && found.left.insert(key)
+            && !left.contains(&key)
+        {
+            let report = &mut found.report;
+            let count = if key.src.is_v4() { &mut report.left_v4 } else { &mut report.left_v6 };
+            *count += 1;
         }
     }
-    let alone = reverse
-        .into_iter()
-        .filter(|(_, (value, has_forward))| !has_forward && age(value.last_seen, now) >= HALF_AGE);
-    dead.extend(alone.map(|(key, _)| key));
-    forget
+    found.assured += found.report.assured as i64;
+    let with = |flag| entries.iter().filter(move |(_, value)| value.flags & flag != 0).count();
+    found.report.entries = entries.len();
+    found.report.masqueraded = with(flow_flags::MASQUERADE);
+    found.report.own = with(flow_flags::NODE);
+    found.report.ports = port_pool(live.iter(), config, now);
+    found
 }
 
-const fn is_reverse(value: &FlowValue) -> bool {
-    value.flags & flow_flags::REVERSE != 0
-}
-
-/// Seconds since `then`; the programs' clock may be a moment ahead.
-const fn age(then: u32, now: u32) -> u32 {
-    now.saturating_sub(then)
+/// The backend of a UDP flow, and the key of its reverse entry, which outlives the forward one.
+fn udp_backend(connection: &Connection<'_>) -> Option<(FlowKey, Given)> {
+    let (key, value) = match (connection.forward, connection.reverse) {
+        (Some((_, forward)), _) => (forward.to.reversed(), forward),
+        (None, Some((key, reverse))) => (*key, reverse),
+        (None, None) => return None,
+    };
+    let is_served = key.proto == proto::UDP && value.service != NO_SERVICE;
+    let (service, generation) = (value.service, value.generation);
+    is_served.then_some((key, Given { service, generation, addr: key.src, port: key.src_port }))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
-    use kproxy_common::flow::timeout;
+    use kproxy_common::flow::flow_state;
 
     use super::*;
+    use crate::dataplane::connections::{LONE, tests::flow};
 
     const NOW: u32 = 1_000_000;
 
-    fn addr(text: &str) -> Addr {
-        text.parse::<IpAddr>().unwrap().into()
+    fn own(proto: u8, (state, flags): (u8, u16), ago: u32) -> [Entry; 2] {
+        flow((proto, 40_000), ("203.0.113.9", 40_000), (state, flags), [NOW - ago; 2])
     }
 
-    const REPLIED: u16 = flow_flags::REPLIED;
-
-    /// A connection with these flags, whose two halves were last seen so many seconds ago.
-    fn flow(proto: u8, there: (u16, u32), back: (u16, u32)) -> [(FlowKey, FlowValue); 2] {
-        let key = FlowKey {
-            src: addr("203.0.113.9"),
-            dst: addr("192.0.2.1"),
-            src_port: Port::new(40000),
-            dst_port: Port::new(30080),
-            proto,
-            pad: [0; 3],
-        };
-        let forward = FlowValue {
-            to: FlowKey { dst: addr("10.244.1.5"), dst_port: Port::new(8080), ..key },
-            flags: there.0,
-            service: 2,
-            last_seen: NOW - there.1,
-            ..FlowValue::default()
-        };
-        let reverse = FlowValue {
-            to: key.reversed(),
-            flags: flow_flags::REVERSE | back.0,
-            service: 2,
-            last_seen: NOW - back.1,
-            ..FlowValue::default()
-        };
-        [(key, forward), (forward.to.reversed(), reverse)]
-    }
-
-    fn dead(entries: &[(FlowKey, FlowValue)], serves: bool) -> usize {
-        forget(entries, NOW, |_, _, _| serves).keys.len()
+    fn found(entries: &[Entry], gone: bool, left: &HashSet<FlowKey>) -> Found {
+        find(entries, &Config::default(), NOW, |_| gone, left)
     }
 
     #[test]
-    fn idle_times_depend_on_the_state() {
-        let fin = flow_flags::FIN;
-        for (proto, there, back, limit) in [
-            (proto::TCP, 0, 0, timeout::TCP_OPENING),
-            (proto::TCP, 0, REPLIED, timeout::TCP_ESTABLISHED),
-            (proto::TCP, fin, REPLIED, timeout::TCP_HALF_CLOSED),
-            (proto::TCP, fin, REPLIED | fin, timeout::TCP_CLOSED),
-            (proto::TCP, flow_flags::RST, REPLIED, timeout::TCP_RESET),
-            (proto::UDP, 0, 0, timeout::UDP_UNREPLIED),
-            (proto::UDP, 0, REPLIED, timeout::UDP_REPLIED),
-        ] {
-            for (ago, count) in [(limit - 1, 0), (limit, 2)] {
-                let entries = flow(proto, (there, ago), (back, ago + 5));
-                assert_eq!(dead(&entries, true), count, "{proto} {there} {back} after {ago} s");
-            }
+    fn what_is_old_is_named_once_and_counts_no_more() {
+        let assured = flow_flags::ASSURED | flow_flags::COUNTED;
+        for (ago, whole, open) in [(86_399, 0, 1), (86_400, 1, 0)] {
+            let entries = own(proto::TCP, (flow_state::ESTABLISHED, assured), ago);
+            let found = found(&entries, false, &HashSet::new());
+            assert_eq!((found.whole.len(), found.lone.len()), (whole, 0));
+            assert_eq!((found.report.entries, found.report.assured), (2, open));
+            assert_eq!(found.open.values().sum::<i64>(), open as i64);
         }
+        for entry in own(proto::TCP, (flow_state::ESTABLISHED, 0), LONE) {
+            let found = found(&[entry], false, &HashSet::new());
+            assert_eq!((found.lone, found.whole.len()), (vec![entry.0], 0));
+        }
+        let live = own(proto::TCP, (flow_state::OPENING, flow_flags::NODE), 0);
+        let report = found(&live, false, &HashSet::new()).report;
+        assert_eq!((report.unassured, report.own, report.masqueraded), (1, 2, 0));
     }
 
     #[test]
-    fn answers_alone_keep_a_connection_alive() {
-        let entries = flow(proto::UDP, (0, timeout::UDP_REPLIED * 3), (REPLIED, 1));
-        assert_eq!(dead(&entries, true), 0);
+    fn open_connections_are_counted_by_backend() {
+        let entries = own(proto::TCP, (flow_state::ESTABLISHED, flow_flags::COUNTED), 0);
+        let to = entries[0].1.to;
+        let key = LoadKey { addr: to.dst, port: to.dst_port, path: counted::FLOWS };
+        assert_eq!(found(&entries, false, &HashSet::new()).open, OpenConnections::from([(key, 1)]));
     }
 
     #[test]
-    fn the_way_back_from_a_backend_that_has_left_stays_until_it_is_idle() {
-        let way_back = |age| [flow(proto::UDP, (0, age), (REPLIED, age))[1]];
-        assert_eq!(dead(&way_back(HALF_AGE - 1), false), 0);
-        assert_eq!(dead(&way_back(HALF_AGE), false), 1);
-    }
-
-    #[test]
-    fn ct_06_ct_07_udp_leaves_a_backend_that_is_gone_and_tcp_stays() {
-        let udp = flow(proto::UDP, (0, 0), (REPLIED, 0));
-        let gone = forget(&udp, NOW, |_, _, _| false);
-        assert_eq!((gone.keys, gone.left_v4, gone.left_v6), (vec![udp[0].0], 1, 0));
-        assert_eq!(dead(&flow(proto::TCP, (0, 0), (REPLIED, 0)), false), 0);
-    }
-
-    #[test]
-    fn halves_go_once_they_are_old_enough() {
-        let [forward, reverse] = flow(proto::TCP, (0, HALF_AGE), (REPLIED, HALF_AGE));
-        assert_eq!((dead(&[forward], true), dead(&[reverse], true)), (1, 1));
-        let [forward, reverse] = flow(proto::TCP, (0, 1), (REPLIED, 1));
-        assert_eq!((dead(&[forward], true), dead(&[reverse], true)), (0, 0));
-    }
-
-    #[test]
-    fn open_connections_are_those_that_are_counted_and_stay() {
-        const COUNTED: u16 = flow_flags::COUNTED;
-        let open_of = |flags| {
-            let entries = flow(proto::TCP, (flags, 0), (REPLIED | flags, 0));
-            (open(&entries, &[]).into_values().sum::<i64>(), entries)
+    fn ct_06_ct_10_udp_of_a_backend_that_has_gone_is_counted_once() {
+        let udp = own(proto::UDP, (flow_state::REPLIED, 0), 0);
+        let count = |entries: &[Entry], gone, before: &Found| {
+            let found = found(entries, gone, &before.left);
+            assert_eq!((found.whole.len(), found.report.left_v6), (0, 0));
+            (found.report.left_v4, found)
         };
-        assert_eq!((open_of(0).0, open_of(COUNTED).0), (0, 1));
-        let (_, entries) = open_of(COUNTED);
-        assert_eq!(open(&entries, &[entries[0].0, entries[1].0]).into_values().sum::<i64>(), 0);
-        let key = LoadKey { addr: addr("10.244.1.5"), port: Port::new(8080), path: counted::FLOWS };
-        assert_eq!(open(&entries, &[]).get(&key), Some(&1));
-    }
-
-    #[test]
-    fn a_reverse_entry_of_another_frontend_is_no_partner() {
-        let [forward, mut reverse] = flow(proto::TCP, (0, 60), (REPLIED, 60));
-        reverse.1.to.src_port = Port::new(30081);
-        let gone = forget(&[forward, reverse], NOW, |_, _, _| true).keys;
-        assert_eq!(gone.len(), 2, "both halves are orphans");
+        let (none, before) = count(&udp, false, &Found::default());
+        assert_eq!(none, 0);
+        let (first, before) = count(&udp, true, &before);
+        assert_eq!(first, 1);
+        let (again, before) = count(&udp, true, &before);
+        assert_eq!(again, 0);
+        // A datagram has opened it anew; the way back is left for answers under way.
+        assert_eq!(count(&udp[1..], true, &before).0, 0);
+        assert_eq!(count(&udp[1..], true, &Found::default()).0, 1);
+        let tcp = own(proto::TCP, (flow_state::ESTABLISHED, 0), 0);
+        assert_eq!(count(&tcp, true, &Found::default()).0, 0, "CT-07: TCP stays");
     }
 }

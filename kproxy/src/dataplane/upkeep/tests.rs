@@ -1,66 +1,223 @@
 //! Sweeps and the map of network namespaces on the real kernel.
 
-use kproxy_common::{
-    flow::{FlowKey, FlowValue, flow_flags},
-    net::{Addr, Port, proto},
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
 };
 
+use kproxy_common::{
+    abi::map,
+    filter::{FRESH, flow_position},
+    flow::{FlowKey, FlowValue, flow_flags, flow_state},
+    net::proto,
+};
+
+use super::sweeper::FlowSweeper;
 use crate::{
     dataplane::{
-        Fill,
-        kernel::clock,
+        Dataplane, Fill,
+        connections::{Entry, LONE, tests::flow},
+        kernel::{clock, memory::Memory},
+        maps::Flows,
         read::FlowHalves,
-        sandbox::{ip, plan, sandboxed, service},
+        sandbox::{Sandbox, ip, plan, sandboxed, service},
     },
     plan::{Change, Protocol, SocketVerdict, SocketVerdicts},
 };
 
+/// Sweeps as the daemon does.
+fn sweep(dataplane: &mut Dataplane, flows: &mut FlowSweeper) -> (usize, usize) {
+    let counts = dataplane.counts_connections();
+    let report = flows.sweep(&dataplane.config(), counts, |given| dataplane.has_left(given));
+    let report = report.unwrap();
+    dataplane.swept(report);
+    (report.entries, report.removed)
+}
+
+fn open(sandbox: &Sandbox) -> (Dataplane, FlowSweeper) {
+    let mut dataplane = sandbox.open();
+    let flows = dataplane.flow_sweeper().unwrap();
+    (dataplane, flows)
+}
+
+/// Puts a connection of this client port in, with both entries or the one that is named, seen so
+/// many seconds ago.
+fn put(flows: &mut FlowSweeper, client: u16, (state, flags): (u8, u16), ago: u32) -> [Entry; 2] {
+    let seen = clock::in_seconds(clock::now()) - ago;
+    let proto = if state < flow_state::UNREPLIED { proto::TCP } else { proto::UDP };
+    let entries = flow((proto, client), ("203.0.113.9", client), (state, flags), [seen; 2]);
+    for (key, value) in entries {
+        flows.flows().insert(key, value, 0).unwrap();
+    }
+    entries
+}
+
 #[test]
-fn flows_are_read_and_swept() {
+fn flows_are_read_and_the_old_ones_forgotten() {
     sandboxed(|sandbox| {
-        let mut dataplane = sandbox.open();
-        let mut udp = plan("dns", "10.96.0.9", 30_053, &[53]);
-        udp.id = service("dns", Protocol::Udp);
-        dataplane.reconcile([udp.clone()]);
-        let addr = |text: &str| Addr::from(ip(text));
-        let seconds = clock::in_seconds(clock::now());
-        let mut open = |client: u16| {
-            let key = FlowKey {
-                src: addr("203.0.113.9"),
-                dst: addr("192.0.2.1"),
-                src_port: Port::new(client),
-                dst_port: Port::new(30_053),
-                proto: proto::UDP,
-                pad: [0; 3],
-            };
-            let forward = FlowValue {
-                to: FlowKey { dst: addr("127.0.0.1"), dst_port: Port::new(53), ..key },
-                last_seen: seconds,
-                ..FlowValue::default()
-            };
-            let reverse = FlowValue {
-                to: key.reversed(),
-                flags: flow_flags::REVERSE,
-                last_seen: seconds,
-                ..FlowValue::default()
-            };
-            dataplane.flow_table.flows().insert(key, forward, 0).unwrap();
-            dataplane.flow_table.flows().insert(forward.to.reversed(), reverse, 0).unwrap();
-        };
-        (1..=20).for_each(&mut open);
+        let (mut dataplane, mut flows) = open(sandbox);
+        let id = service("web", Protocol::Tcp);
+        dataplane.reconcile([plan("web", "10.96.0.9", 30_080, &[8080])]);
+        assert_eq!(sweep(&mut dataplane, &mut flows), (0, 0));
+        (1..=20).for_each(|client| drop(put(&mut flows, client, (flow_state::OPENING, 0), 1)));
         let rows = sandbox.pins().flows().unwrap();
         assert_eq!(rows.len(), 20);
-        assert!(rows.iter().all(|row| row.service.as_ref().is_some_and(|id| id.name == "dns")));
-        let report = dataplane.sweep().unwrap();
-        assert_eq!((report.entries, report.removed), (40, 0));
+        // Of another service port: the first one is number 0.
+        assert!(rows.iter().all(|row| row.id == Some(1) && row.service.as_ref() != Some(&id)));
+        assert_eq!(sweep(&mut dataplane, &mut flows), (40, 0));
         assert_eq!(dataplane.usage().flows, Fill { used: 40, capacity: 128 });
-        // CT-07: also when no backend is left.
+
+        // Whole ones whose time is up, and halves.
+        (21..=30).for_each(|client| drop(put(&mut flows, client, (flow_state::RESET, 0), 10)));
+        let [_, back] = put(&mut flows, 31, (flow_state::ESTABLISHED, 0), LONE);
+        flows.flows().remove(&back.0).unwrap();
+        let [there, _] = put(&mut flows, 32, (flow_state::ESTABLISHED, 0), LONE - 3);
+        flows.flows().remove(&there.0).unwrap();
+        assert_eq!(sweep(&mut dataplane, &mut flows), (62, 21));
+        let rows = sandbox.pins().flows().unwrap();
+        assert_eq!(rows.len(), 21);
+        assert_eq!(rows.iter().filter(|row| row.halves != FlowHalves::Both).count(), 1);
+        assert_eq!(sweep(&mut dataplane, &mut flows), (41, 0));
+
+        // Times are what the programs are told.
+        dataplane.change_config(|config| config.timeouts[usize::from(flow_state::OPENING)] = 1);
+        assert_eq!(sweep(&mut dataplane, &mut flows), (41, 40));
+    });
+}
+
+#[test]
+fn more_old_flows_than_one_query_holds_are_all_forgotten() {
+    sandboxed(|sandbox| {
+        let (mut dataplane, mut flows) = open(sandbox);
+        // All that the table holds, half of one query less than one.
+        (1..=64).for_each(|client| drop(put(&mut flows, client, (flow_state::RESET, 0), 60)));
+        assert_eq!(sweep(&mut dataplane, &mut flows), (128, 128));
+        assert_eq!(sandbox.pins().flows().unwrap(), []);
+    });
+}
+
+#[test]
+fn ct_10_udp_flows_of_a_backend_that_has_gone_are_found_once_and_the_programs_end_them() {
+    sandboxed(|sandbox| {
+        let (mut dataplane, mut flows) = open(sandbox);
+        let mut udp = plan("dns", "10.96.0.9", 30_053, &[8080]);
+        udp.id = service("dns", Protocol::Udp);
+        udp.cluster.backends[0].addr = ip("10.244.1.5");
+        dataplane.reconcile([udp.clone()]);
+        for client in 1..=3 {
+            for (key, mut value) in put(&mut flows, client, (flow_state::REPLIED, 0), 0) {
+                value.service = 0;
+                flows.flows().insert(key, value, 0).unwrap();
+            }
+        }
+        let left = |dataplane: &mut Dataplane, flows: &mut FlowSweeper| {
+            let report = flows.sweep(&dataplane.config(), false, |given| dataplane.has_left(given));
+            let report = report.unwrap();
+            (report.left_v4, report.left_v6, report.removed)
+        };
+        assert_eq!(left(&mut dataplane, &mut flows), (0, 0, 0));
         udp.cluster.backends.clear();
         dataplane.apply(vec![Change::Set(udp)]);
-        // The ways back stay a while, for answers under way.
-        assert_eq!(dataplane.sweep().unwrap().removed, 20);
-        let rows = sandbox.pins().flows().unwrap();
-        assert!(rows.len() == 20 && rows.iter().all(|row| row.halves == FlowHalves::ReverseOnly));
+        assert_eq!(left(&mut dataplane, &mut flows), (3, 0, 0));
+        assert_eq!(left(&mut dataplane, &mut flows), (0, 0, 0));
+    });
+}
+
+#[test]
+fn the_number_of_assured_flows_is_put_right_when_it_is_wrong_twice() {
+    sandboxed(|sandbox| {
+        let (mut dataplane, mut flows) = open(sandbox);
+        assert_eq!(dataplane.config().max_assured, 56);
+        assert_eq!(dataplane.config().unassured, 32);
+        let assured = (flow_state::ESTABLISHED, flow_flags::ASSURED);
+        (1..=5).for_each(|client| drop(put(&mut flows, client, assured, 1)));
+        let counted = |flows: &FlowSweeper| flows.assured();
+        assert_eq!(counted(&flows), 0, "the programs have not seen them");
+        sweep(&mut dataplane, &mut flows);
+        assert_eq!(counted(&flows), 0);
+        sweep(&mut dataplane, &mut flows);
+        assert_eq!(counted(&flows), 5);
+        // Those that the programs forget they count out themselves.
+        put(&mut flows, 1, assured, 86_400);
+        sweep(&mut dataplane, &mut flows);
+        assert_eq!(counted(&flows), 4);
+        let usage = sandbox.pins().usage().unwrap();
+        let of =
+            |name| usage.iter().find(|row| row.map == name).map(|row| (row.used, row.capacity));
+        assert_eq!((of(map::ASSURED), of(map::FLOWS)), (Some((4, 56)), Some((8, 128))));
+    });
+}
+
+/// What a test does in a program's place.
+struct Opener {
+    filter: Memory<u64>,
+    table: Flows,
+    seconds: u32,
+}
+
+impl Opener {
+    /// Opened flows that live at a time.
+    const LIVE: u32 = 20;
+
+    fn key(number: u32) -> FlowKey {
+        let dst = IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + number));
+        FlowKey { dst: dst.into(), proto: proto::TCP, ..FlowKey::default() }
+    }
+
+    fn is_in_filter(&self, number: u32) -> bool {
+        let (element, byte) = flow_position(&Self::key(number).dst);
+        self.filter.get(element).unwrap().to_ne_bytes()[byte] != 0
+    }
+
+    /// The address first, then the entry. One that has lived long enough ends.
+    fn open(&mut self, number: u32) {
+        let key = Self::key(number);
+        let (element, byte) = flow_position(&key.dst);
+        let mut set = [0; 8];
+        set[byte] = FRESH;
+        self.filter.change_bits(element, 0, u64::from_ne_bytes(set));
+        let last_seen = self.seconds + 1_000;
+        self.table.insert(key, FlowValue { last_seen, ..FlowValue::default() }, 0).unwrap();
+        if let Some(old) = number.checked_sub(Self::LIVE).filter(|old| *old > 0) {
+            self.table.remove(&Self::key(old)).unwrap();
+        }
+    }
+
+    fn live(&self, last: u32) -> impl Iterator<Item = bool> {
+        (last.saturating_sub(Self::LIVE) + 1..=last).map(|number| self.is_in_filter(number))
+    }
+}
+
+#[test]
+fn flows_opened_while_the_filter_is_rebuilt_stay_in_it() {
+    sandboxed(|sandbox| {
+        let (mut dataplane, mut flows) = open(sandbox);
+        let maps = dataplane.attachments.swept_maps().unwrap();
+        let seconds = clock::in_seconds(clock::now());
+        let mut opener = Opener { filter: maps.flow_filter, table: maps.flows, seconds };
+        let stop = AtomicBool::new(false);
+        let last = thread::scope(|scope| {
+            let opening = scope.spawn(|| {
+                let mut number = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    number += 1;
+                    opener.open(number);
+                    assert!(opener.live(number).all(|is_in| is_in), "{number}");
+                    thread::sleep(Duration::from_micros(100));
+                }
+                number
+            });
+            (0..30).for_each(|_| drop(sweep(&mut dataplane, &mut flows)));
+            stop.store(true, Ordering::Relaxed);
+            opening.join().unwrap()
+        });
+        assert!(last > 1_000, "{last} flows while it was rebuilt");
+        (0..12).for_each(|_| drop(sweep(&mut dataplane, &mut flows)));
+        assert!(opener.live(last).all(|is_in| is_in));
+        let left = (1..=last).filter(|number| opener.is_in_filter(*number)).count();
+        assert!(left < 2 * Opener::LIVE as usize, "{left} of {last} are in it still");
     });
 }
 

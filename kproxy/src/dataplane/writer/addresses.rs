@@ -104,15 +104,16 @@ impl Addresses {
                 self.touched.extend(nodes.filter(|addr| addr.is_v4() == key.addr.is_v4()));
             }
         }
-        if key.addr == key.addr.unspecified_of_family() {
-            return;
-        }
-        let usage = self.known.entry(key.addr).or_default();
+        let is_any = key.addr == key.addr.unspecified_of_family();
+        // Nobody dials the stand-in: it is in the filter alone.
+        let addr =
+            if is_any { filter::address_of_node_port(key.port, key.proto) } else { key.addr };
+        let usage = self.known.entry(addr).or_default();
         usage.frontends = usage.frontends.saturating_add_signed(by);
         if flags & frontend_flags::CLUSTER_IP != 0 {
             usage.cluster_ips = usage.cluster_ips.saturating_add_signed(by);
         }
-        self.touched.insert(key.addr);
+        self.touched.insert(addr);
     }
 
     /// The node has these addresses and no others.

@@ -1,9 +1,9 @@
 //! The kernel's maps, through aya for hashes and through shared memory for arrays.
 
-use std::{io, os::fd::AsFd as _};
+use std::io;
 
 use aya::{
-    maps::{IterableMap as _, MapData, MapError, PerCpuValues, lpm_trie::Key},
+    maps::{IterableMap as _, MapError, PerCpuValues, lpm_trie::Key},
     util::nr_cpus,
 };
 use ipnet::IpNet;
@@ -19,11 +19,8 @@ use super::maps::{Maps, Refusal};
 use crate::dataplane::{
     codec,
     error::Error,
-    kernel::{
-        hash,
-        memory::{Element, Memory},
-    },
-    maps::{Counters, Drops, Frontends, Names, Ranges, ServiceMaps, read_ranges},
+    kernel::{hash, memory::Memory},
+    maps::{Counters, Drops, Frontends, Names, Ranges, ServiceMaps, memory, read_ranges},
 };
 
 /// The kernel's maps, opened for writing.
@@ -63,12 +60,6 @@ impl KernelMaps {
             are_new: maps.are_new,
         })
     }
-}
-
-fn memory<T: Element>(name: &'static str, map: &MapData) -> Result<Memory<T>, Error> {
-    let info = map.info().map_err(Error::of_map("look at", name))?;
-    Memory::of_map(map.fd().as_fd(), info.max_entries())
-        .map_err(Error::of_map("map into memory", name))
 }
 
 impl Maps for KernelMaps {

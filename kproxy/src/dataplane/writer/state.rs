@@ -113,6 +113,11 @@ impl<M: Maps> Writer<M> {
         in_set(Scope::Cluster) || in_set(Scope::Local) || serving.contains(&(addr, port))
     }
 
+    /// Generation of a service's word.
+    pub(crate) fn generation(&self, index: u32) -> Option<u16> {
+        self.maps.services().get(index).map(|set| codec::word_of(&set).generation)
+    }
+
     /// Whether open connections are counted: a service port picks by their number, or has done so
     /// and its connections go on.
     pub(crate) const fn counts_connections(&self) -> bool {

@@ -15,7 +15,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kproxy_common::{filter, net::Addr, service::frontend_flags};
+use kproxy_common::{
+    filter,
+    net::{Addr, Port, proto},
+    service::frontend_flags,
+};
 
 use super::{
     Writer,
@@ -98,6 +102,10 @@ fn node() -> BTreeSet<IpAddr> {
 
 fn bit(addr: &str) -> u32 {
     filter::bit(&Addr::from(ip(addr)))
+}
+
+fn node_port_bit(port: u16, proto: u8) -> u32 {
+    filter::bit(&filter::address_of_node_port(Port::new(port), proto))
 }
 
 fn writer(maps: &FakeMaps) -> Writer<FakeMaps> {
@@ -217,8 +225,9 @@ fn node_addresses_pass_the_filter_only_while_there_are_node_ports() {
     writer.reconcile([plan(1, [1])], T0);
     assert_eq!(maps.meaning().filter, [bit("10.96.0.1")].into());
     writer.apply(vec![Change::Set(with_node_port(plan(1, [1]), 30_080))], T0);
-    let wanted = ["10.96.0.1", "192.0.2.1", "127.0.0.1"].map(bit);
-    assert_eq!(maps.meaning().filter, wanted.into(), "no NodePort over IPv6");
+    let mut wanted: BTreeSet<u32> = ["10.96.0.1", "192.0.2.1", "127.0.0.1"].map(bit).into();
+    wanted.insert(node_port_bit(30_080, proto::TCP));
+    assert_eq!(maps.meaning().filter, wanted, "no NodePort over IPv6");
 
     let fewer = [ip("127.0.0.1"), ip("10.96.0.1")].into();
     assert_eq!(writer.set_node_addresses(&fewer).writes, 3);
@@ -230,6 +239,32 @@ fn node_addresses_pass_the_filter_only_while_there_are_node_ports() {
     let meaning = maps.meaning();
     assert!(meaning.filter.is_empty() && meaning.ports.is_empty() && meaning.frontends.is_empty());
     assert_eq!(meaning.addresses.len(), 2);
+}
+
+#[test]
+fn node_ports_are_in_the_filter_as_long_as_a_family_has_them() {
+    let maps = FakeMaps::new(16, 64, 64);
+    let mut writer = writer(&maps);
+    let mut v6 = with_node_port(plan(3, [1]), 30_053);
+    v6.frontends[1].addr = ip("::");
+    let v4 = with_node_port(plan(7, [1]), 30_053);
+    assert_eq!(v4.id.protocol, Protocol::Udp);
+    writer.reconcile([v4, v6, with_node_port(plan(1, [1]), 30_053)], T0);
+    let has = |protocol| maps.meaning().filter.contains(&node_port_bit(30_053, protocol));
+    assert_eq!([proto::TCP, proto::UDP, proto::SCTP].map(has), [true, true, false]);
+    let entries = maps.meaning().addresses;
+    assert_eq!(entries.len(), 3, "the ClusterIPs: {entries:?}");
+    writer.apply(vec![Change::Remove(port_id(7))], T0);
+    assert!(has(proto::UDP), "over IPv6");
+    writer.apply(vec![Change::Remove(port_id(3))], T0);
+    assert_eq!([proto::TCP, proto::UDP].map(has), [true, false]);
+
+    // A restart takes them over, and repairs what a crash has left.
+    let (word, mask) = filter::position(node_port_bit(30_053, proto::TCP));
+    maps.address_filter().change_bits(word, mask, 0);
+    let plans = [with_node_port(plan(1, [1]), 30_053)];
+    assert!(Writer::open(maps.reopened()).unwrap().reconcile(plans, T0).is_empty());
+    assert!(has(proto::TCP));
 }
 
 #[test]

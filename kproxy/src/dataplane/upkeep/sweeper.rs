@@ -1,0 +1,161 @@
+//! Sweeps the flow table, with handles of its own: nobody waits for it.
+//!
+//! The programs forget what is old wherever they find it; what nobody looks for is found here. They
+//! judge it as well, so that a flow which goes on meanwhile stays.
+
+use std::{
+    collections::HashSet,
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    thread,
+};
+
+use kproxy_common::{
+    abi::{map, program},
+    config::Config,
+    flow::{
+        FlowKey,
+        sweep::{SWEPT, SweepQuery},
+    },
+};
+
+use super::{
+    flow_filter::{self, FlowFilter},
+    recount::{Recount, correction},
+    sweep::{self, Found, Given, SweepReport},
+};
+use crate::dataplane::{
+    error::Error,
+    kernel::{bpf, clock, hash, memory::Memory},
+    maps::{Flows, Loads, SweptMaps},
+};
+
+/// Sweeps; made once, so that it remembers what the sweep before has found.
+pub(crate) struct FlowSweeper {
+    program: OwnedFd,
+    flows: Flows,
+    loads: Loads,
+    assured: Memory<u64>,
+    filter: FlowFilter,
+    recount: Recount,
+    left: HashSet<FlowKey>,
+    /// By how much the number of assured flows was wrong.
+    wrong: i64,
+}
+
+impl FlowSweeper {
+    /// `program` is [`program::SWEEP`].
+    pub(in crate::dataplane) fn new(program: OwnedFd, maps: SweptMaps) -> Self {
+        let SweptMaps { flows, loads, assured, flow_filter } = maps;
+        Self {
+            program,
+            flows,
+            loads,
+            assured,
+            filter: FlowFilter::new(flow_filter),
+            recount: Recount::default(),
+            left: HashSet::new(),
+            wrong: 0,
+        }
+    }
+
+    /// Has the programs forget what is old, and puts right what follows from the flows: their number,
+    /// the filter and, with `counts_connections`, the numbers of open connections. `has_left`: whether
+    /// a backend serves no more.
+    ///
+    /// # Errors
+    /// A map could not be read, or the program not be run.
+    pub(crate) fn sweep(
+        &mut self,
+        config: &Config,
+        counts_connections: bool,
+        has_left: impl Fn(Given) -> bool,
+    ) -> Result<SweepReport, Error> {
+        let rebuilds = self.filter.is_due();
+        if rebuilds {
+            self.filter.begin();
+            thread::sleep(flow_filter::WAIT);
+        }
+        let before = self.assured();
+        let entries = hash::read(&self.flows).map_err(Error::of_map("read", map::FLOWS))?;
+        let during = [before, self.assured()];
+        if rebuilds {
+            self.filter.finish(&entries);
+        }
+        let now = clock::in_seconds(clock::now());
+        let Found { whole, lone, open, left, assured, mut report } =
+            sweep::find(&entries, config, now, has_left, &self.left);
+        self.left = left;
+        self.correct_assured(assured, during);
+        let run =
+            |error: io::Error| Error::Program { program: program::SWEEP, source: error.into() };
+        report.removed = self.forget(&whole).map_err(run)? * 2 + self.forget(&lone).map_err(run)?;
+        if counts_connections {
+            let corrected = self.recount.correct(&mut self.loads, &open);
+            corrected.map_err(Error::of_map("read", map::LOAD))?;
+        }
+        Ok(report)
+    }
+
+    /// Has the programs look at these entries. How many of them they have removed.
+    fn forget(&self, keys: &[FlowKey]) -> io::Result<usize> {
+        let mut removed = 0;
+        for some in keys.chunks(SWEPT) {
+            let mut query = SweepQuery {
+                ethernet: [0; 16],
+                count: some.len() as u32,
+                removed: 0,
+                keys: [FlowKey::default(); SWEPT],
+            };
+            query.keys[..some.len()].copy_from_slice(some);
+            bpf::run_on(self.program.as_fd(), &mut query)?;
+            removed += query.removed as usize;
+        }
+        Ok(removed)
+    }
+
+    /// Assured flows, as the programs have counted them.
+    pub(super) fn assured(&self) -> i64 {
+        self.assured.get(0).unwrap_or(0) as i64
+    }
+
+    /// Puts the programs' number of assured flows right, as [`Recount`] does with others. `found`: in the
+    /// table; `counted`: the number before and after it was read.
+    fn correct_assured(&mut self, found: i64, counted: [i64; 2]) {
+        let now = wrong(found, counted);
+        let change = correction(self.wrong, now);
+        self.assured.add(0, change);
+        self.wrong = now - change;
+    }
+
+    /// The flows themselves, to put some in.
+    #[cfg(test)]
+    pub(crate) const fn flows(&mut self) -> &mut Flows {
+        &mut self.flows
+    }
+}
+
+/// By how much a number is wrong that went from one of `counted` to the other meanwhile.
+fn wrong(found: i64, counted: [i64; 2]) -> i64 {
+    let [first, last] = counted;
+    found - found.clamp(first.min(last), first.max(last))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_moves_while_it_is_counted_is_not_wrong() {
+        for (found, counted, by) in [
+            (5, [5, 5], 0),
+            (5, [3, 7], 0),
+            (5, [7, 3], 0),
+            (2, [3, 7], -1),
+            (9, [7, 3], 2),
+            (0, [-2, -2], 2),
+        ] {
+            assert_eq!(wrong(found, counted), by, "{found} {counted:?}");
+        }
+    }
+}
