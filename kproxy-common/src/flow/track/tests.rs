@@ -214,6 +214,17 @@ fn a_syn_that_was_left_out_of_account_counts_once_the_backend_acknowledges_it() 
     }
 }
 
+/// Late copies of the handshake's own packets are no new one.
+#[test]
+fn a_handshake_that_is_repeated_changes_nothing() {
+    for before in [ESTABLISHED, FIN_WAIT, CLOSE_WAIT, LAST_ACK] {
+        let mut connection = Connection::after(&way_to(before));
+        for sent in [SYN_SENT, SYN_ACK] {
+            assert_eq!((connection.take(sent), connection.state()), (Taken::Unproved, before));
+        }
+    }
+}
+
 #[test]
 fn either_of_two_syns_is_answered() {
     for acknowledged in [0, 701] {
