@@ -44,6 +44,24 @@ pub(crate) fn now() -> u32 {
     clock.seconds
 }
 
+/// The lower half of the kernel's ticks (jiffies), and never 0.
+#[inline(always)]
+pub(crate) fn ticks() -> u32 {
+    // SAFETY: no arguments.
+    unsafe { bpf_jiffies64() as u32 | 1 }
+}
+
+/// Adds to a number that other CPUs count with, too. Rust has no atomic addition for this target; this
+/// one is of every kernel, as it does not ask for the old value (kernel 5.12).
+///
+/// # Safety
+/// `number` is a live element of a map, eight-byte aligned.
+#[inline(always)]
+pub(crate) unsafe fn add_atomically(number: *mut i64, change: i64) {
+    // SAFETY: the caller's promise.
+    unsafe { asm!("lock *(u64 *)({} + 0) += {}", in(reg) number, in(reg) change) };
+}
+
 #[inline(never)]
 fn seconds() -> u32 {
     let nanoseconds = if has(kernel_feature::COARSE_CLOCK) {

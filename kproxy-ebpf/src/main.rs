@@ -8,10 +8,11 @@
 //! packet/     parse, header offsets, IPv6 extensions, rewrite, ICMP errors, the early pass
 //! service/    frontend → service (lookup, source_ranges) → backend (pick, algorithm, load)
 //! path/       route, redirect, forward past the stack, refuse (resets, ICMP errors)
-//! flow/       table, filter, kind (which hook translates what), track, open, source_port, admit, fragments
+//! flow/       table, filter, kind (which hook translates what), assured, unassured (who gives way), track,
+//!             open, source_port, admit, fragments
 //! hooks/      tc (what programs at devices share): ingress, egress, node
 //!             socket (connect, sendmsg, recvmsg, getpeername), release
-//!             inject, udp_socket: run by the daemon, never attached
+//!             inject, sweep, udp_socket: run by the daemon, never attached
 //! ```
 //! No tail calls and no loops without a small bound: the programs load on 5.10 and later.
 #![no_std]

@@ -13,7 +13,7 @@ use kproxy_common::{
     config::{Config, Uplink},
     counters::{DropKey, ServiceCounters},
     filter,
-    flow::{FlowKey, FlowValue},
+    flow::{FlowKey, FlowValue, unassured::Unassured},
     fragment::{First, INJECTED_REST, RING_BYTES},
     load::LoadKey,
     ranges::RangeData,
@@ -53,15 +53,25 @@ pub(crate) static UPLINKS: HashMap<u32, Uplink> =
 static NAMES: HashMap<u32, Name> =
     HashMap::with_max_entries(abi::DEFAULT_SERVICES / 2, BPF_F_NO_PREALLOC);
 
-/// Flows, two entries a connection. Written by the tc programs, swept by user space. An ordinary
-/// hash: an LRU would evict live connections.
+/// Flows, two entries a connection. Written by the tc programs alone. An ordinary hash: an LRU would
+/// evict live connections, and one entry of two.
 #[map(name = "KP_FLOWS")]
 pub(crate) static FLOWS: HashMap<FlowKey, FlowValue> =
     HashMap::with_max_entries(abi::DEFAULT_FLOWS, BPF_F_NO_PREALLOC);
 
-/// The flow filter. The tc programs set bytes; nobody clears them.
+/// Flows that give way when others are opened. Written by the tc programs.
+#[map(name = "KP_UNASSURED")]
+pub(crate) static UNASSURED: Array<Unassured> = Array::with_max_entries(abi::DEFAULT_UNASSURED, 0);
+
+/// How many flows are assured. Counted by the tc programs; user space counts again and corrects through
+/// mmap.
+#[map(name = "KP_ASSURED")]
+pub(crate) static ASSURED: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// The flow filter. The tc programs set bytes; user space clears them through mmap.
 #[map(name = "KP_FLOW_FILTER")]
-pub(crate) static FLOW_FILTER: Array<[u8; 8]> = Array::with_max_entries(filter::POD_FLOWS + 1, 0);
+pub(crate) static FLOW_FILTER: Array<[u8; 8]> =
+    Array::with_max_entries(filter::POD_FLOWS + 1, BPF_F_MMAPABLE);
 
 /// What the first fragments of packets said, by addresses and identification.
 #[map(name = "KP_FRAGMENTS")]

@@ -1,9 +1,18 @@
 //! Opening packets without a flow: who is admitted gets one.
 
 use aya_ebpf::programs::TcContext;
-use kproxy_common::{drop_reason::DropReason, flow::FlowValue, service::Word};
+use kproxy_common::{
+    counters::NO_SERVICE,
+    drop_reason::DropReason,
+    flow::{FlowKey, FlowValue, flow_flags, state::is_over},
+    service::Word,
+};
 
-use super::{open, table, track};
+use super::{
+    filter, open, table,
+    track::{self, Belongs},
+    unassured,
+};
 use crate::{
     packet::Packet,
     service::pick,
@@ -23,10 +32,12 @@ pub(crate) fn flow_of<const L3: usize, const OPENER: u8>(
     found: Option<&'static mut FlowValue>,
     dial: impl FnOnce(&Packet) -> Verdict,
 ) -> Result<&'static mut FlowValue, Verdict> {
-    if let Some(value) = found
-        && track::continues_flow(packet, value)
-    {
-        return Ok(value);
+    if let Some(value) = found {
+        match track::continues_flow(packet, value) {
+            Belongs::Yes => return Ok(value),
+            Belongs::No => return Err(Verdict::PASS),
+            Belongs::Opens => end(packet, value),
+        }
     }
     // Without a flow only an opening packet is ours: connections that kube-proxy opened live on.
     if !packet.opens() {
@@ -39,24 +50,83 @@ pub(crate) fn flow_of<const L3: usize, const OPENER: u8>(
     if !verdict.is(Kind::Admit) {
         return Err(verdict);
     }
-    table::find(&packet.key).ok_or_else(|| Verdict::drop(verdict.service(), DropReason::BadMap))
+    table::find(&packet.key, packet.now)
+        .ok_or_else(|| Verdict::drop(verdict.service(), DropReason::BadMap))
 }
 
-/// Opens a flow.
+/// Ends the flow of a forward entry in whose place a new one is opened, which may be refused. Answers
+/// of UDP under way go on, and a port that is another connection's stays taken.
+#[inline(never)]
+fn end(packet: &Packet, forward: &FlowValue) {
+    if packet.is_udp() || forward.flags & flow_flags::COLLIDES != 0 {
+        table::forget_forward(&packet.key, forward);
+    } else {
+        table::forget(&packet.key, forward);
+    }
+}
+
+/// Opens a flow to a backend of this service; [`NO_SERVICE`]: to where the packet goes already.
 #[inline(never)]
 fn admit<const L3: usize, const OPENER: u8>(
     ctx: &TcContext,
     packet: &Packet,
     service: u32,
 ) -> Verdict {
-    let opened = pick::word(service)
-        .ok_or(DropReason::BadMap)
-        .and_then(|word| open::open::<L3, OPENER>(ctx, packet, service, Word::unpack(word)));
-    match opened {
-        Ok(()) => {
-            stats::count_connection(service);
-            Verdict::admit(service)
+    let slot = unassured::take();
+    unassured::clear(slot);
+    let mut tries = 0;
+    loop {
+        let opened = if service == NO_SERVICE {
+            open::direct::<OPENER>(packet, slot)
+        } else {
+            pick::word(service)
+                .ok_or(DropReason::BadMap)
+                .and_then(|word| open::open::<L3, OPENER>(ctx, packet, service, Word::unpack(word), slot))
+        };
+        match opened {
+            Ok(()) => {
+                unassured::set(slot, &packet.key);
+                stats::count_connection(service);
+                return Verdict::admit(service);
+            }
+            // Whoever has the table full, the oldest that may give way does.
+            Err(DropReason::FlowTableFull) if tries < 2 && unassured::make_room() => tries += 1,
+            Err(reason) => return Verdict::turn_away(service, reason),
         }
-        Err(reason) => Verdict::turn_away(service, reason),
+    }
+}
+
+/// Whether a connection past every frontend, straight to a backend, has the addresses and ports of a
+/// flow towards it: its answers would be taken for the flow's.
+#[inline(never)]
+pub(crate) fn collides(packet: &Packet) -> bool {
+    let key = &packet.key;
+    if !filter::has_flows_to(&key.src) {
+        return false;
+    }
+    let reverse_key = key.reversed();
+    let Some(reverse) = table::find(&reverse_key, packet.now) else { return false };
+    if reverse.flags & flow_flags::REVERSE == 0 {
+        return false;
+    }
+    if is_over(reverse.state) {
+        table::forget(&reverse_key, reverse);
+        return false;
+    }
+    true
+}
+
+/// Ends a flow that is over and has the addresses and ports of this connection of the node itself.
+#[inline(never)]
+pub(crate) fn end_if_over(direct: &FlowKey, now: u32) {
+    if !filter::has_flows_to(&direct.src) {
+        return;
+    }
+    let reverse_key = direct.reversed();
+    if let Some(reverse) = table::find(&reverse_key, now)
+        && reverse.flags & flow_flags::REVERSE != 0
+        && is_over(reverse.state)
+    {
+        table::forget(&reverse_key, reverse);
     }
 }

@@ -16,7 +16,7 @@ pub(crate) fn has_flows_to(addr: &Addr) -> bool {
 #[inline(always)]
 pub(super) fn note_flows_to(addr: &Addr) {
     let (element, byte) = filter::flow_position(addr);
-    set(element, byte & 7);
+    set(element, byte & 7, filter::FRESH);
 }
 
 /// Whether a pod-facing port may have opened flows.
@@ -36,20 +36,21 @@ pub(crate) fn has_flows_from_pods() -> bool {
 /// Says that a process of this node has a flow to open.
 #[inline(always)]
 pub(super) fn note_node_flows() {
-    set(filter::POD_FLOWS, filter::POD_FLOWS_OF_NODE);
+    set(filter::POD_FLOWS, filter::POD_FLOWS_OF_NODE, 1);
 }
 
 /// Says that a pod-facing port has a flow to open. `false`: its answers would not be translated yet.
 #[inline(always)]
 pub(super) fn note_pod_flows() -> bool {
-    set(filter::POD_FLOWS, filter::POD_FLOWS_WANTED);
+    set(filter::POD_FLOWS, filter::POD_FLOWS_WANTED, 1);
     FLOW_FILTER.get(filter::POD_FLOWS).is_some_and(|bytes| bytes[filter::POD_FLOWS_ANSWERED] != 0)
 }
 
 #[inline(always)]
-fn set(element: u32, byte: usize) {
+fn set(element: u32, byte: usize, to: u8) {
     if let Some(bytes) = FLOW_FILTER.get_ptr_mut(element) {
-        // SAFETY: a live element; every writer stores the same value.
-        unsafe { (*bytes)[byte] = 1 };
+        // SAFETY: a live element; programs only ever store this value, and user space exchanges what it
+        // has compared.
+        unsafe { (*bytes)[byte] = to };
     }
 }

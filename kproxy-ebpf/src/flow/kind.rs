@@ -8,8 +8,9 @@
 //! | answer to [`HAIRPIN`](flow_flags::HAIRPIN) | ingress of the pod's port |
 //! | request of a process of this node | egress of an uplink or of the loopback device; ingress once it was returned |
 //! | answer to it | ingress of an uplink ([`AWAY`](flow_flags::AWAY)) or of a pod's port; egress of the loopback device |
+//! | either way of what this node has sent itself ([`UNTRANSLATED`]) | nowhere |
 
-use kproxy_common::flow::flow_flags::{AWAY, HAIRPIN, KINDS, NODE, REVERSE, SNAT};
+use kproxy_common::flow::flow_flags::{AWAY, HAIRPIN, KINDS, NODE, REVERSE, SNAT, UNTRANSLATED};
 
 /// What a packet is to the hook that sees it, by the flags of its entry.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub(crate) enum Place {
     /// A request of a process of this node: translated here if it was sent (egress) or returned
     /// (ingress) by this node itself.
     HereIfOwn,
+    /// Of a connection of this node's own that nothing is translated of; its entry takes note.
+    Untranslated,
     /// It is translated at another hook of its way.
     Elsewhere,
     /// Packets of its flow never come by here: it has a forged source, and redirected at once it would
@@ -31,6 +34,7 @@ pub(crate) enum Place {
 pub(crate) const fn at_ingress<const POD: bool>(flags: u16) -> Place {
     match flags & KINDS {
         NODE => Place::HereIfOwn,
+        _ if flags & UNTRANSLATED != 0 => Place::Untranslated,
         _ if is_misplaced::<POD>(flags) => Place::Misplaced,
         REVERSE => Place::Elsewhere,
         _ => Place::Here,
@@ -52,6 +56,7 @@ pub(crate) const fn at_egress(flags: u16) -> Place {
     match flags & KINDS {
         REVERSE => Place::Here,
         NODE => Place::HereIfOwn,
+        _ if flags & UNTRANSLATED != 0 => Place::Untranslated,
         _ => Place::Elsewhere,
     }
 }

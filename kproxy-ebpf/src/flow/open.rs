@@ -4,16 +4,17 @@ use aya_ebpf::{bindings::__sk_buff, macros::map, maps::PerCpuArray, programs::Tc
 use kproxy_common::{
     affinity::client_kind,
     config::{Config, config_flags},
+    counters::NO_SERVICE,
     drop_reason::DropReason,
-    flow::{FlowKey, FlowValue, flow_flags},
+    flow::{FlowKey, FlowValue, flow_flags, flow_state, state::is_over, track},
     maglev,
     net::Addr,
     service::{Word, slot_flags},
 };
 
-use super::{filter, opener, source_port, table};
+use super::{filter, opener, source_port, table, unassured};
 use crate::{
-    kernel::{now, scratch},
+    kernel::scratch,
     maps::{CONFIG, UPLINKS},
     packet::Packet,
     path::route::{self, Route},
@@ -31,31 +32,25 @@ struct Opening {
     reverse_key: FlowKey,
 }
 
-/// Opens a flow: picks a backend and inserts both entries.
+/// Opens a flow: picks a backend and inserts both entries. `slot`: its element among those that give
+/// way, and one.
 #[inline(always)]
 pub(super) fn open<const L3: usize, const OPENER: u8>(
     ctx: &TcContext,
     packet: &Packet,
     service: u32,
     word: Word,
+    slot: u32,
 ) -> Result<(), DropReason> {
     let key = &packet.key;
     let config = CONFIG.get(0).ok_or(DropReason::BadMap)?;
-    let Opening { forward, reverse, reverse_key } = scratch(&OPENING).ok_or(DropReason::BadMap)?;
+    let Opening { forward, reverse, reverse_key } = begin(packet, service, slot)?;
     if OPENER == opener::NODE {
         filter::note_node_flows();
     }
-    filter::note_flows_to(&key.dst);
-    // Field by field: whole values would be made on the stack first.
-    let now = now();
-    for value in [&mut *forward, &mut *reverse] {
-        (value.generation, value.service, value.last_seen) = (word.generation, service, now);
-        value.flags = 0;
-    }
-    reverse.to.set_reversed(key);
+    (forward.generation, reverse.generation) = (word.generation, word.generation);
     let settings = pick::settings(service);
-    reverse.flags = flow_flags::REVERSE | load::flag(settings);
-    forward.to = *key;
+    reverse.flags |= load::flag(settings);
     let hash = || maglev::hash(&key.src, key.src_port, key.proto);
     let slot = pick::backend(&key.src, client_kind::ADDRESS, service, word, settings, hash)?;
     (forward.to.dst, forward.to.dst_port) = (slot.addr, slot.port);
@@ -84,16 +79,84 @@ pub(super) fn open<const L3: usize, const OPENER: u8>(
         source_port::claim(ports.pack(), reverse_key, reverse)?;
         forward.to.src_port = reverse_key.dst_port;
     }
-    filter::note_flows_to(&reverse_key.dst);
     forward.flags |= reverse.flags & flow_flags::COUNTED;
-    if let Err(full) = table::replace(key, forward) {
-        table::remove(reverse_key);
-        return Err(full);
-    }
+    insert(key, forward, reverse_key)?;
     if forward.flags & flow_flags::COUNTED != 0 {
         load::opened(forward);
     }
     Ok(())
+}
+
+/// Opens a flow for a connection past every frontend, straight to a backend that has another one with
+/// the same addresses and ports: it gets another port, and both live.
+#[inline(always)]
+pub(super) fn direct<const OPENER: u8>(packet: &Packet, slot: u32) -> Result<(), DropReason> {
+    let Opening { forward, reverse, reverse_key } = begin(packet, NO_SERVICE, slot)?;
+    if OPENER == opener::POD && !filter::note_pod_flows() {
+        return Err(DropReason::AnswersNotReady);
+    }
+    reverse_key.set_reversed(&packet.key);
+    source_port::claim(source_port::Ports::ANY.pack(), reverse_key, reverse)?;
+    forward.to.src_port = reverse_key.dst_port;
+    insert(&packet.key, forward, reverse_key)
+}
+
+/// Remembers a datagram that this node sends from a port that is a NodePort, too: its answer is for
+/// whoever has sent it, and is no request.
+#[inline(never)]
+pub(crate) fn remember_own(packet: &Packet) {
+    let slot = unassured::take();
+    unassured::clear(slot);
+    if try_remember_own(packet, slot).is_some() {
+        unassured::set(slot, &packet.key);
+    }
+}
+
+#[inline(always)]
+fn try_remember_own(packet: &Packet, slot: u32) -> Option<()> {
+    let Opening { forward, reverse, reverse_key } = begin(packet, NO_SERVICE, slot).ok()?;
+    forward.flags = flow_flags::UNTRANSLATED;
+    reverse.flags |= flow_flags::UNTRANSLATED;
+    reverse_key.set_reversed(&packet.key);
+    // A flow with these addresses and ports is a client's, and the answer goes its way.
+    table::insert(reverse_key, reverse).ok()?.then_some(())?;
+    insert(&packet.key, forward, reverse_key).ok()
+}
+
+/// Both values as far as the packet says them, which goes on unchanged so far.
+#[inline(always)]
+fn begin(packet: &Packet, service: u32, slot: u32) -> Result<&'static mut Opening, DropReason> {
+    let opening = scratch(&OPENING).ok_or(DropReason::BadMap)?;
+    let Opening { forward, reverse, .. } = &mut *opening;
+    filter::note_flows_to(&packet.key.dst);
+    // Field by field: whole values would be made on the stack first.
+    for value in [&mut *forward, &mut *reverse] {
+        (value.service, value.last_seen, value.slot) = (service, packet.now, slot);
+        (value.generation, value.state, value.pad) = (0, flow_state::UNREPLIED, [0; 3]);
+        (value.end, value.ack, value.syn) = (packet.now, 0, 0);
+    }
+    if !packet.is_udp() {
+        track::open(forward, reverse, &packet.segment, packet.is_tcp());
+    }
+    (forward.flags, reverse.flags) = (0, flow_flags::REVERSE);
+    reverse.to.set_reversed(&packet.key);
+    forward.to = packet.key;
+    Ok(opening)
+}
+
+/// Inserts the forward entry; the reverse one is there.
+#[inline(always)]
+fn insert(
+    key: &FlowKey,
+    forward: &FlowValue,
+    reverse_key: &FlowKey,
+) -> Result<(), DropReason> {
+    filter::note_flows_to(&reverse_key.dst);
+    let inserted = table::replace(key, forward);
+    if inserted.is_err() {
+        table::remove(reverse_key);
+    }
+    inserted
 }
 
 /// Flags of connections that have a source port of their own, where the programs have any to give.
@@ -179,19 +242,15 @@ fn claim_reverse(key: &FlowKey, value: &FlowValue) -> Result<bool, DropReason> {
     if table::insert(key, value)? {
         return Ok(true);
     }
-    let Some(other) = table::find(key) else { return Err(DropReason::FlowTableFull) };
-    if other.to != value.to {
-        // Another frontend led this client port to this backend. Its answers could not be told
-        // from ours while it lives.
-        let forward_key = other.to.reversed();
-        if let Some(forward) = table::find(&forward_key)
-            && forward.to.reversed() == *key
-        {
-            if forward.flags & flow_flags::OVER == 0 {
-                return Ok(false);
-            }
-            table::remove(&forward_key);
-        }
+    let Some(other) = table::find(key, value.last_seen) else {
+        // Its time was up just now, or another CPU has taken it away.
+        return table::insert(key, value);
+    };
+    // Another frontend led this client port to this backend, or the backend has a connection with it
+    // that nothing is known of. Its answers could not be told from ours while it lives.
+    if !is_over(other.state) && (!other.to.eq(&value.to) || other.flags & flow_flags::COLLIDES != 0) {
+        return Ok(false);
     }
-    table::replace(key, value).map(|()| true)
+    table::forget(key, other);
+    table::insert(key, value)
 }

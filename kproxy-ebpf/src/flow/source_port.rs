@@ -8,7 +8,7 @@
 use kproxy_common::{
     config::Config,
     drop_reason::DropReason,
-    flow::{FlowKey, FlowValue, flow_flags},
+    flow::{FlowKey, FlowValue, flow_flags, state::is_over},
     net::Port,
     source_port,
 };
@@ -43,7 +43,7 @@ impl Ports {
     }
 }
 
-/// Ports tried. At nine ports in ten taken, one connection in thirty would still find none.
+/// Ports tried. At nine ports in ten taken, one connection in thirty would still find none free.
 const TRIES: u32 = 32;
 
 /// Claims a source port: completes `key`'s destination port and inserts `value` under it.
@@ -51,24 +51,36 @@ const TRIES: u32 = 32;
 pub(crate) fn claim(ports: u32, key: &mut FlowKey, value: &FlowValue) -> Result<(), DropReason> {
     let Ports { first, count } = Ports::unpack(ports);
     let seed = source_port::hash(&value.to.dst, value.to.dst_port, value.to.src_port);
-    // A port whose last connection is over comes last, and the one that rested longest first: the
-    // backend may hold it in TIME_WAIT.
-    let (mut rested, mut since) = (Port(0), u32::MAX);
+    // Where none is free, one whose connection is over, and of those the one that rested longest: the
+    // backend may hold it in TIME_WAIT. Otherwise the longest of one that nobody has confirmed.
+    let (mut best, mut least) = (Port(0), u32::MAX);
     let mut attempt = 0;
     while attempt < TRIES {
         key.dst_port = source_port::nth(first, count, seed, attempt);
-        let Some(owner) = table::find(key) else { return insert_new(ports, seed, key, value) };
-        if owner.flags & flow_flags::OVER != 0 && owner.last_seen < since {
-            (rested, since) = (key.dst_port, owner.last_seen);
+        let Some(owner) = table::find(key, value.last_seen) else {
+            return insert_new(ports, seed, key, value);
+        };
+        // Half the seconds leave a bit to say who comes last.
+        let since = owner.last_seen >> 1;
+        let rank = if is_over(owner.state) { since } else { since | CONFIRMED_BY_NOBODY };
+        let gives_way = owner.flags & (flow_flags::ASSURED | flow_flags::COLLIDES) == 0;
+        if gives_way && rank < least {
+            (best, least) = (key.dst_port, rank);
         }
         attempt += 1;
     }
-    if rested.0 == 0 {
+    if best.0 == 0 {
         return Err(DropReason::NoSourcePort);
     }
-    key.dst_port = rested;
-    take_over(key, value)
+    key.dst_port = best;
+    if let Some(old) = table::any(key) {
+        table::forget(key, old);
+    }
+    insert_new(ports, seed, key, value)
 }
+
+/// Comes after every time of [`claim`].
+const CONFIRMED_BY_NOBODY: u32 = 1 << 31;
 
 /// Inserts under a key that was free a moment ago.
 #[inline(always)]
@@ -85,12 +97,4 @@ fn insert_new(
     let Ports { first, count } = Ports::unpack(ports);
     key.dst_port = source_port::nth(first, count, seed, TRIES);
     if table::insert(key, value)? { Ok(()) } else { Err(DropReason::NoSourcePort) }
-}
-
-#[inline(always)]
-fn take_over(key: &FlowKey, value: &FlowValue) -> Result<(), DropReason> {
-    if let Some(old) = table::find(key) {
-        table::remove(&old.to.reversed());
-    }
-    table::replace(key, value)
 }

@@ -1,16 +1,18 @@
-//! What packets tell of the connection that they belong to.
+//! What packets tell of the connection that they belong to; which of it is believed, and what follows,
+//! says [`kproxy_common::flow::track`].
 
 use kproxy_common::{
-    flow::{FlowKey, FlowState, FlowValue, flow_flags},
+    counters::NO_SERVICE,
+    flow::{
+        FlowValue, flow_flags, flow_state,
+        state::{is_confirmed, is_over},
+        track::{self, Taken, segment_flags},
+    },
     service::Word,
 };
 
-use super::{
-    filter,
-    table::{self, find},
-};
+use super::{assured, table, unassured};
 use crate::{
-    kernel::now,
     packet::Packet,
     service::{load, pick},
 };
@@ -19,116 +21,177 @@ use crate::{
 /// again to masquerade. `nf_conntrack_udp_timeout` is 30 unless an administrator shortens it.
 const NETFILTER_MEMORY: u32 = 2;
 
-/// Whether the packet belongs to the flow that was found for it, which then takes note of it. A SYN
-/// that opens a new connection does not.
+/// What a packet is to the flow that was found for it. A number: what a BPF function returns.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Belongs {
+    /// It is of another connection with the same addresses and ports.
+    No = 0,
+    /// It is of the flow.
+    Yes = 1,
+    /// It opens a new connection in place of the flow.
+    Opens = 2,
+}
+
+/// Whether the packet belongs to the flow that was found for it, which then takes note of it.
 #[inline(always)]
-pub(crate) fn continues_flow(packet: &Packet, value: &mut FlowValue) -> bool {
-    let reverse = value.flags & flow_flags::REVERSE != 0;
-    if packet.is_syn() && !reverse && end_if_over(&packet.key, value) {
-        return false;
+pub(crate) fn continues_flow(packet: &Packet, value: &mut FlowValue) -> Belongs {
+    if packet.is_udp() {
+        // Streams to a set that has not changed go on; all others are looked at.
+        if value.state != flow_state::STREAM || needs_look(value) {
+            let belongs = follow_udp(packet, value);
+            if belongs != Belongs::Yes {
+                return belongs;
+            }
+        }
+    } else if !packet.is_later() && !track::goes_on(value, &packet.segment) {
+        return follow(packet, value);
     }
-    if reverse {
+    if value.last_seen != packet.now {
+        touch(packet, value);
+    }
+    Belongs::Yes
+}
+
+/// The first packet of its direction in this second.
+#[inline(always)]
+fn touch(packet: &Packet, value: &mut FlowValue) {
+    value.last_seen = packet.now;
+    // Refused when it was confirmed: there may be room by now.
+    if value.flags & flow_flags::ASSURED == 0 && is_confirmed(value.state) {
+        settle(packet, value);
+    }
+}
+
+/// Whether a UDP stream may have to leave its backend, or netfilter to be asked again.
+#[inline(always)]
+fn needs_look(value: &FlowValue) -> bool {
+    if value.flags & flow_flags::REVERSE != 0 {
+        return value.flags & flow_flags::REPLIED == 0;
+    }
+    value.flags & flow_flags::MASQUERADE != 0 || is_generation_old(value)
+}
+
+/// Whether the set of backends has changed since the backend was last found in it.
+#[inline(always)]
+fn is_generation_old(value: &FlowValue) -> bool {
+    value.service != NO_SERVICE
+        && pick::word(value.service)
+            .is_none_or(|word| Word::unpack(word).generation != value.generation)
+}
+
+/// A datagram. Out of line, to spare the caller's stack.
+#[inline(never)]
+fn follow_udp(packet: &Packet, value: &mut FlowValue) -> Belongs {
+    let is_reply = value.flags & flow_flags::REVERSE != 0;
+    // A backend that has left gets no more: as if the flow were new (CT-06, CT-07). Its answers under
+    // way still find the entry of their direction.
+    if !is_reply && is_generation_old(value) {
+        let word = pick::word(value.service).unwrap_or(0);
+        if !pick::is_member(word, &value.to.dst, value.to.dst_port) {
+            return Belongs::Opens;
+        }
+        value.generation = Word::unpack(word).generation;
+    }
+    let Some(other) = table::other(&packet.key, value) else { return Belongs::Yes };
+    if is_reply {
         value.flags |= flow_flags::REPLIED;
-    } else if value.flags & flow_flags::MASQUERADE != 0 && packet.is_udp() {
-        follow_netfilter(value);
+    } else if value.flags & flow_flags::MASQUERADE != 0 {
+        follow_netfilter(value, other, packet.now);
     }
-    touch(value, packet);
-    true
+    let before = value.state;
+    track::take_udp(value, other, packet.now);
+    if value.state != before {
+        settle(packet, value);
+    }
+    Belongs::Yes
 }
 
 /// Brings the forward entry of a masqueraded UDP flow in step with what netfilter knows: it remembers
-/// the flow once it was answered, until the client rests. Out of line, to spare the caller's stack.
-#[inline(never)]
-fn follow_netfilter(forward: &mut FlowValue) {
-    let rested = now().wrapping_sub(forward.last_seen) >= NETFILTER_MEMORY;
-    if !rested && forward.flags & flow_flags::REPLIED != 0 {
-        return;
-    }
-    let reverse = find(&forward.to.reversed());
-    if rested {
+/// the flow once it was answered, until the client rests.
+#[inline(always)]
+fn follow_netfilter(forward: &mut FlowValue, reverse: &mut FlowValue, now: u32) {
+    if now.wrapping_sub(forward.last_seen) >= NETFILTER_MEMORY {
         forward.flags &= !flow_flags::REPLIED;
-        if let Some(reverse) = reverse {
-            reverse.flags &= !flow_flags::REPLIED;
-        }
-    } else if reverse.is_some_and(|reverse| reverse.flags & flow_flags::REPLIED != 0) {
+        reverse.flags &= !flow_flags::REPLIED;
+    } else if reverse.flags & flow_flags::REPLIED != 0 {
         forward.flags |= flow_flags::REPLIED;
     }
 }
 
-/// Records that a packet of this direction has passed.
-#[inline(always)]
-fn touch(value: &mut FlowValue, packet: &Packet) {
-    let now = now();
-    if value.last_seen != now {
-        value.last_seen = now;
-    }
-    if packet.is_rst() {
-        value.flags |= flow_flags::RST;
-        end(value);
-    } else if packet.is_fin() {
-        value.flags |= flow_flags::FIN;
-        end(value);
-    }
-}
-
-/// Marks both entries of a connection that is over. Only its last packets get here.
+/// A packet of TCP or SCTP that is not like most.
 #[inline(never)]
-fn end(value: &mut FlowValue) {
-    let Some(other) = find(&value.to.reversed()) else { return };
-    if value.flags & flow_flags::RST != 0 || other.flags & flow_flags::FIN != 0 {
-        value.flags |= flow_flags::OVER;
-        other.flags |= flow_flags::OVER;
-        if value.flags & flow_flags::COUNTED != 0 {
-            load::ended(value, other);
+fn follow(packet: &Packet, value: &mut FlowValue) -> Belongs {
+    let Some(other) = table::other(&packet.key, value) else {
+        // Without its other half it cannot be told. Nothing is lost by a new one.
+        return if packet.is_syn() && value.flags & flow_flags::REVERSE == 0 {
+            Belongs::Opens
+        } else {
+            Belongs::Yes
+        };
+    };
+    let is_reply = value.flags & flow_flags::REVERSE != 0;
+    if packet.is_syn() && !is_reply && opens_anew(value, other) {
+        return Belongs::Opens;
+    }
+    let before = value.state;
+    match track::take(value, other, &packet.segment, packet.is_tcp()) {
+        Taken::No => {
+            if before == flow_state::OPENING && packet.segment.flags & segment_flags::RST == 0 {
+                other.flags |= flow_flags::COLLIDES;
+            }
+            return Belongs::No;
         }
+        Taken::Unproved => return Belongs::Yes,
+        Taken::Yes => value.last_seen = packet.now,
     }
+    if value.state != before {
+        settle(packet, value);
+    }
+    Belongs::Yes
 }
 
-/// Ends the connection of a forward entry when an opening packet starts a new one on the same
-/// addresses and ports: the old one is over, or it was never answered and the backends have changed
-/// since (the retry goes to a live backend). Both entries go: the new connection may be refused.
-#[inline(never)]
-fn end_if_over(key: &FlowKey, forward: &FlowValue) -> bool {
-    let reverse_key = forward.to.reversed();
-    let over = is_over(forward, &reverse_key);
-    if over {
-        table::remove(&reverse_key);
-        table::remove(key);
-    }
-    over
-}
-
+/// Whether a SYN on this forward entry opens a new connection: the old one is over, or it was never
+/// answered and the backends have changed since (the retry goes to a live backend), or the backend has
+/// another connection with the same addresses and ports, so that this one needs another port.
 #[inline(always)]
-fn is_over(forward: &FlowValue, reverse_key: &FlowKey) -> bool {
-    if forward.flags & flow_flags::OVER != 0 {
-        return true;
-    }
-    let Some(reverse) = find(reverse_key) else { return true };
-    if FlowState::of(forward, reverse) != FlowState::Opening {
-        return false;
-    }
-    match pick::word(forward.service) {
-        Some(packed) => Word::unpack(packed).generation != forward.generation,
-        None => true,
+fn opens_anew(forward: &FlowValue, reverse: &mut FlowValue) -> bool {
+    match forward.state {
+        flow_state::TIME_WAIT | flow_state::RESET => true,
+        flow_state::OPENING if forward.flags & flow_flags::COLLIDES != 0 => {
+            // Its port stays taken for the other one.
+            reverse.flags |= flow_flags::COLLIDES;
+            true
+        }
+        flow_state::OPENING => is_generation_old(forward),
+        _ => false,
     }
 }
 
-/// Ends a flow whose answers would be mistaken for those of the direct connection that this packet
-/// opens (same client port, straight to the backend), if its answers have these `flags`.
+/// The state has changed: what follows for the flow's place among those that give way, and for the
+/// counts.
 #[inline(never)]
-pub(crate) fn end_stale(direct: &FlowKey, flags: u16) {
-    if !filter::has_flows_to(&direct.src) {
+fn settle(packet: &Packet, value: &mut FlowValue) {
+    let Some(other) = table::other(&packet.key, value) else { return };
+    let is_assured = value.flags & flow_flags::ASSURED != 0;
+    if is_confirmed(value.state) {
+        if !is_assured && assured::join() {
+            value.flags |= flow_flags::ASSURED;
+            other.flags |= flow_flags::ASSURED;
+        }
         return;
     }
-    let reverse_key = direct.reversed();
-    let Some(reverse) = find(&reverse_key) else { return };
-    if reverse.flags & flags != flags {
-        return;
+    let (forward, reverse) =
+        if value.flags & flow_flags::REVERSE == 0 { (value, other) } else { (other, value) };
+    if is_assured {
+        forward.flags &= !flow_flags::ASSURED;
+        reverse.flags &= !flow_flags::ASSURED;
+        assured::leave();
+        forward.slot = unassured::enter(&reverse.to.reversed(), forward.slot);
     }
-    let forward_key = reverse.to.reversed();
-    // After the sweeper took the forward entry, the one that is there is of a newer flow.
-    if find(&forward_key).is_some_and(|forward| forward.to == *direct) {
-        table::remove(&forward_key);
+    if is_over(forward.state) && forward.flags & flow_flags::COUNTED != 0 {
+        forward.flags &= !flow_flags::COUNTED;
+        reverse.flags &= !flow_flags::COUNTED;
+        load::ended(&forward.to.dst, forward.to.dst_port);
     }
-    table::remove(&reverse_key);
 }

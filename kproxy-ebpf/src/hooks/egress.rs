@@ -15,7 +15,8 @@ use crate::{
     flow::{
         filter,
         kind::{Place, at_egress},
-        table, track,
+        open, table,
+        track::{self, Belongs},
     },
     packet::{Packet, headers::ethernet, icmp_error::IcmpError, rewrite::rewrite},
     path::{forward::forward_own_error, redirect::Back},
@@ -46,14 +47,21 @@ impl<const POD: bool> Hook for Egress<POD> {
                 return tc::own_packet::<L3>(ctx, packet, found, ours, Self::BACK);
             }
             if opens {
+                if packet.is_udp() && lookup::is_node_port(&packet.key) {
+                    open::remember_own(packet);
+                }
                 return untranslated(packet, is_own);
             }
         }
         let Some(value) = found else { return Verdict::PASS };
-        if at_egress(value.flags) != Place::Here {
+        match at_egress(value.flags) {
+            Place::Here => {}
+            Place::Untranslated => return tc::pass_on(packet, Some(value)),
+            Place::HereIfOwn | Place::Elsewhere | Place::Misplaced => return Verdict::PASS,
+        }
+        if track::continues_flow(packet, value) == Belongs::No {
             return Verdict::PASS;
         }
-        track::continues_flow(packet, value);
         tc::note(ctx, value, ours);
         match rewrite(ctx, packet, value, 0) {
             Some(()) => Verdict::PASS,
@@ -74,7 +82,7 @@ impl<const POD: bool> Hook for Egress<POD> {
                 Some(done.ok_or(DropReason::RewriteFailed))
             }
             Place::HereIfOwn if skb::is_own(ctx) => Some(forward_own_error::<L3>(ctx, error)),
-            Place::HereIfOwn | Place::Elsewhere | Place::Misplaced => None,
+            Place::HereIfOwn | Place::Untranslated | Place::Elsewhere | Place::Misplaced => None,
         }
     }
 }

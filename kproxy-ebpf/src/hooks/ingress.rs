@@ -17,10 +17,10 @@ use kproxy_common::{
 use super::tc::{self, Hook};
 use crate::{
     flow::{
-        admit::flow_of,
+        admit::{self, flow_of},
         filter,
         kind::{Place, at_ingress},
-        opener, table, track,
+        opener, table,
     },
     maps::CONFIG,
     packet::{Packet, early, headers::ethernet, icmp_error::IcmpError, rewrite::rewrite},
@@ -50,6 +50,7 @@ impl<const POD: bool> Hook for Ingress<POD> {
             match at_ingress::<POD>(value.flags) {
                 Place::Here => {}
                 Place::HereIfOwn if skb::clear_mark(ctx) => {}
+                Place::Untranslated => return tc::pass_on(packet, found),
                 Place::Elsewhere if packet.is_syn() => found = None,
                 Place::HereIfOwn | Place::Elsewhere | Place::Misplaced => return Verdict::PASS,
             }
@@ -138,8 +139,7 @@ fn dial<const POD: bool>(packet: &Packet) -> Verdict {
         }
         Lookup::UnknownPort => Verdict::turn_away(NO_SERVICE, DropReason::UnknownPort),
         Lookup::NotOurs => {
-            track::end_stale(key, flow_flags::REVERSE);
-            Verdict::PASS
+            if admit::collides(packet) { Verdict::admit(NO_SERVICE) } else { Verdict::PASS }
         }
     }
 }

@@ -6,5 +6,6 @@ mod inject;
 mod node;
 mod release;
 mod socket;
+mod sweep;
 mod tc;
 mod udp_socket;

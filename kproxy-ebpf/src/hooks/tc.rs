@@ -6,12 +6,16 @@ use kproxy_common::{
     config::config_flags,
     counters::NO_SERVICE,
     drop_reason::DropReason,
-    flow::{FlowValue, flow_flags},
+    flow::FlowValue,
     service::frontend_flags,
 };
 
 use crate::{
-    flow::{admit::flow_of, filter, fragments, opener, table, track},
+    flow::{
+        admit::{self, flow_of},
+        filter, fragments, opener, table, track,
+    },
+    kernel::now,
     maps::CONFIG,
     packet::{Packet, early, icmp_error::IcmpError},
     path::{forward::forward_own, redirect::Back, refuse},
@@ -55,6 +59,7 @@ pub(super) fn run<const L3: usize, H: Hook>(ctx: &TcContext) -> i32 {
     if packet.parse::<L3>(ctx).is_none() {
         return error::<L3, H>(ctx).action();
     }
+    packet.now = now();
     if packet.is_later() && !fragments::recall(&mut packet) {
         return fragments::hold::<L3>(ctx, &packet).action();
     }
@@ -73,11 +78,20 @@ pub(super) fn note(ctx: &TcContext, value: &FlowValue, ours: &mut bool) {
     *ours = true;
 }
 
+/// A packet of a flow that nothing is translated of.
+#[inline(always)]
+pub(super) fn pass_on(packet: &Packet, found: Option<&'static mut FlowValue>) -> Verdict {
+    if let Some(value) = found {
+        track::continues_flow(packet, value);
+    }
+    Verdict::PASS
+}
+
 /// An ICMP error about a packet of a flow, on its way to who sent the packet.
 #[inline(never)]
 fn error<const L3: usize, H: Hook>(ctx: &TcContext) -> Verdict {
     let Some(error) = IcmpError::parse::<L3>(ctx) else { return Verdict::PASS };
-    let Some(value) = table::find(error.key()) else { return Verdict::PASS };
+    let Some(value) = table::find(error.key(), now()) else { return Verdict::PASS };
     error.follow(value);
     let Some(result) = H::error::<L3>(ctx, error, value) else { return Verdict::PASS };
     stats::count_packet(value.service, ctx.len());
@@ -130,7 +144,7 @@ fn dial_of_node(packet: &Packet) -> Verdict {
         }
         Lookup::NotOurs => {
             // A packet that this program has sent on is seen here once more, and its flow lives.
-            track::end_stale(key, flow_flags::REVERSE | flow_flags::OVER);
+            admit::end_if_over(key, packet.now);
             Verdict::PASS
         }
     }

@@ -72,14 +72,19 @@ pub(crate) mod udp {
 
 /// SCTP's common header, and the type of the first chunk behind it (RFC 9260 section 3).
 pub(crate) mod sctp {
+    /// Verification tag.
+    pub(crate) const TAG: usize = 4;
     pub(crate) const CHECKSUM: usize = 8;
     pub(crate) const LEN: usize = 12;
     /// Of the first chunk.
     pub(crate) const CHUNK_TYPE: usize = 12;
+    /// Initiate tag of an INIT or INIT ACK that is the first chunk.
+    pub(crate) const INITIATE_TAG: usize = 16;
     /// Bytes of an INIT chunk up to and with its initiate tag.
     pub(crate) const INIT_WITH_TAG: usize = 8;
 
     pub(crate) const INIT: usize = 1;
+    pub(crate) const INIT_ACK: usize = 2;
     pub(crate) const ABORT: usize = 6;
     pub(crate) const SHUTDOWN: usize = 7;
     pub(crate) const SHUTDOWN_ACK: usize = 8;

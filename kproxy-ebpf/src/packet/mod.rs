@@ -11,7 +11,7 @@ pub(crate) mod rewrite;
 
 use aya_ebpf::programs::TcContext;
 use kproxy_common::{
-    flow::FlowKey,
+    flow::{FlowKey, track::Segment},
     net::{Addr, Port, proto},
 };
 
@@ -22,6 +22,7 @@ use crate::skb::{self, ETH_P_IP, ETH_P_IPV6, at, ensure, segment_size};
 static SCTP_FLAGS: [u8; 16] = {
     let mut flags = [tcp::ACK; 16];
     flags[sctp::INIT] = tcp::SYN;
+    flags[sctp::INIT_ACK] = tcp::SYN | tcp::ACK;
     flags[sctp::ABORT] = tcp::RST;
     flags[sctp::SHUTDOWN] = tcp::FIN;
     flags[sctp::SHUTDOWN_ACK] = tcp::FIN;
@@ -39,8 +40,10 @@ pub(crate) struct Packet {
     pub(crate) key: FlowKey,
     /// Identification of a fragmented packet, as it lies in the header.
     pub(crate) id: u32,
-    /// TCP flags, those that mean the same for SCTP, 0 for UDP.
-    tcp_flags: u8,
+    /// What TCP or SCTP says; nothing for UDP and later fragments.
+    pub(crate) segment: Segment,
+    /// Time at which the packet was seen, as [`crate::kernel::now`] says.
+    pub(crate) now: u32,
     /// Time to live or hop limit.
     pub(crate) ttl: u8,
     /// IPv6, not IPv4.
@@ -60,7 +63,8 @@ impl Packet {
             l4: 0,
             key: FlowKey::default(),
             id: 0,
-            tcp_flags: 0,
+            segment: Segment { seq: 0, ack: 0, end: 0, flags: 0 },
+            now: 0,
             ttl: 0,
             v6: false,
             part: part::WHOLE,
@@ -86,7 +90,7 @@ impl Packet {
     /// Sets where the headers are; the rest is the caller's.
     #[inline(always)]
     fn place(&mut self, l3: usize, l4: usize, v6: bool) {
-        (self.l3, self.l4, self.v6, self.tcp_flags) = (l3, l4, v6, 0);
+        (self.l3, self.l4, self.v6, self.segment.flags) = (l3, l4, v6, 0);
         (self.part, self.id) = (part::WHOLE, 0);
     }
 
@@ -137,11 +141,12 @@ impl Packet {
         match proto {
             proto::TCP => {
                 ensure(ctx, self.l4 + tcp::LEN)?;
-                self.tcp_flags = *at::<u8>(ctx, self.l4 + tcp::FLAGS)?;
+                self.parse_tcp(ctx)?;
             }
             proto::UDP => ensure(ctx, self.l4 + udp::LEN)?,
             proto::SCTP => {
                 ensure(ctx, self.l4 + sctp::LEN)?;
+                self.segment.seq = u32::from_be(*at::<u32>(ctx, self.l4 + sctp::TAG)?);
                 // Several packets of data in one: the list of their chunks begins here, and bytes
                 // that are pulled out of the first ones are lost to it.
                 if segment_size(ctx) == 0 {
@@ -149,7 +154,12 @@ impl Packet {
                     // All four: the verifier learns nothing from the check of a single byte.
                     let [chunk, ..] = *at::<[u8; 4]>(ctx, self.l4 + sctp::CHUNK_TYPE)?;
                     // Larger types mean nothing to a flow; those that end alike end it late at worst.
-                    self.tcp_flags = SCTP_FLAGS[usize::from(chunk & 15)];
+                    self.segment.flags = SCTP_FLAGS[usize::from(chunk & 15)];
+                    if self.segment.flags & tcp::SYN != 0 {
+                        ensure(ctx, self.l4 + sctp::CHUNK_TYPE + sctp::INIT_WITH_TAG)?;
+                        let tag = *at::<u32>(ctx, self.l4 + sctp::INITIATE_TAG)?;
+                        self.segment.ack = u32::from_be(tag);
+                    }
                 }
             }
             _ => return None,
@@ -157,6 +167,21 @@ impl Packet {
         let src_port = Port(*at::<u16>(ctx, self.l4 + ports::SRC)?);
         let dst_port = Port(*at::<u16>(ctx, self.l4 + ports::DST)?);
         self.key.set_rest(src_port, dst_port, proto);
+        Some(())
+    }
+
+    /// Numbers and flags of TCP.
+    #[inline(always)]
+    fn parse_tcp(&mut self, ctx: &TcContext) -> Option<()> {
+        let [seq, ack, rest] = *at::<[u32; 3]>(ctx, self.l4 + tcp::SEQUENCE)?;
+        let [offset, flags, ..] = rest.to_ne_bytes();
+        let headers = (self.l4 - self.l3) as u32 + u32::from(offset >> 4) * 4;
+        // A FIN, the lowest bit, and a SYN, the next one, take a number each.
+        let marks = u32::from(flags & tcp::FIN) + u32::from((flags & tcp::SYN) >> 1);
+        let seq = u32::from_be(seq);
+        let sent = self.ip_len(ctx)?.wrapping_sub(headers).wrapping_add(marks);
+        let end = seq.wrapping_add(sent);
+        self.segment = Segment { seq, ack: u32::from_be(ack), end, flags };
         Some(())
     }
 
@@ -219,17 +244,7 @@ impl Packet {
     /// SYN without ACK.
     #[inline(always)]
     pub(crate) fn is_syn(&self) -> bool {
-        self.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
-    }
-
-    #[inline(always)]
-    pub(crate) fn is_fin(&self) -> bool {
-        self.tcp_flags & tcp::FIN != 0
-    }
-
-    #[inline(always)]
-    pub(crate) fn is_rst(&self) -> bool {
-        self.tcp_flags & tcp::RST != 0
+        self.segment.flags & (tcp::SYN | tcp::ACK) == tcp::SYN
     }
 
     #[inline(always)]

@@ -3,8 +3,6 @@
 //! A flow counts from its opening until it is over or swept, a connected socket until it is closed.
 //! What is lost on the way (a flow that is replaced, two CPUs at once) user space puts right.
 
-use core::arch::asm;
-
 use aya_ebpf::bindings::BPF_NOEXIST;
 use kproxy_common::{
     config::config_flags,
@@ -15,7 +13,10 @@ use kproxy_common::{
     socket::SocketState,
 };
 
-use crate::maps::{CONFIG, LOAD};
+use crate::{
+    kernel::add_atomically,
+    maps::{CONFIG, LOAD},
+};
 
 /// Whether the connections of a service with these [`super::pick::settings`] are counted.
 #[inline(always)]
@@ -35,13 +36,10 @@ pub(crate) fn opened(forward: &FlowValue) {
     add(&forward.to.dst, forward.to.dst_port, counted::FLOWS, 1);
 }
 
-/// Counts a flow no more, given both of its entries.
+/// Counts a flow to this backend no more.
 #[inline(never)]
-pub(crate) fn ended(one: &mut FlowValue, other: &mut FlowValue) {
-    one.flags &= !flow_flags::COUNTED;
-    other.flags &= !flow_flags::COUNTED;
-    let forward = if one.flags & flow_flags::REVERSE == 0 { one } else { other };
-    add(&forward.to.dst, forward.to.dst_port, counted::FLOWS, -1);
+pub(crate) fn ended(addr: &Addr, port: Port) {
+    add(addr, port, counted::FLOWS, -1);
 }
 
 /// Counts a socket that has connected, if a program will see it close.
@@ -78,9 +76,8 @@ fn add(addr: &Addr, port: Port, path: u16, change: i64) {
 #[inline(always)]
 fn find_and_add(key: &LoadKey, change: i64) -> bool {
     let Some(count) = LOAD.get_ptr_mut(key) else { return false };
-    // SAFETY: a live element, eight-byte aligned. Rust has no atomic addition for this target; this one
-    // is of every kernel, as it does not ask for the old value (kernel 5.12).
-    unsafe { asm!("lock *(u64 *)({} + 0) += {}", in(reg) count, in(reg) change) };
+    // SAFETY: a live element of eight-byte values.
+    unsafe { add_atomically(count, change) };
     true
 }
 

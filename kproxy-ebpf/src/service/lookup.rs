@@ -2,6 +2,7 @@
 
 use kproxy_common::{
     filter,
+    flow::FlowKey,
     net::{Addr, Port},
     service::{FrontendKey, FrontendValue, frontend_flags},
 };
@@ -52,6 +53,21 @@ pub(crate) fn is_service_address(addr: &Addr) -> bool {
     // SAFETY: read at once; user space only ever replaces whole elements.
     unsafe { FRONTENDS.get(&key) }
         .is_some_and(|about| about.flags & kinds == frontend_flags::SERVICE_ADDRESS)
+}
+
+/// Whether a packet comes from a NodePort of this node: from one of its addresses, and a port that is
+/// translated there.
+#[inline(always)]
+pub(crate) fn is_node_port(key: &FlowKey) -> bool {
+    // The port first: most traffic comes from one of this node's addresses.
+    !is_ruled_out(&filter::address_of_node_port(key.src_port, key.proto))
+        && !is_ruled_out(&key.src)
+        && is_frontend_of_node(&key.src, key.src_port, key.proto)
+}
+
+#[inline(never)]
+fn is_frontend_of_node(addr: &Addr, port: Port, proto: u8) -> bool {
+    matches!(frontend(addr, port, proto), Lookup::Frontend(_))
 }
 
 /// Looks a dialled address up: exact frontend, then NodePort, then unknown port.
