@@ -39,14 +39,14 @@ pub(super) struct End {
     listens: bool,
     /// Initial number of the next connection.
     next_isn: u32,
-    pub(super) isn: u32,
+    isn: u32,
     /// First number that was not acknowledged, and the next one to send.
     una: u32,
     pub(super) next: u32,
-    pub(super) peer_isn: u32,
+    peer_isn: u32,
     /// What the other end is to send next.
-    pub(super) expects: u32,
-    fin_sent: bool,
+    expects: u32,
+    pub(super) fin_sent: bool,
     fin_got: bool,
 }
 
@@ -71,9 +71,9 @@ impl End {
         matches!(self.mode, Mode::Open) && self.fin_sent && self.fin_got && self.una == self.next
     }
 
-    /// Whether a connection is open in at least one direction.
-    pub(super) const fn lives(&self) -> bool {
-        matches!(self.mode, Mode::Open) && !(self.fin_sent && self.fin_got)
+    /// Whether these are the two ends of one connection.
+    pub(super) fn is_paired_with(&self, other: &Self) -> bool {
+        (self.isn, self.peer_isn) == (other.peer_isn, other.isn)
     }
 
     pub(super) fn act(&mut self, act: Act) -> Option<Segment> {
@@ -224,8 +224,8 @@ impl End {
         }
         if is_valid {
             self.una = got.ack;
-        } else if acknowledged < 1 << 31 {
-            // Not sent yet.
+        } else if self.una.wrapping_sub(got.ack) > WINDOW {
+            // Not sent yet, or long ago.
             return challenge;
         }
         let is_next = got.seq.wrapping_sub(self.expects) as i32 <= 0 && last as i32 > 0;

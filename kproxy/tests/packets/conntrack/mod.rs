@@ -175,8 +175,9 @@ fn converse(
                 return Err(about(&format!("{state} and the entry {value:?}")));
             }
         }
-        let last = table.iter().map(|(_, value)| value.last_seen).max().unwrap_or_default();
-        if seconds().wrapping_sub(last) > 3 || programs.assured() != u64::from(is_stream) {
+        let clock = seconds();
+        let rested = table.iter().map(|(_, value)| clock.wrapping_sub(value.last_seen)).min();
+        if rested.is_none_or(|rested| rested > 3) || programs.assured() != u64::from(is_stream) {
             return Err(about("time or number of assured flows"));
         }
     }

@@ -9,7 +9,7 @@ use kproxy_common::net::{Port, proto::TCP};
 use nix::time::{ClockId, clock_gettime};
 
 use super::cases::{Case, Learnt, Number, Path, Step};
-use super::ends::{Act, End};
+use super::ends::{Act, End, Mode};
 use super::rules::{Fate, Tracked, Way};
 use crate::harness::{
     DEVICE_MAC, NEXT, Programs, REDIRECT, Ran, Segment, ends, tcp_with, with_ttl,
@@ -78,7 +78,7 @@ impl<'a> Play<'a> {
             flow: None,
             under_way: Vec::new(),
             now: 0,
-            said: 0,
+            said: case.isn.wrapping_add(0x3000_0000),
         }
     }
 
@@ -182,13 +182,12 @@ impl<'a> Play<'a> {
         }
     }
 
-    /// Whether both ends are open to each other.
+    /// Whether both ends are open to each other, and not both have said that they close.
     fn lives(&mut self) -> bool {
         let backend = self.backend().clone();
-        let client = &self.client;
-        client.lives()
-            && backend.lives()
-            && (client.isn, client.peer_isn) == (backend.peer_isn, backend.isn)
+        self.client.is_paired_with(&backend)
+            && (self.client.mode, backend.mode) == (Mode::Open, Mode::Open)
+            && !(self.client.fin_sent && backend.fin_sent)
     }
 
     fn is_assured(&self) -> bool {
@@ -197,16 +196,23 @@ impl<'a> Play<'a> {
 
     /// A packet in the name of one end. It may not do what only the ends may.
     fn forge(&mut self, flags: u8, seq: Number, ack: Number, data: u32) -> Result<(), String> {
-        let (way, learnt) = self.case.forger;
+        let (way, mut learnt) = self.case.forger;
+        if flags & (SYN | RST) != 0 && self.client.mode != Mode::Open {
+            // A client that dials takes these from whoever knows what it acknowledges.
+            learnt = Learnt::Nothing;
+        }
         let backend = self.backend().clone();
         let (seq_known, ack_known) = match way {
             Way::Client => (self.client.next, backend.next),
             Way::Backend => (backend.next, self.client.next),
         };
-        // An eighth of the circle and more from both ends' numbers.
-        let far = |guess: u32| self.case.isn.wrapping_add(0x2000_0000 + guess % 0x2000_0000);
+        // An eighth of the circle and more from both ends' numbers, and from those of forged SYNs.
+        let away = if flags == SYN { 0x2000_0000 } else { 0x5000_0000 };
+        let far = |guess: u32| self.case.isn.wrapping_add(away + guess % 0x1000_0000);
+        // With a number of its own and one that it has learnt it would know both.
         let number = |number| match number {
             Number::Guess(guess) => far(guess),
+            Number::Own if learnt == Learnt::Acknowledgement => far(0),
             Number::Own => self.said,
         };
         // Who knows the sequence number may reset: the receiver takes it.
@@ -225,7 +231,9 @@ impl<'a> Play<'a> {
         let without_syn = |entries: &[Option<FlowValue>; 2]| {
             entries.map(|entry| entry.map(|value| FlowValue { syn: 0, ..value }))
         };
-        if was_assured && without_syn(&before) != without_syn(&after) {
+        // A forger whose SYN the client has taken for the backend's has a connection of its own.
+        let is_genuine = was_assured && self.client.is_paired_with(&backend);
+        if is_genuine && without_syn(&before) != without_syn(&after) {
             return Err(format!("{sent:?} is forged and changes {before:?} to {after:?}"));
         }
         if !was_assured && self.is_assured() {
@@ -329,7 +337,9 @@ impl<'a> Play<'a> {
         if held != [(number, flow.tracked.is_assured()); 2] {
             return Err(format!("states and whether assured: {held:?}"));
         }
-        let idle = seconds().wrapping_sub(forward.last_seen.max(reverse.last_seen));
+        let now = seconds();
+        let rested = [forward, reverse].map(|value| now.wrapping_sub(value.last_seen));
+        let idle = rested[0].min(rested[1]);
         let wanted = self.now - flow.last;
         if !(wanted..=wanted + SLACK).contains(&idle) {
             return Err(format!("it has rested for {idle} s and not {wanted} s"));

@@ -186,7 +186,6 @@ impl Tracked {
         matches!(self.state, State::TimeWait | State::Close)
     }
 
-
     /// A packet.
     pub(crate) fn take(&mut self, way: Way, sent: &Segment) -> Fate {
         let Some(kind) = kind_of(sent) else { return self.unproved(way) };
@@ -198,6 +197,8 @@ impl Tracked {
             (_, Kind::Rst) if self.is_reset(way, sent) => {
                 self.said[way as usize].rst = true;
                 self.state = State::Close;
+                // The last SYN may be answered yet.
+                self.syns = self.syns.split_off(self.syns.len().saturating_sub(2));
                 Counts
             }
             (_, Kind::Rst) => self.unproved(way),
@@ -330,9 +331,10 @@ impl Tracked {
     fn ignore(&mut self, way: Way, kind: Kind, sent: &Segment) -> Fate {
         match (way, kind) {
             (Client, Kind::Syn) => {
-                // "Let's save it": the client may have forgotten what was. Its own first one says nothing.
-                if is_after(sent.end(), self.said[0].end) || !are_near(sent.end(), self.said[0].end)
-                {
+                // "Let's save it": the client may have forgotten what was.
+                let own = self.said[0].end;
+                let is_copy = !is_after(sent.end(), own) && are_near(sent.end(), own);
+                if self.state == State::SynRecv || !is_copy {
                     self.syns = vec![sent.end()];
                 }
                 Passes
