@@ -185,6 +185,9 @@ impl Programs {
         let value = FrontendValue { internal, external, flags };
         self.hash(map::FRONTENDS).insert(key, value, 0).unwrap();
         self.allow(key.addr);
+        if at.ip().is_unspecified() {
+            self.allow(filter::address_of_node_port(key.port, proto));
+        }
     }
 
     /// An address entry.

@@ -6,6 +6,7 @@ mod algorithms;
 mod conntrack;
 mod drops;
 mod early;
+mod flows;
 mod harness;
 mod model;
 mod node;

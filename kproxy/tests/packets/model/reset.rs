@@ -46,8 +46,10 @@ impl Programs {
         let mut frontends = self.hash::<FrontendKey, FrontendValue>(map::FRONTENDS);
         let keys = forget(&mut frontends);
         for key in keys {
-            let (word, _) = filter::position(filter::bit(&key.addr));
-            self.array::<u64>(map::FILTER).set(word, 0, 0).unwrap();
+            for addr in [key.addr, filter::address_of_node_port(key.port, key.proto)] {
+                let (word, _) = filter::position(filter::bit(&addr));
+                self.array::<u64>(map::FILTER).set(word, 0, 0).unwrap();
+            }
         }
         self.forget_flows();
         forget(&mut self.hash::<AffinityKey, AffinityValue>(map::AFFINITY));
