@@ -6,8 +6,9 @@ use etherparse::{
     Icmpv4Type, Icmpv6Type, Ipv4Header, NetSlice, PacketBuilder, SlicedPacket, TransportSlice,
     icmpv4, icmpv6,
 };
+use kproxy_common::flow::track::segment_flags as flags;
 
-/// TCP flags of a test packet.
+/// What a TCP packet of a test is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tcp {
     Syn,
@@ -18,6 +19,48 @@ pub(crate) enum Tcp {
 }
 
 pub(crate) const PAYLOAD: &[u8] = b"odd payload";
+/// Sequence number of the SYN of either end, and of what follows it and the data that it bears.
+const ISN: u32 = 1000;
+const NEXT_SEQ: u32 = ISN + 1 + PAYLOAD.len() as u32;
+
+impl Tcp {
+    /// Numbers with which packets of both directions make a connection, whatever comes first: both ends
+    /// begin with the same one, and send their data again and again.
+    pub(crate) const fn segment(self) -> Segment {
+        let (flags, seq) = match self {
+            Self::Syn => (flags::SYN, ISN),
+            Self::SynAck => (flags::SYN | flags::ACK, ISN),
+            Self::Ack => (flags::ACK, NEXT_SEQ),
+            Self::FinAck => (flags::FIN | flags::ACK, NEXT_SEQ),
+            Self::Rst => (flags::RST | flags::ACK, NEXT_SEQ),
+        };
+        Segment { flags, seq, ack: NEXT_SEQ, data: PAYLOAD.len() as u32 }
+    }
+}
+
+/// What a TCP packet says beside its ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Segment {
+    /// Those of [`flags`].
+    pub(crate) flags: u8,
+    pub(crate) seq: u32,
+    /// If the flag is set.
+    pub(crate) ack: u32,
+    /// Bytes of data.
+    pub(crate) data: u32,
+}
+
+impl Segment {
+    pub(crate) const fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// The sequence number that follows.
+    pub(crate) const fn end(&self) -> u32 {
+        let marks = self.has(flags::SYN) as u32 + self.has(flags::FIN) as u32;
+        self.seq.wrapping_add(self.data).wrapping_add(marks)
+    }
+}
 
 fn ethernet(from: IpAddr, to: IpAddr) -> etherparse::PacketBuilderStep<etherparse::IpHeaders> {
     let link = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [0; 6]);
@@ -29,28 +72,35 @@ fn ethernet(from: IpAddr, to: IpAddr) -> etherparse::PacketBuilderStep<etherpars
 }
 
 /// A TCP packet with correct checksums.
-pub(crate) fn tcp(from: &str, to: &str, flags: Tcp) -> Vec<u8> {
-    let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
-    let step = ethernet(from.ip(), to.ip()).tcp(from.port(), to.port(), 1000, 64_000);
-    let step = match flags {
-        Tcp::Syn => step.syn(),
-        Tcp::SynAck => step.syn().ack(1),
-        Tcp::Ack => step.ack(1),
-        Tcp::FinAck => step.fin().ack(1),
-        Tcp::Rst => step.rst(),
-    };
+pub(crate) fn tcp(from: &str, to: &str, what: Tcp) -> Vec<u8> {
+    tcp_with(from.parse().unwrap(), to.parse().unwrap(), &what.segment())
+}
+
+/// A TCP packet with these flags, numbers and so much data.
+pub(crate) fn tcp_with(from: SocketAddr, to: SocketAddr, segment: &Segment) -> Vec<u8> {
+    let mut step = ethernet(from.ip(), to.ip()).tcp(from.port(), to.port(), segment.seq, 64_000);
+    if segment.has(flags::SYN) {
+        step = step.syn();
+    }
+    if segment.has(flags::ACK) {
+        step = step.ack(segment.ack);
+    }
+    if segment.has(flags::FIN) {
+        step = step.fin();
+    }
+    if segment.has(flags::RST) {
+        step = step.rst();
+    }
+    let data: Vec<u8> = PAYLOAD.iter().copied().cycle().take(segment.data as usize).collect();
     let mut packet = Vec::new();
-    step.write(&mut packet, PAYLOAD).unwrap();
+    step.write(&mut packet, &data).unwrap();
     packet
 }
 
 /// A TCP packet with so many bytes of data that must not be fragmented.
 pub(crate) fn tcp_of(from: &str, to: &str, bytes: usize) -> Vec<u8> {
-    let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
-    let mut packet = Vec::new();
-    let step = ethernet(from.ip(), to.ip()).tcp(from.port(), to.port(), 1000, 64_000).ack(1);
-    step.write(&mut packet, &vec![7; bytes]).unwrap();
-    packet
+    let segment = Segment { data: bytes as u32, ..Tcp::Ack.segment() };
+    tcp_with(from.parse().unwrap(), to.parse().unwrap(), &segment)
 }
 
 /// An ICMP error of `from` about `packet`: the network is unreachable, or there is no route.

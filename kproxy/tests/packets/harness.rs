@@ -18,7 +18,7 @@ use kproxy_common::{
     counters::{DropKey, ServiceCounters},
     drop_reason::DropReason,
     filter,
-    flow::{FlowKey, FlowValue},
+    flow::{FlowKey, FlowValue, unassured},
     fragment::{Injection, Note},
     load::LoadKey,
     maglev::{PER_SLOT, pack},
@@ -33,7 +33,8 @@ use zerocopy::FromBytes as _;
 #[path = "craft.rs"]
 mod craft;
 pub(crate) use craft::{
-    PAYLOAD, Tcp, ends, icmp_about, tcp, tcp_of, ttl_of, udp, udp_of, with_header, with_ttl,
+    PAYLOAD, Segment, Tcp, ends, icmp_about, tcp, tcp_of, tcp_with, ttl_of, udp, udp_of,
+    with_header, with_ttl,
 };
 
 pub(crate) static OBJECT: &[u8] =
@@ -93,6 +94,7 @@ impl Programs {
             .map_max_entries(map::SERVICES, 1024)
             .map_max_entries(map::COUNTERS, 1024)
             .map_max_entries(map::FLOWS, flows)
+            .map_max_entries(map::UNASSURED, unassured::elements(flows))
             .map_max_entries(map::AFFINITY, 4096)
             .load(OBJECT)
             .expect("load the BPF object (needs root)");
@@ -105,13 +107,19 @@ impl Programs {
             "kp_pod_egress",
             "kp_node_egress",
             "kp_inject",
+            "kp_sweep",
         ] {
             let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
             program.load().unwrap_or_else(|error| panic!("{name}: {error:?}"));
         }
         let mut programs = Self { ebpf, device: 0, from: 0, mark: 0 };
         // Backends elsewhere are marked for netfilter, unless a test says otherwise.
-        let config = Config { flags: config_flags::NETFILTER, ..Config::default() };
+        let config = Config {
+            flags: config_flags::NETFILTER,
+            unassured: unassured::elements(flows),
+            max_assured: unassured::most_assured(flows),
+            ..Config::default()
+        };
         programs.configure(|_| config);
         programs.pod_flows(true);
         programs
@@ -177,6 +185,9 @@ impl Programs {
         let value = FrontendValue { internal, external, flags };
         self.hash(map::FRONTENDS).insert(key, value, 0).unwrap();
         self.allow(key.addr);
+        if at.ip().is_unspecified() {
+            self.allow(filter::address_of_node_port(key.port, proto));
+        }
     }
 
     /// An address entry.
@@ -448,6 +459,11 @@ impl Programs {
 
     pub(crate) fn flows(&mut self) -> Vec<(FlowKey, FlowValue)> {
         self.hash(map::FLOWS).iter().map(|row| row.unwrap()).collect()
+    }
+
+    /// How many flows count as assured.
+    pub(crate) fn assured(&mut self) -> u64 {
+        self.array(map::ASSURED).get(&0, 0).unwrap()
     }
 }
 

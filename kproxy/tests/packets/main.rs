@@ -3,8 +3,10 @@
 
 mod affinity;
 mod algorithms;
+mod conntrack;
 mod drops;
 mod early;
+mod flows;
 mod harness;
 mod model;
 mod node;

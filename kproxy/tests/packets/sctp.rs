@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use etherparse::{IpNumber, PacketBuilder};
 use kproxy_common::{
     drop_reason::DropReason,
-    flow::flow_flags,
+    flow::state::is_over,
     net::proto::SCTP,
     service::{empty_verdict, frontend_flags},
 };
@@ -41,20 +41,30 @@ fn crc32c(bytes: &[u8]) -> u32 {
     !crc
 }
 
-/// A packet with one chunk and so many bytes of data.
+/// The tag that either end has chosen: an INIT and its answer begin with it.
+pub(crate) const TAG: u32 = 0x0707_0707;
+
+/// A packet with one chunk and so many bytes of data, of an association that both ends have chosen the
+/// same tag for.
 pub(crate) fn sctp(from: &str, to: &str, chunk: u8, bytes: usize) -> Vec<u8> {
-    let mut chunk = vec![chunk, 0];
-    chunk.extend((4 + bytes as u16).to_be_bytes());
-    chunk.resize(chunk.len() + bytes, 7);
-    packet(from, to, &chunk)
+    sctp_tagged(from, to, if chunk == INIT { 0 } else { TAG }, chunk, &vec![7; bytes])
 }
 
-fn packet(from: &str, to: &str, chunks: &[u8]) -> Vec<u8> {
+/// A packet with one chunk that bears this verification tag.
+pub(crate) fn sctp_tagged(from: &str, to: &str, tag: u32, chunk: u8, data: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![chunk, 0];
+    bytes.extend((4 + data.len() as u16).to_be_bytes());
+    bytes.extend(data);
+    packet(from, to, tag, &bytes)
+}
+
+fn packet(from: &str, to: &str, tag: u32, chunks: &[u8]) -> Vec<u8> {
     let (from, to) = (at(from), at(to));
     let mut body = Vec::new();
     body.extend(from.port().to_be_bytes());
     body.extend(to.port().to_be_bytes());
-    body.extend([1, 2, 3, 4, 0, 0, 0, 0]);
+    body.extend(tag.to_be_bytes());
+    body.extend([0; 4]);
     body.extend(chunks);
     let sum = crc32c(&body);
     body[8..12].copy_from_slice(&sum.to_le_bytes());
@@ -99,6 +109,10 @@ fn with_sctp(backend: &str) -> Programs {
     programs
 }
 
+fn are_over(programs: &mut Programs) -> bool {
+    programs.flows().iter().all(|(_, value)| is_over(value.state))
+}
+
 #[test]
 fn pkt_04_an_association_is_translated_in_both_directions() {
     for [client, node, backend] in ENDS {
@@ -115,13 +129,12 @@ fn pkt_04_an_association_is_translated_in_both_directions() {
             let ran = programs.egress(&sctp(backend, client, back, bytes));
             assert_eq!(ends(&ran.packet), (at(node), at(client)));
         }
-        let over = programs.flows().iter().all(|(_, value)| value.flags & flow_flags::OVER != 0);
-        assert!(over, "{:?}", programs.flows());
+        assert!(are_over(&mut programs), "{:?}", programs.flows());
         // The same port opens a new one; an ABORT ends it.
         programs.ingress(&sctp(client, node, INIT, 16));
         programs.egress(&sctp(backend, client, INIT_ACK, 16));
         programs.ingress(&sctp(client, node, ABORT, 0));
-        assert!(programs.flows().iter().all(|(_, value)| value.flags & flow_flags::OVER != 0));
+        assert!(are_over(&mut programs));
         assert_eq!(programs.counters(CLUSTER).0, 2);
     }
 }
@@ -151,7 +164,7 @@ fn several_packets_of_data_in_one_need_the_header_only() {
             programs.service(SERVICE, &[family.backend]);
             let opened = programs.ingress(&sctp(client, node, INIT, 16));
             assert_eq!(opened.action, REDIRECT, "{:?}", programs.drops());
-            let ran = programs.run_cut("kp_ingress", &packet(client, node, &[]), 0xffff);
+            let ran = programs.run_cut("kp_ingress", &packet(client, node, TAG, &[]), 0xffff);
             assert_eq!(ran.action, REDIRECT, "{:?}", programs.drops());
             assert_eq!(ends(&ran.packet), ends(&opened.packet));
         }

@@ -324,7 +324,7 @@ fn compare_flows(programs: &mut Programs, model: &Model) -> Result<(), String> {
                 return Err(format!("{flow:?} has no entry {key:?}"));
             };
             let kinds = flow_flags::KINDS | flow_flags::MASQUERADE;
-            let is_over = value.flags & flow_flags::OVER != 0;
+            let is_over = kproxy_common::flow::state::is_over(value.state);
             if (value.to, value.flags & kinds, value.service, is_over)
                 != (becomes, flags, flow.service, flow.over)
             {

@@ -4,10 +4,13 @@ use aya::maps::{HashMap, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use aya::util::nr_cpus;
 use kproxy_common::abi::map;
 use kproxy_common::affinity::{AffinityKey, AffinityValue};
+use kproxy_common::config::Config;
 use kproxy_common::counters::{DropKey, ServiceCounters};
 use kproxy_common::filter;
+use kproxy_common::flow::unassured::Unassured;
 use kproxy_common::flow::{FlowKey, FlowValue};
 use kproxy_common::load::LoadKey;
+use kproxy_common::net::proto::UDP;
 use kproxy_common::service::{FrontendKey, FrontendValue, Service};
 
 use crate::harness::Programs;
@@ -18,10 +21,23 @@ const SERVICES_USED: u32 = 16;
 impl Programs {
     /// Makes every flow older.
     pub(crate) fn age_flows(&mut self, seconds: u32) {
-        for (key, value) in self.flows() {
-            let last_seen = value.last_seen.wrapping_sub(seconds);
-            self.hash(map::FLOWS).insert(key, FlowValue { last_seen, ..value }, 0).unwrap();
+        for (key, mut value) in self.flows() {
+            value.last_seen = value.last_seen.wrapping_sub(seconds);
+            if key.proto == UDP {
+                value.end = value.end.wrapping_sub(seconds);
+            }
+            self.hash(map::FLOWS).insert(key, value, 0).unwrap();
         }
+    }
+
+    /// Ends every flow.
+    pub(crate) fn forget_flows(&mut self) {
+        forget(&mut self.hash::<FlowKey, FlowValue>(map::FLOWS));
+        let config: Config = self.array(map::CONFIG).get(&0, 0).unwrap();
+        for place in 0..config.unassured {
+            self.array(map::UNASSURED).set(place, Unassured::default(), 0).unwrap();
+        }
+        self.array(map::ASSURED).set(0, 0u64, 0).unwrap();
     }
 
     /// Empties every map but those of the configuration and the uplinks. Of arrays, the elements up
@@ -30,10 +46,12 @@ impl Programs {
         let mut frontends = self.hash::<FrontendKey, FrontendValue>(map::FRONTENDS);
         let keys = forget(&mut frontends);
         for key in keys {
-            let (word, _) = filter::position(filter::bit(&key.addr));
-            self.array::<u64>(map::FILTER).set(word, 0, 0).unwrap();
+            for addr in [key.addr, filter::address_of_node_port(key.port, key.proto)] {
+                let (word, _) = filter::position(filter::bit(&addr));
+                self.array::<u64>(map::FILTER).set(word, 0, 0).unwrap();
+            }
         }
-        forget(&mut self.hash::<FlowKey, FlowValue>(map::FLOWS));
+        self.forget_flows();
         forget(&mut self.hash::<AffinityKey, AffinityValue>(map::AFFINITY));
         forget(&mut self.hash::<LoadKey, i64>(map::LOAD));
         let mut ranges = self.ranges();
