@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::common::{Cluster, NODE_PORT, PORT, TARGET, at, vips};
-use kproxy_lab::manifest::{Service, Slice, yaml};
+use kproxy_lab::manifest::{Service, Slice};
 use kproxy_lab::{Family, Place, Probe, Seen, Step, Stepped, Transport, mapped};
 use serde_json::{Value, json};
 
