@@ -133,14 +133,17 @@ shared_numbers! {
         pub const SET_RETVAL: u32 = 1 << 1;
         /// `BPF_FIB_LOOKUP_SKIP_NEIGH`: kernel 6.3, commit 31de4105f00d.
         pub const SKIP_NEIGH: u32 = 1 << 2;
+        /// `bpf_skc_to_mptcp_sock`: kernel 5.19, commit 3bc253c2e652, where it has MPTCP.
+        pub const MPTCP: u32 = 1 << 3;
     }
 }
 
 /// Each of [`kernel_feature`] with the first kernel that has it: major and minor version.
-pub const KERNEL_FEATURES_SINCE: [(u32, u8, u8); 3] = [
+pub const KERNEL_FEATURES_SINCE: [(u32, u8, u8); 4] = [
     (kernel_feature::COARSE_CLOCK, 5, 11),
     (kernel_feature::SET_RETVAL, 5, 18),
     (kernel_feature::SKIP_NEIGH, 6, 3),
+    (kernel_feature::MPTCP, 5, 19),
 ];
 
 /// Mark bit for "masquerade this connection" (the bit kube-proxy uses by default, MSQ-07).

@@ -5,9 +5,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::net::{Addr, Port};
 use crate::pod::shared_layout;
 
-/// Peers that one socket remembers. A connected socket needs one; an unconnected UDP socket one
-/// for each frontend it talks to (a resolver: its name servers). Beyond that the oldest is reused.
-pub const PEERS: usize = 4;
+/// Peers that one socket remembers: the one that it is connected to, and those that it sends to. An
+/// unconnected UDP socket has one for each frontend that it talks to (a resolver: its name servers).
+/// Beyond that the oldest is reused.
+pub const PEERS: usize = 1 + SENT;
+/// Those that it sends to come after the one that it is connected to.
+pub const SENT: usize = 4;
 
 /// One frontend that the socket dialled and the backend it was given.
 #[derive(
@@ -19,6 +22,8 @@ pub struct Peer {
     pub frontend: Addr,
     /// Backend address given.
     pub backend: Addr,
+    /// Address that the socket, or its last datagram to the frontend, was bound to; unspecified for none.
+    pub source: Addr,
     /// Dialled frontend port; 0: the entry is free.
     pub frontend_port: Port,
     /// Backend port given.
@@ -29,18 +34,46 @@ pub struct Peer {
     pub word: u64,
 }
 
+impl Peer {
+    /// Whether the entry is free.
+    #[inline(always)]
+    pub const fn is_free(&self) -> bool {
+        self.frontend_port.0 == 0
+    }
+
+    /// Whether this backend was given.
+    #[inline(always)]
+    pub fn has_backend(&self, addr: &Addr, port: Port) -> bool {
+        !self.is_free() && self.backend_port == port && self.backend == *addr
+    }
+}
+
 /// Socket storage.
 #[derive(
     Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
 #[repr(C)]
 pub struct SocketState {
-    /// The remembered peers.
+    /// First what connect() has led to: it counts as long as the socket is connected to its backend, for
+    /// no program is asked when that ends. Then what sendmsg() has led to.
     pub peers: [Peer; PEERS],
-    /// Peer to reuse next when all are taken.
-    pub next: u32,
+    /// Which of those that it sends to is reused next.
+    pub next: u16,
     /// 1: the first peer is among the open connections of its backend ([`crate::load`]).
-    pub counted: u32,
+    pub counted: u16,
+    /// By bit, the peers whose backend the socket has dialled otherwise since: what comes from there is
+    /// not shown as coming from the frontend.
+    pub hidden: u16,
+    /// The peer that was looked for last.
+    pub found: u16,
+}
+
+impl SocketState {
+    /// What connect() has led to.
+    #[inline(always)]
+    pub const fn connected(&self) -> &Peer {
+        &self.peers[0]
+    }
 }
 
 /// Input and output of [`crate::abi::program::UDP_SOCKET`]: it looks the socket up and fills in
@@ -67,7 +100,7 @@ pub struct SocketQuery {
 }
 
 shared_layout! {
-    Peer: 48 { frontend, backend, frontend_port, backend_port, service, word }
-    SocketState: 200 { peers, next, counted }
-    SocketQuery: 104 { ethernet, remote, local, remote_port, local_port, pad, peer }
+    Peer: 64 { frontend, backend, source, frontend_port, backend_port, service, word }
+    SocketState: 328 { peers, next, counted, hidden, found }
+    SocketQuery: 120 { ethernet, remote, local, remote_port, local_port, pad, peer }
 }

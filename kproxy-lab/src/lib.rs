@@ -71,12 +71,12 @@ pub use layout::{Addresses, CLUSTER_CIDRS, Family, POD_PORT};
 pub use lifetime::clean::clean_dead;
 pub use lifetime::owner::{Found, Owner, list};
 pub use lifetime::signals::clean_on_signals;
-pub use place::{Held, Place};
+pub use place::{Held, Place, Stepped};
 pub use process::Process;
 pub use proxy::{Mode, Proxy, ProxyKind, ProxySpec, Source};
 pub use traffic::{
     Answer, Attempt, BULK_BYTES, Hold, HoldReport, HttpAnswer, HttpOutcome, Load, LoadReport,
-    Outcome, Probe, Transport, Verdict, Work, mapped,
+    Outcome, Probe, Seen, Step, Transport, Verdict, Work, mapped,
 };
 pub use wait::poll_until;
 pub use wiring::{Feature, Network};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::traffic::{Hold, Load, Probe};
+use crate::traffic::{Hold, Load, Probe, Step, Transport};
 
 /// A request to an agent. Requests are worked on side by side.
 #[derive(Debug, Serialize, Deserialize)]
@@ -37,6 +37,12 @@ pub(crate) enum Op {
     Hold(Hold),
     /// Answer: [`crate::traffic::HoldReport`] so far; the connection is closed if `stop`.
     HoldReport { hold: u64, stop: bool },
+    /// Make a socket and bind it. Answer: its number.
+    Open { transport: Transport, from: SocketAddr },
+    /// Answer: [`crate::traffic::Seen`].
+    Step { socket: u64, step: Step },
+    /// Close a socket. Answer: null.
+    Close { socket: u64 },
     /// Answer: [`crate::traffic::HttpOutcome`].
     Http { to: SocketAddr, method: String, path: String, timeout: Duration },
     /// Live on when the lab's process ends. Answer: null.

@@ -30,7 +30,7 @@ fn pods_hosts_and_the_client_reach_pods_on_every_node() {
                     assert_eq!(outcome.clients(), BTreeSet::from([client.ip(family)]), "{what}");
                 }
                 match transport {
-                    Transport::Tcp | Transport::Sctp => {
+                    Transport::Tcp | Transport::Mptcp | Transport::Sctp => {
                         assert_eq!(outcome.peers(), [to].into(), "{what}")
                     }
                     Transport::UdpConnected => {

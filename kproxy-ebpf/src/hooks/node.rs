@@ -1,6 +1,6 @@
 //! Egress of the loopback device: packets of this node's processes to its own addresses, and answers of
 //! backends with such an address. Needed where no hook gives their sockets a backend: all with
-//! `--socket-lb none`, otherwise those of SCTP.
+//! `--socket-lb none`, otherwise those of SCTP and those that are bound to a loopback address.
 //!
 //! A request is translated where it leaves: at an uplink (egress.rs), or here for an address of this node.
 //! Its answer is translated where it comes in, and handed to the stack as if the frontend had sent it.
@@ -72,7 +72,8 @@ fn kp_node_egress(ctx: TcContext) -> i32 {
     // What was handed over is translated already.
     let is_ruled_out = !skb::is_own(&ctx)
         || early::destination::<L3>(&ctx)
-            .is_none_or(|to| lookup::is_ruled_out(&to.of_node()) && !filter::has_flows_to(&to));
+            .is_none_or(|to| lookup::is_ruled_out(&to.of_node()) && !filter::has_flows_to(&to))
+        || tc::passes_early::<L3>(&ctx);
     if is_ruled_out {
         return Verdict::PASS.action();
     }

@@ -108,10 +108,12 @@ fn error<const L3: usize, H: Hook>(ctx: &TcContext) -> Verdict {
     result.unwrap_or_else(|reason| Verdict::drop(value.service, reason))
 }
 
-/// Whether packets of this protocol are translated for the node's processes.
+/// Whether such a packet is translated for the node's processes, whose sockets have a backend otherwise. Those
+/// that are bound to a loopback address have none: from there no other machine is reached.
 #[inline(always)]
 pub(super) fn serves_processes(packet: &Packet) -> bool {
     packet.is_sctp()
+        || packet.key.src.is_loopback()
         || CONFIG.get(0).is_some_and(|config| config.flags & config_flags::NODE_PACKETS != 0)
 }
 

@@ -7,7 +7,7 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use kproxy_common::socket::{PEERS, Peer, SocketQuery, SocketState};
+use kproxy_common::socket::{Peer, SocketQuery, SocketState};
 
 use crate::{
     maps::SOCKETS,
@@ -44,16 +44,8 @@ fn find(ctx: &TcContext, query: &SocketQuery) -> Option<Peer> {
     let state = unsafe { bpf_sk_storage_get(map, socket.cast(), core::ptr::null_mut(), 0) };
     // SAFETY: null, or the storage of the socket, which is held.
     let peer = unsafe { state.cast::<SocketState>().as_ref() }.and_then(|state| {
-        let mut i = 0;
-        while i < PEERS {
-            let peer = &state.peers[i];
-            let given = peer.backend_port == query.remote_port && peer.backend == query.remote;
-            if peer.frontend_port.0 != 0 && given {
-                return Some(*peer);
-            }
-            i += 1;
-        }
-        None
+        let peer = state.connected();
+        peer.has_backend(&query.remote, query.remote_port).then_some(*peer)
     });
     // SAFETY: the reference that the lookup took.
     unsafe { bpf_sk_release(socket.cast()) };

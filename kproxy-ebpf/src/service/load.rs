@@ -49,15 +49,15 @@ pub(crate) fn joined(state: &mut SocketState) {
         return;
     }
     state.counted = 1;
-    let peer = &state.peers[0];
+    let peer = state.connected();
     add(&peer.backend, peer.backend_port, counted::SOCKETS, 1);
 }
 
-/// Counts a socket no more: it closes, or its first peer changes.
+/// Counts a socket no more: it closes, or is connected otherwise.
 #[inline(never)]
 pub(crate) fn left(state: &mut SocketState) {
     state.counted = 0;
-    let peer = &state.peers[0];
+    let peer = state.connected();
     add(&peer.backend, peer.backend_port, counted::SOCKETS, -1);
 }
 

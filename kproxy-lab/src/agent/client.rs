@@ -14,7 +14,7 @@ use crate::traffic::{Transport, Verdict, unspecified};
 
 /// An open client socket.
 pub(super) enum Client {
-    /// TCP or SCTP: the standard library's calls work on both.
+    /// TCP, MPTCP or SCTP: the standard library's calls work on both.
     Stream(BufReader<TcpStream>),
     UdpConnected(UdpSocket),
     Udp {
@@ -38,26 +38,18 @@ impl Client {
         from: Option<SocketAddr>,
         timeout: Duration,
     ) -> io::Result<Self> {
-        let (kind, protocol) = match transport {
-            Transport::Tcp => (Type::STREAM, Protocol::TCP),
-            Transport::Sctp => (Type::STREAM, Protocol::SCTP),
-            Transport::UdpConnected
-            | Transport::UdpUnconnected
-            | Transport::UdpReversed
-            | Transport::UdpHeadless => (Type::DGRAM, Protocol::UDP),
-        };
-        let socket = Socket::new(Domain::for_address(to), kind, Some(protocol))?;
+        let socket = socket(transport, to)?;
         if let Some(from) = from {
             socket.set_reuse_address(true)?;
             socket.bind(&from.into())?;
         }
         match transport {
-            Transport::Tcp | Transport::Sctp => {
+            Transport::Tcp | Transport::Mptcp | Transport::Sctp => {
                 if transport == Transport::Sctp {
                     report_icmp_errors(&socket);
                 }
                 socket.connect_timeout(&to.into(), timeout)?;
-                if transport == Transport::Tcp {
+                if transport != Transport::Sctp {
                     socket.set_tcp_nodelay(true)?;
                 }
                 socket.set_read_timeout(Some(timeout))?;
@@ -138,6 +130,20 @@ impl Client {
         }
         Ok((answer, source))
     }
+}
+
+/// A socket of the family of an address.
+pub(super) fn socket(transport: Transport, like: SocketAddr) -> io::Result<Socket> {
+    let (kind, protocol) = match transport {
+        Transport::Tcp => (Type::STREAM, Protocol::TCP),
+        Transport::Mptcp => (Type::STREAM, Protocol::MPTCP),
+        Transport::Sctp => (Type::STREAM, Protocol::SCTP),
+        Transport::UdpConnected
+        | Transport::UdpUnconnected
+        | Transport::UdpReversed
+        | Transport::UdpHeadless => (Type::DGRAM, Protocol::UDP),
+    };
+    Socket::new(Domain::for_address(like), kind, Some(protocol))
 }
 
 /// Without IP_RECVERR an unconnected UDP socket and an SCTP one never hear of an ICMP error, and a

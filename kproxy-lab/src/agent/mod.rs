@@ -12,6 +12,7 @@ mod http;
 mod loading;
 mod probing;
 mod server;
+mod stepping;
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, Write as _};
@@ -30,6 +31,7 @@ pub(crate) use holding::Holds;
 pub(crate) use loading::run as load;
 pub(crate) use probing::run as probe;
 use server::Server;
+use stepping::Stepping;
 
 /// Enters the place and works on requests from standard input until it ends.
 ///
@@ -75,6 +77,7 @@ fn reply(reply: &Reply) -> Result<()> {
 struct Agent {
     servers: Mutex<HashMap<u16, Server>>,
     holds: Holds,
+    stepping: Stepping,
     detached: AtomicBool,
 }
 
@@ -97,6 +100,11 @@ impl Agent {
             Op::HoldReport { hold, stop } => {
                 serde_json::to_value(self.holds.report(*hold, *stop)?)?
             }
+            Op::Open { transport, from } => {
+                serde_json::to_value(self.stepping.open(*transport, *from)?)?
+            }
+            Op::Step { socket, step } => serde_json::to_value(self.stepping.step(*socket, *step)?)?,
+            Op::Close { socket } => serde_json::to_value(self.stepping.close(*socket)?)?,
             Op::Http { to, method, path, timeout } => {
                 serde_json::to_value(http::ask(*to, method, path, *timeout))?
             }

@@ -18,7 +18,10 @@ use crate::binary;
 use crate::layout::{Addresses, Family, Names};
 use crate::process::Process;
 use crate::protocol::{Op, Serve, Sockets};
-use crate::traffic::{Hold, HoldReport, HttpAnswer, HttpOutcome, Load, LoadReport, Outcome, Probe};
+use crate::traffic::{
+    Hold, HoldReport, HttpAnswer, HttpOutcome, Load, LoadReport, Outcome, Probe, Seen, Step,
+    Transport,
+};
 use crate::wait::poll_until;
 
 /// How long a change may need to reach a proxy: far more than it does.
@@ -120,6 +123,16 @@ impl Place {
         let agent = self.agent()?;
         let number = agent.call(Op::Hold(hold))?;
         Ok(Held { agent, number })
+    }
+
+    /// A socket of this place that is bound to an address and port (0: any) and does what it is told.
+    ///
+    /// # Errors
+    /// When it cannot be made or bound.
+    pub fn socket(&self, transport: Transport, from: impl Into<SocketAddr>) -> Result<Stepped> {
+        let (agent, from) = (self.agent()?, from.into());
+        let number = agent.call(Op::Open { transport, from })?;
+        Ok(Stepped { agent, number })
     }
 
     /// Answers on a TCP and UDP port of `eth0`'s addresses under the place's name.
@@ -281,5 +294,30 @@ impl Held {
     /// When the agent has ended.
     pub fn stop(self) -> Result<HoldReport> {
         self.agent.call(Op::HoldReport { hold: self.number, stop: true })
+    }
+}
+
+/// A socket that does what it is told; left alone it is closed with the lab.
+#[derive(Debug)]
+pub struct Stepped {
+    agent: Arc<Agent>,
+    number: u64,
+}
+
+impl Stepped {
+    /// Has it do something.
+    ///
+    /// # Errors
+    /// When the agent has ended; what fails is seen.
+    pub fn step(&self, step: Step) -> Result<Seen> {
+        self.agent.call(Op::Step { socket: self.number, step })
+    }
+
+    /// Closes it.
+    ///
+    /// # Errors
+    /// When the agent has ended.
+    pub fn close(self) -> Result<()> {
+        self.agent.call(Op::Close { socket: self.number })
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod line;
 mod load;
 mod outcome;
 mod probe;
+mod steps;
 
 pub use hold::{Hold, HoldReport};
 pub use http::{HttpAnswer, HttpOutcome};
@@ -14,3 +15,4 @@ pub use load::{BULK_BYTES, Load, LoadReport, Work};
 pub use outcome::{Attempt, Outcome, Verdict};
 pub(crate) use probe::unspecified;
 pub use probe::{Probe, Transport, mapped};
+pub use steps::{Seen, Step};

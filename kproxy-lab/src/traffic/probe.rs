@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub enum Transport {
     /// TCP.
     Tcp,
+    /// Multipath TCP, which is used as TCP is.
+    Mptcp,
     /// UDP socket with connect(); send() and recv().
     UdpConnected,
     /// UDP socket without connect(); sendto() and recvfrom().

@@ -90,7 +90,7 @@ fn least_connections_spare_a_slow_backend_on_the_socket_path() {
     let node_port = at(cluster.lab.node("n1").addresses().v4, NODE_PORT);
     for from in [cluster.lab.pod("n1", "b"), cluster.lab.node("n1")] {
         for to in [vips()[0], vips()[1], node_port] {
-            for transport in [Transport::Tcp, Transport::UdpConnected] {
+            for transport in [Transport::Tcp, Transport::Mptcp, Transport::UdpConnected] {
                 a_slow_backend_is_spared(&cluster, &from, transport, to);
             }
         }

@@ -7,6 +7,7 @@ mod api;
 mod common;
 mod fragments;
 mod lifecycle;
+mod memory;
 mod metrics;
 mod node;
 mod none;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use kproxy_lab::manifest::{Service, Slice, node, yaml};
-use kproxy_lab::{Family, Hold, Outcome, Place, Probe, Transport, mapped};
+use kproxy_lab::{Family, Hold, Outcome, Place, Probe, Seen, Step, Transport, mapped};
 use serde_json::{Value, json};
 
 use crate::common::{Cluster, NODE_PORT, PORT, SILENCE, TARGET, TRANSPORTS, at};
@@ -225,6 +225,44 @@ fn lbr_04_blocked_sources_are_dropped_also_without_endpoints() {
     }
     for to in ends(ADDRESSES) {
         is_silent(&cluster.lab.client(), Probe::tcp(to));
+    }
+}
+
+/// A source of a message's own (IP_PKTINFO) is another client than the socket is without.
+#[test]
+fn lbr_02_each_source_of_a_udp_socket_is_judged() {
+    let bridges = ["10.244.1.1", "fd00:10:244:1::1"].map(|ip| ip.parse::<IpAddr>().unwrap());
+    let cluster = cluster(&["n1/a"], &NODES);
+    let host = cluster.lab.node("n1");
+    let any = ["0.0.0.0", "::"].map(|ip| at(ip.parse::<IpAddr>().unwrap(), 0));
+    let open = || any.map(|from| host.socket(Transport::UdpUnconnected, from).unwrap());
+    let asked = |sockets: &[kproxy_lab::Stepped; 2], from_bridge: bool| -> Vec<bool> {
+        (0..2)
+            .map(|i| {
+                let to = ends(ADDRESSES)[i];
+                let step =
+                    if from_bridge { Step::AskFrom(bridges[i], to) } else { Step::AskAt(to) };
+                match sockets[i].step(step).unwrap() {
+                    Seen::Answered { server, source } => {
+                        assert_eq!((server.as_str(), source), ("n1/a", Some(to)));
+                        true
+                    }
+                    _ => false,
+                }
+            })
+            .collect()
+    };
+    // The node may, its bridge's address may not, whichever was asked before.
+    let sockets = open();
+    for from_bridge in [true, false, true, true, false, false] {
+        assert_eq!(asked(&sockets, from_bridge), [!from_bridge; 2], "{from_bridge}");
+    }
+    // The other way round.
+    let bridge_alone = bridges.map(|ip| format!("{ip}/{}", if ip.is_ipv4() { 32 } else { 128 }));
+    change(&cluster, &["n1/a"], &bridge_alone.each_ref().map(String::as_str));
+    let sockets = open();
+    for from_bridge in [false, true, false, false, true, true] {
+        assert_eq!(asked(&sockets, from_bridge), [from_bridge; 2], "{from_bridge}");
     }
 }
 

@@ -213,3 +213,19 @@ fn two_services_and_their_ports_do_not_mix() {
         outcome.answered() == 0
     });
 }
+
+#[test]
+fn mptcp_sockets_see_what_they_dialled() {
+    let cluster = Cluster::new(&["n1/a", "n2/a"]);
+    for from in [cluster.lab.pod("n1", "b"), cluster.lab.node("n1")] {
+        from.run("sysctl", &["-w", "net.mptcp.enabled=1"]).unwrap();
+        let [v4, v6] = vips();
+        for to in [v4, v6, mapped(v4)] {
+            let outcome = from.probe(Probe::new(Transport::Mptcp, to).count(8)).unwrap();
+            let what = format!("{} {to}: {outcome}", from.name());
+            assert!(outcome.all_answered(), "{what}");
+            assert_eq!(outcome.server_set(), ["n1/a", "n2/a"].into(), "{what}");
+            assert_eq!(outcome.peers(), [to].into(), "{what}");
+        }
+    }
+}

@@ -156,7 +156,9 @@ impl Dataplane {
 
     /// Sets the addresses of this node, on which NodePorts answer.
     pub(crate) fn set_node_addresses(&mut self, addresses: &BTreeSet<IpAddr>) -> Report {
-        self.writer.set_node_addresses(addresses)
+        let mut report = self.writer.set_node_addresses(addresses);
+        report.problems.extend(self.keep_loopback());
+        report
     }
 
     /// Sets the ranges that ClusterIPs come from, as many of each family as the programs know
@@ -260,11 +262,12 @@ impl Dataplane {
     }
 
     /// Whether the program of the loopback device is wanted: every packet of the node to itself
-    /// passes it. With `--socket-lb none`, for SCTP, and as long as connections need it that were
-    /// opened then.
+    /// passes it. With `--socket-lb none`, for SCTP, for sockets that are bound to a loopback address and
+    /// dial a NodePort there, and as long as connections need it that were opened then.
     fn wants_loopback(&self) -> bool {
         self.writer.config().flags & config_flags::NODE_PACKETS != 0
             || self.writer.serves_sctp()
+            || self.writer.serves_loopback()
             || match self.flow_table.of_node() {
                 Some(flows) => flows > 0,
                 None => self.attachments.is_on_loopback(),

@@ -1,13 +1,18 @@
 //! Loads the BPF object: reuses or makes the pinned maps, loads and pins the programs.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::{
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+};
 
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Map, MapData, MapError, MapInfo},
     programs::{Program, ProgramError, SchedClassifier},
 };
-use kproxy_common::abi::{GLOBAL_KERNEL_FEATURES, KERNEL_FEATURES_SINCE, map, program};
+use kproxy_common::abi::{
+    GLOBAL_KERNEL_FEATURES, KERNEL_FEATURES_SINCE, kernel_feature, map, program,
+};
 
 use super::{map_shapes, memlock, pinning, pins::PinDirs};
 use crate::{
@@ -103,9 +108,12 @@ pub(crate) fn load(bytes: &[u8], settings: &Settings, dirs: &PinDirs) -> Result<
 
 /// Bits of [`KERNEL_FEATURES_SINCE`] that this kernel has; none when its version cannot be told.
 fn kernel_features() -> u32 {
+    // The verifier knows the helper's type where the kernel has it.
+    let has_mptcp = Path::new("/proc/sys/net/mptcp").exists();
     KERNEL_FEATURES_SINCE
         .into_iter()
         .filter(|(_, major, minor)| release::is_at_least(*major, *minor))
+        .filter(|(feature, ..)| *feature != kernel_feature::MPTCP || has_mptcp)
         .fold(0, |features, (feature, ..)| features | feature)
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use kproxy_common::{
@@ -114,6 +114,16 @@ impl Addresses {
             usage.cluster_ips = usage.cluster_ips.saturating_add_signed(by);
         }
         self.touched.insert(addr);
+    }
+
+    /// Whether NodePorts answer on a loopback address.
+    pub(crate) fn serves_loopback(&self) -> bool {
+        [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()].map(Addr::from).iter().any(
+            |addr| {
+                self.node_ports[family(addr)] > 0
+                    && self.known.get(addr).is_some_and(|usage| usage.node)
+            },
+        )
     }
 
     /// The node has these addresses and no others.

@@ -129,6 +129,11 @@ impl<M: Maps> Writer<M> {
         self.serves_sctp
     }
 
+    /// Whether NodePorts answer on a loopback address.
+    pub(crate) fn serves_loopback(&self) -> bool {
+        self.addresses.serves_loopback()
+    }
+
     /// Fill of FRONTENDS, SERVICES and SLOTS.
     pub(crate) fn fills(&self) -> [Fill; 3] {
         let frontends = self.frontends.len() + self.addresses.entries();
