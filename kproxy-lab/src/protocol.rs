@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::traffic::{Hold, Load, Probe};
+use crate::traffic::{Flood, Forge, Hold, Load, Probe};
 
 /// A request to an agent. Requests are worked on side by side.
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,6 +39,10 @@ pub(crate) enum Op {
     HoldReport { hold: u64, stop: bool },
     /// Answer: [`crate::traffic::HttpOutcome`].
     Http { to: SocketAddr, method: String, path: String, timeout: Duration },
+    /// Answer: [`crate::traffic::FloodReport`].
+    Flood(Flood),
+    /// Answer: [`crate::traffic::Verdict`].
+    Forge(Forge),
     /// Live on when the lab's process ends. Answer: null.
     Detach,
 }

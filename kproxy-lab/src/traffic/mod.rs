@@ -1,5 +1,7 @@
 //! What the agents of a lab can be asked for, and what came of it: types alone.
 
+mod flood;
+mod forge;
 mod hold;
 mod http;
 pub(crate) mod line;
@@ -7,6 +9,8 @@ mod load;
 mod outcome;
 mod probe;
 
+pub use flood::{Flood, FloodReport, Packets, SPOOFED};
+pub use forge::{Forge, Forgery};
 pub use hold::{Hold, HoldReport};
 pub use http::{HttpAnswer, HttpOutcome};
 pub use line::Answer;
