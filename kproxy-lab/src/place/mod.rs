@@ -19,8 +19,8 @@ use crate::layout::{Addresses, Family, Names};
 use crate::process::Process;
 use crate::protocol::{Op, Serve, Sockets};
 use crate::traffic::{
-    Flood, FloodReport, Forge, Hold, HoldReport, HttpAnswer, HttpOutcome, Load, LoadReport, Outcome,
-    Probe, Verdict,
+    Flood, FloodReport, Forge, Hold, HoldReport, HttpAnswer, HttpOutcome, Load, LoadReport,
+    Outcome, Probe, Verdict,
 };
 use crate::wait::poll_until;
 

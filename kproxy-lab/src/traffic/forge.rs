@@ -22,8 +22,7 @@ pub enum Forgery {
 
 impl Forgery {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::RstOutside, Self::RstInside, Self::Fin, Self::Syn, Self::Ack];
+    pub const ALL: [Self; 5] = [Self::RstOutside, Self::RstInside, Self::Fin, Self::Syn, Self::Ack];
 }
 
 /// A TCP connection to open, a packet to forge while it is idle, and a time to wait before the
