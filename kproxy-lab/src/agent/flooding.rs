@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn packets_are_right_and_come_from_many_sources_of_the_ranges() {
-        for (to, range) in [("192.0.2.1:80", "198.1"), ("[2001:db8::1]:80", "[2001:2:0:")] {
+        for (to, range) in [("192.0.2.1:80", "198.1"), ("[2001:db8::1]:80", "[2001:2::")] {
             let flood = Flood::new(Packets::Syn, to.parse::<SocketAddr>().unwrap(), 1);
             let mut dice = Dice(7);
             let sources: HashSet<SocketAddr> = (0..1000)
