@@ -75,8 +75,9 @@ pub use place::{Held, Place, Stepped};
 pub use process::Process;
 pub use proxy::{Mode, Proxy, ProxyKind, ProxySpec, Source};
 pub use traffic::{
-    Answer, Attempt, BULK_BYTES, Hold, HoldReport, HttpAnswer, HttpOutcome, Load, LoadReport,
-    Outcome, Probe, Seen, Step, Transport, Verdict, Work, mapped,
+    Answer, Attempt, BULK_BYTES, Flood, FloodReport, Forge, Forgery, Hold, HoldReport, HttpAnswer,
+    HttpOutcome, Load, LoadReport, Outcome, Packets, Probe, SPOOFED, Seen, Step, Transport,
+    Verdict, Work, mapped,
 };
 pub use wait::poll_until;
 pub use wiring::{Feature, Network};

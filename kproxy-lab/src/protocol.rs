@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::traffic::{Hold, Load, Probe, Step, Transport};
+use crate::traffic::{Flood, Forge, Hold, Load, Probe, Step, Transport};
 
 /// A request to an agent. Requests are worked on side by side.
 #[derive(Debug, Serialize, Deserialize)]
@@ -45,6 +45,10 @@ pub(crate) enum Op {
     Close { socket: u64 },
     /// Answer: [`crate::traffic::HttpOutcome`].
     Http { to: SocketAddr, method: String, path: String, timeout: Duration },
+    /// Answer: [`crate::traffic::FloodReport`].
+    Flood(Flood),
+    /// Answer: [`crate::traffic::Verdict`].
+    Forge(Forge),
     /// Live on when the lab's process ends. Answer: null.
     Detach,
 }

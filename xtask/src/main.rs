@@ -6,18 +6,21 @@
 //! | `demo` | shows kproxy at work on two nodes |
 //! | `parity` | runs the same cases on kproxy and on the real kube-proxy |
 //! | `bench` | measures what a connection costs, directly and through each proxy |
+//! | `chaos` | attacks kproxy, and tells what honest clients lose |
 //! | `test` | checks and tests everything |
 //! | `tidy` | checks the sources against the project's rules |
 //!
 //! Every command does its own set-up. Messages go to standard error; standard output is for data.
 
 mod bench;
+mod chaos;
 mod demo;
 mod parity;
 mod prepare;
 mod run;
 mod say;
 mod setup;
+mod stats;
 mod test;
 mod tidy;
 mod workspace;
@@ -38,6 +41,9 @@ enum Command {
     Parity(parity::Options),
     /// Measure what a connection costs, directly and through each proxy.
     Bench(bench::Options),
+    /// Attack kproxy, and tell what honest clients lose.
+    #[command(subcommand)]
+    Chaos(chaos::Kind),
     /// Check and test everything.
     Test(test::Options),
     /// Check the sources against the project's rules.
@@ -50,6 +56,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Parity(options) => parity::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Chaos(kind) => chaos::run(&kind),
         Command::Test(options) => test::run(&options),
         Command::Tidy => tidy::run(),
     };

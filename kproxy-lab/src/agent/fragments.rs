@@ -2,19 +2,17 @@
 //! never do that, networks do.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
-use etherparse::{IpFragOffset, Ipv4Header, PacketBuilder};
-use socket2::{Domain, Protocol, Socket, Type};
+use etherparse::{IpFragOffset, Ipv4Header};
 
+use crate::agent::raw;
 use crate::traffic::unspecified;
 
 /// Bytes of a fragment; fit every network of the lab.
 const BYTES: usize = 1000;
-/// IPPROTO_RAW: the sender makes the IP header (raw(7)).
-const RAW: i32 = 255;
 /// IPv6 fragment header (RFC 8200 section 4.5).
 const FRAGMENT: u8 = 44;
 
@@ -37,9 +35,7 @@ pub(super) fn source(socket: &UdpSocket, to: SocketAddr) -> io::Result<SocketAdd
 }
 
 fn send_raw(to: SocketAddr, packet: &[u8]) -> io::Result<()> {
-    let socket = Socket::new(Domain::for_address(to), Type::RAW, Some(Protocol::from(RAW)))?;
-    // A port would be taken for a protocol.
-    socket.send_to(packet, &SocketAddr::new(to.ip(), 0).into()).map(drop)
+    raw::sender(to.ip())?.send(packet).map(drop)
 }
 
 /// Identifications differ, also from those of an earlier process.
@@ -53,13 +49,7 @@ fn next_id() -> u32 {
 
 /// The fragments in order, from the IP header on.
 fn fragments(from: SocketAddr, to: SocketAddr, data: &[u8]) -> io::Result<Vec<Vec<u8>>> {
-    let step = match (from.ip(), to.ip()) {
-        (IpAddr::V4(from), IpAddr::V4(to)) => PacketBuilder::ipv4(from.octets(), to.octets(), 64),
-        (IpAddr::V6(from), IpAddr::V6(to)) => PacketBuilder::ipv6(from.octets(), to.octets(), 64),
-        _ => return Err(io::ErrorKind::InvalidInput.into()),
-    };
-    let mut packet = Vec::new();
-    step.udp(from.port(), to.port()).write(&mut packet, data).map_err(io::Error::other)?;
+    let packet = raw::udp(from, to, data)?;
     let id = next_id();
     let (header, payload) = packet.split_at(if to.is_ipv4() { 20 } else { 40 });
     let last = payload.len().div_ceil(BYTES) - 1;

@@ -6,11 +6,14 @@
 mod client;
 mod connection;
 mod cpu;
+mod flooding;
+mod forging;
 mod fragments;
 mod holding;
 mod http;
 mod loading;
 mod probing;
+mod raw;
 mod server;
 mod stepping;
 
@@ -108,6 +111,8 @@ impl Agent {
             Op::Http { to, method, path, timeout } => {
                 serde_json::to_value(http::ask(*to, method, path, *timeout))?
             }
+            Op::Flood(flood) => serde_json::to_value(flooding::run(flood)?)?,
+            Op::Forge(forge) => serde_json::to_value(forging::run(forge)?)?,
             Op::Detach => {
                 self.detached.store(true, Ordering::Relaxed);
                 Value::Null

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::thread::sleep;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::agent::client::{Client, verdict};
 use crate::traffic::{Answer, Attempt, Outcome, Probe, Verdict};
@@ -21,6 +21,7 @@ pub(crate) fn run(probe: &Probe) -> Outcome {
             Some(client) => Ok(client),
             None => Client::open(probe.transport, probe.to, probe.source(number), probe.timeout),
         };
+        let opened = client.is_ok().then(|| start.elapsed());
         let mut attempt = match client {
             Ok(mut client) => {
                 let peer = client.peer();
@@ -34,7 +35,7 @@ pub(crate) fn run(probe: &Probe) -> Outcome {
             }
             Err(error) => attempt(Err(error), None, None),
         };
-        attempt.elapsed = start.elapsed();
+        (attempt.opened, attempt.elapsed) = (opened, start.elapsed());
         attempts.push(attempt);
     }
     Outcome { attempts }
@@ -49,5 +50,5 @@ fn attempt(
         Ok((answer, source)) => (Verdict::Answered(answer), source),
         Err(error) => (verdict(&error), None),
     };
-    Attempt { verdict, peer, source, local, elapsed: std::time::Duration::ZERO }
+    Attempt { verdict, peer, source, local, opened: None, elapsed: Duration::ZERO }
 }

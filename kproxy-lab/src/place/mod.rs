@@ -19,8 +19,8 @@ use crate::layout::{Addresses, Family, Names};
 use crate::process::Process;
 use crate::protocol::{Op, Serve, Sockets};
 use crate::traffic::{
-    Hold, HoldReport, HttpAnswer, HttpOutcome, Load, LoadReport, Outcome, Probe, Seen, Step,
-    Transport,
+    Flood, FloodReport, Forge, Hold, HoldReport, HttpAnswer, HttpOutcome, Load, LoadReport,
+    Outcome, Probe, Seen, Step, Transport, Verdict,
 };
 use crate::wait::poll_until;
 
@@ -112,6 +112,23 @@ impl Place {
     /// The first failed operation.
     pub fn load(&self, load: Load) -> Result<LoadReport> {
         self.agent()?.call(Op::Load(load))
+    }
+
+    /// Sends a flood from this place; returns when it is over.
+    ///
+    /// # Errors
+    /// When a packet cannot be sent.
+    pub fn flood(&self, flood: Flood) -> Result<FloodReport> {
+        self.agent()?.call(Op::Flood(flood))
+    }
+
+    /// Opens a connection, lets a forged packet meet it, and asks again some time later: what came
+    /// of that last request.
+    ///
+    /// # Errors
+    /// When it cannot connect, or the packet cannot be sent.
+    pub fn forge(&self, forge: Forge) -> Result<Verdict> {
+        self.agent()?.call(Op::Forge(forge))
     }
 
     /// Opens a connection that goes on in the background; returns when its first request is

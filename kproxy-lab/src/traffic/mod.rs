@@ -1,5 +1,7 @@
 //! What the agents of a lab can be asked for, and what came of it: types alone.
 
+mod flood;
+mod forge;
 mod hold;
 mod http;
 pub(crate) mod line;
@@ -8,6 +10,8 @@ mod outcome;
 mod probe;
 mod steps;
 
+pub use flood::{Flood, FloodReport, Packets, SPOOFED};
+pub use forge::{Forge, Forgery};
 pub use hold::{Hold, HoldReport};
 pub use http::{HttpAnswer, HttpOutcome};
 pub use line::Answer;

@@ -33,7 +33,9 @@ pub struct Attempt {
     pub(crate) source: Option<SocketAddr>,
     /// getsockname() after the request.
     pub local: Option<SocketAddr>,
-    /// Time that it took.
+    /// Time until the socket was open, with TCP and SCTP: connected; `None` when it never was.
+    pub opened: Option<Duration>,
+    /// Time that all of it took.
     pub elapsed: Duration,
 }
 

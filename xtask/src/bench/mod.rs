@@ -6,7 +6,6 @@
 
 mod plan;
 mod report;
-mod stats;
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +16,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use kproxy_lab::{Lab, Load, Mode, Outcome, Probe, ProxyKind, ProxySpec, Source, Work, poll_until};
 
-use crate::{prepare, say, setup::Scope};
+use crate::{prepare, say, setup::Scope, stats};
 use plan::{PATHS, Path, Turn, Variant, WORKS};
 use report::Row;
 

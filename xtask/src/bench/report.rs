@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{plan::Variant, stats};
+use super::plan::Variant;
+use crate::stats;
 
 /// All figures of one path and work.
 #[derive(Debug)]

@@ -1,19 +1,19 @@
 //! Medians and spreads.
 
 /// Median; `None` of nothing.
-pub(super) fn median(values: &[f64]) -> Option<f64> {
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
     quantile(values, 0.5)
 }
 
 /// Distance between the quartiles, as a part of the median.
-pub(super) fn spread(values: &[f64]) -> Option<f64> {
+pub(crate) fn spread(values: &[f64]) -> Option<f64> {
     let (low, high) = (quantile(values, 0.25)?, quantile(values, 0.75)?);
     let median = median(values)?;
     (median > 0.0).then(|| (high - low) / median)
 }
 
 /// Quantile with linear interpolation between neighbours; `None` of nothing.
-pub(super) fn quantile(values: &[f64], at: f64) -> Option<f64> {
+pub(crate) fn quantile(values: &[f64], at: f64) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let last = sorted.len().checked_sub(1)?;

@@ -1,0 +1,50 @@
+//! A SYN flood: standing connections live, honest clients go on connecting.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use kproxy_lab::Family;
+
+use crate::chaos::{
+    clients::{during, quiet},
+    report::Row,
+    stage::{Daemon, Effort, Stage, Target},
+};
+
+/// The quiet times and the attack on the backend itself are so many times as short as the attack.
+const SHORTER: u32 = 5;
+/// But not shorter than this.
+const SHORTEST: Duration = Duration::from_secs(2);
+
+/// Attacks.
+pub(super) fn run(target: &Target, family: Family, daemon: Daemon, effort: Effort) -> Result<Row> {
+    let stage = Stage::new(&[])?;
+    let client = stage.client();
+    let (to, backend) = (stage.frontend(target, family), stage.backend(target, family)?);
+    let (through, direct) = (target.probe(to), target.probe(backend));
+    let short = Effort { time: (effort.time / SHORTER).max(SHORTEST), ..effort };
+
+    let standing = stage.stand(target, family)?;
+    let before = quiet(&client, &through, short.time)?;
+    let direct_before = quiet(&client, &direct, short.time)?;
+    let (seen, flood) = during(&client, &through, || {
+        stage.begin(daemon)?;
+        stage.flood(target.flood(to, effort))
+    })?;
+    let (standing, lost) = standing.end()?;
+    // Last: it leaves half-open connections at the backend.
+    let (direct_seen, _) =
+        during(&client, &direct, || stage.flood(target.flood(backend, short).seed(1)))?;
+    Ok(Row {
+        attempted: seen.attempted,
+        failed: seen.failed,
+        standing,
+        lost,
+        quiet: before.times(),
+        attacked: seen.times(),
+        direct: Some([direct_before.times(), direct_seen.times()]),
+        sent: flood.sent,
+        rate: flood.rate(),
+        ..Row::default()
+    })
+}

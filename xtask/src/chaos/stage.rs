@@ -1,0 +1,229 @@
+//! The lab of one attack: two nodes with kproxy, Services with backends on the dialled node and
+//! elsewhere, a client outside.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::Arc,
+    thread::{available_parallelism, sleep},
+    time::Duration,
+};
+
+use anyhow::Result;
+use kproxy_lab::{
+    Family, Flood, FloodReport, Held, Hold, Lab, POD_PORT, Packets, Place, Probe, Proxy, ProxySpec,
+    SPOOFED, Source,
+    manifest::{Service, slices, yaml},
+};
+use serde_json::Value;
+
+/// Whether the daemon lives through an attack.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Daemon {
+    /// It does.
+    Alive,
+    /// It is killed when the attack begins.
+    Killed,
+}
+
+impl Daemon {
+    /// Alive first.
+    pub(super) const BOTH: [Self; 2] = [Self::Alive, Self::Killed];
+}
+
+impl fmt::Display for Daemon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Alive => "alive",
+            Self::Killed => "killed",
+        })
+    }
+}
+
+/// How long and how hard.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Effort {
+    /// Time of one attack.
+    pub(super) time: Duration,
+    /// Packets a second.
+    pub(super) rate: u64,
+}
+
+/// A Service whose NodePort is attacked.
+pub(super) struct Target {
+    name: &'static str,
+    protocol: &'static str,
+    /// Last part of its ClusterIPs.
+    host: u8,
+    node_port: u16,
+    backends: &'static [&'static str],
+}
+
+/// TCP, the backend on the dialled node.
+pub(super) const NEAR: Target =
+    Target { name: "near", protocol: "TCP", host: 10, node_port: 30090, backends: &["n1/a"] };
+/// TCP, the backend on the other node.
+pub(super) const FAR: Target =
+    Target { name: "far", protocol: "TCP", host: 11, node_port: 30091, backends: &["n2/a"] };
+/// UDP, backends on both nodes.
+pub(super) const UDP: Target = Target {
+    name: "udp",
+    protocol: "UDP",
+    host: 12,
+    node_port: 30092,
+    backends: &["n1/b", "n2/b"],
+};
+const TARGETS: [&Target; 3] = [&NEAR, &FAR, &UDP];
+
+/// The node that is dialled.
+const NODE: &str = "n1";
+/// A pod of it that dials ClusterIPs.
+const POD: &str = "n1/c";
+/// File of the manifests.
+const FILE: &str = "chaos.yaml";
+/// With SYN cookies a backend answers every SYN, however many are half-open.
+const HOLDS: &str = "echo 1 > /proc/sys/net/ipv4/tcp_syncookies; \
+                     echo 65535 > /proc/sys/net/ipv4/tcp_max_syn_backlog; \
+                     echo 65535 > /proc/sys/net/core/somaxconn";
+/// Connections that stand through an attack: from outside, and from a pod.
+const STANDING: [usize; 2] = [20, 4];
+
+/// A lab with kproxy running.
+pub(super) struct Stage {
+    lab: Lab,
+    proxies: Vec<Arc<Proxy>>,
+}
+
+impl Stage {
+    /// Makes it; `arguments` are those of kproxy besides the usual ones.
+    pub(super) fn new(arguments: &[&str]) -> Result<Self> {
+        let lab = Lab::builder().nodes(2).pods(&["a", "b", "c"]).build()?;
+        for (range, family) in SPOOFED.iter().zip(["-4", "-6"]) {
+            lab.router().run("ip", &[family, "route", "add", "blackhole", range])?;
+        }
+        let mut objects = Vec::<Value>::new();
+        for target in TARGETS {
+            objects.extend(target.objects(&lab)?);
+            for backend in target.backends {
+                let backend = lab.place(backend)?;
+                // A socket takes its backlog when it begins to listen.
+                backend.stop_serving(POD_PORT)?;
+                backend.run("sh", &["-c", HOLDS])?;
+                backend.serve(POD_PORT)?;
+            }
+        }
+        lab.write_manifest(FILE, &yaml(objects)?)?;
+        let proxies = lab.start_proxies(ProxySpec::kproxy(Source::Manifests).args(arguments))?;
+        let stage = Self { lab, proxies };
+        for (target, family) in TARGETS.iter().flat_map(|t| Family::ALL.map(|f| (t, f))) {
+            let probe = target.probe(stage.frontend(target, family));
+            stage.client().probe_until(&probe, kproxy_lab::Outcome::all_answered)?;
+        }
+        Ok(stage)
+    }
+
+    /// The client outside.
+    pub(super) fn client(&self) -> Arc<Place> {
+        self.lab.client()
+    }
+
+    /// What clients outside dial.
+    pub(super) fn frontend(&self, target: &Target, family: Family) -> SocketAddr {
+        self.lab.node(NODE).at(family, target.node_port)
+    }
+
+    /// The first backend itself.
+    pub(super) fn backend(&self, target: &Target, family: Family) -> Result<SocketAddr> {
+        Ok(self.lab.place(target.backends[0])?.at(family, POD_PORT))
+    }
+
+    /// Kills the daemons of both nodes if that is what happens to them.
+    pub(super) fn begin(&self, daemon: Daemon) -> Result<()> {
+        match daemon {
+            Daemon::Alive => Ok(()),
+            Daemon::Killed => self.proxies.iter().try_for_each(|proxy| proxy.kill()),
+        }
+    }
+
+    /// Sends a flood, as the client's namespace can.
+    pub(super) fn flood(&self, flood: Flood) -> Result<FloodReport> {
+        // The last CPU is the flood's; where there are others, clients and servers have them.
+        let cpu = available_parallelism().map_or(0, |cpus| cpus.get() - 1);
+        self.client().flood(flood.cpu(cpu))
+    }
+
+    /// TCP connections through a target, by its NodePort and by its ClusterIP, asked once a second.
+    pub(super) fn stand(&self, target: &Target, family: Family) -> Result<Standing> {
+        let pod = self.lab.place(POD)?;
+        let dialled = [
+            (self.client(), self.frontend(target, family)),
+            (pod, SocketAddr::new(target.cluster_ip(family).parse()?, 80)),
+        ];
+        let mut held = Vec::new();
+        for ((from, to), count) in dialled.iter().zip(STANDING) {
+            for _connection in 0..count {
+                let hold = Hold::tcp(*to).pause(Duration::from_secs(1)).timeout(PATIENCE);
+                held.push(from.hold(hold)?);
+            }
+        }
+        Ok(Standing(held))
+    }
+}
+
+/// How long a client waits for a connection, and for an answer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Connections that stand.
+pub(super) struct Standing(Vec<Held>);
+
+impl Standing {
+    /// Ends them; how many there were, and how many have lost anything or are not answered any more.
+    pub(super) fn end(self) -> Result<(usize, usize)> {
+        let before: Vec<u64> =
+            self.0.iter().map(|held| Ok(held.report()?.answered)).collect::<Result<_>>()?;
+        // Time for one more request of each.
+        sleep(Duration::from_secs(2));
+        let count = before.len();
+        let mut lost = 0;
+        for (held, before) in self.0.into_iter().zip(before) {
+            let report = held.stop()?;
+            lost += usize::from(!report.is_flawless() || report.answered == before);
+        }
+        Ok((count, lost))
+    }
+}
+
+impl Target {
+    /// The packets that flood it.
+    pub(super) fn flood(&self, to: SocketAddr, effort: Effort) -> Flood {
+        let packets = if self.protocol == "TCP" { Packets::Syn } else { Packets::Datagram };
+        Flood::new(packets, to, effort.rate).duration(effort.time)
+    }
+
+    /// One honest request.
+    pub(super) fn probe(&self, to: SocketAddr) -> Probe {
+        let probe = if self.protocol == "TCP" { Probe::tcp(to) } else { Probe::udp(to) };
+        probe.timeout(PATIENCE)
+    }
+
+    fn cluster_ip(&self, family: Family) -> String {
+        match family {
+            Family::V4 => format!("10.96.0.{}", self.host),
+            Family::V6 => format!("fd00:10:96::{}", self.host),
+        }
+    }
+
+    fn objects(&self, lab: &Lab) -> Result<Vec<Value>> {
+        let [v4, v6] = Family::ALL.map(|family| self.cluster_ip(family));
+        let service = Service::new(self.name)
+            .cluster_ips(&v4, &v6)
+            .of_type("NodePort")
+            .port("main", self.protocol, 80, POD_PORT)
+            .node_port(self.node_port);
+        let places: Vec<_> =
+            self.backends.iter().map(|name| lab.place(name)).collect::<Result<_>>()?;
+        let places: Vec<&Place> = places.iter().map(AsRef::as_ref).collect();
+        let slices = slices(self.name, "main", self.protocol, POD_PORT, &places);
+        Ok([service.into()].into_iter().chain(slices.map(Value::from)).collect())
+    }
+}
