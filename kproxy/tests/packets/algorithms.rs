@@ -48,8 +48,9 @@ fn shares(programs: &mut Programs, clients: std::ops::Range<u32>) -> BTreeMap<So
     shares
 }
 
-/// Both sides of a connection say that it is over.
+/// The backend answers, and both sides of a connection say that it is over.
 fn close(programs: &mut Programs, client: &str, to: &str, backend: &str) {
+    programs.egress(&tcp(backend, client, Tcp::SynAck));
     programs.ingress(&tcp(client, to, Tcp::FinAck));
     programs.egress(&tcp(backend, client, Tcp::FinAck));
 }

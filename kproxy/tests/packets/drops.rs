@@ -87,7 +87,11 @@ fn provoke(reason: DropReason, programs: &mut Programs) -> Vec<Ran> {
             programs.service(SERVICE, &[FAMILIES[0].backend]);
             programs.configure(|config| Config { snat_count: 1, ..config });
             let first = programs.ingress(&syn);
-            return vec![first, programs.ingress(&tcp("203.0.113.9:2", NODE_PORT, Tcp::Syn))];
+            let source = first.source().to_string();
+            let answer = programs.ingress(&tcp(FAMILIES[0].backend, &source, Tcp::SynAck));
+            let confirmed = programs.ingress(&tcp(CLIENT, NODE_PORT, Tcp::Ack));
+            let second = programs.ingress(&tcp("203.0.113.9:2", NODE_PORT, Tcp::Syn));
+            return vec![first, answer, confirmed, second];
         }
         DropReason::NoRoute => {
             programs.service(SERVICE, &[FAMILIES[0].backend]);
@@ -139,8 +143,13 @@ fn provoke(reason: DropReason, programs: &mut Programs) -> Vec<Ran> {
 /// Fills the flow table with entries of nobody.
 fn fill_flows(programs: &mut Programs) {
     let mut flows = programs.hash::<FlowKey, FlowValue>(map::FLOWS);
-    let key = |port| FlowKey { src_port: Port::new(port), proto: TCP, ..FlowKey::default() };
+    let key = |number: u32| FlowKey {
+        src_port: Port::new(number as u16),
+        dst_port: Port::new((number >> 16) as u16),
+        proto: TCP,
+        ..FlowKey::default()
+    };
     let is_full =
-        (0..=u16::MAX).any(|port| flows.insert(key(port), FlowValue::default(), 0).is_err());
+        (0..1 << 18).any(|number| flows.insert(key(number), FlowValue::default(), 0).is_err());
     assert!(is_full);
 }

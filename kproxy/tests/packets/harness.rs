@@ -84,7 +84,8 @@ pub(crate) struct Programs {
 
 impl Programs {
     pub(crate) fn load() -> Self {
-        Self::with_flows(4096)
+        // So much that the flows of a test do not have to give way.
+        Self::with_flows(65_536)
     }
 
     /// With room for `flows` flow entries.

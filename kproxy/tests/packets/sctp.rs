@@ -24,6 +24,7 @@ pub(crate) const DATA: u8 = 0;
 pub(crate) const ABORT: u8 = 6;
 pub(crate) const SHUTDOWN: u8 = 7;
 const SHUTDOWN_ACK: u8 = 8;
+const SHUTDOWN_COMPLETE: u8 = 14;
 
 fn at(text: &str) -> SocketAddr {
     text.parse().unwrap()
@@ -129,6 +130,7 @@ fn pkt_04_an_association_is_translated_in_both_directions() {
             let ran = programs.egress(&sctp(backend, client, back, bytes));
             assert_eq!(ends(&ran.packet), (at(node), at(client)));
         }
+        programs.ingress(&sctp(client, node, SHUTDOWN_COMPLETE, 0));
         assert!(are_over(&mut programs), "{:?}", programs.flows());
         // The same port opens a new one; an ABORT ends it.
         programs.ingress(&sctp(client, node, INIT, 16));

@@ -189,7 +189,10 @@ fn source_ports_run_out_for_one_backend_and_come_back() {
         let syn = |port| tcp(&client(port), family.node_port, Tcp::Syn);
         let mut sources = Vec::new();
         for port in 1..=4 {
-            sources.push((port, opened(programs, family, &syn(port))));
+            let source = opened(programs, family, &syn(port));
+            programs.ingress(&tcp(family.backend, &source.to_string(), Tcp::SynAck));
+            programs.ingress(&tcp(&client(port), family.node_port, Tcp::Ack));
+            sources.push((port, source));
         }
         let mut ports: Vec<_> = sources.iter().map(|(_, source)| source.port()).collect();
         ports.sort_unstable();

@@ -181,6 +181,11 @@ impl Tracked {
         matches!(self.state, State::Established | State::FinWait | State::CloseWait)
     }
 
+    /// Whether the backend has another connection with the same addresses and ports.
+    pub(crate) const fn collides(&self) -> bool {
+        self.collides
+    }
+
     /// Whether a SYN takes its place.
     pub(crate) const fn is_over(&self) -> bool {
         matches!(self.state, State::TimeWait | State::Close)

@@ -98,8 +98,6 @@ pub(super) enum Step {
     Cut { hook: Hook, client: Index, what: Index, left: Index },
     /// Nobody sends anything for some seconds.
     Rest,
-    /// The backend of a UDP flow serves no more: the sweeper takes the client's entry.
-    Sweep { flow: Index },
     /// Endpoints come and go.
     Publish { service_port: Index, local: bool, set: (u8, u32, Vec<usize>) },
 }
@@ -241,7 +239,6 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => (any_hook(), any::<Index>(), any::<Index>(), any::<Index>())
             .prop_map(|(hook, client, what, left)| Step::Cut { hook, client, what, left }),
         1 => Just(Step::Rest),
-        1 => any::<Index>().prop_map(|flow| Step::Sweep { flow }),
         2 => (any::<Index>(), any::<bool>(), any_set())
             .prop_map(|(service_port, local, set)| Step::Publish { service_port, local, set }),
     ]

@@ -11,6 +11,8 @@ use kproxy_common::net::proto::{SCTP, UDP};
 use kproxy_common::service::{cluster_index, empty_verdict, frontend_flags as kind};
 
 use super::cases::{Act, BACKENDS, Case, Ends, Frontend, Hook, NODE, PODS, Set, ip};
+use super::life::Life;
+use crate::conntrack::rules::{Fate as Verdict, Way};
 use crate::harness::{NEXT, REDIRECT, SHOT};
 
 /// Source ports that the programs give out.
@@ -19,6 +21,8 @@ pub(super) const PORTS: std::ops::Range<u16> = 20_000..20_100;
 pub(super) const OVERLAY: [&str; 2] = ["10.244.1.0", "fd00:10:244:1::"];
 /// Seconds that a step [`super::cases::Step::Rest`] takes.
 pub(super) const REST: u32 = 5;
+/// Seconds that an entry without its other half lasts.
+const LONE: u32 = 30;
 /// Seconds after which netfilter may have forgotten a UDP conversation.
 const NETFILTER_MEMORY: u32 = 2;
 
@@ -63,13 +67,22 @@ pub(super) struct Flow {
     version: u32,
     /// Time of the last request and of the last answer.
     seen: [u32; 2],
-    fin: [bool; 2],
+    pub(super) life: Life,
     answered: bool,
     /// Netfilter knows it.
     pub(super) known: bool,
-    pub(super) over: bool,
-    /// The client's entry was swept: answers under way pass, the next request is a new flow's.
-    pub(super) swept: bool,
+    /// The client's entry has given way to a new flow's: answers under way pass.
+    pub(super) alone: bool,
+}
+
+impl Flow {
+    /// Whether nobody has sent for so long that it is forgotten.
+    fn is_up(&self, now: u32) -> bool {
+        if self.alone {
+            return now - self.seen[1] >= LONE;
+        }
+        now - self.seen[0].max(self.seen[1]) >= self.life.state_and_time().1
+    }
 }
 
 /// What becomes of a packet.
@@ -112,6 +125,8 @@ pub(super) struct Model {
     /// By service index.
     sets: BTreeMap<u32, (Set, u32)>,
     pub(super) flows: Vec<Flow>,
+    /// Flows whose time is up: their entries may be there until somebody finds them.
+    pub(super) forgotten: Vec<Flow>,
     now: u32,
     /// A pod-facing port has opened flows.
     pods_have_flows: bool,
@@ -146,6 +161,7 @@ impl Model {
             case: case.clone(),
             sets: sets.collect(),
             flows: Vec::new(),
+            forgotten: Vec::new(),
             now: 1000,
             pods_have_flows: false,
             node_has_flows: false,
@@ -175,6 +191,10 @@ impl Model {
         bytes: usize,
         seen: Seen,
     ) -> Result<Fate, String> {
+        let now = self.now;
+        let (gone, flows) = self.flows.drain(..).partition(|flow| flow.is_up(now));
+        self.flows = flows;
+        self.forgotten.extend::<Vec<Flow>>(gone);
         match hook {
             Hook::Ingress => self.comes_in(false, ends, act, bytes, seen),
             Hook::PodIngress => self.comes_in(true, ends, act, bytes, seen),
@@ -213,10 +233,10 @@ impl Model {
                 // Somebody pretends to be this node.
                 return Ok(Fate::Untouched);
             }
-            if !(syn && self.is_over(i)) {
+            if !self.gives_way(i, syn) {
                 return Ok(self.passes(i, 0, pod, act, bytes));
             }
-            self.flows.remove(i);
+            self.end(i);
         } else if let Some(i) = self.answered_by(ends) {
             if matches!(self.flows[i].kind, Kind::Snat | Kind::Hairpin | Kind::Node) {
                 return Ok(self.passes(i, 1, pod, act, bytes));
@@ -235,9 +255,13 @@ impl Model {
                 return Ok(Fate::Refused);
             }
             Dialled::Nothing => {
-                // The direct connection's answers are those of the backend itself.
-                self.flows.retain(|flow| flow.to != ends);
-                return Ok(Fate::Untouched);
+                self.flows.retain(|flow| flow.to != ends || !flow.life.is_over());
+                if !self.flows.iter().any(|flow| flow.to == ends) {
+                    return Ok(Fate::Untouched);
+                }
+                // The backend has a flow with these addresses and ports: another port.
+                self.pods_have_flows |= pod;
+                return self.open_direct(ends, act, bytes, seen);
             }
         };
         let inside = pod || PODS.iter().any(|(base, len)| holds(base, *len, &ends.from.ip()));
@@ -277,10 +301,10 @@ impl Model {
             if pod || self.flows[i].kind != Kind::Node {
                 return Ok(Fate::Untouched);
             }
-            if !(ends.proto != UDP && act == Act::Open && self.is_over(i)) {
+            if !self.gives_way(i, ends.proto != UDP && act == Act::Open) {
                 return Ok(self.passes(i, 0, false, act, bytes));
             }
-            self.flows.remove(i);
+            self.end(i);
         }
         if pod || !opens {
             return Ok(Fate::Untouched);
@@ -304,7 +328,7 @@ impl Model {
                 return Ok(Fate::Dropped);
             }
             Dialled::Nothing => {
-                self.flows.retain(|flow| flow.to != ends || !flow.over);
+                self.flows.retain(|flow| flow.to != ends || !flow.life.is_over());
                 return Ok(Fate::Untouched);
             }
         };
@@ -350,7 +374,7 @@ impl Model {
     }
 
     fn asked_by(&self, ends: Ends) -> Option<usize> {
-        self.flows.iter().position(|flow| flow.dialled == ends && !flow.swept)
+        self.flows.iter().position(|flow| flow.dialled == ends && !flow.alone)
     }
 
     fn answered_by(&self, ends: Ends) -> Option<usize> {
@@ -406,12 +430,32 @@ impl Model {
         }
     }
 
-    /// Whether an opening packet starts a new connection in place of this one: it has ended, or it
-    /// was never answered and the backends have changed.
-    fn is_over(&self, i: usize) -> bool {
+    /// Whether a packet of the client starts a new connection in place of this one: it has ended, or it
+    /// was never answered and the backends have changed, or its backend has left.
+    fn gives_way(&mut self, i: usize, syn: bool) -> bool {
         let flow = &self.flows[i];
-        let opening = !flow.answered && flow.fin == [false, false];
-        flow.over || opening && flow.version != self.sets[&flow.service].1
+        let Some((set, version)) = self.sets.get(&flow.service) else {
+            return syn && flow.life.opens_anew();
+        };
+        let has_changed = flow.version != *version;
+        if flow.dialled.proto != UDP {
+            return syn && (flow.life.opens_anew() || flow.life.is_opening() && has_changed);
+        }
+        let is_member = set.backends.iter().any(|text| address(text) == flow.to.to);
+        if has_changed && is_member {
+            self.flows[i].version = *version;
+        }
+        has_changed && !is_member
+    }
+
+    /// A new connection takes the place of this one.
+    fn end(&mut self, i: usize) {
+        let flow = &mut self.flows[i];
+        if flow.dialled.proto == UDP || flow.life.collides() {
+            flow.alone = true;
+        } else {
+            self.flows.remove(i);
+        }
     }
 
     /// A packet of an open flow: `way` 0 is the client's, 1 the backend's.
@@ -428,14 +472,19 @@ impl Model {
                 flow.known = true;
             }
         }
-        flow.seen[way] = now;
-        match act {
-            Act::Rst if !udp => flow.over = true,
-            Act::Fin if !udp => {
-                flow.fin[way] = true;
-                flow.over |= flow.fin[1 - way];
+        if flow.alone {
+            // Without its other half it cannot be told whose it is, if there are two.
+            if !udp {
+                return Fate::Untouched;
             }
-            _ => {}
+            flow.seen[1] = now;
+        } else {
+            let by = if way == 0 { Way::Client } else { Way::Backend };
+            match flow.life.take(by, act, now) {
+                Verdict::Counts => flow.seen[way] = now,
+                Verdict::LeftAlone => return Fate::Untouched,
+                Verdict::Passes | Verdict::OpensAnew => {}
+            }
         }
         self.translate(i, way, pod, act, bytes)
     }
@@ -482,8 +531,41 @@ impl Model {
     }
 
     /// Whether answers of a backend to these ends already belong to a live connection.
-    fn is_taken(&self, to: Ends) -> bool {
-        self.flows.iter().any(|flow| flow.to == to && !flow.over && !flow.swept)
+    fn is_taken(&self, to: Ends, dialled: Ends) -> bool {
+        let same = |flow: &&Flow| flow.to == to && !flow.life.is_over();
+        self.flows
+            .iter()
+            .find(same)
+            .is_some_and(|flow| flow.dialled != dialled || flow.life.collides())
+    }
+
+    /// A connection past every frontend that gets another port.
+    fn open_direct(
+        &mut self,
+        ends: Ends,
+        act: Act,
+        bytes: usize,
+        seen: Seen,
+    ) -> Result<Fate, String> {
+        let Some(to) = seen.ends.filter(|to| {
+            (to.to, to.from.ip()) == (ends.to, ends.from.ip()) && !self.is_taken(*to, ends)
+        }) else {
+            return Err("a direct connection gets another port".to_owned());
+        };
+        self.flows.retain(|flow| flow.to != to);
+        self.flows.push(Flow {
+            dialled: ends,
+            to,
+            kind: Kind::Plain,
+            service: NO_SERVICE,
+            version: 0,
+            seen: [self.now; 2],
+            life: Life::open(ends.proto, self.now),
+            answered: false,
+            known: false,
+            alone: false,
+        });
+        Ok(self.translate(self.flows.len() - 1, 0, false, act, bytes))
     }
 
     #[expect(clippy::too_many_arguments, reason = "all that a packet and its Service say")]
@@ -523,10 +605,10 @@ impl Model {
         let port_fits = match kind {
             Kind::Snat | Kind::Hairpin => PORTS.contains(&to.from.port()),
             Kind::Node if self.case.own_ports => PORTS.contains(&to.from.port()),
-            _ if self.is_taken(own) => to.from.port() >= 1024,
+            _ if self.is_taken(own, ends) => to.from.port() >= 1024,
             _ => to == own,
         };
-        if to.from.ip() != source || !port_fits || self.is_taken(to) {
+        if to.from.ip() != source || !port_fits || self.is_taken(to, ends) {
             return Err(format!("{kind:?}: the source is {}", to.from));
         }
         // What is left of an earlier connection gives way.
@@ -538,11 +620,10 @@ impl Model {
             service,
             version,
             seen: [self.now; 2],
-            fin: [false; 2],
+            life: Life::open(ends.proto, self.now),
             answered: false,
             known: false,
-            over: false,
-            swept: false,
+            alone: false,
         });
         self.counters.entry(service).or_default().0 += 1;
         let pod = sender == Sender::Pod;
