@@ -202,8 +202,9 @@ impl Tracked {
             (_, Kind::Rst) if self.is_reset(way, sent) => {
                 self.said[way as usize].rst = true;
                 self.state = State::Close;
-                // The last SYN may be answered yet.
+                // The last SYN may be answered yet, without its data.
                 self.syns = self.syns.split_off(self.syns.len().saturating_sub(2));
+                self.syns.truncate(1);
                 Counts
             }
             (_, Kind::Rst) => self.unproved(way),
