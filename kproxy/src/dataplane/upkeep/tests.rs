@@ -97,7 +97,7 @@ fn more_old_flows_than_one_query_holds_are_all_forgotten() {
         let (mut dataplane, mut flows) = open(sandbox);
         // All that the table holds, half of one query less than one.
         (1..=64).for_each(|client| {
-            put(&mut flows, client, (flow_state::RESET, 0), 60);
+            put(&mut flows, client, (flow_state::RESET, 0), 11);
         });
         assert_eq!(sweep(&mut dataplane, &mut flows), (128, 128));
         assert_eq!(sandbox.pins().flows().unwrap(), []);
@@ -148,8 +148,8 @@ fn the_number_of_assured_flows_is_put_right_when_it_is_wrong_twice() {
         sweep(&mut dataplane, &mut flows);
         assert_eq!(counted(&flows), 5);
         // Those that the programs forget they count out themselves.
-        dataplane.change_config(|config| config.timeouts[usize::from(assured.0)] = 600);
-        put(&mut flows, 1, assured, 601);
+        dataplane.change_config(|config| config.timeouts[usize::from(assured.0)] = 10);
+        put(&mut flows, 1, assured, 11);
         sweep(&mut dataplane, &mut flows);
         assert_eq!(counted(&flows), 4);
         let usage = sandbox.pins().usage().unwrap();
