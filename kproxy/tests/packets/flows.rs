@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use kproxy_common::{
-    config::Config,
+    config::{Config, config_flags},
     drop_reason::DropReason,
     flow::{FlowValue, flow_flags, flow_state, state::TIMEOUTS, track::segment_flags::RST},
     net::proto::TCP,
@@ -71,6 +71,7 @@ fn client(number: u32) -> String {
 #[test]
 fn half_open_connections_keep_no_port_from_a_client() {
     on_a_node(|programs| {
+        programs.service(SERVICE, &[FAMILIES[0].backend]);
         programs.configure(|config| Config { snat_count: 4, ..config });
         for number in 0..40 {
             open_elsewhere(programs, &client(number));
@@ -167,6 +168,7 @@ fn every_state_ends_by_itself() {
 #[test]
 fn an_old_connection_keeps_no_port() {
     on_a_node(|programs| {
+        programs.service(SERVICE, &[FAMILIES[0].backend]);
         programs.configure(|config| Config { snat_count: 1, ..config });
         let source = establish_elsewhere(programs, &client(1));
         assert_eq!(programs.ingress(&tcp(&client(2), NODE, Tcp::Syn)).action, SHOT);
@@ -273,19 +275,23 @@ fn a_client_may_dial_the_backend_itself_from_the_same_port() {
 
 #[test]
 fn an_answer_that_this_node_has_asked_for_is_no_request() {
-    let mut programs = near();
-    let server = "198.51.100.53:53";
-    let query = udp(NODE, server);
-    let answer = udp(server, NODE);
-    for _ in 0..3 {
-        assert_eq!(programs.egress(&query).packet, query);
-        assert_eq!(programs.ingress(&answer).packet, answer);
-        programs.age_flows(20);
+    // Whether hooks serve the node's sockets, or its packets are translated.
+    for flags in [0, config_flags::NODE_PACKETS] {
+        let mut programs = near();
+        programs.configure(|config| Config { flags, ..config });
+        let server = "198.51.100.53:53";
+        let query = udp(NODE, server);
+        let answer = udp(server, NODE);
+        for _ in 0..3 {
+            assert_eq!(programs.egress(&query).packet, query);
+            assert_eq!(programs.ingress(&answer).packet, answer, "{flags}");
+            programs.age_flows(20);
+        }
+        // Whom nobody has asked asks itself; so does the server once its answer is awaited no more.
+        assert_eq!(programs.ingress(&udp(CLIENT, NODE)).destination(), at(BACKEND));
+        programs.age_flows(200);
+        assert_eq!(programs.ingress(&answer).destination(), at(BACKEND));
     }
-    // Whom nobody has asked asks itself; so does the server once the answer is no more awaited.
-    assert_eq!(programs.ingress(&udp(CLIENT, NODE)).destination(), at(BACKEND));
-    programs.age_flows(200);
-    assert_eq!(programs.ingress(&answer).destination(), at(BACKEND));
 }
 
 #[test]
