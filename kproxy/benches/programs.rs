@@ -10,7 +10,12 @@ mod harness;
 
 use aya::{TestRun as _, programs::TestRunOptions};
 use harness::{Programs, Tcp, tcp, udp};
-use kproxy_common::{abi::map, flow::FlowValue, net::proto, service::frontend_flags};
+use kproxy_common::{
+    abi::map,
+    flow::{FlowValue, flow_state},
+    net::proto,
+    service::frontend_flags,
+};
 
 /// Runs of one figure, which is the least of its rounds: what disturbs only ever adds.
 const RUNS: u32 = 100_000;
@@ -46,7 +51,10 @@ fn main() {
             programs.frontend(frontend, proto, frontend_flags::SERVICE_ADDRESS, 2, 2);
         }
         programs.ingress(&tcp(client, frontend, Tcp::Syn));
+        programs.run("kp_egress", &tcp(backend, client, Tcp::SynAck));
+        programs.ingress(&tcp(client, frontend, Tcp::Ack));
         programs.ingress(&udp(client, frontend));
+        programs.run("kp_egress", &udp(backend, client));
         keep_still(&mut programs);
         for (name, make) in WORKS {
             let [a, b, c, d, e, f] = [
@@ -74,10 +82,11 @@ fn least(programs: &mut Programs, program: &str, packet: &[u8]) -> u128 {
     (0..ROUNDS).map(round).min().unwrap_or_default()
 }
 
-/// Makes every flow translate its packets to what they are.
+/// Makes every flow translate its packets to what they are. UDP goes on for long enough to be a stream.
 fn keep_still(programs: &mut Programs) {
     for (key, value) in programs.flows() {
-        let value = FlowValue { to: key, ..value };
+        let state = if key.proto == proto::UDP { flow_state::STREAM } else { value.state };
+        let value = FlowValue { to: key, state, ..value };
         programs.hash(map::FLOWS).insert(key, value, 0).expect("change a flow");
     }
 }

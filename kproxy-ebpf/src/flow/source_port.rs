@@ -66,7 +66,7 @@ pub(super) fn claim(ports: u32, claim: &mut Claim) -> Result<(), DropReason> {
     let seed = source_port::hash(&to.dst, to.dst_port, to.src_port);
     // Where none is free, one whose connection is over, and of those the one that rested longest: the
     // backend may hold it in TIME_WAIT. Otherwise the longest of one that nobody has confirmed.
-    (claim.best, claim.least) = (Port(0), ASSURED);
+    (claim.best, claim.least) = (Port(0), u32::MAX);
     let mut attempt = 0;
     while attempt < TRIES {
         claim.key.dst_port = source_port::nth(first, count, seed, attempt);
@@ -77,11 +77,11 @@ pub(super) fn claim(ports: u32, claim: &mut Claim) -> Result<(), DropReason> {
         }
         attempt += 1;
     }
-    if claim.best.0 == 0 {
-        return Err(DropReason::NoSourcePort);
-    }
     claim.key.dst_port = claim.best;
-    if let Some(old) = table::any(&claim.key) {
+    if let Some(old) = table::find(&claim.key, claim.value.last_seen) {
+        if claim.least >= ASSURED {
+            return Err(DropReason::NoSourcePort);
+        }
         table::forget(&claim.key, old);
     }
     insert_new(ports, seed, claim)

@@ -123,11 +123,12 @@ fn follow_netfilter(forward: &mut FlowValue, reverse: &mut FlowValue, now: u32) 
 #[inline(never)]
 fn follow(packet: &Packet, value: &mut FlowValue) -> Belongs {
     let Some(other) = table::other(&packet.key, value) else {
-        // Without its other half it cannot be told. Nothing is lost by a new one.
-        return if packet.is_syn() && value.flags & flow_flags::REVERSE == 0 {
-            Belongs::Opens
-        } else {
-            Belongs::Yes
+        // An answer without a request is another connection's; a request whose answers could not be
+        // translated loses nothing by a new flow.
+        return match (value.flags & flow_flags::REVERSE != 0, packet.is_syn()) {
+            (true, _) => Belongs::No,
+            (false, true) => Belongs::Opens,
+            (false, false) => Belongs::Yes,
         };
     };
     let is_reply = value.flags & flow_flags::REVERSE != 0;

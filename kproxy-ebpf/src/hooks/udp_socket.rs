@@ -20,9 +20,9 @@ const CURRENT_NETNS: u64 = u64::MAX;
 const V4_LEN: u32 = 12;
 const V6_LEN: u32 = 36;
 
-/// The peer that the socket of the query is connected to, if a socket program gave it.
+/// Copies the peer that the socket of the query is connected to, if a socket program gave it.
 #[inline(always)]
-fn find(ctx: &TcContext, query: &SocketQuery) -> Option<Peer> {
+fn find(ctx: &TcContext, query: &SocketQuery, answer: &mut Peer) {
     // `struct bpf_sock_tuple`: addresses and ports of an answer, from the peer to the socket.
     let ports = u32::from_ne_bytes(ports(query));
     let (remote, local) = (&query.remote.0, &query.local.0);
@@ -37,19 +37,19 @@ fn find(ctx: &TcContext, query: &SocketQuery) -> Option<Peer> {
     let socket =
         unsafe { bpf_sk_lookup_udp(ctx.as_ptr(), (&raw mut tuple).cast(), len, CURRENT_NETNS, 0) };
     if socket.is_null() {
-        return None;
+        return;
     }
     let map = (&raw const SOCKETS).cast_mut().cast();
     // SAFETY: a live socket storage map and a socket that is held; null: nothing is created.
     let state = unsafe { bpf_sk_storage_get(map, socket.cast(), core::ptr::null_mut(), 0) };
     // SAFETY: null, or the storage of the socket, which is held.
-    let peer = unsafe { state.cast::<SocketState>().as_ref() }.and_then(|state| {
-        let peer = state.connected();
-        peer.has_backend(&query.remote, query.remote_port).then_some(*peer)
-    });
+    if let Some(state) = unsafe { state.cast::<SocketState>().as_ref() }
+        && state.connected().has_backend(&query.remote, query.remote_port)
+    {
+        *answer = *state.connected();
+    }
     // SAFETY: the reference that the lookup took.
     unsafe { bpf_sk_release(socket.cast()) };
-    peer
 }
 
 /// Both ports as they follow each other in a packet.
@@ -62,8 +62,9 @@ fn ports(query: &SocketQuery) -> [u8; 4] {
 /// What it returns is of no interest: no packet waits for it.
 #[classifier]
 fn kp_udp_socket(ctx: TcContext) -> i32 {
-    if let Some(query) = at::<SocketQuery>(&ctx, 0).copied() {
-        let answer = find(&ctx, &query).unwrap_or_default();
+    if let Some(query) = at::<SocketQuery>(&ctx, 0) {
+        let mut answer = Peer::default();
+        find(&ctx, query, &mut answer);
         let _written = write(&ctx, core::mem::offset_of!(SocketQuery, peer), answer);
     }
     0

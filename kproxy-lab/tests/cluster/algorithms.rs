@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use kproxy_lab::{Held, Hold, Place, Probe, Transport};
+use kproxy_lab::{Held, Hold, Place, Probe, Seen, Step, Transport};
 use serde_json::{Value, json};
 
-use crate::common::{Cluster, NODE_PORT, at, vips};
+use crate::common::{Cluster, NODE_PORT, TARGET, at, vips};
 
 const PODS: [&str; 2] = ["n1/a", "n2/a"];
 
@@ -97,6 +97,43 @@ fn least_connections_spare_a_slow_backend_on_the_socket_path() {
     }
     let status = cluster.kproxy("n1", &["status", "-o", "json"]);
     assert!(status.contains("kp_release"), "{status}");
+}
+
+/// No program is asked when connect() to AF_UNSPEC ends a connection: the next call tells.
+#[test]
+fn least_connections_count_a_socket_as_long_as_it_is_connected() {
+    let cluster = least_connections();
+    let pod = cluster.lab.pod("n1", "b");
+    let [to, _] = vips();
+    let node_port = at(cluster.lab.node("n1").addresses().v4, NODE_PORT);
+    let direct = at(cluster.lab.pod("n2", "a").addresses().v4, TARGET);
+    let any = at([0, 0, 0, 0], 0);
+    let open = || counted(&cluster, true).iter().sum::<u64>();
+    for transport in [Transport::UdpConnected, Transport::Tcp, Transport::Mptcp] {
+        let socket = pod.socket(transport, any).unwrap();
+        let does = |step, connections: u64| {
+            let seen = socket.step(step).unwrap();
+            assert!(!matches!(seen, Seen::Failed(_)), "{transport:?} {step:?}: {seen:?}");
+            assert_eq!(open(), connections, "{transport:?} {step:?}");
+        };
+        does(Step::Connect(to), 1);
+        does(Step::Ask, 1);
+        if transport == Transport::UdpConnected {
+            let _another_pod_s = socket.step(Step::AskAt(node_port)).unwrap();
+            does(Step::AskAt(to), 1);
+            does(Step::Dissolve, 1);
+            does(Step::AskAt(to), 0);
+            does(Step::Connect(to), 1);
+        }
+        does(Step::Dissolve, 1);
+        does(Step::Connect(node_port), 1);
+        does(Step::Dissolve, 1);
+        does(Step::Connect(direct), 0);
+        does(Step::Dissolve, 0);
+        does(Step::Connect(to), 1);
+        socket.close().unwrap();
+        cluster.wait("closed", || open() == 0);
+    }
 }
 
 #[test]

@@ -35,7 +35,9 @@ mod writer;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
+    io,
     net::IpAddr,
+    os::fd::OwnedFd,
 };
 
 use ipnet::IpNet;
@@ -91,6 +93,8 @@ pub struct Dataplane {
     attachments: Attachments,
     writer: Writer<KernelMaps>,
     flow_table: FlowTable,
+    /// Runs [`program::SWEEP`].
+    sweep: OwnedFd,
     pod_flows: PodFlows,
     uplinks: Uplinks,
     netns: Netns,
@@ -112,14 +116,24 @@ impl Dataplane {
         node::bpffs::ensure(&settings.bpffs_root)?;
         let dirs = PinDirs::new(&settings.bpffs_root);
         let lock = pinning::lock(&dirs.version)?;
-        let Loaded { object, service_maps, flow_room, loads, uplinks, netns, flow_filter, notices } =
-            load::load(OBJECT, settings, &dirs)?;
+        let Loaded {
+            object,
+            service_maps,
+            flow_room,
+            sweep,
+            loads,
+            uplinks,
+            netns,
+            flow_filter,
+            notices,
+        } = load::load(OBJECT, settings, &dirs)?;
         let writer = Writer::open(KernelMaps::new(service_maps)?)?;
         set_flow_room(&writer, flow_room);
         Ok(Self {
             attachments: Attachments::new(object, dirs, settings.cgroup_root.clone()),
             writer,
             flow_table: FlowTable::new(loads, flow_room.entries),
+            sweep,
             pod_flows: PodFlows::new(flow_filter),
             uplinks,
             netns,
@@ -311,10 +325,12 @@ impl Dataplane {
     /// What sweeps the flows of this data path; there is one. To be run every few seconds.
     ///
     /// # Errors
-    /// The kernel refuses the program that forgets flows, or a map cannot be opened.
-    pub(crate) fn flow_sweeper(&mut self) -> Result<FlowSweeper, Error> {
-        let maps = self.attachments.swept_maps()?;
-        Ok(FlowSweeper::new(self.attachments.load_to_run(program::SWEEP)?, maps))
+    /// A map cannot be opened once more.
+    pub(crate) fn flow_sweeper(&self) -> Result<FlowSweeper, Error> {
+        let failed =
+            |error: io::Error| Error::Program { program: program::SWEEP, source: error.into() };
+        let program = self.sweep.try_clone().map_err(failed)?;
+        Ok(FlowSweeper::new(program, self.attachments.swept_maps()?))
     }
 
     /// Takes in what a sweep has found.

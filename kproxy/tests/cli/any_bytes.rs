@@ -78,12 +78,12 @@ fn every_table_is_printed_whatever_the_maps_hold() {
         let ran = TestRunner::new(config).run(&vec(any_bytes(), 8), |bytes| {
             hash::<20, 12>(&ebpf, map::FRONTENDS, &bytes[0]);
             hash::<4, 196>(&ebpf, map::NAMES, &bytes[1]);
-            hash::<40, 52>(&ebpf, map::FLOWS, &bytes[2]);
+            hash::<40, 72>(&ebpf, map::FLOWS, &bytes[2]);
             hash::<24, 32>(&ebpf, map::AFFINITY, &bytes[3]);
             hash::<20, 8>(&ebpf, map::LOAD, &bytes[4]);
             array::<16>(&ebpf, map::SERVICES, &bytes[5]);
             array::<24>(&ebpf, map::SLOTS, &bytes[6]);
-            array::<336>(&ebpf, map::CONFIG, &bytes[7]);
+            array::<392>(&ebpf, map::CONFIG, &bytes[7]);
             for words in [&["dump", "all"][..], &["dump", "all", "-o", "json"]] {
                 printed(words, bpffs);
             }

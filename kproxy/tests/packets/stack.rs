@@ -14,7 +14,7 @@ use crate::harness::OBJECT;
 /// that needs more than [`SLACK`] beyond that has to say why.
 const BUDGETS: [(&str, usize); 18] = [
     ("kp_connect4", 256),
-    ("kp_connect6", 288),
+    ("kp_connect6", 320),
     ("kp_egress", 416),
     ("kp_egress_l3", 384),
     ("kp_getpeer4", 32),
@@ -25,12 +25,12 @@ const BUDGETS: [(&str, usize); 18] = [
     ("kp_node_egress", 384),
     ("kp_pod_egress", 352),
     ("kp_pod_ingress", 384),
-    ("kp_recvmsg4", 32),
-    ("kp_recvmsg6", 32),
+    ("kp_recvmsg4", 64),
+    ("kp_recvmsg6", 64),
     ("kp_release", 64),
-    ("kp_sendmsg4", 288),
-    ("kp_sendmsg6", 320),
-    ("kp_udp_socket", 160),
+    ("kp_sendmsg4", 320),
+    ("kp_sendmsg6", 352),
+    ("kp_udp_socket", 192),
 ];
 
 /// Another compiler may lay out a frame otherwise.

@@ -81,7 +81,7 @@ const KPROXY: [Layer; 13] = [
 ];
 
 /// The programs: packet memory and maps at the bottom, hooks on top; no hook imports another.
-const EBPF: [Layer; 12] = [
+const EBPF: [Layer; 13] = [
     ("main.rs", &[]),
     ("kernel.rs", &[]),
     ("maps.rs", &[]),
@@ -108,6 +108,10 @@ const EBPF: [Layer; 12] = [
     (
         "hooks/tc.rs",
         &["flow/", "path/", "service/", "packet/", "verdict.rs", "stats.rs", "maps.rs"],
+    ),
+    (
+        "hooks/socket/",
+        &["hooks/socket/", "service/", "verdict.rs", "stats.rs", "kernel.rs", "maps.rs"],
     ),
     (
         "hooks/",

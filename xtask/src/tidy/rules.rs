@@ -6,7 +6,7 @@ use super::source::Source;
 const LONGEST_FILE: usize = 600;
 
 /// Files that may hold `unsafe` code.
-const UNSAFE: [&str; 26] = [
+const UNSAFE: [&str; 28] = [
     // Helper calls, map elements and context access of the programs.
     "kproxy-ebpf/src/flow/filter.rs",
     "kproxy-ebpf/src/flow/fragments.rs",
@@ -14,7 +14,9 @@ const UNSAFE: [&str; 26] = [
     "kproxy-ebpf/src/flow/table.rs",
     "kproxy-ebpf/src/hooks/inject.rs",
     "kproxy-ebpf/src/hooks/release.rs",
-    "kproxy-ebpf/src/hooks/socket.rs",
+    "kproxy-ebpf/src/hooks/socket/context.rs",
+    "kproxy-ebpf/src/hooks/socket/memory.rs",
+    "kproxy-ebpf/src/hooks/socket/mod.rs",
     "kproxy-ebpf/src/hooks/udp_socket.rs",
     "kproxy-ebpf/src/kernel.rs",
     "kproxy-ebpf/src/main.rs",

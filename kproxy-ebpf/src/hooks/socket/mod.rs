@@ -82,7 +82,7 @@ fn is_opted_in(ctx: &SockAddrContext) -> bool {
 
 /// Whether the socket is bound to a loopback address and dials this node by an address of its own: no
 /// packet with such a source leaves the node. They are translated at the loopback device (hooks/node.rs).
-#[inline(always)]
+#[inline(never)]
 fn stays_on_loopback(source: &Addr, dialled: &Addr) -> bool {
     source.is_loopback() && (dialled.is_loopback() || lookup::is_node_address(dialled))
 }

@@ -36,6 +36,8 @@ pub(crate) struct Loaded {
     pub(crate) service_maps: ServiceMaps,
     /// Room of the flow table.
     pub(crate) flow_room: FlowRoom,
+    /// Runs what forgets flows. Loaded with the others: later some maps that it names are closed.
+    pub(crate) sweep: OwnedFd,
     /// Open connections by backend.
     pub(crate) loads: Loads,
     /// Source addresses by device.
@@ -91,7 +93,9 @@ pub(crate) fn load(bytes: &[u8], settings: &Settings, dirs: &PinDirs) -> Result<
     for name in program::CGROUP.into_iter().chain([program::RELEASE]).chain(program::DEVICE) {
         load_and_pin(&mut object, name, dirs, memlock)?;
     }
+    let sweep = load_to_run(&mut object, program::SWEEP)?;
     Ok(Loaded {
+        sweep,
         service_maps: take_service_maps(&mut object, are_new)?,
         flow_room: FlowRoom {
             entries: max_entries(dirs, map::FLOWS)?,

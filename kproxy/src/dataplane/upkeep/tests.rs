@@ -37,7 +37,7 @@ fn sweep(dataplane: &mut Dataplane, flows: &mut FlowSweeper) -> (usize, usize) {
 }
 
 fn open(sandbox: &Sandbox) -> (Dataplane, FlowSweeper) {
-    let mut dataplane = sandbox.open();
+    let dataplane = sandbox.open();
     let flows = dataplane.flow_sweeper().unwrap();
     (dataplane, flows)
 }
@@ -61,7 +61,9 @@ fn flows_are_read_and_the_old_ones_forgotten() {
         let id = service("web", Protocol::Tcp);
         dataplane.reconcile([plan("web", "10.96.0.9", 30_080, &[8080])]);
         assert_eq!(sweep(&mut dataplane, &mut flows), (0, 0));
-        (1..=20).for_each(|client| drop(put(&mut flows, client, (flow_state::OPENING, 0), 1)));
+        (1..=20).for_each(|client| {
+            put(&mut flows, client, (flow_state::OPENING, 0), 1);
+        });
         let rows = sandbox.pins().flows().unwrap();
         assert_eq!(rows.len(), 20);
         // Of another service port: the first one is number 0.
@@ -70,7 +72,9 @@ fn flows_are_read_and_the_old_ones_forgotten() {
         assert_eq!(dataplane.usage().flows, Fill { used: 40, capacity: 128 });
 
         // Whole ones whose time is up, and halves.
-        (21..=30).for_each(|client| drop(put(&mut flows, client, (flow_state::RESET, 0), 10)));
+        (21..=30).for_each(|client| {
+            put(&mut flows, client, (flow_state::RESET, 0), 10);
+        });
         let [_, back] = put(&mut flows, 31, (flow_state::ESTABLISHED, 0), LONE);
         flows.flows().remove(&back.0).unwrap();
         let [there, _] = put(&mut flows, 32, (flow_state::ESTABLISHED, 0), LONE - 3);
@@ -92,7 +96,9 @@ fn more_old_flows_than_one_query_holds_are_all_forgotten() {
     sandboxed(|sandbox| {
         let (mut dataplane, mut flows) = open(sandbox);
         // All that the table holds, half of one query less than one.
-        (1..=64).for_each(|client| drop(put(&mut flows, client, (flow_state::RESET, 0), 60)));
+        (1..=64).for_each(|client| {
+            put(&mut flows, client, (flow_state::RESET, 0), 11);
+        });
         assert_eq!(sweep(&mut dataplane, &mut flows), (128, 128));
         assert_eq!(sandbox.pins().flows().unwrap(), []);
     });
@@ -132,7 +138,9 @@ fn the_number_of_assured_flows_is_put_right_when_it_is_wrong_twice() {
         assert_eq!(dataplane.config().max_assured, 56);
         assert_eq!(dataplane.config().unassured, 32);
         let assured = (flow_state::ESTABLISHED, flow_flags::ASSURED);
-        (1..=5).for_each(|client| drop(put(&mut flows, client, assured, 1)));
+        (1..=5).for_each(|client| {
+            put(&mut flows, client, assured, 1);
+        });
         let counted = |flows: &FlowSweeper| flows.assured();
         assert_eq!(counted(&flows), 0, "the programs have not seen them");
         sweep(&mut dataplane, &mut flows);
@@ -140,7 +148,8 @@ fn the_number_of_assured_flows_is_put_right_when_it_is_wrong_twice() {
         sweep(&mut dataplane, &mut flows);
         assert_eq!(counted(&flows), 5);
         // Those that the programs forget they count out themselves.
-        put(&mut flows, 1, assured, 86_400);
+        dataplane.change_config(|config| config.timeouts[usize::from(assured.0)] = 10);
+        put(&mut flows, 1, assured, 11);
         sweep(&mut dataplane, &mut flows);
         assert_eq!(counted(&flows), 4);
         let usage = sandbox.pins().usage().unwrap();
@@ -209,12 +218,16 @@ fn flows_opened_while_the_filter_is_rebuilt_stay_in_it() {
                 }
                 number
             });
-            (0..30).for_each(|_| drop(sweep(&mut dataplane, &mut flows)));
+            (0..30).for_each(|_| {
+                sweep(&mut dataplane, &mut flows);
+            });
             stop.store(true, Ordering::Relaxed);
             opening.join().unwrap()
         });
         assert!(last > 1_000, "{last} flows while it was rebuilt");
-        (0..12).for_each(|_| drop(sweep(&mut dataplane, &mut flows)));
+        (0..12).for_each(|_| {
+            sweep(&mut dataplane, &mut flows);
+        });
         assert!(opener.live(last).all(|is_in| is_in));
         let left = (1..=last).filter(|number| opener.is_in_filter(*number)).count();
         assert!(left < 2 * Opener::LIVE as usize, "{left} of {last} are in it still");

@@ -7,6 +7,8 @@ use crate::harness::Segment;
 
 /// What an end takes that comes too early.
 const WINDOW: u32 = 65_535;
+/// Bytes of data in a packet.
+const MOST: u32 = 1400;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Mode {
@@ -122,8 +124,12 @@ impl End {
             Mode::SynReceived => Some(self.say(SYN | ACK, self.isn, 0)),
             Mode::Open if self.una != self.next => {
                 let outstanding = self.next.wrapping_sub(self.una);
-                let (flags, data) =
-                    if self.fin_sent { (FIN | ACK, outstanding - 1) } else { (ACK, outstanding) };
+                let is_all = outstanding <= MOST;
+                let (flags, data) = match (self.fin_sent, is_all) {
+                    (true, true) => (FIN | ACK, outstanding - 1),
+                    (_, false) => (ACK, MOST),
+                    (false, true) => (ACK, outstanding),
+                };
                 Some(self.say(flags, self.una, data))
             }
             _ => None,
