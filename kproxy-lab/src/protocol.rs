@@ -66,10 +66,11 @@ pub(crate) struct Serve {
     pub(crate) cpu: Option<usize>,
 }
 
-/// Sockets of a server. SCTP ones are made only where they are asked for: the first one on a machine
+/// Sockets of a server. Those of SCTP are made only where they are asked for: the first one on a machine
 /// loads the kernel's module.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) enum Sockets {
     TcpAndUdp,
+    Mptcp,
     Sctp,
 }

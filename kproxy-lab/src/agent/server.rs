@@ -1,4 +1,4 @@
-//! TCP, UDP and SCTP server for probes and loads: one thread for all sockets of a port.
+//! TCP, UDP, MPTCP and SCTP server for probes and loads: one thread for all sockets of a port.
 
 use std::collections::HashMap;
 use std::io;
@@ -45,6 +45,7 @@ impl Server {
             let at = SocketAddr::new(*ip, spec.port);
             let (stream, name) = match spec.sockets {
                 Sockets::TcpAndUdp => (Protocol::TCP, "tcp"),
+                Sockets::Mptcp => (Protocol::MPTCP, "mptcp"),
                 Sockets::Sctp => (Protocol::SCTP, "sctp"),
             };
             let listener = bind(at, stream).with_context(|| format!("listen on {name} {at}"))?;

@@ -180,6 +180,16 @@ impl Place {
         self.agent()?.call(Op::Serve(Serve { name, port, sockets, addresses, cpu: None }))
     }
 
+    /// Like [`Self::serve`], on a port of MPTCP, which TCP reaches too.
+    ///
+    /// # Errors
+    /// When the port is taken or the kernel has no MPTCP sockets.
+    pub fn serve_mptcp(&self, port: u16) -> Result<()> {
+        let (name, addresses) = (self.name.clone(), self.addresses.both().to_vec());
+        let sockets = Sockets::Mptcp;
+        self.agent()?.call(Op::Serve(Serve { name, port, sockets, addresses, cpu: None }))
+    }
+
     /// Closes the sockets of a server.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use kproxy_lab::{Held, Hold, Place, Probe, Seen, Step, Transport};
 use serde_json::{Value, json};
 
-use crate::common::{Cluster, NODE_PORT, TARGET, at, vips};
+use crate::common::{Cluster, NODE_PORT, TARGET, at, has_mptcp, vips};
 
 const PODS: [&str; 2] = ["n1/a", "n2/a"];
 
@@ -84,13 +84,19 @@ fn a_slow_backend_is_spared(cluster: &Cluster, from: &Place, transport: Transpor
     cluster.wait(&format!("{what}: all have ended"), || counted(cluster, v4) == [0, 0]);
 }
 
+/// These, and MPTCP where the kernel has it.
+fn transports(always: &[Transport]) -> Vec<Transport> {
+    let mptcp = has_mptcp().then_some(Transport::Mptcp);
+    always.iter().copied().chain(mptcp).collect()
+}
+
 #[test]
 fn least_connections_spare_a_slow_backend_on_the_socket_path() {
     let cluster = least_connections();
     let node_port = at(cluster.lab.node("n1").addresses().v4, NODE_PORT);
     for from in [cluster.lab.pod("n1", "b"), cluster.lab.node("n1")] {
         for to in [vips()[0], vips()[1], node_port] {
-            for transport in [Transport::Tcp, Transport::Mptcp, Transport::UdpConnected] {
+            for transport in transports(&[Transport::Tcp, Transport::UdpConnected]) {
                 a_slow_backend_is_spared(&cluster, &from, transport, to);
             }
         }
@@ -109,7 +115,7 @@ fn least_connections_count_a_socket_as_long_as_it_is_connected() {
     let direct = at(cluster.lab.pod("n2", "a").addresses().v4, TARGET);
     let any = at([0, 0, 0, 0], 0);
     let open = || counted(&cluster, true).iter().sum::<u64>();
-    for transport in [Transport::UdpConnected, Transport::Tcp, Transport::Mptcp] {
+    for transport in transports(&[Transport::UdpConnected, Transport::Tcp]) {
         let socket = pod.socket(transport, any).unwrap();
         let does = |step, connections: u64| {
             let seen = socket.step(step).unwrap();

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aya::util::KernelVersion;
 use kproxy_lab::manifest::{Service, Slice, slices, yaml};
 use kproxy_lab::{
     Family, Lab, Outcome, Place, Probe, Proxy, ProxySpec, Source, Transport, poll_until,
@@ -161,6 +162,16 @@ impl Cluster {
 pub(crate) fn wait_until(condition: impl Fn() -> bool, why_not: impl FnOnce() -> String) {
     let holds = poll_until(PATIENCE, PAUSE, || Ok(condition()), |holds| *holds).unwrap();
     assert!(holds, "{}", why_not());
+}
+
+/// Whether the kernel has MPTCP sockets whose memory the programs find.
+pub(crate) fn has_mptcp() -> bool {
+    let is_there = std::path::Path::new("/proc/sys/net/mptcp").exists()
+        && KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(5, 19, 0));
+    if !is_there {
+        println!("MPTCP not tried: the kernel has no such sockets, or no helper for them (5.19)");
+    }
+    is_there
 }
 
 /// The ClusterIP frontends of `web`.

@@ -2,9 +2,12 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::common::{Cluster, NODE_PORT, PORT, SILENCE, TARGET, TRANSPORTS, VIPS, at, vips};
-use kproxy_lab::{Probe, Transport, mapped};
-use serde_json::json;
+use crate::common::{
+    Cluster, NODE_PORT, PORT, SILENCE, TARGET, TRANSPORTS, VIPS, at, has_mptcp, vips,
+};
+use kproxy_lab::manifest::{Service, Slice};
+use kproxy_lab::{Family, Outcome, Probe, Seen, Step, Transport, mapped};
+use serde_json::{Value, json};
 
 #[test]
 fn svc_01_ver_02_pods_and_hosts_reach_a_clusterip_in_every_way() {
@@ -64,7 +67,7 @@ fn np_01_np_11_nodeports_answer_on_every_node_address_and_on_loopback() {
             assert_eq!(outcome.server_set().len(), 2, "pod {transport:?} {to}: {outcome}");
         }
         // Another node's NodePort: that node's packet path answers.
-        let far = at(cluster.lab.node("n2").ip(kproxy_lab::Family::V4), NODE_PORT);
+        let far = at(cluster.lab.node("n2").ip(Family::V4), NODE_PORT);
         let outcome =
             cluster.lab.pod("n1", "b").probe(Probe::new(transport, far).count(4)).unwrap();
         assert!(outcome.all_answered(), "pod {transport:?} {far}: {outcome}");
@@ -129,7 +132,7 @@ fn ver_04_internal_policy_local_uses_this_nodes_pods_or_stays_silent() {
         }
     }
     // VER-13: the policy says nothing about NodePorts.
-    let node_port = at(cluster.lab.node("n2").ip(kproxy_lab::Family::V4), NODE_PORT);
+    let node_port = at(cluster.lab.node("n2").ip(Family::V4), NODE_PORT);
     let outcome = cluster.lab.pod("n2", "b").probe(Probe::tcp(node_port)).unwrap();
     assert!(outcome.all_answered(), "{outcome}");
 }
@@ -150,7 +153,7 @@ fn what_is_no_service_is_left_alone() {
     // A port of the node that is no NodePort belongs to whoever listens there.
     let host = cluster.lab.node("n1");
     host.serve(9000).unwrap();
-    let own = at(host.ip(kproxy_lab::Family::V4), 9000);
+    let own = at(host.ip(Family::V4), 9000);
     let outcome = pod.probe(Probe::tcp(own)).unwrap();
     assert_eq!(outcome.servers(), [("n1", 1)].into(), "{outcome}");
 }
@@ -217,8 +220,10 @@ fn two_services_and_their_ports_do_not_mix() {
 #[test]
 fn mptcp_sockets_see_what_they_dialled() {
     let cluster = Cluster::new(&["n1/a", "n2/a"]);
+    if !has_mptcp() {
+        return;
+    }
     for from in [cluster.lab.pod("n1", "b"), cluster.lab.node("n1")] {
-        from.run("sysctl", &["-w", "net.mptcp.enabled=1"]).unwrap();
         let [v4, v6] = vips();
         for to in [v4, v6, mapped(v4)] {
             let outcome = from.probe(Probe::new(Transport::Mptcp, to).count(8)).unwrap();
@@ -228,4 +233,49 @@ fn mptcp_sockets_see_what_they_dialled() {
             assert_eq!(outcome.peers(), [to].into(), "{what}");
         }
     }
+}
+
+/// The kernel connects each subflow with a socket of its own, to the backend.
+#[test]
+fn an_mptcp_socket_shows_what_it_dialled_when_a_subflow_joins() {
+    const SERVED: u16 = 9999;
+    const JOINING: &str = "10.244.1.200";
+    let cluster = Cluster::new(&["n1/a"]);
+    if !has_mptcp() {
+        return;
+    }
+    let (client, server) = (cluster.lab.pod("n1", "b"), cluster.lab.pod("n2", "a"));
+    server.serve_mptcp(SERVED).unwrap();
+    let service = Service::new("mp").cluster_ips("10.96.0.77", "fd00:10:96::77");
+    let algorithm = json!({"annotations": {"kproxy.dev/lb-algorithm": "least-connections"}});
+    let service = service.port("web", "TCP", PORT, SERVED).metadata(algorithm);
+    let slice = Slice::of("mp", Family::V4).port("web", "TCP", SERVED).pod(&server);
+    cluster.write("mp.yaml", [Value::from(service), slice.into()]);
+    let to = at([10, 96, 0, 77], PORT);
+    cluster.eventually("it answers", &client, &Probe::tcp(to), Outcome::all_answered);
+    for place in [&client, &server] {
+        place.run("ip", &["mptcp", "limits", "set", "subflow", "2"]).unwrap();
+    }
+    client.run("ip", &["address", "add", &format!("{JOINING}/24"), "dev", "eth0"]).unwrap();
+    client.run("ip", &["mptcp", "endpoint", "add", JOINING, "dev", "eth0", "subflow"]).unwrap();
+
+    let count = || -> Option<u64> {
+        let rows = cluster.dump("n1", "backends");
+        let of = |row: &&Value| row["service"]["name"] == "mp";
+        rows.as_array().unwrap().iter().filter(of).map(|row| row["connections"].as_u64()).sum()
+    };
+    let socket = client.socket(Transport::Mptcp, at([0, 0, 0, 0], 0)).unwrap();
+    assert_eq!(socket.step(Step::Connect(to)).unwrap(), Seen::Done);
+    let answer = Seen::Answered { server: "n2/a".to_owned(), source: None };
+    let joined = || {
+        assert_eq!(socket.step(Step::Ask).unwrap(), answer);
+        let connections = server.run("cat", &["/proc/net/tcp"]).unwrap();
+        // 10.244.1.200, established.
+        connections.lines().any(|line| line.contains("C801F40A:") && line.contains(" 01 "))
+    };
+    cluster.wait("a subflow has joined", joined);
+    assert_eq!(socket.step(Step::Peer).unwrap(), Seen::Peer(to));
+    assert_eq!(count(), Some(1));
+    socket.close().unwrap();
+    cluster.wait("closed", || count() == Some(0));
 }

@@ -263,6 +263,28 @@ fn pkt_04_where_hooks_serve_sockets_only_sctp_is_left() {
 }
 
 #[test]
+fn np_01_where_hooks_serve_sockets_those_bound_to_loopback_are_left() {
+    by_packets(|programs, Family { client, node_port, backend, loopback, .. }| {
+        programs.configure(|config| Config { flags: 0, ..config });
+        programs.service(SERVICE, &[backend]);
+        let device = programs.move_to(LO);
+        let [from, to] = loopback;
+        for request in both(client, node_port, Tcp::Syn) {
+            assert_eq!(programs.run("kp_node_egress", &request).packet[12..], request[12..]);
+        }
+        for (i, request) in both(from, to, Tcp::Syn).iter().enumerate() {
+            let source = sent(programs, "kp_node_egress", request, backend);
+            assert_eq!(source.ip(), at(client).ip(), "never a loopback address");
+            let answer = &both(backend, &source.to_string(), Tcp::SynAck)[i];
+            programs.move_to(device);
+            is_handed(&programs.ingress(answer), to, from);
+            programs.move_to(LO);
+        }
+        programs.move_to(device);
+    });
+}
+
+#[test]
 fn what_has_come_in_elsewhere_is_no_process_of_the_node() {
     // Before it a test run cannot say where a packet has come in.
     if KernelVersion::current().unwrap() < KernelVersion::new(6, 0, 0) {

@@ -218,6 +218,23 @@ fn ver_01_and_ver_04_an_empty_set_carries_its_verdict() {
 }
 
 #[test]
+fn loopback_is_served_while_a_node_port_answers_there() {
+    let maps = FakeMaps::new(16, 64, 64);
+    let mut writer = writer(&maps);
+    writer.set_node_addresses(&node());
+    writer.reconcile([plan(1, [1])], T0);
+    assert!(!writer.serves_loopback());
+    writer.apply(vec![Change::Set(with_node_port(plan(1, [1]), 30_080))], T0);
+    assert!(writer.serves_loopback());
+    writer.set_node_addresses(&[ip("192.0.2.1"), ip("::1")].into());
+    assert!(!writer.serves_loopback(), "no NodePort over IPv6");
+    writer.set_node_addresses(&node());
+    assert!(writer.serves_loopback());
+    writer.apply(vec![Change::Remove(port_id(1))], T0);
+    assert!(!writer.serves_loopback());
+}
+
+#[test]
 fn node_addresses_pass_the_filter_only_while_there_are_node_ports() {
     let maps = FakeMaps::new(16, 64, 64);
     let mut writer = writer(&maps);
