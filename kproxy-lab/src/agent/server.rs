@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context as _, Result, anyhow};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::agent::connection::{Connection, Next};
@@ -18,6 +19,10 @@ use crate::agent::fragments;
 use crate::protocol::{Serve, Sockets};
 use crate::traffic::line::{self, PING, PONG, REVERSED};
 
+/// Connections that wait to be accepted, and half-open ones: as many as net.core.somaxconn lets.
+const BACKLOG: i32 = 65_535;
+/// Bytes of datagrams that wait to be read: a flood during some tenths of a second.
+const RECEIVE_BYTES: usize = 16 << 20;
 /// Token of the event that ends the thread.
 const STOP: u64 = 0;
 
@@ -87,7 +92,10 @@ fn bind(at: SocketAddr, protocol: Protocol) -> io::Result<Socket> {
     }
     socket.bind(&at.into())?;
     if kind == Type::STREAM {
-        socket.listen(1024)?;
+        socket.listen(BACKLOG)?;
+    } else {
+        // Fails without the rights for it: then floods are lost sooner.
+        let _smaller = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BYTES);
     }
     socket.set_nonblocking(true)?;
     Ok(socket)

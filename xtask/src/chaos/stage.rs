@@ -49,6 +49,13 @@ pub(super) struct Effort {
     pub(super) rate: u64,
 }
 
+impl Effort {
+    /// For quiet times, and for attacks on a backend itself.
+    pub(super) fn shorter(self) -> Self {
+        Self { time: (self.time / 5).max(Duration::from_secs(2)), ..self }
+    }
+}
+
 /// A Service whose NodePort is attacked.
 pub(super) struct Target {
     name: &'static str,

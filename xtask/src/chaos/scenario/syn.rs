@@ -1,7 +1,5 @@
 //! A SYN flood: standing connections live, honest clients go on connecting.
 
-use std::time::Duration;
-
 use anyhow::Result;
 use kproxy_lab::Family;
 
@@ -11,18 +9,13 @@ use crate::chaos::{
     stage::{Daemon, Effort, Stage, Target},
 };
 
-/// The quiet times and the attack on the backend itself are so many times as short as the attack.
-const SHORTER: u32 = 5;
-/// But not shorter than this.
-const SHORTEST: Duration = Duration::from_secs(2);
-
 /// Attacks.
 pub(super) fn run(target: &Target, family: Family, daemon: Daemon, effort: Effort) -> Result<Row> {
     let stage = Stage::new(&[])?;
     let client = stage.client();
     let (to, backend) = (stage.frontend(target, family), stage.backend(target, family)?);
     let (through, direct) = (target.probe(to), target.probe(backend));
-    let short = Effort { time: (effort.time / SHORTER).max(SHORTEST), ..effort };
+    let short = effort.shorter();
 
     let standing = stage.stand(target, family)?;
     let before = quiet(&client, &through, short.time)?;
