@@ -107,7 +107,16 @@ const EBPF: [Layer; 13] = [
     ),
     (
         "hooks/tc.rs",
-        &["flow/", "path/", "service/", "packet/", "verdict.rs", "stats.rs", "maps.rs"],
+        &[
+            "flow/",
+            "path/",
+            "service/",
+            "packet/",
+            "verdict.rs",
+            "stats.rs",
+            "kernel.rs",
+            "maps.rs",
+        ],
     ),
     (
         "hooks/socket/",

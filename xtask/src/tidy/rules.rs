@@ -6,12 +6,14 @@ use super::source::Source;
 const LONGEST_FILE: usize = 600;
 
 /// Files that may hold `unsafe` code.
-const UNSAFE: [&str; 28] = [
+const UNSAFE: [&str; 30] = [
     // Helper calls, map elements and context access of the programs.
+    "kproxy-ebpf/src/flow/assured.rs",
     "kproxy-ebpf/src/flow/filter.rs",
     "kproxy-ebpf/src/flow/fragments.rs",
     "kproxy-ebpf/src/flow/open.rs",
     "kproxy-ebpf/src/flow/table.rs",
+    "kproxy-ebpf/src/flow/unassured.rs",
     "kproxy-ebpf/src/hooks/inject.rs",
     "kproxy-ebpf/src/hooks/release.rs",
     "kproxy-ebpf/src/hooks/socket/context.rs",

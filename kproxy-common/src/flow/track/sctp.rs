@@ -1,6 +1,6 @@
 //! SCTP (RFC 9260): what bears the verification tag of its direction is believed.
 
-use super::{
+use super::segment::{
     Segment, Taken, begin_again, close_or_go_on, is_reply, revive,
     segment_flags::{FIN, RST, SYN},
     set_state,

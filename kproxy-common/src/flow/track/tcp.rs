@@ -1,6 +1,6 @@
 //! TCP (RFC 9293; nf_conntrack_proto_tcp.c): the states, and which numbers are believed.
 
-use super::{
+use super::segment::{
     Segment, Taken, begin_again, close_or_go_on, is_reply, revive,
     segment_flags::{ACK, FIN, RST, SYN},
     set_state,

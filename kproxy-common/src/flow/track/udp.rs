@@ -1,6 +1,6 @@
 //! UDP (nf_conntrack_proto_udp.c): an exchange, or a stream.
 
-use super::{Taken, is_reply, set_state};
+use super::segment::{Taken, is_reply, set_state};
 use crate::flow::{
     FlowValue,
     flow_state::{REPLIED, STREAM, UNREPLIED},
