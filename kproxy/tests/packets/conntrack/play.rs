@@ -212,7 +212,7 @@ impl<'a> Play<'a> {
         // With a number of its own and one that it has learnt it would know both.
         let number = |number| match number {
             Number::Guess(guess) => far(guess),
-            Number::Own if learnt == Learnt::Acknowledgement => far(0),
+            Number::Own if self.case.forger.1 == Learnt::Acknowledgement => far(0),
             Number::Own => self.said,
         };
         // Who knows the sequence number may reset: the receiver takes it.

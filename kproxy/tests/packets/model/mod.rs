@@ -3,6 +3,7 @@
 
 mod cases;
 mod life;
+mod lookup;
 mod plain;
 mod reset;
 

@@ -6,12 +6,12 @@ use std::net::{IpAddr, SocketAddr};
 use kproxy_common::abi::MARK_MASQUERADE;
 use kproxy_common::counters::NO_SERVICE;
 use kproxy_common::drop_reason::DropReason;
-use kproxy_common::filter;
 use kproxy_common::net::proto::{SCTP, UDP};
 use kproxy_common::service::{cluster_index, empty_verdict, frontend_flags as kind};
 
-use super::cases::{Act, BACKENDS, Case, Ends, Frontend, Hook, NODE, PODS, Set, ip};
+use super::cases::{Act, BACKENDS, Case, Ends, Hook, NODE, PODS, Set, ip};
 use super::life::Life;
+use super::lookup::{Dialled, holds};
 use crate::conntrack::rules::{Fate as Verdict, Way};
 use crate::harness::{NEXT, REDIRECT, SHOT};
 
@@ -104,13 +104,6 @@ pub(super) enum Fate {
     },
 }
 
-/// What a dialled address, port and protocol leads to.
-enum Dialled<'a> {
-    Frontend(u32, &'a Frontend),
-    UnknownPort,
-    Nothing,
-}
-
 /// What the programs were seen to do with a packet that opens a flow: which of the allowed ways
 /// they took is theirs to choose.
 #[derive(Clone, Copy, Debug)]
@@ -121,7 +114,7 @@ pub(super) struct Seen {
 }
 
 pub(super) struct Model {
-    case: Case,
+    pub(super) case: Case,
     /// By service index.
     sets: BTreeMap<u32, (Set, u32)>,
     pub(super) flows: Vec<Flow>,
@@ -146,10 +139,6 @@ pub(super) fn index(service_port: usize, local: u32) -> u32 {
 
 pub(super) fn address(text: &str) -> SocketAddr {
     text.trim_start_matches('L').parse().unwrap()
-}
-
-fn holds(base: &str, len: u8, addr: &IpAddr) -> bool {
-    ipnet::IpNet::new(ip(base), len).unwrap().contains(addr)
 }
 
 impl Model {
@@ -379,40 +368,6 @@ impl Model {
 
     fn answered_by(&self, ends: Ends) -> Option<usize> {
         self.flows.iter().position(|flow| flow.to.reversed() == ends)
-    }
-
-    fn lookup(&self, ends: Ends) -> Dialled<'_> {
-        let v6 = ends.to.is_ipv6();
-        let on_node = ends.to.ip() == ip(NODE[usize::from(v6)]);
-        let mut is_cluster_ip = false;
-        for (i, service_port) in self.case.service_ports.iter().enumerate() {
-            for frontend in service_port.frontends.iter().filter(|_| service_port.v6 == v6) {
-                let addr_matches = frontend.at.ip() == ends.to.ip()
-                    || on_node && frontend.at.ip().is_unspecified();
-                let rest = (frontend.at.port(), service_port.proto);
-                if addr_matches && rest == (ends.to.port(), ends.proto) {
-                    return Dialled::Frontend(i as u32, frontend);
-                }
-                is_cluster_ip |=
-                    frontend.flags & kind::CLUSTER_IP != 0 && frontend.at.ip() == ends.to.ip();
-            }
-        }
-        if is_cluster_ip { Dialled::UnknownPort } else { Dialled::Nothing }
-    }
-
-    /// The address filter is exact but for addresses that share a bit.
-    fn is_ruled_out(&self, addr: &IpAddr) -> bool {
-        let bit = |addr: IpAddr| filter::bit(&addr.into());
-        let frontends =
-            self.case.service_ports.iter().flat_map(|service_port| &service_port.frontends);
-        let known = frontends.map(|frontend| frontend.at.ip()).chain(NODE.map(ip));
-        !known.map(bit).any(|known| known == bit(*addr))
-    }
-
-    fn is_allowed(&self, service_port: u32, frontend: &Frontend, source: &IpAddr) -> bool {
-        let ranges = &self.case.service_ports[service_port as usize].ranges;
-        frontend.flags & kind::SOURCE_RANGES == 0
-            || ranges.iter().any(|(base, len)| holds(base, *len, source))
     }
 
     fn count_drop(&mut self, service: u32, reason: DropReason) {
