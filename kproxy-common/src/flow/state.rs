@@ -39,6 +39,9 @@ shared_numbers! {
 
 use flow_state::COUNT;
 
+/// Seconds without a packet after which an entry is forgotten whose other half is not there.
+pub const LONE: u32 = 30;
+
 /// Seconds after which UDP that is answered counts as a stream (`stream_ts` in
 /// nf_conntrack_proto_udp.c).
 pub const STREAM_AFTER: u32 = 2;

@@ -17,7 +17,7 @@ pub struct SweepQuery {
     pub ethernet: [u8; 16],
     /// How many of the keys there are.
     pub count: u32,
-    /// Answer: entries that were removed.
+    /// Answer: keys whose connection, or lone entry, was removed.
     pub removed: u32,
     /// Keys of entries, of either direction.
     pub keys: [FlowKey; SWEPT],

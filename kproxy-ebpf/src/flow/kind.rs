@@ -64,5 +64,9 @@ pub(crate) const fn at_egress(flags: u16) -> Place {
 /// At egress of the loopback device, of packets that this node sends.
 #[inline(always)]
 pub(crate) const fn at_loopback(flags: u16) -> Place {
-    if flags & NODE != 0 { Place::Here } else { Place::Elsewhere }
+    match flags {
+        _ if flags & NODE != 0 => Place::Here,
+        _ if flags & UNTRANSLATED != 0 => Place::Untranslated,
+        _ => Place::Elsewhere,
+    }
 }

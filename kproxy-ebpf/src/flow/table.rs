@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use kproxy_common::{
     drop_reason::DropReason,
-    flow::{FlowKey, FlowValue, flow_flags},
+    flow::{FlowKey, FlowValue, flow_flags, state::LONE},
 };
 
 use super::{assured, filter};
@@ -15,9 +15,6 @@ use crate::{
 
 /// What the map says when the key is there (include/uapi/asm-generic/errno-base.h).
 const EEXIST: i32 = -17;
-
-/// Seconds after which an entry without its other half is forgotten.
-const LONE: u32 = 30;
 
 /// The entry with this key, though its time may be up.
 #[inline(always)]

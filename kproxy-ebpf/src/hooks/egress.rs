@@ -51,7 +51,12 @@ impl<const POD: bool> Hook for Egress<POD> {
                 return untranslated(packet, is_own);
             }
         }
-        let Some(value) = found else { return Verdict::PASS };
+        let Some(value) = found else {
+            if POD && packet.opens() && skb::is_own(ctx) {
+                open::remember_own(packet);
+            }
+            return Verdict::PASS;
+        };
         match at_egress(value.flags) {
             Place::Here => {}
             Place::Untranslated => return tc::pass_on(packet, Some(value)),

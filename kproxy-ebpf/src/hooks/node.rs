@@ -36,14 +36,15 @@ impl Hook for Loopback {
     #[inline(always)]
     fn packet<const L3: usize>(ctx: &TcContext, packet: &Packet, ours: &mut bool) -> Verdict {
         let found = table::find_for(packet);
-        let is_ours = match &found {
-            Some(value) => at_loopback(value.flags) == Place::Here,
-            None => tc::serves_processes(packet),
+        let place = match &found {
+            Some(value) => at_loopback(value.flags),
+            None if tc::serves_processes(packet) => Place::Here,
+            None => Place::Elsewhere,
         };
-        if is_ours {
-            tc::own_packet::<L3>(ctx, packet, found, ours, Self::BACK)
-        } else {
-            Verdict::PASS
+        match place {
+            Place::Here => tc::own_packet::<L3>(ctx, packet, found, ours, Self::BACK),
+            Place::Untranslated => tc::pass_on(packet, found),
+            Place::HereIfOwn | Place::Elsewhere | Place::Misplaced => Verdict::PASS,
         }
     }
 

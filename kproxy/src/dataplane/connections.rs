@@ -11,8 +11,7 @@ use kproxy_common::{
 use super::report::{PortPool, PortUse};
 use crate::plan::Protocol;
 
-/// Seconds after which the programs forget an entry without its other half.
-pub(super) const LONE: u32 = 30;
+pub(super) use kproxy_common::flow::state::LONE;
 
 /// An element of the flow table.
 pub(super) type Entry = (FlowKey, FlowValue);
