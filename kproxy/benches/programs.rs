@@ -12,6 +12,7 @@ use aya::{TestRun as _, programs::TestRunOptions};
 use harness::{Programs, Tcp, tcp, udp};
 use kproxy_common::{
     abi::map,
+    filter,
     flow::{FlowValue, flow_state},
     net::proto,
     service::frontend_flags,
@@ -44,6 +45,7 @@ fn main() {
     println!(
         "           passes in   passes out  translated in  translated out  from a pod  to a pod"
     );
+    let mut full = None;
     for (family, [client, frontend, backend, stranger]) in ENDS {
         let mut programs = Programs::load();
         programs.service(2, &[&format!("L{backend}")]);
@@ -68,7 +70,36 @@ fn main() {
             .map(|(program, packet)| least(&mut programs, program, &packet));
             println!("  {family} {name} {a:>9}  {b:>11}  {c:>13}  {d:>14}  {e:>10}  {f:>8}");
         }
+        if family == "IPv4" {
+            full = Some(filter_full_and_rebuilt(&mut programs, &tcp(client, stranger, Tcp::Ack)));
+        }
     }
+    if let Some([full, rebuilt]) = full {
+        println!("  IPv4 TCP that passes in, the flow filter full: {full}, rebuilt: {rebuilt}");
+    }
+}
+
+/// What a packet to a stranger takes while every byte of the flow filter is set, as after very many
+/// clients, and after what no flow sends to is taken out, as the daemon does.
+fn filter_full_and_rebuilt(programs: &mut Programs, packet: &[u8]) -> [u128; 2] {
+    let kept: Vec<(u32, usize)> =
+        programs.flows().iter().map(|(key, _)| filter::flow_position(&key.dst)).collect();
+    let mut set = |bytes: &dyn Fn(u32) -> [u8; 8]| {
+        let mut elements = programs.array::<[u8; 8]>(map::FLOW_FILTER);
+        for element in 0..filter::FLOW_ELEMENTS {
+            elements.set(element, bytes(element), 0).expect("set the flow filter");
+        }
+        least(programs, "kp_ingress", packet)
+    };
+    let full = set(&|_| [filter::FRESH; 8]);
+    let rebuilt = set(&|element| {
+        let mut bytes = [0; 8];
+        for (_, byte) in kept.iter().filter(|(of, _)| *of == element) {
+            bytes[byte & 7] = filter::FRESH;
+        }
+        bytes
+    });
+    [full, rebuilt]
 }
 
 /// What one program takes for one packet.

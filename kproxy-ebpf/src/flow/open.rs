@@ -158,11 +158,7 @@ fn begin(packet: &Packet, service: u32, slot: u32) -> Result<&'static mut Openin
 
 /// Inserts the forward entry; the reverse one is there.
 #[inline(always)]
-fn insert(
-    key: &FlowKey,
-    forward: &FlowValue,
-    reverse_key: &FlowKey,
-) -> Result<(), DropReason> {
+fn insert(key: &FlowKey, forward: &FlowValue, reverse_key: &FlowKey) -> Result<(), DropReason> {
     filter::note_flows_to(&reverse_key.dst);
     let inserted = table::replace(key, forward);
     if inserted.is_err() {
@@ -260,7 +256,8 @@ fn claim_reverse(key: &FlowKey, value: &FlowValue) -> Result<bool, DropReason> {
     };
     // Another frontend led this client port to this backend, or the backend has a connection with it
     // that nothing is known of. Its answers could not be told from ours while it lives.
-    if !is_over(other.state) && (!other.to.eq(&value.to) || other.flags & flow_flags::COLLIDES != 0) {
+    if !is_over(other.state) && (!other.to.eq(&value.to) || other.flags & flow_flags::COLLIDES != 0)
+    {
         return Ok(false);
     }
     table::forget(key, other);

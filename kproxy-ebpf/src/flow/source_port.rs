@@ -97,7 +97,9 @@ fn rank(owner: &FlowValue) -> u32 {
     // of the tries.
     let is_over = OVER >> (owner.state & 31) & 1;
     let flags = u32::from(owner.flags);
-    let keeps = (flags / u32::from(flow_flags::ASSURED) | flags / u32::from(flow_flags::COLLIDES)) & 1;
+    let assured = flags / u32::from(flow_flags::ASSURED);
+    let collides = flags / u32::from(flow_flags::COLLIDES);
+    let keeps = (assured | collides) & 1;
     owner.last_seen >> 2 | (is_over ^ 1) << 30 | keeps << 31
 }
 

@@ -97,11 +97,8 @@ pub(super) fn remove(key: &FlowKey) {
 fn count_out(key: &FlowKey, value: &FlowValue) {
     if value.flags & flow_flags::COUNTED != 0 {
         let is_reverse = value.flags & flow_flags::REVERSE != 0;
-        let (addr, port) = if is_reverse {
-            (&key.src, key.src_port)
-        } else {
-            (&value.to.dst, value.to.dst_port)
-        };
+        let (addr, port) =
+            if is_reverse { (&key.src, key.src_port) } else { (&value.to.dst, value.to.dst_port) };
         load::ended(addr, port);
     }
     if value.flags & flow_flags::ASSURED != 0 {

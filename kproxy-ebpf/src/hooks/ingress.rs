@@ -139,7 +139,11 @@ fn dial<const POD: bool>(packet: &Packet) -> Verdict {
         }
         Lookup::UnknownPort => Verdict::turn_away(NO_SERVICE, DropReason::UnknownPort),
         Lookup::NotOurs => {
-            if admit::collides(packet) { Verdict::admit(NO_SERVICE) } else { Verdict::PASS }
+            if admit::collides(packet) {
+                Verdict::admit(NO_SERVICE)
+            } else {
+                Verdict::PASS
+            }
         }
     }
 }

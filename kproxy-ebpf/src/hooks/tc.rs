@@ -3,10 +3,7 @@
 
 use aya_ebpf::{macros::map, maps::PerCpuArray, programs::TcContext};
 use kproxy_common::{
-    config::config_flags,
-    counters::NO_SERVICE,
-    drop_reason::DropReason,
-    flow::FlowValue,
+    config::config_flags, counters::NO_SERVICE, drop_reason::DropReason, flow::FlowValue,
     service::frontend_flags,
 };
 

@@ -20,7 +20,12 @@ use crate::skb::{at, store, write};
 /// time to live, which must not be at its end. `None`: the kernel refused (the packet may be half
 /// written: drop it).
 #[inline(never)]
-pub(crate) fn rewrite<const L3: usize>(ctx: &TcContext, packet: &Packet, value: &FlowValue, hops: u8) -> Option<()> {
+pub(crate) fn rewrite<const L3: usize>(
+    ctx: &TcContext,
+    packet: &Packet,
+    value: &FlowValue,
+    hops: u8,
+) -> Option<()> {
     let from = &packet.key;
     let to = &value.to;
     let delta = address_delta(packet.v6, from, to);
@@ -49,7 +54,12 @@ pub(crate) fn rewrite<const L3: usize>(ctx: &TcContext, packet: &Packet, value: 
 
 /// Ports and checksum of the TCP, UDP or SCTP header. `delta`: what the addresses change in sum.
 #[inline(always)]
-fn rewrite_l4<const L3: usize>(ctx: &TcContext, packet: &Packet, to: &FlowKey, delta: u32) -> Option<()> {
+fn rewrite_l4<const L3: usize>(
+    ctx: &TcContext,
+    packet: &Packet,
+    to: &FlowKey,
+    delta: u32,
+) -> Option<()> {
     let (old_ports, ports) = (port_word(&packet.key), port_word(to));
     if packet.is_sctp() {
         return if old_ports == ports { Some(()) } else { rewrite_sctp::<L3>(ctx, packet, ports) };

@@ -187,7 +187,11 @@ fn try_error<const L3: usize>(
     back: Back,
 ) -> Result<Verdict, DropReason> {
     check(&packet.key)?;
-    let made = if packet.v6 { make_v6::<L3>(ctx, packet, error) } else { make_v4::<L3>(ctx, packet, error) };
+    let made = if packet.v6 {
+        make_v6::<L3>(ctx, packet, error)
+    } else {
+        make_v4::<L3>(ctx, packet, error)
+    };
     made.and_then(|()| send_back::<L3>(ctx, back)).ok_or(DropReason::RewriteFailed)
 }
 
@@ -320,7 +324,8 @@ fn make_v4<const L3: usize>(ctx: &TcContext, packet: &Packet, error: Error) -> O
 fn make_v6<const L3: usize>(ctx: &TcContext, packet: &Packet, error: Error) -> Option<()> {
     let (end, sum) = cut(ctx, packet)?;
     let (l3, key) = (L3, &packet.key);
-    let inner = sum_of(at::<[u32; ipv6::LEN / 4]>(ctx, l3)?) + sum_of_extensions::<L3>(ctx, packet)?;
+    let inner =
+        sum_of(at::<[u32; ipv6::LEN / 4]>(ctx, l3)?) + sum_of_extensions::<L3>(ctx, packet)?;
     make_room(ctx.skb.skb, ipv6::LEN + icmp::LEN)?;
     let length = (icmp::LEN + end - l3) as u16;
     let [high, low] = length.to_be_bytes();
