@@ -4,10 +4,11 @@
 use kproxy_common::{
     counters::NO_SERVICE,
     flow::{
-        FlowValue, flow_flags, flow_state,
+        FlowKey, FlowValue, flow_flags, flow_state,
         state::{is_confirmed, is_over},
         track::{self, Taken, segment_flags},
     },
+    net::proto,
     service::Word,
 };
 
@@ -86,12 +87,8 @@ fn follow_udp(packet: &Packet, value: &mut FlowValue) -> Belongs {
     let is_reply = value.flags & flow_flags::REVERSE != 0;
     // A backend that has left gets no more: as if the flow were new (CT-06, CT-07). Its answers under
     // way still find the entry of their direction.
-    if !is_reply && is_generation_old(value) {
-        let word = pick::word(value.service).unwrap_or(0);
-        if !pick::is_member(word, &value.to.dst, value.to.dst_port) {
-            return Belongs::Opens;
-        }
-        value.generation = Word::unpack(word).generation;
+    if !is_reply && is_generation_old(value) && !stays(value) {
+        return Belongs::Opens;
     }
     let Some(other) = table::other(&packet.key, value) else { return Belongs::Yes };
     if is_reply {
@@ -105,6 +102,30 @@ fn follow_udp(packet: &Packet, value: &mut FlowValue) -> Belongs {
         settle(packet, value);
     }
     Belongs::Yes
+}
+
+/// Whether the set that has changed still holds the backend of this forward entry, which takes note.
+#[inline(never)]
+fn stays(forward: &mut FlowValue) -> bool {
+    let word = pick::word(forward.service).unwrap_or(0);
+    let is_member = pick::is_member(word, &forward.to.dst, forward.to.dst_port);
+    if is_member {
+        forward.generation = Word::unpack(word).generation;
+    }
+    is_member
+}
+
+/// Ends a UDP flow whose backend has left, as its next datagram would: whether it did.
+#[inline(always)]
+pub(crate) fn leaves(key: &FlowKey, value: &mut FlowValue) -> bool {
+    let has_left = key.proto == proto::UDP
+        && value.flags & flow_flags::REVERSE == 0
+        && is_generation_old(value)
+        && !stays(value);
+    if has_left {
+        table::forget_forward(key, value);
+    }
+    has_left
 }
 
 /// Brings the forward entry of a masqueraded UDP flow in step with what netfilter knows: it remembers

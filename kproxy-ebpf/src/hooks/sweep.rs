@@ -1,4 +1,4 @@
-//! Flows whose time is up, as the daemon finds them: run by BPF_PROG_TEST_RUN alone, never attached. The
+//! Flows whose time is up or whose backend has left, as the daemon finds them: run by BPF_PROG_TEST_RUN alone, never attached. The
 //! programs look again, so that what a packet has changed meanwhile stays.
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
@@ -8,7 +8,7 @@ use kproxy_common::flow::{
 };
 
 use crate::{
-    flow::table,
+    flow::{table, track},
     kernel::now,
     skb::{at, at_mut},
 };
@@ -21,7 +21,7 @@ fn sweep(ctx: &TcContext, number: u32, now: u32) {
         + (number as usize & (SWEPT - 1)) * size_of::<FlowKey>();
     let Some(key) = at::<FlowKey>(ctx, offset).copied() else { return };
     if table::is_there(&key)
-        && table::find(&key, now).is_none()
+        && table::find(&key, now).is_none_or(|value| track::leaves(&key, value))
         && let Some(removed) = at_mut::<u32>(ctx, core::mem::offset_of!(SweepQuery, removed))
     {
         *removed += 1;

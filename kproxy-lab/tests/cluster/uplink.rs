@@ -212,6 +212,7 @@ fn flows_are_shown_with_names_and_states() {
         assert!(dump.contains(words), "{words} in {dump}");
     }
     held.stop().unwrap();
-    cluster
-        .wait("the flow is closed", || cluster.dump("n1", "flows").to_string().contains("closed"));
+    cluster.wait("the flow is closed", || {
+        cluster.dump("n1", "flows").to_string().contains("time-wait")
+    });
 }

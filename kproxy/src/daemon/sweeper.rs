@@ -1,8 +1,10 @@
 //! Sweeps the flow table, beside the control loop.
 
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::time::ClockId;
 use tracing::{debug, warn};
 
 use super::netfilter::Need;
@@ -14,8 +16,30 @@ use crate::metrics;
 use crate::model::Problem;
 use crate::timing;
 
-/// Shortest time between two sweeps of the flow table: shorter than the shortest idle time.
+/// Longest time between two sweeps of a small flow table: shorter than the shortest idle time.
 const PERIOD: Duration = Duration::from_secs(5);
+
+/// Wakes the sweeper before its time.
+#[derive(Clone, Default)]
+pub(super) struct Wake(Arc<(Mutex<bool>, Condvar)>);
+
+impl Wake {
+    /// A backend of UDP may have left: its flows end before it can be back, and be taken for one that has
+    /// never been away.
+    pub(super) fn wake(&self) {
+        let (is_woken, waits) = &*self.0;
+        *is_woken.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        waits.notify_one();
+    }
+
+    /// Waits for that, and so long at most.
+    fn wait(&self, time: Duration) {
+        let (is_woken, waits) = &*self.0;
+        let before = is_woken.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = waits.wait_timeout_while(before, time, |is_woken| !*is_woken);
+        *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
+    }
+}
 
 /// What sweeps.
 #[derive(Clone)]
@@ -25,6 +49,7 @@ pub(super) struct Sweeper {
     pub(super) table: Need,
     pub(super) counts: metrics::Sweep,
     pub(super) timeouts: Timeouts,
+    pub(super) wake: Wake,
 }
 
 impl Sweeper {
@@ -42,12 +67,14 @@ impl Sweeper {
 
     fn run(mut self, mut flows: FlowSweeper) {
         loop {
-            let start = Instant::now();
+            let start = cpu_time();
             if self.timeouts.are_due() {
                 self.timeouts.apply(&mut self.dataplane.lock());
             }
             self.sweep(&mut flows);
-            thread::sleep(PERIOD.max(timing::rest_after(start.elapsed())));
+            let rest = timing::rest_after(cpu_time().saturating_sub(start));
+            thread::sleep(rest);
+            self.wake.wait(PERIOD.saturating_sub(rest));
         }
     }
 
@@ -78,6 +105,11 @@ impl Sweeper {
         self.table.update(&mut dataplane);
         self.counts.set_usage(&dataplane.usage());
     }
+}
+
+/// What this thread has taken of a CPU.
+fn cpu_time() -> Duration {
+    ClockId::CLOCK_THREAD_CPUTIME_ID.now().map(Duration::from).unwrap_or_default()
 }
 
 fn problem(what: &str) -> Problem {

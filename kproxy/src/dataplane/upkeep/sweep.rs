@@ -52,6 +52,8 @@ pub(super) struct Found {
     pub(super) whole: Vec<FlowKey>,
     /// The same of entries without their other half.
     pub(super) lone: Vec<FlowKey>,
+    /// Forward entries of UDP flows whose backend serves no more.
+    pub(super) leaving: Vec<FlowKey>,
     /// Open connections that are counted, of the others.
     pub(super) open: OpenConnections,
     /// UDP flows whose backend serves no more, by the keys of their reverse entries.
@@ -107,9 +109,11 @@ pub(super) fn find(
         }
         if let Some((key, given)) = udp_backend(connection)
             && has_left(given)
-            && found.left.insert(key)
-            && !left.contains(&key)
         {
+            found.leaving.extend(connection.forward.map(|(key, _)| *key));
+            if !found.left.insert(key) || left.contains(&key) {
+                continue;
+            }
             let report = &mut found.report;
             let count = if key.src.is_v4() { &mut report.left_v4 } else { &mut report.left_v6 };
             *count += 1;

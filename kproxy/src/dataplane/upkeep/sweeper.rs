@@ -83,13 +83,15 @@ impl FlowSweeper {
             self.filter.finish(&entries);
         }
         let now = clock::in_seconds(clock::now());
-        let Found { whole, lone, open, left, assured, mut report } =
+        let Found { whole, lone, leaving, open, left, assured, mut report } =
             sweep::find(&entries, config, now, has_left, &self.left);
         self.left = left;
         self.correct_assured(assured, during);
         let run =
             |error: io::Error| Error::Program { program: program::SWEEP, source: error.into() };
-        report.removed = self.forget(&whole).map_err(run)? * 2 + self.forget(&lone).map_err(run)?;
+        report.removed = self.forget(&whole).map_err(run)? * 2
+            + self.forget(&lone).map_err(run)?
+            + self.forget(&leaving).map_err(run)?;
         if counts_connections {
             let corrected = self.recount.correct(&mut self.loads, &open);
             corrected.map_err(Error::of_map("read", map::LOAD))?;
