@@ -81,7 +81,7 @@ fn with_socket_lb_none_the_nodes_processes_are_served_by_packets() {
     let status = cluster.kproxy("n1", &["status"]);
     assert!(status.contains("in order") && !status.contains("not in order"), "{status}");
     assert!(status.contains("no program: packets of sockets are translated"), "{status}");
-    let links = std::fs::read_dir(cluster.lab.bpffs("n1").join("kproxy/v2/links")).unwrap();
+    let links = std::fs::read_dir(cluster.lab.bpffs("n1").join("kproxy/v3/links")).unwrap();
     let links: Vec<_> = links.flatten().map(|link| link.file_name()).collect();
     assert!(!links.iter().any(|link| link == "kp_connect4"), "{links:?}");
     let flows = cluster.kproxy("n1", &["dump", "flows"]);
@@ -201,7 +201,7 @@ fn connections(cluster: &Cluster) -> Vec<Held> {
 fn from_all_to_none_and_back_no_connection_is_lost() {
     let mut cluster = Cluster::with(&BACKENDS, json!({}));
     let node = cluster.lab.node("n1");
-    let links = cluster.lab.bpffs("n1").join("kproxy/v2/links");
+    let links = cluster.lab.bpffs("n1").join("kproxy/v3/links");
     let mut held = connections(&cluster);
     for mode in ["none", "all", "none"] {
         assert!(cluster.proxies[0].stop().unwrap().success());
