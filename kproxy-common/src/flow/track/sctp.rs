@@ -1,7 +1,7 @@
 //! SCTP (RFC 9260): what bears the verification tag of its direction is believed.
 
 use super::segment::{
-    Segment, Taken, begin_again, close_or_go_on, is_reply, revive,
+    Segment, Taken, begin_again, close_or_go_on, is_reply, reset, revive,
     segment_flags::{FIN, RST, SYN},
     set_state,
 };
@@ -48,8 +48,7 @@ pub(super) fn take(own: &mut FlowValue, other: &mut FlowValue, segment: &Segment
         return if may_be_anothers { Taken::No } else { Taken::Unproved };
     }
     if segment.has(RST) {
-        own.flags |= flow_flags::RST;
-        set_state(own, other, RESET);
+        reset(own, other);
         return Taken::Yes;
     }
     match own.state {
@@ -58,7 +57,7 @@ pub(super) fn take(own: &mut FlowValue, other: &mut FlowValue, segment: &Segment
         RECEIVED if is_reply => return Taken::Yes,
         RECEIVED => set_state(own, other, ESTABLISHED),
         RESET if own.flags & flow_flags::RST != 0 => {
-            revive(own, other);
+            revive(own, other, segment.has(FIN));
             return Taken::Yes;
         }
         _ => {}

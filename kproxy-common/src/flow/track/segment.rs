@@ -89,9 +89,22 @@ pub(super) fn close_or_go_on(own: &mut FlowValue, other: &mut FlowValue, is_fin:
     }
 }
 
-/// Takes a RST back that proved to be nobody's: the connection goes on.
+/// A RST or ABORT that the receiver takes. It leaves its mark only where [`revive`] may take it back:
+/// nothing but what both ends have confirmed can prove to go on.
 #[inline(always)]
-pub(super) fn revive(own: &mut FlowValue, other: &mut FlowValue) {
+pub(super) fn reset(own: &mut FlowValue, other: &mut FlowValue) {
+    use crate::flow::flow_state::{CROSSED, OPENING, RECEIVED, RESET};
+    own.flags |= match own.state {
+        OPENING | CROSSED | RECEIVED => 0,
+        RESET => (own.flags | other.flags) & flow_flags::RST,
+        _ => flow_flags::RST,
+    };
+    set_state(own, other, RESET);
+}
+
+/// Takes a RST back that proved to be nobody's: the connection goes on, or closes (`is_fin`).
+#[inline(always)]
+pub(super) fn revive(own: &mut FlowValue, other: &mut FlowValue, is_fin: bool) {
     use crate::flow::flow_state::{CLOSE_WAIT, ESTABLISHED, LAST_ACK};
     own.flags &= !flow_flags::RST;
     let fin = flow_flags::FIN;
@@ -103,6 +116,9 @@ pub(super) fn revive(own: &mut FlowValue, other: &mut FlowValue) {
         ESTABLISHED
     };
     set_state(own, other, state);
+    if is_fin {
+        close_or_go_on(own, other, true);
+    }
 }
 
 /// The connection begins again with a SYN that was left out of account, as the backend acknowledges

@@ -1,7 +1,7 @@
 //! TCP (RFC 9293; nf_conntrack_proto_tcp.c): the states, and which numbers are believed.
 
 use super::segment::{
-    Segment, Taken, begin_again, close_or_go_on, is_reply, revive,
+    Segment, Taken, begin_again, close_or_go_on, is_reply, reset, revive,
     segment_flags::{ACK, FIN, RST, SYN},
     set_state,
 };
@@ -77,8 +77,7 @@ pub(super) fn take(own: &mut FlowValue, other: &mut FlowValue, segment: &Segment
             breaks_off(own, other, segment)
         };
         if counts {
-            own.flags |= mark_of_reset(own, other);
-            set_state(own, other, RESET);
+            reset(own, other);
             return Taken::Yes;
         }
         return unproved(own);
@@ -89,16 +88,6 @@ pub(super) fn take(own: &mut FlowValue, other: &mut FlowValue, segment: &Segment
         (false, _) if own.state == RECEIVED && is_reply(own) => backend_waits(own, other, segment),
         (false, _) if own.state == RECEIVED => client_confirms(own, other, segment),
         (false, _) => goes_on_or_closes(own, other, segment),
-    }
-}
-
-/// What is kept of a RST: only what both ends have confirmed can prove to go on.
-#[inline(always)]
-const fn mark_of_reset(own: &FlowValue, other: &FlowValue) -> u16 {
-    match own.state {
-        OPENING | CROSSED | RECEIVED => 0,
-        RESET => (own.flags | other.flags) & flow_flags::RST,
-        _ => flow_flags::RST,
     }
 }
 
@@ -244,10 +233,7 @@ fn goes_on_or_closes(own: &mut FlowValue, other: &mut FlowValue, segment: &Segme
     if own.state == RESET {
         // Who has sent a RST sends no more. What the other sent before it heard of it is no sign.
         if is_news && own.flags & flow_flags::RST != 0 {
-            revive(own, other);
-            if segment.has(FIN) {
-                close_or_go_on(own, other, true);
-            }
+            revive(own, other, segment.has(FIN));
         }
         return Taken::Yes;
     }

@@ -359,6 +359,19 @@ fn sctp_believes_what_bears_the_tag_of_its_direction() {
             ((Client, ACK, 72, 0), Yes, ESTABLISHED),
             ((Backend, RST, 71, 0), Yes, RESET),
         ],
+        // What was never confirmed is not by taking that back, and what closes goes on closing.
+        &[((Backend, RST, 71, 0), Yes, RESET), ((Backend, ACK, 71, 0), Yes, RESET)],
+        &[
+            ((Backend, SYN | ACK, 71, 72), Yes, RECEIVED),
+            ((Client, RST, 72, 0), Yes, RESET),
+            ((Client, ACK, 72, 0), Yes, RESET),
+        ],
+        &[
+            ((Backend, SYN | ACK, 71, 72), Yes, RECEIVED),
+            ((Client, ACK, 72, 0), Yes, ESTABLISHED),
+            ((Client, RST, 72, 0), Yes, RESET),
+            ((Client, FIN, 72, 0), Yes, FIN_WAIT),
+        ],
         // A restart (RFC 9260 section 5.2.2): the answer bears the new INIT's tag.
         &[
             ((Backend, SYN | ACK, 71, 72), Yes, RECEIVED),
