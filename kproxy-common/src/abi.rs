@@ -98,7 +98,7 @@ pub mod program {
     /// Puts a fragment back where it came from, or counts that it is lost
     /// ([`crate::fragment::Injection`]); run by the daemon, never attached nor pinned.
     pub const INJECT: &str = "kp_inject";
-    /// Forgets flows whose time is up ([`crate::flow::sweep::SweepQuery`]); run by the daemon, never
+    /// Forgets flows whose time is up or whose backend has left ([`crate::flow::sweep::SweepQuery`]); run by the daemon, never
     /// attached nor pinned.
     pub const SWEEP: &str = "kp_sweep";
     /// Uplink ingress on devices with an Ethernet header.

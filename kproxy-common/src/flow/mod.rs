@@ -126,6 +126,9 @@ shared_numbers! {
     }
 }
 
+/// Flags of connections that have a source port of their own, where the programs have any to give.
+pub const CLAIMS: u16 = flow_flags::SNAT | flow_flags::HAIRPIN | flow_flags::NODE;
+
 impl FlowKey {
     /// Sets everything but the addresses.
     #[inline(always)]

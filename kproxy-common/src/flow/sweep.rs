@@ -1,4 +1,4 @@
-//! Flows that the daemon finds to be old, for the programs to judge: only there nothing comes between
+//! Flows that the daemon finds to be old or without their backend, for the programs to judge: only there nothing comes between
 //! the look at a flow and its end.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};

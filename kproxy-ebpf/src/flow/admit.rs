@@ -4,7 +4,7 @@ use aya_ebpf::programs::TcContext;
 use kproxy_common::{
     counters::NO_SERVICE,
     drop_reason::DropReason,
-    flow::{FlowKey, FlowValue, flow_flags, state::is_over},
+    flow::{FlowValue, flow_flags, state::is_over},
     service::Word,
 };
 
@@ -73,7 +73,6 @@ fn admit<const L3: usize, const OPENER: u8>(
     service: u32,
 ) -> Verdict {
     let slot = unassured::take();
-    unassured::clear(slot);
     let mut opened = open_once::<L3, OPENER>(ctx, packet, service, slot);
     // Whoever has the table full, the oldest that may give way does.
     if opened == Err(DropReason::FlowTableFull) && unassured::make_room() {
@@ -104,7 +103,7 @@ fn open_once<const L3: usize, const OPENER: u8>(
 }
 
 /// Whether a connection past every frontend, straight to a backend, has the addresses and ports of a
-/// flow towards it: its answers would be taken for the flow's.
+/// flow towards it: its answers would be taken for the flow's. One that is over ends for it.
 #[inline(never)]
 pub(crate) fn collides(packet: &Packet) -> bool {
     let key = &packet.key;
@@ -121,19 +120,4 @@ pub(crate) fn collides(packet: &Packet) -> bool {
         return false;
     }
     true
-}
-
-/// Ends a flow that is over and has the addresses and ports of this connection of the node itself.
-#[inline(never)]
-pub(crate) fn end_if_over(direct: &FlowKey, now: u32) {
-    if !filter::has_flows_to(&direct.src) {
-        return;
-    }
-    let reverse_key = direct.reversed();
-    if let Some(reverse) = table::find(&reverse_key, now)
-        && reverse.flags & flow_flags::REVERSE != 0
-        && is_over(reverse.state)
-    {
-        table::forget(&reverse_key, reverse);
-    }
 }

@@ -6,7 +6,7 @@ use kproxy_common::{
     config::{Config, config_flags},
     counters::NO_SERVICE,
     drop_reason::DropReason,
-    flow::{FlowKey, FlowValue, flow_flags, flow_state, state::is_over, track},
+    flow::{CLAIMS, FlowKey, FlowValue, flow_flags, flow_state, state::is_over, track},
     maglev,
     net::Addr,
     service::{Word, slot_flags},
@@ -117,7 +117,6 @@ pub(crate) fn remember_own(packet: &Packet) {
 #[inline(never)]
 fn remember(packet: &Packet) {
     let slot = unassured::take();
-    unassured::clear(slot);
     if try_remember(packet, slot).is_some() {
         unassured::set(slot, &packet.key);
     }
@@ -166,9 +165,6 @@ fn insert(key: &FlowKey, forward: &FlowValue, reverse_key: &FlowKey) -> Result<(
     }
     inserted
 }
-
-/// Flags of connections that have a source port of their own, where the programs have any to give.
-const CLAIMS: u16 = flow_flags::SNAT | flow_flags::HAIRPIN | flow_flags::NODE;
 
 /// A pod would not take a packet from itself, so it sees the frontend as its client. Where
 /// netfilter does source NAT it does this one too.

@@ -27,8 +27,16 @@ fn age(element: &Unassured, now: u32) -> u32 {
 }
 
 /// The element for a new flow, whose last flow gives way. The number after it, 0: there is none.
-#[inline(never)]
+#[inline(always)]
 pub(super) fn take() -> u32 {
+    let slot = oldest();
+    clear(slot);
+    slot
+}
+
+/// The oldest of a few elements: the number after it, 0: there is none.
+#[inline(never)]
+fn oldest() -> u32 {
     let (mask, now, number) = (count().wrapping_sub(1), ticks(), random());
     // Neighbours in memory, for the sake of the cache, would be neighbours in time after a while.
     let stride = (number >> 7) | 1;
@@ -49,7 +57,7 @@ pub(super) fn take() -> u32 {
 
 /// Ends the flow that has this element (number after it), unless it is assured. Whether there was one.
 #[inline(never)]
-pub(super) fn clear(slot: u32) -> bool {
+fn clear(slot: u32) -> bool {
     let Some(element) = UNASSURED.get(slot.wrapping_sub(1)) else { return false };
     if element.stamp == 0 {
         return false;
@@ -87,7 +95,6 @@ pub(super) fn enter(key: &FlowKey, slot: u32) -> u32 {
     let mut slot = slot;
     if !UNASSURED.get(slot.wrapping_sub(1)).is_some_and(is_its_own) {
         slot = take();
-        clear(slot);
     }
     set(slot, key);
     slot

@@ -153,7 +153,7 @@ fn dial_of_node(packet: &Packet) -> Verdict {
         }
         Lookup::NotOurs => {
             // A packet that this program has sent on is seen here once more, and its flow lives.
-            admit::end_if_over(key, packet.now);
+            let _its_own = admit::collides(packet);
             open::remember_own(packet);
             Verdict::PASS
         }

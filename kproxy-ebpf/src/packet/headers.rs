@@ -57,11 +57,7 @@ pub(crate) mod tcp {
     /// Without options.
     pub(crate) const LEN: usize = 20;
 
-    /// Bits of [`FLAGS`].
-    pub(crate) const FIN: u8 = 0x01;
-    pub(crate) const SYN: u8 = 0x02;
-    pub(crate) const RST: u8 = 0x04;
-    pub(crate) const ACK: u8 = 0x10;
+    pub(crate) use kproxy_common::flow::track::segment_flags::{ACK, FIN, RST, SYN};
 }
 
 /// UDP (RFC 768).

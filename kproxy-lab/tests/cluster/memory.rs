@@ -73,15 +73,21 @@ fn everywhere(cluster: &Cluster) -> [std::sync::Arc<Place>; 2] {
     [cluster.lab.pod("n1", "b"), cluster.lab.node("n1")]
 }
 
+/// From each of them to each of [`triples`].
+fn everywhere_to_all(cluster: &Cluster) -> Vec<(std::sync::Arc<Place>, [SocketAddr; 3])> {
+    let from = everywhere(cluster).into_iter();
+    from.flat_map(|from| {
+        triples(cluster).into_iter().map(move |to| (std::sync::Arc::clone(&from), to))
+    })
+    .collect()
+}
+
 #[test]
 fn a_connected_udp_socket_shows_its_peer_after_a_datagram_to_another_service() {
     for dns in ["n1/a", "n2/a"] {
         let cluster = two_services("n2/a", dns);
-        for (from, [web, other, _]) in everywhere(&cluster)
-            .iter()
-            .flat_map(|from| triples(&cluster).into_iter().map(move |t| (from, t)))
-        {
-            let socket = udp(from, web);
+        for (from, [web, other, _]) in everywhere_to_all(&cluster) {
+            let socket = udp(&from, web);
             // Its answer comes from another pod than the one that it is connected to, if it is one.
             let of_other = if dns == "n2/a" { by(dns, web) } else { failed("timeout") };
             sees(
@@ -139,11 +145,8 @@ fn what_it_is_connected_to_decides_when_a_socket_is_closed() {
 #[test]
 fn a_dissolved_socket_has_forgotten_its_peer() {
     let cluster = two_services("n2/a", "n2/a");
-    for (from, [web, other, pod]) in everywhere(&cluster)
-        .iter()
-        .flat_map(|from| triples(&cluster).into_iter().map(move |t| (from, t)))
-    {
-        let socket = udp(from, web);
+    for (from, [web, other, pod]) in everywhere_to_all(&cluster) {
+        let socket = udp(&from, web);
         sees(
             &socket,
             [
@@ -183,11 +186,8 @@ fn a_dissolved_socket_has_forgotten_its_peer() {
 #[test]
 fn a_udp_socket_shows_what_it_dialled_last_of_a_pod() {
     let cluster = two_services("n2/a", "n2/a");
-    for (from, [web, other, pod]) in everywhere(&cluster)
-        .iter()
-        .flat_map(|from| triples(&cluster).into_iter().map(move |t| (from, t)))
-    {
-        let socket = udp(from, web);
+    for (from, [web, other, pod]) in everywhere_to_all(&cluster) {
+        let socket = udp(&from, web);
         sees(
             &socket,
             [web, pod, web, other, web, pod, other, pod, pod, web, other]

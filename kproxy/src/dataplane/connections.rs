@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::SocketAddr};
 
 use kproxy_common::{
     config::Config,
-    flow::{FlowKey, FlowValue, flow_flags},
+    flow::{CLAIMS, FlowKey, FlowValue, flow_flags},
 };
 
 use super::report::{PortPool, PortUse};
@@ -81,9 +81,6 @@ impl Connection<'_> {
 const fn is_reverse(value: &FlowValue) -> bool {
     value.flags & flow_flags::REVERSE != 0
 }
-
-/// Who has a source port of the programs' pool.
-const CLAIMS: u16 = flow_flags::SNAT | flow_flags::HAIRPIN | flow_flags::NODE;
 
 /// How many of the source ports are taken at the backend where it matters most. Each backend has all
 /// of them, at each address that it sees as its client.

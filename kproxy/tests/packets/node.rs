@@ -162,6 +162,25 @@ fn a_backend_with_the_nodes_address_is_reached_over_the_loopback_device() {
     });
 }
 
+/// At the loopback device a request from one end to the other leaves for the backend as from the node's
+/// own address, and the answer, which comes in by `device`, is handed back.
+fn is_served_at_loopback(
+    programs: &mut Programs,
+    device: u32,
+    [from, to]: [&str; 2],
+    backend: &str,
+    itself: &str,
+) {
+    for (i, request) in both(from, to, Tcp::Syn).iter().enumerate() {
+        let source = sent(programs, "kp_node_egress", request, backend);
+        assert_eq!(source.ip(), at(itself).ip(), "never a loopback address");
+        let answer = &both(backend, &source.to_string(), Tcp::SynAck)[i];
+        programs.move_to(device);
+        is_handed(&programs.ingress(answer), to, from);
+        programs.move_to(LO);
+    }
+}
+
 #[test]
 fn np_01_the_nodes_own_addresses_are_served_at_the_loopback_device() {
     by_packets(|programs, Family { client, node_port, backend, itself, loopback, .. }| {
@@ -169,14 +188,7 @@ fn np_01_the_nodes_own_addresses_are_served_at_the_loopback_device() {
         let device = programs.move_to(LO);
         for (from, to) in [(client, node_port), (from_loopback, to_loopback)] {
             programs.service(SERVICE, &[backend]);
-            for (i, request) in both(from, to, Tcp::Syn).iter().enumerate() {
-                let source = sent(programs, "kp_node_egress", request, backend);
-                assert_eq!(source.ip(), at(client).ip(), "never a loopback address");
-                let answer = &both(backend, &source.to_string(), Tcp::SynAck)[i];
-                programs.move_to(device);
-                is_handed(&programs.ingress(answer), to, from);
-                programs.move_to(LO);
-            }
+            is_served_at_loopback(programs, device, [from, to], backend, client);
             programs.service(SERVICE, &[&format!("L{itself}")]);
             let other = from.replace(":40000", ":40001");
             let there = programs.run("kp_node_egress", &tcp(&other, to, Tcp::Syn));
@@ -272,14 +284,7 @@ fn np_01_where_hooks_serve_sockets_those_bound_to_loopback_are_left() {
         for request in both(client, node_port, Tcp::Syn) {
             assert_eq!(programs.run("kp_node_egress", &request).packet[12..], request[12..]);
         }
-        for (i, request) in both(from, to, Tcp::Syn).iter().enumerate() {
-            let source = sent(programs, "kp_node_egress", request, backend);
-            assert_eq!(source.ip(), at(client).ip(), "never a loopback address");
-            let answer = &both(backend, &source.to_string(), Tcp::SynAck)[i];
-            programs.move_to(device);
-            is_handed(&programs.ingress(answer), to, from);
-            programs.move_to(LO);
-        }
+        is_served_at_loopback(programs, device, [from, to], backend, client);
         programs.move_to(device);
     });
 }

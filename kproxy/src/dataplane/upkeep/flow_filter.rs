@@ -11,7 +11,10 @@
 
 use std::time::Duration;
 
-use kproxy_common::filter::{FLOW_ELEMENTS, FRESH, STALE, flow_position};
+use kproxy_common::{
+    filter::{FLOW_ELEMENTS, FRESH, STALE, flow_position},
+    net::Addr,
+};
 
 use crate::dataplane::{connections::Entry, kernel::memory::Memory};
 
@@ -61,10 +64,7 @@ impl FlowFilter {
     /// Puts the addresses of these flows in, and takes out what is stale still.
     pub(super) fn finish(&mut self, entries: &[Entry]) {
         for (key, _) in entries {
-            let (element, byte) = flow_position(&key.dst);
-            let mut set = [0; 8];
-            set[byte & 7] = FRESH;
-            self.bytes.change_bits(element, 0, u64::from_ne_bytes(set));
+            put_in(&self.bytes, &key.dst);
         }
         self.exchange(STALE, 0);
         (self.sweeps, self.left) = (0, self.set());
@@ -77,6 +77,14 @@ impl FlowFilter {
     }
 }
 
+/// Puts an address in, as a program does it.
+fn put_in(bytes: &Memory<u64>, addr: &Addr) {
+    let (element, byte) = flow_position(addr);
+    let mut set = [0; 8];
+    set[byte & 7] = FRESH;
+    bytes.change_bits(element, 0, u64::from_ne_bytes(set));
+}
+
 #[cfg(test)]
 mod tests {
     use std::{
@@ -84,7 +92,7 @@ mod tests {
         sync::atomic::{AtomicU32, Ordering},
     };
 
-    use kproxy_common::{filter::POD_FLOWS, flow::FlowKey, flow::FlowValue, net::Addr};
+    use kproxy_common::{filter::POD_FLOWS, flow::FlowKey, flow::FlowValue};
 
     use super::*;
 
@@ -97,12 +105,8 @@ mod tests {
         FlowFilter::new(Memory::anonymous(POD_FLOWS + 1).unwrap())
     }
 
-    /// As a program does it.
     fn note(filter: &FlowFilter, (key, _): &Entry) {
-        let (element, byte) = flow_position(&key.dst);
-        let mut set = [0; 8];
-        set[byte] = FRESH;
-        filter.bytes.change_bits(element, 0, u64::from_ne_bytes(set));
+        put_in(&filter.bytes, &key.dst);
     }
 
     fn byte(filter: &FlowFilter, (key, _): &Entry) -> u8 {
@@ -156,10 +160,7 @@ mod tests {
             let opened = &open;
             let writer = scope.spawn(move || {
                 for number in 1..=FLOWS {
-                    let (element, byte) = flow_position(&entry(number).0.dst);
-                    let mut set = [0; 8];
-                    set[byte] = FRESH;
-                    bytes.change_bits(element, 0, u64::from_ne_bytes(set));
+                    put_in(bytes, &entry(number).0.dst);
                     opened.store(number, Ordering::Release);
                 }
             });
