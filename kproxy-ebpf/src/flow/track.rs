@@ -159,7 +159,11 @@ fn follow(packet: &Packet, value: &mut FlowValue) -> Belongs {
     let before = value.state;
     match track::take(value, other, &packet.segment, packet.is_tcp()) {
         Taken::No => {
-            if before == flow_state::OPENING && packet.segment.flags & segment_flags::RST == 0 {
+            // A port of this node's is nobody else's: what the backend still holds of its last owner the
+            // stack ends by a RST, and the next SYN is answered. Another port may be as used.
+            let is_anothers = value.flags & flow_flags::SNAT == 0
+                && packet.segment.flags & segment_flags::RST == 0;
+            if before == flow_state::OPENING && is_anothers {
                 other.flags |= flow_flags::COLLIDES;
             }
             return Belongs::No;

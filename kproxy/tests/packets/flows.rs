@@ -93,6 +93,21 @@ fn half_open_connections_keep_no_port_from_a_client() {
     });
 }
 
+/// What the backend still holds of a port's last owner ends by the RST of this node's stack.
+#[test]
+fn a_port_of_this_node_is_kept_when_the_backend_answers_its_last_owner() {
+    on_a_node(|programs| {
+        programs.service(SERVICE, &[FAMILIES[0].backend]);
+        let syn = tcp(&client(1), NODE, Tcp::Syn);
+        let source = programs.ingress(&syn).source();
+        let late = tcp(FAMILIES[0].backend, &source.to_string(), Tcp::Ack);
+        let left = programs.ingress(&late);
+        assert_eq!((left.action, &left.packet[12..]), (NEXT, &late[12..]), "left to the stack");
+        assert_eq!(programs.ingress(&syn).source(), source);
+        assert_eq!(establish_elsewhere(programs, &client(1)), source);
+    });
+}
+
 #[test]
 fn a_full_table_refuses_nobody_and_keeps_who_is_confirmed() {
     let mut programs = Programs::with_flows(128);

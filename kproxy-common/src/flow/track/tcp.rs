@@ -120,7 +120,7 @@ fn client_opens(own: &mut FlowValue, other: &mut FlowValue, segment: &Segment) -
     }
     // Both ends have sent a SYN (RFC 9293 section 3.5): this one acknowledges the backend's.
     if own.state == CROSSED && segment.has(ACK) && segment.ack == other.end {
-        (other.ack, own.end, own.ack) = (own.syn, segment.end, segment.ack);
+        (other.ack, own.end, own.ack) = (own.end, segment.end, segment.ack);
         own.syn = 0;
         set_state(own, other, ESTABLISHED);
         close_or_go_on(own, other, segment.has(FIN));

@@ -280,7 +280,7 @@ impl<'a> Play<'a> {
                 let (source, _) = ends(&ran.packet);
                 self.check_source(source)?;
                 self.source = source;
-                let tracked = Tracked::open(&sent);
+                let tracked = Tracked::open(&sent, self.case.path == Path::Elsewhere);
                 self.flow = Some(Flow { tracked, source, last: self.now });
                 (source, backend)
             }

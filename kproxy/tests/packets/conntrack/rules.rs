@@ -159,19 +159,22 @@ pub(crate) struct Tracked {
     syns: Vec<u32>,
     /// The client has acknowledged the backend's SYN, since there is this connection.
     is_confirmed: bool,
+    /// The backend sees a port of this node: another connection with it is one that is no more.
+    has_own_port: bool,
     /// The backend has another connection with the same addresses and ports.
     collides: bool,
 }
 
 impl Tracked {
     /// The client's SYN.
-    pub(crate) fn open(syn: &Segment) -> Self {
+    pub(crate) fn open(syn: &Segment, has_own_port: bool) -> Self {
         let client = Said { end: syn.end(), ..Said::default() };
         Self {
             state: State::SynSent,
             said: [client, Said::default()],
             syns: vec![syn.seq.wrapping_add(1), syn.end()],
             is_confirmed: false,
+            has_own_port,
             collides: false,
         }
     }
@@ -221,7 +224,8 @@ impl Tracked {
             }
             (Next::To(_), _) => self.unproved(way),
         };
-        self.collides |= was_opening && fate == LeftAlone && kind != Kind::Rst;
+        let may_collide = was_opening && !self.has_own_port;
+        self.collides |= may_collide && fate == LeftAlone && kind != Kind::Rst;
         fate
     }
 

@@ -20,8 +20,11 @@ pub(super) struct Association {
     state: u8,
     /// An INIT waits for its answer.
     init: bool,
+    /// The backend has said which tag it wants.
+    is_answered: bool,
     shut: [bool; 2],
     aborted: [bool; 2],
+    has_own_port: bool,
     collides: bool,
 }
 
@@ -37,15 +40,17 @@ pub(super) const fn segment_of(act: Act) -> Segment {
 }
 
 impl Life {
-    pub(super) fn open(proto: u8, now: u32) -> Self {
+    pub(super) fn open(proto: u8, now: u32, has_own_port: bool) -> Self {
         match proto {
-            TCP => Self::Tcp(Tracked::open(&segment_of(Act::Open))),
+            TCP => Self::Tcp(Tracked::open(&segment_of(Act::Open), has_own_port)),
             UDP => Self::Udp { opened: now, is_answered: false, is_stream: false },
             _ => Self::Sctp(Association {
                 state: flow_state::OPENING,
                 init: true,
+                is_answered: false,
                 shut: [false; 2],
                 aborted: [false; 2],
+                has_own_port,
                 collides: false,
             }),
         }
@@ -124,6 +129,7 @@ impl Association {
             (OPENING, _, false) => return Fate::Passes,
             (_, Act::OpenAnswer, true) if self.init => {
                 (self.state, self.init) = (RECEIVED, false);
+                self.is_answered = true;
                 (self.shut, self.aborted) = ([false; 2], [false; 2]);
                 return Fate::Counts;
             }
@@ -132,14 +138,20 @@ impl Association {
             }
             (_, Act::OpenAnswer, true) => return Fate::LeftAlone,
             (_, Act::Rst, _) => {
-                self.aborted[own] = true;
+                // Only what was confirmed can prove to go on.
+                self.aborted[own] |= match self.state {
+                    OPENING | RECEIVED => false,
+                    RESET => self.aborted[1 - own],
+                    _ => true,
+                };
                 self.state = RESET;
                 return Fate::Counts;
             }
             (OPENING, _, true) => {
-                self.collides = true;
+                self.collides = !self.has_own_port;
                 return Fate::LeftAlone;
             }
+            (RESET, _, false) if !self.is_answered => return Fate::Passes,
             (RECEIVED, _, true) => return Fate::Counts,
             (RECEIVED, _, false) => self.state = ESTABLISHED,
             (RESET, _, _) if self.aborted[own] => {
@@ -149,7 +161,9 @@ impl Association {
                     [false, false] => ESTABLISHED,
                     _ => CLOSE_WAIT,
                 };
-                return Fate::Counts;
+                if act != Act::Fin {
+                    return Fate::Counts;
+                }
             }
             _ => {}
         }
