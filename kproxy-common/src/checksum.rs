@@ -32,9 +32,10 @@ pub const fn sum<const N: usize>(words: &[u32; N]) -> u32 {
 /// By how much the sum of some words changes when they are replaced.
 #[inline(always)]
 pub const fn difference<const N: usize>(old: &[u32; N], new: &[u32; N]) -> u32 {
-    let (mut sum, mut i) = (0u64, 0);
+    // Complements of all old words.
+    let (mut sum, mut i) = (N as u64 * u32::MAX as u64, 0);
     while i < N {
-        sum += (!old[i]) as u64 + new[i] as u64;
+        sum = sum + new[i] as u64 - old[i] as u64;
         i += 1;
     }
     fold64(sum)

@@ -162,6 +162,14 @@ impl core::fmt::Debug for Port {
     }
 }
 
+/// The word whose bytes are those of two halves, as they lie in memory one after the other.
+#[inline(always)]
+pub const fn join(first: u16, second: u16) -> u32 {
+    // By shifts: of its bytes the compiler would make more.
+    let (first, second) = (first as u32, second as u32);
+    if cfg!(target_endian = "little") { first | second << 16 } else { first << 16 | second }
+}
+
 /// IP protocol numbers (IANA "Protocol Numbers").
 pub mod proto {
     /// Internet Control Message Protocol.

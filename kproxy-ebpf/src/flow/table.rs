@@ -35,7 +35,11 @@ pub(crate) fn find(key: &FlowKey, now: u32) -> Option<&'static mut FlowValue> {
 /// As [`find`] for any packet: most are spared the hash by the flow filter.
 #[inline(always)]
 pub(crate) fn find_for(packet: &Packet) -> Option<&'static mut FlowValue> {
-    if filter::has_flows_to(&packet.key.dst) { find(&packet.key, packet.now) } else { None }
+    if packet.has_flows || filter::has_flows_to(&packet.key.dst) {
+        find(&packet.key, packet.now)
+    } else {
+        None
+    }
 }
 
 /// The other entry of a connection.

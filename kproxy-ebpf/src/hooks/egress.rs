@@ -123,7 +123,7 @@ fn untranslated(packet: &Packet, is_own: bool) -> Verdict {
 
 #[inline(always)]
 fn egress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
-    if POD && !filter::has_pod_flows() || tc::passes_early::<L3>(ctx) {
+    if POD && !filter::has_pod_flows() {
         return Verdict::PASS.action();
     }
     tc::run::<L3, Egress<POD>>(ctx)

@@ -170,9 +170,6 @@ fn ingress<const L3: usize, const POD: bool>(ctx: &TcContext) -> i32 {
     {
         return Verdict::PASS.action();
     }
-    if tc::passes_early::<L3>(ctx) {
-        return Verdict::PASS.action();
-    }
     tc::run::<L3, Ingress<POD>>(ctx)
 }
 

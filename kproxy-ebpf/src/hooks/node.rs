@@ -73,8 +73,7 @@ fn kp_node_egress(ctx: TcContext) -> i32 {
     // What was handed over is translated already.
     let is_ruled_out = !skb::is_own(&ctx)
         || early::destination::<L3>(&ctx)
-            .is_none_or(|to| lookup::is_ruled_out(&to.of_node()) && !filter::has_flows_to(&to))
-        || tc::passes_early::<L3>(&ctx);
+            .is_none_or(|to| lookup::is_ruled_out(&to.of_node()) && !filter::has_flows_to(&to));
     if is_ruled_out {
         return Verdict::PASS.action();
     }

@@ -43,12 +43,6 @@ pub(super) trait Hook {
     ) -> Option<Result<Verdict, DropReason>>;
 }
 
-/// Whether a packet is seen at a glance to be of no flow and to open none.
-#[inline(always)]
-pub(super) fn passes_early<const L3: usize>(ctx: &TcContext) -> bool {
-    early::destination_if_opens_nothing::<L3>(ctx).is_some_and(|to| !filter::has_flows_to(&to))
-}
-
 /// The packet at hand, with the clock beside it: one look at a map for both.
 #[map(name = "KP_SEEN")]
 static SEEN: PerCpuArray<Seen> = PerCpuArray::with_max_entries(1, 0);
@@ -58,11 +52,18 @@ struct Seen {
     packet: Packet,
 }
 
-/// Runs the hook on the packet; what the program returns.
+/// Runs the hook on the packet, unless it is seen at a glance to be of no flow and to open none; what the
+/// program returns.
 #[inline(always)]
 pub(super) fn run<const L3: usize, H: Hook>(ctx: &TcContext) -> i32 {
+    let opens_nothing = early::destination_if_opens_nothing::<L3>(ctx);
+    if opens_nothing.is_some_and(|to| !filter::has_flows_to(&to)) {
+        return Verdict::PASS.action();
+    }
     let Some(Seen { clock, packet }) = scratch(&SEEN) else { return Verdict::PASS.action() };
     packet.egress = H::EGRESS;
+    // At once: kept in a register it would have the verifier walk the parser twice.
+    packet.has_flows = opens_nothing.is_some();
     if packet.parse::<L3>(ctx).is_none() {
         return error::<L3, H>(ctx).action();
     }

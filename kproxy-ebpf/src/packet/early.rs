@@ -2,7 +2,7 @@
 //! none of kproxy's business.
 
 use aya_ebpf::programs::TcContext;
-use kproxy_common::net::{Addr, proto};
+use kproxy_common::net::{Addr, join, proto};
 
 use super::headers::{ipv4, ipv6, tcp};
 use crate::skb::{self, ETH_P_IP, ETH_P_IPV6, at};
@@ -51,8 +51,7 @@ pub(crate) fn destination_if_opens_nothing<const L3: usize>(ctx: &TcContext) -> 
 /// The four bytes at this offset, as they lie there.
 #[inline(always)]
 fn word_at<const OFFSET: usize, const N: usize>(words: &[u16; N]) -> u32 {
-    let ([a, b], [c, d]) = (words[OFFSET / 2].to_ne_bytes(), words[OFFSET / 2 + 1].to_ne_bytes());
-    u32::from_ne_bytes([a, b, c, d])
+    join(words[OFFSET / 2], words[OFFSET / 2 + 1])
 }
 
 /// The destination of an IP packet whose header is in the linear part.

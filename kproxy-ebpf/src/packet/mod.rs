@@ -52,6 +52,8 @@ pub(crate) struct Packet {
     part: u8,
     /// Seen where it leaves by a device, not where it comes in.
     pub(crate) egress: bool,
+    /// The flow filter has flows to the destination. `false`: it has not been asked.
+    pub(crate) has_flows: bool,
 }
 
 impl Packet {

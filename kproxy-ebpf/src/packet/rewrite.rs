@@ -8,6 +8,7 @@ use aya_ebpf::{
 use kproxy_common::{
     checksum, crc32c,
     flow::{FlowKey, FlowValue},
+    net::{Addr, join},
 };
 
 use super::{
@@ -104,9 +105,7 @@ fn rewrite_sctp<const L3: usize>(ctx: &TcContext, packet: &Packet, ports: u32) -
 /// Both ports, as they lie in the packet.
 #[inline(always)]
 fn port_word(key: &FlowKey) -> u32 {
-    let [a, b] = key.src_port.0.to_ne_bytes();
-    let [c, d] = key.dst_port.0.to_ne_bytes();
-    u32::from_ne_bytes([a, b, c, d])
+    join(key.src_port.0, key.dst_port.0)
 }
 
 /// By how much the sum of the addresses of two packets of one family differs.
@@ -116,6 +115,8 @@ pub(crate) fn address_delta(v6: bool, from: &FlowKey, to: &FlowKey) -> u32 {
     if !v6 {
         return checksum::difference(&word(from), &word(to));
     }
-    let source = checksum::difference(&from.src.0, &to.src.0);
-    checksum::add(source, checksum::difference(&from.dst.0, &to.dst.0))
+    let words = |FlowKey { src: Addr(s), dst: Addr(d), .. }: &FlowKey| {
+        [s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3]]
+    };
+    checksum::difference(&words(from), &words(to))
 }
