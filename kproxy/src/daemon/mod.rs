@@ -44,7 +44,7 @@ use self::netfilter::{Need, Table};
 use self::shared::SharedDataplane;
 use self::sink::KernelSink;
 use self::source_nat::SourcePorts;
-use self::sweeper::{Sweeper, Wake};
+use self::sweeper::Sweeper;
 use self::timeouts::Timeouts;
 use crate::control::{self, Noticeboard};
 use crate::dataplane::Dataplane;
@@ -121,13 +121,7 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     let sink = KernelSink {
         dataplane: dataplane.clone(),
         devices: Devices { dataplane: dataplane.clone(), node, source_ports, table: table.clone() },
-        sweeper: Sweeper {
-            dataplane,
-            table,
-            counts: metrics.sweep.clone(),
-            timeouts,
-            wake: Wake::default(),
-        },
+        sweeper: Sweeper { dataplane, table, counts: metrics.sweep.clone(), timeouts },
         socket_lb,
         opt_out,
         pods: watch::Sender::default(),

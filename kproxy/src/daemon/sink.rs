@@ -35,7 +35,6 @@ pub(super) struct KernelSink {
 impl DataplaneSink for KernelSink {
     fn reconcile(&mut self, desired: Vec<ServicePortPlan>) -> Report {
         let report = self.dataplane.lock().reconcile(desired);
-        self.sweeper.wake.wake();
         self.stale.notify_one();
         report
     }
@@ -44,7 +43,6 @@ impl DataplaneSink for KernelSink {
         let udp = changes.iter().any(|change| change.id().protocol == Protocol::Udp);
         let report = self.dataplane.lock().apply(changes);
         if udp {
-            self.sweeper.wake.wake();
             self.stale.notify_one();
         }
         report

@@ -1,6 +1,5 @@
 //! Sweeps the flow table, beside the control loop.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,28 +18,6 @@ use crate::timing;
 /// Longest time between two sweeps of a small flow table: shorter than the shortest idle time.
 const PERIOD: Duration = Duration::from_secs(5);
 
-/// Wakes the sweeper before its time.
-#[derive(Clone, Default)]
-pub(super) struct Wake(Arc<(Mutex<bool>, Condvar)>);
-
-impl Wake {
-    /// A backend of UDP may have left: its flows end before it can be back, and be taken for one that has
-    /// never been away.
-    pub(super) fn wake(&self) {
-        let (is_woken, waits) = &*self.0;
-        *is_woken.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        waits.notify_one();
-    }
-
-    /// Waits for that, and so long at most.
-    fn wait(&self, time: Duration) {
-        let (is_woken, waits) = &*self.0;
-        let before = is_woken.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = waits.wait_timeout_while(before, time, |is_woken| !*is_woken);
-        *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
-    }
-}
-
 /// What sweeps.
 #[derive(Clone)]
 pub(super) struct Sweeper {
@@ -49,7 +26,6 @@ pub(super) struct Sweeper {
     pub(super) table: Need,
     pub(super) counts: metrics::Sweep,
     pub(super) timeouts: Timeouts,
-    pub(super) wake: Wake,
 }
 
 impl Sweeper {
@@ -73,8 +49,7 @@ impl Sweeper {
             }
             self.sweep(&mut flows);
             let rest = timing::rest_after(cpu_time().saturating_sub(start));
-            thread::sleep(rest);
-            self.wake.wait(PERIOD.saturating_sub(rest));
+            thread::sleep(rest.max(PERIOD));
         }
     }
 
