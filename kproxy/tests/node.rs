@@ -6,7 +6,7 @@ use std::{
 };
 
 use kproxy::node::{
-    NodeState,
+    NodeState, Served,
     nft::{self, Repair},
     watch,
 };
@@ -87,7 +87,8 @@ fn node_05_devices_and_addresses_are_followed_as_they_come_and_go() {
         ip("link add br0 type bridge");
         ip("link set br0 up");
         block_on(async {
-            let mut states = watch::follow(watch::Names::default()).await.unwrap();
+            let mut states =
+                watch::follow(watch::Names::default(), Served::default()).await.unwrap();
             let state = states.borrow_and_update().clone();
             assert_eq!(state.devices, [], "eth0 is down");
             assert!(state.addresses.contains(&"127.0.0.1".parse().unwrap()));
@@ -101,6 +102,11 @@ fn node_05_devices_and_addresses_are_followed_as_they_come_and_go() {
             wait_for(&mut states, "overlay", &["eth0", "vxlan1"], Some("10.244.1.0")).await;
             ip("link delete vxlan1");
             wait_for(&mut states, "gone", &["eth0"], None).await;
+            let index = states.borrow().devices[0].index;
+            ip("link set eth0 down");
+            ip("link set eth0 name wan0");
+            wait_for(&mut states, "renamed, and still what it was", &["wan0"], None).await;
+            assert_eq!(states.borrow().devices[0].index, index);
         });
     });
 }
@@ -122,7 +128,8 @@ fn the_role_of_a_device_follows_its_peer_its_ports_and_its_routes() {
         ip("address add 203.0.113.1/24 dev eth0");
         ip("link set eth0 up");
         block_on(async {
-            let mut states = watch::follow(watch::Names::default()).await.unwrap();
+            let mut states =
+                watch::follow(watch::Names::default(), Served::default()).await.unwrap();
             wait_for(&mut states, "at first", &["eth0"], Some("198.51.100.1")).await;
             // Nothing but a route changes here: it is heard of by itself.
             ip("route add default via 192.0.2.2 dev here");
@@ -130,8 +137,9 @@ fn the_role_of_a_device_follows_its_peer_its_ports_and_its_routes() {
             ip("route add 10.0.0.0/8 via 192.0.2.2 dev here");
             // The kernel takes the route away in silence.
             ip("link set here down");
-            wait_for(&mut states, "down", &["eth0"], None).await;
+            wait_for(&mut states, "down", &["eth0", "here"], None).await;
             ip("link set here up");
+            wait_for(&mut states, "up, and no way out", &["eth0"], None).await;
             ip("link add vxlan1 type vxlan id 1 dstport 4789 dev eth0");
             ip("link set vxlan1 master br0 up");
             wait_for(&mut states, "a port that leads out", &["br0", "eth0"], None).await;
@@ -149,7 +157,8 @@ fn an_ipv6_address_is_the_nodes_once_it_is_known_to_be_unique() {
         ip("link set eth0 up");
         ip("address add 2001:db8::2/64 dev eth0");
         block_on(async {
-            let mut states = watch::follow(watch::Names::default()).await.unwrap();
+            let mut states =
+                watch::follow(watch::Names::default(), Served::default()).await.unwrap();
             wait_for(&mut states, "without detection", &["eth0"], Some("2001:db8::1")).await;
             let tentative = "2001:db8::2".parse().unwrap();
             assert!(!states.borrow().addresses.contains(&tentative));

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::common::{Cluster, NODE_PORT, SILENCE, TRANSPORTS, at, vips};
-use kproxy_lab::{Family, Hold, Probe, Transport};
+use crate::common::{Cluster, NODE_PORT, SILENCE, TRANSPORTS, at, vips, wait_until};
+use kproxy_lab::{Family, Held, Hold, Probe, Transport};
 use serde_json::json;
 
 /// Who changes the source towards backends elsewhere.
@@ -37,6 +37,46 @@ fn near_and_far_backends(snat: &str) {
     }
     let table = cluster.lab.node("n1").run("nft", &["list", "tables"]).unwrap();
     assert_eq!(table.contains("inet kproxy"), snat == "netfilter", "{table}");
+}
+
+#[test]
+fn connections_outlive_an_uplink_that_goes_down_or_is_renamed() {
+    for policy in ["Cluster", "Local"] {
+        let spec = json!({"externalTrafficPolicy": policy});
+        let pods: &[&str] = if policy == "Local" { &["n1/a"] } else { &["n1/a", "n2/a"] };
+        let cluster = Cluster::with(pods, spec);
+        let (client, node) = (cluster.lab.client(), cluster.lab.node("n1"));
+        let hold = Hold::new(Transport::Tcp, node.at(Family::V4, NODE_PORT))
+            .pause(Duration::from_millis(50))
+            .timeout(Duration::from_secs(30));
+        let held: Vec<_> = (0..8).map(|_| client.hold(hold.clone()).unwrap()).collect();
+        let answered = |held: &Held| held.report().unwrap().answered;
+        // IPv4 addresses stay with a device that goes down; whoever set the routes sets them again.
+        for change in [
+            "ip link set eth0 down; sleep 1; ip link set eth0 up",
+            "ip link set eth0 name wan0",
+            "ip link set wan0 down; ip link set wan0 name eth0; sleep 1; ip link set eth0 up",
+        ] {
+            let routes = "ip -4 route | grep via > routes; ";
+            let restore = "; while read route; do ip route replace $route; done < routes";
+            let restore = restore.replace("$route;", "$(echo $route | sed s/wan0/eth0/);");
+            let restore = if change.contains("up") { restore } else { String::new() };
+            let script = format!("cd $(mktemp -d); {routes}{change}{restore}");
+            node.run("sh", &["-c", &script]).unwrap();
+            let before: Vec<_> = held.iter().map(answered).collect();
+            let goes_on =
+                || held.iter().zip(&before).all(|(held, before)| answered(held) > *before);
+            wait_until(goes_on, || {
+                let reports: Vec<_> = held.iter().map(|held| held.report().unwrap()).collect();
+                format!("{policy}, {change}: {reports:?}\n{}", cluster.logs())
+            });
+        }
+        cluster.eventually("new ones", &client, &Probe::tcp(node.at(Family::V4, NODE_PORT)), |o| {
+            o.all_answered()
+        });
+        let status = cluster.kproxy("n1", &["status"]);
+        assert!(status.contains("eth0") && !status.contains("wan0"), "{status}");
+    }
 }
 
 #[test]

@@ -11,12 +11,25 @@ use super::source_nat::SourcePorts;
 use crate::control::Noticeboard;
 use crate::model::Problem;
 use crate::node::NodeState;
+use crate::timing;
 
 /// Time between two looks whether a pod-facing port waits: TCP tries again after a second (RFC 6298
 /// section 2.1).
 const LOOK: Duration = Duration::from_millis(200);
+/// Time between two looks whether everything is still attached.
+const CHECK: Duration = Duration::from_secs(15);
+/// Shortest and longest pause before attaching is tried again.
+const RETRY: [Duration; 2] = [Duration::from_secs(1), CHECK];
 /// Where the problems of devices are posted.
 pub(super) const ORIGIN: &str = "devices";
+
+/// What is wrong with devices.
+struct Served {
+    /// What may succeed when it is tried again.
+    failures: Vec<Problem>,
+    /// What lasts until the node changes.
+    others: Vec<Problem>,
+}
 
 /// What is done for devices.
 #[derive(Clone)]
@@ -29,17 +42,25 @@ pub(super) struct Devices {
 
 impl Devices {
     /// Serves the devices of the node as it is in `node`; everything that is wrong with them.
-    pub(super) fn serve(&self, node: &NodeState) -> Vec<Problem> {
-        let mut dataplane = self.dataplane.lock();
-        // A connection that comes in by a new device must find its source.
-        let mut problems = self.source_ports.apply(&mut dataplane, node).problems;
-        problems.extend(dataplane.sync_devices(&node.devices, &node.pods).problems);
-        problems.extend(node.problems.iter().cloned());
-        self.table.update(&mut dataplane);
-        problems
+    pub(super) fn serve(&mut self, node: &NodeState) -> Vec<Problem> {
+        let served = self.try_serve(node);
+        served.failures.into_iter().chain(served.others).collect()
     }
 
-    /// Attaches to devices that come and forgets those that go; `served` are those that are served.
+    fn try_serve(&mut self, node: &NodeState) -> Served {
+        let mut others: Vec<_> = self.source_ports.follow().into_iter().collect();
+        others.extend(node.problems.iter().cloned());
+        let mut dataplane = self.dataplane.lock();
+        // A connection that comes in by a new device must find its source.
+        let mut failures = self.source_ports.apply(&mut dataplane, node).problems;
+        failures.extend(dataplane.sync_devices(&node.devices, &node.pods).problems);
+        failures.extend(dataplane.repair_cgroup().problems);
+        self.table.update(&mut dataplane);
+        Served { failures, others }
+    }
+
+    /// Attaches to devices that come and forgets those that go, attaches again what somebody has taken off,
+    /// and tries again what failed; `served` are those that are served.
     pub(super) async fn follow(mut self, served: NodeState, notices: Noticeboard) {
         // Addresses go to the control loop.
         let without_addresses = |mut state: NodeState| {
@@ -47,13 +68,28 @@ impl Devices {
             state
         };
         let mut known = without_addresses(served);
-        while self.node.changed().await.is_ok() {
-            let now = without_addresses(self.node.borrow_and_update().clone());
-            if now == known {
-                continue;
+        // The first look may have failed.
+        let mut pauses = Some(timing::backoff(RETRY));
+        loop {
+            let pause = pauses.as_mut().and_then(Iterator::next).unwrap_or(CHECK);
+            match tokio::time::timeout(pause, self.node.changed()).await {
+                Ok(Err(_nobody_follows)) => return,
+                Ok(Ok(())) => {
+                    let now = without_addresses(self.node.borrow_and_update().clone());
+                    if now == known {
+                        continue;
+                    }
+                    known = now;
+                }
+                Err(_elapsed) => {}
             }
-            known = now;
-            notices.post(ORIGIN, self.serve(&known));
+            let served = self.try_serve(&known);
+            if served.failures.is_empty() {
+                pauses = None;
+            } else {
+                pauses.get_or_insert_with(|| timing::backoff(RETRY));
+            }
+            notices.post(ORIGIN, served.failures.into_iter().chain(served.others).collect());
         }
     }
 

@@ -97,7 +97,7 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     configure(&mut dataplane, cluster_cidrs, socket_lb, &opt_out)?;
     let mut timeouts = Timeouts::new(flow_timeouts, run_dir.clone());
     timeouts.apply(&mut dataplane);
-    let node = node_watch::follow(devices).await?;
+    let node = node_watch::follow(devices, dataplane.served()).await?;
     if node.borrow().devices.is_empty() {
         warn!("no device leads out of this node yet; NodePorts answer once there is one");
     }

@@ -10,39 +10,57 @@ use tracing::{info, warn};
 
 use super::settings::SourceNat;
 use crate::dataplane::{Dataplane, Report};
+use crate::model::Problem;
 use crate::node::{LOOPBACK, NodeState, Sources, source_ports};
 
-/// Ports that the programs give out, chosen once a start; `None`: netfilter does everything.
+/// Ports that the programs give out.
 #[derive(Clone, Debug)]
-pub(super) struct SourcePorts(Option<RangeInclusive<u16>>);
+pub(super) struct SourcePorts {
+    setting: SourceNat,
+    /// `None`: netfilter does everything.
+    ports: Option<RangeInclusive<u16>>,
+}
 
 impl SourcePorts {
     /// As set, and where that leaves it open by what the node has.
     pub(super) fn choose(setting: SourceNat) -> io::Result<Self> {
-        let ports = match setting {
-            SourceNat::Netfilter => None,
-            SourceNat::Programs { ports: Some(ports) } => Some(ports),
-            SourceNat::Programs { ports: None } => {
-                let free = source_ports::free()?;
-                if free.is_none() {
+        let chosen = Self { ports: fitting(&setting)?, setting };
+        chosen.tell();
+        Ok(chosen)
+    }
+
+    /// Follows `net.ipv4.ip_local_port_range`: connections that are open keep their ports, new ones get
+    /// others. What is wrong with the ports.
+    pub(super) fn follow(&mut self) -> Option<Problem> {
+        match fitting(&self.setting) {
+            Ok(ports) if ports != self.ports => {
+                self.ports = ports;
+                self.tell();
+            }
+            Ok(_) => {}
+            Err(error) => return Some(unreadable(&error)),
+        }
+        source_ports::overlap(self.ports.as_ref()?).unwrap_or_else(|error| Some(unreadable(&error)))
+    }
+
+    fn tell(&self) {
+        match &self.ports {
+            Some(ports) => info!(
+                "connections to backends elsewhere leave from ports {}-{}",
+                ports.start(),
+                ports.end()
+            ),
+            None => {
+                if self.setting != SourceNat::Netfilter {
                     warn!(
                         "net.ipv4.ip_local_port_range leaves no 1024 source ports in a row free; \
                          netfilter masquerades instead; make the range smaller or name ports that \
                          nothing else uses with --snat-ports"
                     );
                 }
-                free
+                info!("netfilter masquerades connections to backends elsewhere");
             }
-        };
-        match &ports {
-            Some(ports) => info!(
-                "connections to backends elsewhere leave from ports {}-{}",
-                ports.start(),
-                ports.end()
-            ),
-            None => info!("netfilter masquerades connections to backends elsewhere"),
         }
-        Ok(Self(ports))
     }
 
     /// Tells the programs, for the node as it is now.
@@ -53,17 +71,34 @@ impl SourcePorts {
     }
 
     fn fill(&self, config: &mut Config, node: &NodeState) {
-        (config.snat_first, config.snat_count) = match &self.0 {
+        (config.snat_first, config.snat_count) = match &self.ports {
             // From 1024 on there are fewer than 65,536.
             Some(ports) => (*ports.start(), ports.end() - ports.start() + 1),
             None => (0, 0),
         };
-        if self.0.is_none() || node.needs_masquerade {
+        if self.ports.is_none() || node.needs_masquerade {
             config.flags |= config_flags::NETFILTER;
         } else {
             config.flags &= !config_flags::NETFILTER;
         }
     }
+}
+
+/// The ports that a setting asks for, on the node as it is now.
+fn fitting(setting: &SourceNat) -> io::Result<Option<RangeInclusive<u16>>> {
+    match setting {
+        SourceNat::Netfilter => Ok(None),
+        SourceNat::Programs { ports: Some(ports) } => Ok(Some(ports.clone())),
+        SourceNat::Programs { ports: None } => source_ports::free(),
+    }
+}
+
+fn unreadable(error: &io::Error) -> Problem {
+    Problem::new(
+        "source ports",
+        format!("net.ipv4.ip_local_port_range cannot be read: {error}"),
+        "see that /proc/sys can be read, or name the ports with --snat-ports",
+    )
 }
 
 fn uplinks(node: &NodeState) -> BTreeMap<u32, Uplink> {
@@ -88,10 +123,13 @@ fn uplinks(node: &NodeState) -> BTreeMap<u32, Uplink> {
 mod tests {
     use super::*;
 
+    fn ports(ports: Option<RangeInclusive<u16>>) -> SourcePorts {
+        SourcePorts { setting: SourceNat::Netfilter, ports }
+    }
+
     #[test]
     fn netfilter_is_asked_where_the_programs_cannot_do_it() {
-        let programs = SourcePorts(Some(1024..=29_999));
-        let netfilter = SourcePorts(None);
+        let [programs, netfilter] = [Some(1024..=29_999), None].map(ports);
         for (choice, needs_masquerade, count, flags) in [
             (&programs, false, 28_976, 0),
             (&programs, true, 28_976, config_flags::NETFILTER),
@@ -120,7 +158,7 @@ mod tests {
 
     #[test]
     fn every_port_from_1024_on_can_be_given_out() {
-        let all = SourcePorts(Some(1024..=u16::MAX));
+        let all = ports(Some(1024..=u16::MAX));
         let mut config = Config::default();
         all.fill(&mut config, &NodeState::default());
         assert_eq!((config.snat_first, config.snat_count), (1024, 64_512));

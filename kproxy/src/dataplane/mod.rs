@@ -81,7 +81,7 @@ pub(crate) use self::{
 };
 use crate::{
     model::Problem,
-    node::{self, Device},
+    node::{self, Device, Served},
     plan::{Change, ServicePortPlan, SocketVerdicts},
 };
 
@@ -255,8 +255,18 @@ impl Dataplane {
         })
     }
 
+    /// Devices that have programs, of this run or an earlier one, as far as pins tell.
+    pub(crate) fn served(&self) -> Served {
+        self.attachments.served()
+    }
+
+    /// Attaches socket programs again that somebody has taken off.
+    pub(crate) fn repair_cgroup(&mut self) -> Report {
+        self.attachments.repair_cgroup().err().into_iter().collect::<Vec<_>>().into()
+    }
+
     /// Attaches the programs to these uplinks and pod-facing ports and takes them off all other
-    /// devices. Every device is tried, whatever fails.
+    /// devices; attaches again what somebody has taken off. Every device is tried, whatever fails.
     pub(crate) fn sync_devices(&mut self, uplinks: &[Device], pods: &[Device]) -> Report {
         let place = |side| move |device: &Device| Place { device: device.clone(), side };
         let uplinks = uplinks.iter().map(place(Side::Uplink));

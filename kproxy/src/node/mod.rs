@@ -4,7 +4,7 @@
 pub(crate) mod bpffs;
 pub(crate) mod cgroup;
 pub(crate) mod conntrack;
-mod device;
+pub(crate) mod device;
 pub(crate) mod name;
 pub(crate) mod namespaces;
 pub(crate) mod netns;
@@ -20,5 +20,5 @@ pub mod watch;
 pub use self::{
     device::{Device, LOOPBACK},
     sources::Sources,
-    state::NodeState,
+    state::{NodeState, Served},
 };

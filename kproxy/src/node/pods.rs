@@ -2,7 +2,10 @@
 //!
 //! The rule: a veth whose other end is in another network namespace, that is no uplink, and that is
 //! routed or a port of a bridge. Bridges of Docker, libvirt, LXC and Podman are left alone: what is
-//! behind them is no pod. `--pod-devices` replaces the rule by names.
+//! behind them is no pod. `--pod-devices` replaces the rule by names. As with uplinks, one that goes
+//! down stays what it was.
+
+use std::collections::BTreeSet;
 
 use wildmatch::WildMatch;
 
@@ -25,14 +28,20 @@ const OTHERS: [&str; 8] = [
 ];
 
 /// The devices among `links` that lead to pods. `names` replaces the rule when it is not empty.
-/// `uplinks` are taken already.
-pub(super) fn pods(links: &[Link], uplinks: &[Device], names: &[WildMatch]) -> Vec<Device> {
+/// `uplinks` are taken already. `before`: indices of those that led to pods.
+pub(super) fn pods(
+    links: &[Link],
+    uplinks: &[Device],
+    names: &[WildMatch],
+    before: &BTreeSet<u32>,
+) -> Vec<Device> {
     let chosen = |link: &&Link| {
-        if names.is_empty() {
-            leads_to_pod(link, links)
-        } else {
-            link.up && names.iter().any(|name| name.matches(&link.device.name))
-        }
+        (link.up || before.contains(&link.device.index))
+            && if names.is_empty() {
+                leads_to_pod(link, links)
+            } else {
+                names.iter().any(|name| name.matches(&link.device.name))
+            }
     };
     let is_free =
         |link: &&Link| link.device.ethernet && !link.loopback && !uplinks.contains(&link.device);
@@ -43,7 +52,7 @@ pub(super) fn pods(links: &[Link], uplinks: &[Device], names: &[WildMatch]) -> V
 }
 
 fn leads_to_pod(link: &Link, all: &[Link]) -> bool {
-    if !link.up || link.kind != Kind::Veth || link.peer_here {
+    if link.kind != Kind::Veth || link.peer_here {
         return false;
     }
     let Some(master) = link.master else { return true };
@@ -72,7 +81,8 @@ mod tests {
             .map(|link| link.device.clone())
             .collect();
         let globs: Vec<_> = globs.iter().map(|glob| WildMatch::new(glob)).collect();
-        pods(links, &uplinks, &globs).into_iter().map(|device| device.name).collect()
+        let pods = pods(links, &uplinks, &globs, &BTreeSet::new());
+        pods.into_iter().map(|device| device.name).collect()
     }
 
     /// Flannel's bridge, a Calico pod, Docker beside it, and a nested node's uplink.
@@ -104,6 +114,16 @@ mod tests {
     #[test]
     fn pods_are_behind_veths_that_are_routed_or_on_a_bridge_of_ours() {
         assert_eq!(names(&node(), &["eth0"], &[]), ["cali1", "veth1", "veth5"]);
+    }
+
+    #[test]
+    fn a_link_to_a_pod_that_goes_down_stays_one() {
+        let found = |before: &[u32], names: &[WildMatch]| {
+            let found = pods(&node(), &[], names, &before.iter().copied().collect());
+            found.iter().any(|device| device.name == "down")
+        };
+        assert!(!found(&[], &[]) && found(&[21], &[]));
+        assert!(found(&[21], &[WildMatch::new("d*")]) && !found(&[21], &[WildMatch::new("x*")]));
     }
 
     #[test]

@@ -13,10 +13,14 @@
 //! master sees the packets). Ports of a VRF are judged as themselves: what enters a VRF enters at
 //! the port first. `--devices` replaces the rule by names.
 //!
+//! A device that has been an uplink stays one, down or without its address and route, until it is
+//! gone or leads elsewhere: between "down" and "up" the node's stack would answer the packets of open
+//! connections, with resets.
+//!
 //! Packets of a device must begin with an Ethernet or an IP header: others (IP over InfiniBand)
 //! become a problem instead of an uplink.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use wildmatch::WildMatch;
 
@@ -94,13 +98,15 @@ pub(super) struct Uplinks {
     pub left_out: bool,
 }
 
-/// The uplinks among `links`. `names` replaces the rule when it is not empty.
-pub(super) fn uplinks(links: &[Link], names: &[WildMatch]) -> Uplinks {
+/// The uplinks among `links`. `names` replaces the rule when it is not empty. `before`: indices of
+/// those that were uplinks.
+pub(super) fn uplinks(links: &[Link], names: &[WildMatch], before: &BTreeSet<u32>) -> Uplinks {
     let chosen = |link: &&Link| {
+        let was_one = before.contains(&link.device.index);
         if names.is_empty() {
-            is_uplink(link, links)
+            is_uplink(link, links) || was_one && stays_uplink(link, links)
         } else {
-            link.up && names.iter().any(|name| name.matches(&link.device.name))
+            (link.up || was_one) && names.iter().any(|name| name.matches(&link.device.name))
         }
     };
     let mut uplinks = Uplinks::default();
@@ -131,10 +137,7 @@ fn is_uplink(link: &Link, all: &[Link]) -> bool {
     match link.kind {
         Kind::Wire => holds_global(),
         Kind::Overlay | Kind::Tap => !link.addresses.is_empty(),
-        Kind::Bridge => {
-            let mut ports = all.iter().filter(|port| port.master == Some(link.device.index));
-            holds_global() && ports.any(|port| matches!(port.kind, Kind::Wire | Kind::Overlay))
-        }
+        Kind::Bridge => holds_global() && leads_out(link, all),
         Kind::Veth => {
             let has_neighbours = |(ip, len): &(IpAddr, u8)| {
                 is_global(ip) && *len < if ip.is_ipv4() { 32 } else { 128 }
@@ -143,6 +146,25 @@ fn is_uplink(link: &Link, all: &[Link]) -> bool {
         }
         Kind::Vrf | Kind::Nowhere => false,
     }
+}
+
+/// Whether a wire or an overlay is among the ports of a bridge.
+fn leads_out(bridge: &Link, all: &[Link]) -> bool {
+    let mut ports = all.iter().filter(|port| port.master == Some(bridge.device.index));
+    ports.any(|port| matches!(port.kind, Kind::Wire | Kind::Overlay))
+}
+
+/// Whether a device that was an uplink lacks no more than what comes back: being up, its address, its
+/// default route.
+fn stays_uplink(link: &Link, all: &[Link]) -> bool {
+    let kind_fits = match link.kind {
+        Kind::Wire | Kind::Overlay | Kind::Tap => true,
+        Kind::Bridge => leads_out(link, all),
+        Kind::Veth => !link.peer_here,
+        Kind::Vrf | Kind::Nowhere => false,
+    };
+    // A route that goes with the device comes back with it, whatever the kind.
+    (kind_fits || !link.up) && !is_left_to_master(link, all)
 }
 
 /// Whether the packets of a port are seen at its master.
@@ -170,7 +192,8 @@ mod tests {
 
     fn names(links: &[Link], globs: &[&str]) -> Vec<String> {
         let globs: Vec<_> = globs.iter().map(|glob| WildMatch::new(glob)).collect();
-        uplinks(links, &globs).devices.into_iter().map(|device| device.name).collect()
+        let uplinks = uplinks(links, &globs, &BTreeSet::new());
+        uplinks.devices.into_iter().map(|device| device.name).collect()
     }
 
     /// A Flannel node: eth0, cni0 with pod veths, flannel.1.
@@ -197,9 +220,9 @@ mod tests {
     #[test]
     fn names_replace_the_rule() {
         assert_eq!(names(&flannel(), &["eth*", "cni0"]), ["cni0", "eth0"]);
-        let left_out = |glob| uplinks(&flannel(), &[WildMatch::new(glob)]).left_out;
-        assert!(left_out("eth*") && !left_out("*"));
-        assert!(!uplinks(&flannel(), &[]).left_out);
+        let left_out = |globs: &[WildMatch]| uplinks(&flannel(), globs, &BTreeSet::new()).left_out;
+        assert!(left_out(&[WildMatch::new("eth*")]) && !left_out(&[WildMatch::new("*")]));
+        assert!(!left_out(&[]));
     }
 
     #[test]
@@ -267,6 +290,36 @@ mod tests {
     }
 
     #[test]
+    fn what_was_an_uplink_stays_one_until_it_leads_elsewhere() {
+        const GLOBAL: &[(&str, u8)] = &[("192.0.2.1", 24)];
+        let stays = |links: &[Link], globs: &[&str]| {
+            let globs: Vec<_> = globs.iter().map(|glob| WildMatch::new(glob)).collect();
+            !uplinks(links, &globs, &[2].into()).devices.is_empty()
+        };
+        for kind in [Kind::Wire, Kind::Overlay, Kind::Tap, Kind::Veth] {
+            let bare = Link::example(2, "eth0", kind, &[]);
+            let down = Link { up: false, ..bare.clone() };
+            let mut enslaved = port(2, "eth0", kind, 3);
+            let bond = Link::example(3, "bond0", Kind::Wire, GLOBAL);
+            assert!(stays(&[bare], &[]) && stays(std::slice::from_ref(&down), &[]), "{kind:?}");
+            assert!(stays(std::slice::from_ref(&down), &["eth*"]), "{kind:?}");
+            assert!(!stays(&[down], &["ens*"]), "{kind:?}");
+            let after = uplinks(&[enslaved.clone(), bond.clone()], &[], &[2].into());
+            assert_eq!(after.devices, [bond.device.clone()], "{kind:?}");
+            enslaved.up = false;
+            let after = uplinks(&[enslaved, bond.clone()], &[], &[2].into());
+            assert_eq!(after.devices, [bond.device], "{kind:?}");
+        }
+        let bridge = |up| Link { up, ..Link::example(2, "br0", Kind::Bridge, &[]) };
+        assert!(stays(&[bridge(true), port(4, "eth0", Kind::Wire, 2)], &[]));
+        assert!(!stays(&[bridge(true), port(4, "veth0", Kind::Veth, 2)], &[]));
+        assert!(!stays(&[Link::example(2, "dummy0", Kind::Nowhere, GLOBAL)], &[]));
+        let mut pair = Link::example(2, "eth0", Kind::Veth, GLOBAL);
+        pair.peer_here = true;
+        assert!(!stays(&[pair], &[]), "its other end has moved here");
+    }
+
+    #[test]
     fn a_wire_without_a_global_address_leads_nowhere() {
         let links = [Link::example(2, "eth1", Kind::Wire, &[("fe80::1", 64), ("169.254.0.1", 16)])];
         assert_eq!(names(&links, &[]), Vec::<String>::new());
@@ -281,11 +334,11 @@ mod tests {
         let links = [ib0, idle, Link::example(3, "eth0", Kind::Wire, &[("198.51.100.1", 24)])];
         for (globs, problems) in [(&[][..], 1), (&["ib*"], 2), (&["eth0"], 0)] {
             let globs: Vec<_> = globs.iter().map(|glob| WildMatch::new(glob)).collect();
-            let uplinks = uplinks(&links, &globs);
+            let uplinks = uplinks(&links, &globs, &BTreeSet::new());
             assert_eq!(uplinks.problems.len(), problems, "{uplinks:?}");
             assert!(uplinks.devices.iter().all(|device| device.name == "eth0"), "{uplinks:?}");
         }
-        let problem = &uplinks(&links, &[]).problems[0];
+        let problem = &uplinks(&links, &[], &BTreeSet::new()).problems[0];
         assert!(problem.object.contains("ib0") && problem.what.contains("INFINIBAND"));
     }
 }

@@ -5,6 +5,8 @@
 
 use std::{fs, io, ops::RangeInclusive};
 
+use crate::model::Problem;
+
 /// The API server's default range of NodePorts (`--service-node-port-range`).
 const NODE_PORTS: RangeInclusive<u16> = 30_000..=32_767;
 /// Ports below take a privilege to bind, and firewalls tell them apart.
@@ -12,18 +14,66 @@ const FIRST: u16 = 1024;
 /// Fewer ports than this are not worth it: one backend could have no more connections.
 const LEAST: u16 = 1024;
 const LOCAL_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+/// Ports of that range that the kernel does not give out after all.
+const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
 /// The largest run of free ports in this network namespace; `None`: none is large enough.
 ///
 /// # Errors
 /// The kernel's range cannot be read.
 pub(crate) fn free() -> io::Result<Option<RangeInclusive<u16>>> {
+    Ok(largest_gap(&[local_range()?, NODE_PORTS]))
+}
+
+/// Ports that the kernel gives out to the node's own sockets.
+fn local_range() -> io::Result<RangeInclusive<u16>> {
     let text = fs::read_to_string(LOCAL_RANGE)?;
     let mut numbers = text.split_whitespace().map(str::parse::<u16>);
-    let (Some(Ok(low)), Some(Ok(high))) = (numbers.next(), numbers.next()) else {
-        return Err(io::Error::other(format!("{LOCAL_RANGE} holds {text:?}")));
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(low)), Some(Ok(high))) => Ok(low..=high),
+        _ => Err(io::Error::other(format!("{LOCAL_RANGE} holds {text:?}"))),
+    }
+}
+
+/// What to say of `ports` that the kernel gives out as well.
+///
+/// # Errors
+/// The kernel's range cannot be read.
+pub(crate) fn overlap(ports: &RangeInclusive<u16>) -> io::Result<Option<Problem>> {
+    let local = local_range()?;
+    let reserved = parse_ranges(&fs::read_to_string(RESERVED).unwrap_or_default());
+    Ok(shared_with(ports, &local, &reserved).then(|| {
+        let (first, last) = (ports.start(), ports.end());
+        Problem::new(
+            format!("source ports {first}-{last}"),
+            format!(
+                "net.ipv4.ip_local_port_range gives {}-{} to sockets of the node, some of them the \
+                 same: where both meet at one backend, one of the two connections fails",
+                local.start(),
+                local.end()
+            ),
+            "name other ports with --snat-ports, or put them into net.ipv4.ip_local_reserved_ports",
+        )
+    }))
+}
+
+/// Whether one of the ports is in the `local` range and not in a reserved one.
+fn shared_with(
+    ports: &RangeInclusive<u16>,
+    local: &RangeInclusive<u16>,
+    reserved: &[RangeInclusive<u16>],
+) -> bool {
+    let mut both = *ports.start().max(local.start())..=*ports.end().min(local.end());
+    both.any(|port| !reserved.iter().any(|range| range.contains(&port)))
+}
+
+/// `8080,9148-9150`, as Documentation/networking/ip-sysctl.rst has it; what is no range is passed over.
+fn parse_ranges(text: &str) -> Vec<RangeInclusive<u16>> {
+    let range = |word: &str| {
+        let (low, high) = word.split_once('-').unwrap_or((word, word));
+        Some(low.parse().ok()?..=high.parse().ok()?)
     };
-    Ok(largest_gap(&[low..=high, NODE_PORTS]))
+    text.trim().split(',').filter_map(range).collect()
 }
 
 /// The largest run between `taken` ranges.
@@ -62,7 +112,24 @@ mod tests {
     }
 
     #[test]
+    fn ports_that_the_kernel_gives_out_too_are_an_overlap_unless_they_are_reserved() {
+        for (local, reserved, shared) in [
+            (32_768..=60_999, "\n", false),
+            (29_999..=60_999, "", true),
+            (20_000..=60_999, "1-1000,20000-29999", false),
+            (20_000..=60_999, "20000-29998", true),
+            (29_999..=60_999, "8080,29999", false),
+            (500..=700, "", false),
+        ] {
+            let reserved = parse_ranges(reserved);
+            assert_eq!(shared_with(&(1024..=29_999), &local, &reserved), shared, "{local:?}");
+        }
+        assert_eq!(parse_ranges("x,7-,9"), [9..=9]);
+    }
+
+    #[test]
     fn the_range_of_this_machine_can_be_read() {
         free().unwrap();
+        overlap(&(1024..=29_999)).unwrap();
     }
 }

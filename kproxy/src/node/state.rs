@@ -8,6 +8,23 @@ use std::{
 use super::{device::Device, sources::Sources};
 use crate::model::Problem;
 
+/// Devices with programs, by index. Each keeps its role while it exists and does not lead elsewhere.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Served {
+    /// Those that lead to other nodes and to clients.
+    pub uplinks: BTreeSet<u32>,
+    /// Those that lead to pods.
+    pub pods: BTreeSet<u32>,
+}
+
+impl Served {
+    /// Those of this state.
+    pub(super) fn of(state: &NodeState) -> Self {
+        let indices = |devices: &[Device]| devices.iter().map(|device| device.index).collect();
+        Self { uplinks: indices(&state.devices), pods: indices(&state.pods) }
+    }
+}
+
 /// What the node looks like at one moment.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct NodeState {

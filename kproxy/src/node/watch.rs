@@ -16,7 +16,7 @@ use super::{
     roles::{self, Uplinks},
     rtnl::{self, News},
     sources,
-    state::NodeState,
+    state::{NodeState, Served},
 };
 use crate::timing;
 
@@ -38,12 +38,13 @@ pub struct Names {
 }
 
 /// Starts following. The first state is complete when this returns; later ones arrive on the
-/// channel, only when something has changed. The task ends when the receiver is dropped.
+/// channel, only when something has changed. The task ends when the receiver is dropped. `served`:
+/// devices that have programs already.
 ///
 /// # Errors
 /// Netlink cannot be used. What fails later is logged and tried again.
-pub async fn follow(names: Names) -> Result<watch::Receiver<NodeState>, Error> {
-    let (session, state) = Session::open(&names).await?;
+pub async fn follow(names: Names, served: Served) -> Result<watch::Receiver<NodeState>, Error> {
+    let (session, state) = Session::open(&names, served).await?;
     let (sender, receiver) = watch::channel(state);
     tokio::spawn(follow_always(session, names, sender));
     Ok(receiver)
@@ -59,7 +60,7 @@ async fn follow_always(mut session: Session, names: Names, sender: watch::Sender
                 () = tokio::time::sleep(pause) => {}
                 () = sender.closed() => return,
             }
-            match Session::open(&names).await {
+            match Session::open(&names, session.served.clone()).await {
                 Ok((fresh, state)) => {
                     session = fresh;
                     publish(&sender, state);
@@ -86,11 +87,13 @@ struct Session {
     connection: AbortHandle,
     /// Devices with a default route, as last read.
     defaults: BTreeSet<u32>,
+    /// Devices with a role, as last decided.
+    served: Served,
 }
 
 impl Session {
     /// Listens first and looks then, so that no change is lost in between.
-    async fn open(names: &Names) -> Result<(Self, NodeState), Error> {
+    async fn open(names: &Names, served: Served) -> Result<(Self, NodeState), Error> {
         let (connection, handle, messages) = new_multicast_connection(&[
             MulticastGroup::Link,
             MulticastGroup::Ipv4Ifaddr,
@@ -100,7 +103,7 @@ impl Session {
         ])
         .map_err(Error::Open)?;
         let connection = tokio::spawn(connection).abort_handle();
-        let mut session = Self { handle, messages, connection, defaults: BTreeSet::new() };
+        let mut session = Self { handle, messages, connection, defaults: BTreeSet::new(), served };
         let state = session.look(names, News::Routes).await?;
         Ok((session, state))
     }
@@ -144,11 +147,14 @@ impl Session {
         }
         let (links, mut addresses) = rtnl::devices(&self.handle, &self.defaults).await?;
         addresses.retain(|ip| ip.is_loopback() || roles::is_global(ip));
-        let Uplinks { devices, problems, left_out } = roles::uplinks(&links, &names.uplinks);
+        let Uplinks { devices, problems, left_out } =
+            roles::uplinks(&links, &names.uplinks, &self.served.uplinks);
         let sources = sources::sources(&links, &devices);
-        let pods = pods::pods(&links, &devices, &names.pods);
+        let pods = pods::pods(&links, &devices, &names.pods, &self.served.pods);
         let needs_masquerade = left_out || devices.iter().any(|device| !device.ethernet);
-        Ok(NodeState { devices, pods, sources, needs_masquerade, addresses, problems })
+        let state = NodeState { devices, pods, sources, needs_masquerade, addresses, problems };
+        self.served = Served::of(&state);
+        Ok(state)
     }
 }
 
@@ -165,7 +171,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_ends_is_replaced() {
-        let (session, state) = Session::open(&Names::default()).await.unwrap();
+        let opened = Session::open(&Names::default(), Served::default()).await;
+        let (session, state) = opened.unwrap();
         let connection = session.connection.clone();
         // Not what the node looks like: only a fresh look can tell.
         let (sender, mut receiver) = watch::channel(NodeState::default());

@@ -28,7 +28,7 @@ pub(crate) struct Cgroup {
 /// Programs of the packet path on one device.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct Device {
-    /// Its name when the programs were attached.
+    /// Its name.
     pub name: String,
     /// Its interface index; `None` if it is gone.
     pub index: Option<u32>,
@@ -76,7 +76,7 @@ fn sorted(links: Vec<LinkRow>) -> (Cgroup, Vec<Device>) {
                 device.1.insert(link.program);
             }
             // A device that is gone needs no programs; the daemon clears its pins away.
-            LinkTarget::Gone { .. } => {}
+            LinkTarget::Gone => {}
         }
     }
     let is_missing = |name: &&str| !cgroup.attached.iter().any(|have| have == name);
@@ -127,11 +127,11 @@ mod tests {
             .iter()
             .map(|name| link(name, LinkTarget::Cgroup { id: 5 }))
             .collect();
-        links.push(link(program::CGROUP[0], LinkTarget::Gone { device: None }));
+        links.push(link(program::CGROUP[0], LinkTarget::Gone));
         links.push(link(program::INGRESS, device("eth0")));
         links.push(link(program::EGRESS, device("eth0")));
         links.push(link(program::EGRESS_L3, device("wg0")));
-        links.push(link(program::INGRESS, LinkTarget::Gone { device: Some("eth9".to_owned()) }));
+        links.push(link(program::INGRESS, LinkTarget::Gone));
         let (cgroup, devices) = sorted(links);
         assert_eq!((cgroup.id, cgroup.attached.len()), (Some(5), 7));
         assert_eq!(cgroup.missing, [program::CGROUP[0]]);

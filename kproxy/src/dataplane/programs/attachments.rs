@@ -14,11 +14,11 @@ use super::{
     devices::{self, TcMode},
     load,
     pins::PinDirs,
-    place::{Place, Places},
+    place::{Attached, Place, Places},
 };
 use crate::{
     dataplane::{error::Error, maps::SweptMaps},
-    node,
+    node::{self, Served},
 };
 
 /// The programs of this data path.
@@ -34,13 +34,24 @@ pub(crate) struct Attachments {
     tc: TcMode,
     /// Places that the programs are attached to; `None`: not attached yet.
     places: Option<BTreeSet<Place>>,
+    /// Whether pod-facing ports among them translate answers.
+    answers_pods: bool,
 }
 
 impl Attachments {
     /// The loaded `object`; nothing of it is attached by us yet, though earlier links may be there.
     pub(crate) fn new(object: Ebpf, dirs: PinDirs, cgroup_root: Option<PathBuf>) -> Self {
         let tc = TcMode::of_kernel();
-        Self { object, dirs, cgroup_root, cgroup: None, sees_closes: false, tc, places: None }
+        Self {
+            object,
+            dirs,
+            cgroup_root,
+            cgroup: None,
+            sees_closes: false,
+            tc,
+            places: None,
+            answers_pods: false,
+        }
     }
 
     /// Attaches the socket programs, or gives the links that are there the new programs.
@@ -74,12 +85,33 @@ impl Attachments {
         let root = self.cgroup.as_deref().filter(|_| !self.sees_closes)?;
         let attached = cgroup::attach(&mut self.object, &self.dirs, root, program::RELEASE);
         self.sees_closes = attached.is_ok();
-        Some(attached)
+        Some(attached.map(drop))
     }
 
     /// Places that the programs are attached to; `None`: not attached yet.
     pub(crate) const fn places(&self) -> Option<&BTreeSet<Place>> {
         self.places.as_ref()
+    }
+
+    /// Attaches the socket programs that have been taken off since they were attached.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub(crate) fn repair_cgroup(&mut self) -> Result<(), Error> {
+        let Some(root) = self.cgroup.clone() else { return Ok(()) };
+        let release = self.sees_closes.then_some(program::RELEASE);
+        for name in program::CGROUP.into_iter().chain(release) {
+            if cgroup::attach(&mut self.object, &self.dirs, &root, name)? == Attached::Anew {
+                let cgroup = root.display();
+                tracing::warn!(program = name, %cgroup, "was taken off by somebody; attached again");
+            }
+        }
+        Ok(())
+    }
+
+    /// Devices that have programs, as far as pins tell.
+    pub(crate) fn served(&self) -> Served {
+        devices::served(&self.dirs)
     }
 
     /// Whether an earlier run has attached a program to the loopback device, as far as pins tell.
@@ -95,17 +127,17 @@ impl Attachments {
         wants_loopback: bool,
         answers_pods: bool,
     ) -> Vec<Error> {
-        let before = self.places.take().unwrap_or_default();
-        let mut gone: Vec<Place> = before.difference(&wanted).cloned().collect();
+        let mut before = self.places.take().unwrap_or_default();
         wanted.remove(&Place::loopback());
         if wants_loopback {
             wanted.insert(Place::loopback());
         } else {
             // An earlier run may have attached its filter.
-            gone.push(Place::loopback());
+            before.insert(Place::loopback());
         }
-        let places = Places { wanted: &wanted, answers_pods };
-        let errors = devices::sync(&mut self.object, &self.dirs, self.tc, places, &gone);
+        let answered_pods = std::mem::replace(&mut self.answers_pods, answers_pods);
+        let places = Places { wanted: &wanted, answers_pods, answered_pods };
+        let errors = devices::sync(&mut self.object, &self.dirs, self.tc, places, &before);
         self.places = Some(wanted);
         errors
     }

@@ -15,7 +15,7 @@ use aya::{
 };
 use kproxy_common::abi::program;
 
-use super::{pinning, pins::PinDirs};
+use super::{pinning, pins::PinDirs, place::Attached};
 use crate::dataplane::{
     error::{Cause, Error, Missing},
     kernel::bpf::LinkPlace,
@@ -23,7 +23,7 @@ use crate::dataplane::{
 
 /// Attaches those that every socket needs.
 pub(super) fn attach_all(object: &mut Ebpf, dirs: &PinDirs, root: &Path) -> Result<(), Error> {
-    program::CGROUP.into_iter().try_for_each(|name| attach(object, dirs, root, name))
+    program::CGROUP.into_iter().try_for_each(|name| attach(object, dirs, root, name).map(drop))
 }
 
 /// Attaches one program.
@@ -32,7 +32,7 @@ pub(super) fn attach(
     dirs: &PinDirs,
     root: &Path,
     name: &'static str,
-) -> Result<(), Error> {
+) -> Result<Attached, Error> {
     let path = dirs.cgroup_link(name);
     let link = link(object, &path, root, name).map_err(|source| Error::Attach {
         program: name,
@@ -41,7 +41,9 @@ pub(super) fn attach(
                  itself, or name another folder with --cgroup-root",
         source,
     })?;
-    link.map_or(Ok(()), |link| pinning::replace(&path, |path| link.pin(path)))
+    let Some(link) = link else { return Ok(Attached::AsBefore) };
+    pinning::replace(&path, |path| link.pin(path))?;
+    Ok(Attached::Anew)
 }
 
 /// A new link; `None`: the pinned one has got the program.

@@ -9,7 +9,8 @@ use aya::programs::{
 };
 use kproxy_common::abi::program;
 
-use crate::{dataplane::error::Error, node::Device};
+use super::place::Attached;
+use crate::dataplane::error::Error;
 
 /// Priority of kproxy's filters: the kernel runs lower ones first. An odd number of our own, so that
 /// no other program's filter is replaced by mistake.
@@ -20,29 +21,29 @@ const HANDLE: TcHandle = TcHandle::new(0, 1);
 /// Adds kproxy's filter, or gives the one that is there the program.
 pub(super) fn attach(
     program: &mut SchedClassifier,
-    device: &Device,
+    device: &str,
     direction: TcAttachType,
-) -> Result<(), ProgramError> {
-    match tc::qdisc_add_clsact(&device.name) {
+) -> Result<Attached, ProgramError> {
+    match tc::qdisc_add_clsact(device) {
         Ok(()) => {}
         Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
         Err(error) => return Err(error.into()),
     }
-    let present = SchedClassifierLink::attached(&device.name, direction, PRIORITY, HANDLE, None)?;
-    let link = match program.attach_to_link(present) {
-        Ok(link) => link,
+    let present = SchedClassifierLink::attached(device, direction, PRIORITY, HANDLE, None)?;
+    let (link, attached) = match program.attach_to_link(present) {
+        Ok(link) => (link, Attached::AsBefore),
         Err(ProgramError::TcError(TcError::NetlinkError(error)))
             if error.raw_os_error() == Some(libc::ENOENT) =>
         {
             let options = NlOptions { priority: PRIORITY, handle: HANDLE, ..NlOptions::default() };
             let options = TcAttachOptions::Netlink(options);
-            program.attach_with_options(&device.name, direction, options)?
+            (program.attach_with_options(device, direction, options)?, Attached::Anew)
         }
         Err(error) => return Err(error),
     };
     // The filter must outlive the daemon; dropping the link would remove it.
     std::mem::forget(program.take_link(link)?);
-    Ok(())
+    Ok(attached)
 }
 
 /// Removes kproxy's filters, found by the names of its programs, from a device, the way there first.

@@ -17,14 +17,14 @@ use kproxy_common::abi::program;
 use super::{
     clsact, pinning,
     pins::{PinDirs, parse_link},
-    place::{Place, Places, Side},
+    place::{Attached, Place, Places, Side},
 };
 use crate::{
     dataplane::{
         error::{Cause, Error, Missing},
         kernel::{bpf::LinkPlace, release},
     },
-    node::Device,
+    node::{self, Served},
 };
 
 /// How device programs are attached.
@@ -43,27 +43,38 @@ impl TcMode {
     }
 }
 
-/// Attaches the programs to `places` and takes them off all others; `gone` are those that had some.
+/// Attaches the programs to `places` and takes them off all others; `before` are those that had some.
 /// Every device is tried; returns what failed.
 pub(super) fn sync(
     object: &mut Ebpf,
     dirs: &PinDirs,
     mode: TcMode,
     places: Places<'_>,
-    gone: &[Place],
+    before: &BTreeSet<Place>,
 ) -> Vec<Error> {
     let mut errors = Vec::new();
     let mut one_way = Vec::new();
     for place in places.wanted {
-        let attached = places
-            .programs_of(place)
-            .try_for_each(|(name, way)| attach(object, dirs, mode, place, name, way));
-        if let Err(error) = attached {
-            errors.push(error);
-            // The way there was alone until now, and must not stay so.
-            let way_back = dirs.device_link(program::POD_EGRESS, &place.device.name);
-            if place.side == Side::Pod && !way_back.exists() {
-                one_way.push(place);
+        let was_there = before.iter().any(|other| other.is_as(place));
+        let attached = places.programs_of(place).try_for_each(|(name, way)| {
+            let anew = attach(object, dirs, mode, place, name, way)? == Attached::Anew;
+            if anew && was_there && before_had(places, name) {
+                let device = place.device.name.as_str();
+                tracing::warn!(program = name, device, "was taken off by somebody; attached again");
+            }
+            Ok(())
+        });
+        match attached {
+            Ok(()) => {}
+            // It has gone meanwhile, as devices of pods do.
+            Err(_) if node::device::name_of(place.device.index).is_none() => {}
+            Err(error) => {
+                errors.push(error);
+                // The way there was alone until now, and must not stay so.
+                let way_back = dirs.device_link(program::POD_EGRESS, place.device.index);
+                if place.side == Side::Pod && !way_back.exists() {
+                    one_way.push(place);
+                }
             }
         }
     }
@@ -71,20 +82,43 @@ pub(super) fn sync(
         TcMode::Tcx => detach_others(dirs, places, &one_way, &mut errors),
         TcMode::Clsact => {
             // One that has changed sides has got its new programs in place of the old.
-            let is_gone =
-                |device: &Device| places.wanted.iter().all(|other| other.device != *device);
-            let gone = gone.iter().filter(|place| is_gone(&place.device));
+            let is_gone = |place: &&Place| {
+                places.wanted.iter().all(|other| other.device.index != place.device.index)
+            };
+            let gone = before.iter().filter(is_gone);
             for place in one_way.into_iter().chain(gone) {
-                errors.extend(clsact::detach(&place.device.name).err());
+                let name = node::device::name_of(place.device.index);
+                errors.extend(name.and_then(|name| clsact::detach(&name).err()));
             }
         }
     }
     errors
 }
 
+/// The program that translates answers to pods comes later to places that are served already.
+fn before_had(places: Places<'_>, name: &str) -> bool {
+    places.answered_pods || name != program::POD_EGRESS
+}
+
+/// Devices that have programs, as far as pins tell.
+pub(super) fn served(dirs: &PinDirs) -> Served {
+    let mut served = Served::default();
+    for entry in fs::read_dir(&dirs.links).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        match parse_link(&name.to_string_lossy()) {
+            (program::POD_INGRESS, Some(index)) => drop(served.pods.insert(index)),
+            (program::EGRESS | program::EGRESS_L3, Some(index)) => {
+                served.uplinks.insert(index);
+            }
+            _ => {}
+        }
+    }
+    served
+}
+
 /// Whether programs have been attached to the loopback device, as far as pins tell.
 pub(super) fn is_on_loopback(dirs: &PinDirs) -> bool {
-    dirs.device_link(program::NODE_EGRESS, &Place::loopback().device.name).exists()
+    dirs.device_link(program::NODE_EGRESS, node::LOOPBACK).exists()
 }
 
 fn attach(
@@ -94,7 +128,7 @@ fn attach(
     Place { device, side }: &Place,
     name: &'static str,
     direction: TcAttachType,
-) -> Result<(), Error> {
+) -> Result<Attached, Error> {
     let failed = |source: Cause| Error::Attach {
         program: name,
         target: format!("device {}", device.name),
@@ -114,30 +148,30 @@ fn attach(
         .program_mut(name)
         .and_then(|program| program.try_into().ok())
         .ok_or_else(|| failed(Missing.into()))?;
+    // It may have been renamed since it was looked at, and another may have its name.
+    let now = || node::device::name_of(device.index).ok_or_else(|| failed(Missing.into()));
     if mode == TcMode::Clsact {
-        return clsact::attach(program, device, direction).map_err(|error| failed(error.into()));
+        return clsact::attach(program, &now()?, direction).map_err(|error| failed(error.into()));
     }
-    let path = dirs.device_link(name, &device.name);
-    match link(program, &path, device, direction).map_err(failed)? {
-        Some(link) => pinning::replace(&path, |path| link.pin(path)),
-        None => Ok(()),
+    let path = dirs.device_link(name, device.index);
+    let place = LinkPlace::Device(device.index);
+    let fd = program.fd().map_err(|error| failed(error.into()))?;
+    if pinning::update_link(&path, place, fd.as_fd()).map_err(|error| failed(error.into()))? {
+        return Ok(Attached::AsBefore);
     }
+    let link = link(program, &now()?, direction).map_err(failed)?;
+    pinning::replace(&path, |path| link.pin(path))?;
+    Ok(Attached::Anew)
 }
 
-/// A new link; `None`: the pinned one has got the program.
 fn link(
     program: &mut SchedClassifier,
-    path: &Path,
-    device: &Device,
+    device: &str,
     direction: TcAttachType,
-) -> Result<Option<FdLink>, Cause> {
-    let place = LinkPlace::Device(device.index);
-    if pinning::update_link(path, place, program.fd()?.as_fd())? {
-        return Ok(None);
-    }
+) -> Result<FdLink, Cause> {
     let order = TcAttachOptions::TcxOrder(LinkOrder::default());
-    let link = program.attach_with_options(&device.name, direction, order)?;
-    Ok(Some(FdLink::try_from(program.take_link(link)?)?))
+    let link = program.attach_with_options(device, direction, order)?;
+    Ok(FdLink::try_from(program.take_link(link)?)?)
 }
 
 /// Programs are taken off in the reverse of the order in which they are attached: the way there
@@ -153,8 +187,8 @@ pub(super) fn attach_order(link: &Path) -> usize {
 fn detach_others(dirs: &PinDirs, places: Places<'_>, one_way: &[&Place], errors: &mut Vec<Error>) {
     let served = places.wanted.iter().filter(|place| !one_way.contains(place));
     let links = |place: &Place| {
-        let device = place.device.name.clone();
-        places.programs_of(place).map(move |(name, _)| dirs.device_link(name, &device))
+        let index = place.device.index;
+        places.programs_of(place).map(move |(name, _)| dirs.device_link(name, index))
     };
     let wanted: BTreeSet<PathBuf> = served.flat_map(links).collect();
     let entries = match fs::read_dir(&dirs.links) {

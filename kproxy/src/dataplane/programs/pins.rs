@@ -4,8 +4,10 @@
 //! <bpffs root>/kproxy/v<ABI version>/maps/<map name>
 //!                                   /programs/<program name>
 //!                                   /links/<program name>             cgroup programs
-//!                                   /links/<program name>@<device>    device programs
+//!                                   /links/<program name>@<index>     device programs
 //! ```
+//!
+//! A device's links are named by its index: names change while links stay.
 
 use std::path::{Path, PathBuf};
 
@@ -56,8 +58,8 @@ impl PinDirs {
     }
 
     /// Pin of a device program's link.
-    pub(crate) fn device_link(&self, program: &str, device: &str) -> PathBuf {
-        self.links.join(format!("{program}@{}", escape(device)))
+    pub(crate) fn device_link(&self, program: &str, device: u32) -> PathBuf {
+        self.links.join(format!("{program}@{device}"))
     }
 }
 
@@ -66,21 +68,13 @@ pub(crate) fn parse_version(folder_name: &str) -> Option<u32> {
     folder_name.strip_prefix('v')?.parse().ok()
 }
 
-/// The program and, for a device's link, the device that a link's pin is named after.
-pub(crate) fn parse_link(file_name: &str) -> (String, Option<String>) {
+/// The program and, for a device's link, the index of the device that a link's pin is named after. 0, which
+/// no device has: it is named otherwise.
+pub(crate) fn parse_link(file_name: &str) -> (&str, Option<u32>) {
     match file_name.split_once('@') {
-        Some((program, device)) => (program.to_owned(), Some(unescape(device))),
-        None => (file_name.to_owned(), None),
+        Some((program, device)) => (program, Some(device.parse().unwrap_or(0))),
+        None => (file_name, None),
     }
-}
-
-/// bpffs refuses names with a dot (kernel/bpf/inode.c, bpf_lookup), which device names may hold.
-fn escape(device: &str) -> String {
-    device.replace('%', "%25").replace('.', "%2e")
-}
-
-fn unescape(escaped: &str) -> String {
-    escaped.replace("%2e", ".").replace("%25", "%")
 }
 
 #[cfg(test)]
@@ -90,31 +84,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn link_names_survive_the_round_trip() {
-        let dirs = PinDirs::new(Path::new("/bpf"));
-        for device in ["eth0", "eth0.100", "a%2eb", "wg-1@x"] {
-            let path = dirs.device_link("kp_ingress", device);
-            let name = path.file_name().unwrap().to_str().unwrap();
-            assert!(!name.contains('.'), "{name}");
-            assert_eq!(parse_link(name), ("kp_ingress".into(), Some(device.into())));
-        }
-        assert_eq!(parse_link("kp_connect4"), ("kp_connect4".into(), None));
+    fn only_links_of_devices_are_named_by_one() {
+        assert_eq!(parse_link("kp_connect4"), ("kp_connect4", None));
+        assert_eq!(parse_link("kp_ingress@eth0"), ("kp_ingress", Some(0)));
     }
 
     proptest! {
         #[test]
         fn any_pin_is_of_a_program_and_perhaps_a_device(file_name in "[a-z0-9@%.]{0,20}|\\PC*") {
             let (program, device) = parse_link(&file_name);
-            prop_assert!(file_name.starts_with(&program));
+            prop_assert!(file_name.starts_with(program));
             prop_assert_eq!(device.is_some(), file_name.contains('@'));
         }
 
         #[test]
-        fn links_of_any_device_are_found_again(device in "[^/\\x00]{1,15}") {
+        fn links_of_any_device_are_found_again(device: u32) {
             let dirs = PinDirs::new(Path::new("/bpf"));
-            let path = dirs.device_link("kp_ingress", &device);
+            let path = dirs.device_link("kp_ingress", device);
             let name = path.file_name().unwrap().to_str().unwrap();
-            prop_assert_eq!(parse_link(name), ("kp_ingress".to_owned(), Some(device)));
+            prop_assert_eq!(parse_link(name), ("kp_ingress", Some(device)));
         }
     }
 }

@@ -25,7 +25,21 @@ pub(crate) struct Place {
     pub(crate) side: Side,
 }
 
+/// What attaching a program came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Attached {
+    /// It, or an earlier one in its place, was attached already.
+    AsBefore,
+    /// Nothing of ours was there.
+    Anew,
+}
+
 impl Place {
+    /// Whether both are the same place, whatever the device is called.
+    pub(super) fn is_as(&self, other: &Self) -> bool {
+        (self.device.index, self.side) == (other.device.index, other.side)
+    }
+
     /// Where this node's packets to itself pass.
     pub(crate) fn loopback() -> Self {
         let device = Device { name: "lo".to_owned(), index: node::LOOPBACK, ethernet: true };
@@ -39,6 +53,8 @@ pub(super) struct Places<'a> {
     pub(super) wanted: &'a BTreeSet<Place>,
     /// Whether pod-facing ports translate answers.
     pub(super) answers_pods: bool,
+    /// Whether they did so when programs were last attached.
+    pub(super) answered_pods: bool,
 }
 
 impl Places<'_> {

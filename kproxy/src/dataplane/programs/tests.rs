@@ -1,6 +1,6 @@
 //! Links, filters and pinned maps on the real kernel.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use kproxy_common::abi::{map, program};
 
@@ -58,14 +58,88 @@ fn uplink_links_follow_the_devices() {
         let again = sandbox.links();
         assert_eq!(names(&again), ["kp_egress eth0", "kp_ingress eth0"]);
 
-        // One device that cannot be used does not stop the others.
+        // One that has gone meanwhile is no problem and does not stop the others.
         let missing = Device { name: "nowhere".into(), index: 999, ethernet: true };
         let report = dataplane.sync_devices(&[missing, device("eth0")], &[]);
-        let [problem] = report.problems.as_slice() else { panic!("{report:?}") };
-        assert_eq!(problem.object, "device nowhere");
+        assert!(report.problems.is_empty(), "{report:?}");
         assert_eq!(sandbox.links().len(), 2);
         dataplane.sync_devices(&[], &[]);
         assert!(sandbox.links().is_empty());
+    });
+}
+
+#[test]
+fn links_belong_to_the_device_whatever_it_is_called() {
+    sandboxed(|sandbox| {
+        run("ip link add eth0 type veth peer name peer0");
+        run("ip link add eth1 type veth peer name peer1");
+        let mut dataplane = sandbox.open();
+        dataplane.sync_devices(&[device("eth0"), device("eth1")], &[]);
+        let ids = |links: Vec<(String, Option<String>, u32, u32)>| {
+            links.into_iter().map(|link| link.2).collect::<BTreeSet<_>>()
+        };
+        let before = ids(sandbox.links());
+        let served = dataplane.served().uplinks;
+        // Both change names; the first look still knows the old ones.
+        let old = [device("eth0"), device("eth1")];
+        run("ip link set eth0 name was0");
+        run("ip link set eth1 name eth0");
+        run("ip link set was0 name eth1");
+        for devices in [old, [device("eth0"), device("eth1")]] {
+            let report = dataplane.sync_devices(&devices, &[]);
+            assert!(report.problems.is_empty(), "{report:?}");
+            assert_eq!(ids(sandbox.links()), before);
+        }
+        assert_eq!(served, [device("eth0").index, device("eth1").index].into());
+        assert_eq!(dataplane.served().uplinks, served);
+        // Pins that an earlier version has named after the device give way to links of today.
+        let links = PinDirs::new(&sandbox.bpffs).links;
+        for entry in fs::read_dir(&links).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let (program, index) = name.split_once('@').unwrap();
+            let old = format!("{program}@dev{index}");
+            fs::rename(&path, links.join(old)).unwrap();
+        }
+        drop(dataplane);
+        let mut dataplane = sandbox.open();
+        let report = dataplane.sync_devices(&[device("eth0"), device("eth1")], &[]);
+        assert!(report.problems.is_empty(), "{report:?}");
+        let after = ids(sandbox.links());
+        assert!(after.len() == 4 && after.is_disjoint(&before), "{after:?}");
+    });
+}
+
+#[test]
+fn what_somebody_takes_off_is_attached_again() {
+    sandboxed(|sandbox| {
+        run("ip link add eth0 type veth peer name peer0");
+        let mut dataplane = sandbox.open();
+        dataplane.attach_cgroup().unwrap();
+        dataplane.sync_devices(&[device("eth0")], &[]);
+        let before = sandbox.links();
+        for entry in fs::read_dir(PinDirs::new(&sandbox.bpffs).links).unwrap() {
+            fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+        assert!(sandbox.links().is_empty());
+        let mut report = dataplane.sync_devices(&[device("eth0")], &[]);
+        report.problems.extend(dataplane.repair_cgroup().problems);
+        assert!(report.problems.is_empty(), "{report:?}");
+        assert_eq!(sandbox.links().len(), before.len());
+        drop(dataplane);
+
+        let mut dataplane = sandbox.open();
+        dataplane.attachments.use_clsact();
+        for _ in 0..2 {
+            dataplane.sync_devices(&[device("eth0")], &[]);
+            assert!(run("tc filter show dev eth0 ingress").contains("kp_ingress"));
+            run("tc filter del dev eth0 ingress");
+        }
+        run("tc qdisc del dev eth0 clsact");
+        run("ip link set eth0 name wan0");
+        let report = dataplane.sync_devices(&[device("wan0")], &[]);
+        assert!(report.problems.is_empty(), "{report:?}");
+        assert!(run("tc filter show dev wan0 egress").contains("kp_egress"));
     });
 }
 

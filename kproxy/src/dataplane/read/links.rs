@@ -7,9 +7,12 @@ use super::{
     pins::Pins,
     rows::{LinkRow, LinkTarget},
 };
-use crate::dataplane::{
-    kernel::bpf::{self, Access, LinkPlace},
-    programs::pins::parse_link,
+use crate::{
+    dataplane::{
+        kernel::bpf::{self, Access, LinkPlace},
+        programs::pins::parse_link,
+    },
+    node::device,
 };
 
 impl Pins {
@@ -29,7 +32,9 @@ impl Pins {
         };
         for entry in entries {
             let entry = entry.map_err(failed)?;
-            let (program, device) = parse_link(&entry.file_name().to_string_lossy());
+            let file_name = entry.file_name();
+            let file_name = file_name.to_string_lossy();
+            let program = parse_link(&file_name).0.to_owned();
             let link = match bpf::open_pin(&entry.path(), Access::ReadWrite) {
                 Ok(link) => link,
                 // Its device has gone since the folder was read.
@@ -37,14 +42,15 @@ impl Pins {
                 Err(error) => return Err(failed(error)),
             };
             let info = bpf::link_info(link.as_fd()).map_err(failed)?;
-            let target = match (info.place, device) {
-                (LinkPlace::Cgroup(0) | LinkPlace::Device(0) | LinkPlace::Other(_), device) => {
-                    LinkTarget::Gone { device }
+            let target = match info.place {
+                LinkPlace::Cgroup(0) | LinkPlace::Device(0) | LinkPlace::Other(_) => {
+                    LinkTarget::Gone
                 }
-                (LinkPlace::Cgroup(id), _) => LinkTarget::Cgroup { id },
-                (LinkPlace::Device(index), device) => {
-                    LinkTarget::Device { name: device.unwrap_or_default(), index }
-                }
+                LinkPlace::Cgroup(id) => LinkTarget::Cgroup { id },
+                LinkPlace::Device(index) => match device::name_of(index) {
+                    Some(name) => LinkTarget::Device { name, index },
+                    None => LinkTarget::Gone,
+                },
             };
             rows.push(LinkRow { program, target, link_id: info.id, program_id: info.program_id });
         }

@@ -281,14 +281,11 @@ pub(crate) enum LinkTarget {
     },
     /// A network device.
     Device {
-        /// Name when it was attached.
+        /// Its name now.
         name: String,
         /// Interface index.
         index: u32,
     },
     /// The cgroup or device is gone; the pin is left over.
-    Gone {
-        /// Name of the device, for an uplink program.
-        device: Option<String>,
-    },
+    Gone,
 }
