@@ -159,11 +159,18 @@ fn follow(packet: &Packet, value: &mut FlowValue) -> Belongs {
     let before = value.state;
     match track::take(value, other, &packet.segment, packet.is_tcp()) {
         Taken::No => {
-            // A port of this node's is nobody else's: what the backend still holds of its last owner the
-            // stack ends by a RST, and the next SYN is answered. Another port may be as used.
-            let is_anothers = value.flags & flow_flags::SNAT == 0
-                && packet.segment.flags & segment_flags::RST == 0;
-            if before == flow_state::OPENING && is_anothers {
+            if before != flow_state::OPENING {
+                return Belongs::No;
+            }
+            // A port of this node's is nobody else's: what the backend still holds of its last owner ends
+            // by a RST of the client, which the challenge reaches (RFC 5961 section 4) and who dials again
+            // at once, since 5.7 (commit 9603d47bad46); or by one of this node's stack. Another port may
+            // be as used.
+            if value.flags & flow_flags::SNAT != 0 {
+                let is_challenge = packet.is_tcp() && packet.segment.is_bare_ack();
+                return if is_challenge { Belongs::Yes } else { Belongs::No };
+            }
+            if packet.segment.flags & segment_flags::RST == 0 {
                 other.flags |= flow_flags::COLLIDES;
             }
             return Belongs::No;

@@ -47,6 +47,13 @@ impl Segment {
         self.flags & flags != 0
     }
 
+    /// An acknowledgement that opens and ends nothing.
+    #[inline(always)]
+    pub const fn is_bare_ack(&self) -> bool {
+        use segment_flags::{ACK, FIN, RST, SYN};
+        self.flags & (SYN | FIN | RST | ACK) == ACK
+    }
+
     /// SYN or INIT.
     #[inline(always)]
     pub(super) const fn is_syn(&self) -> bool {

@@ -49,7 +49,7 @@ const fn advance(own: &mut FlowValue, segment: &Segment) -> bool {
 /// Its entry takes note of it; the other is not needed.
 #[inline(always)]
 pub fn goes_on(own: &mut FlowValue, segment: &Segment) -> bool {
-    let is_usual = segment.flags & (SYN | FIN | RST | ACK) == ACK
+    let is_usual = segment.is_bare_ack()
         && own.state == ESTABLISHED
         && are_near(segment.end, own.end)
         && are_near(segment.ack, own.ack);

@@ -224,6 +224,11 @@ impl Tracked {
             }
             (Next::To(_), _) => self.unproved(way),
         };
+        // A challenge, which nf_conntrack lets pass as well (it ignores it).
+        if was_opening && self.has_own_port && (way, kind, fate) == (Backend, Kind::Ack, LeftAlone)
+        {
+            return Passes;
+        }
         let may_collide = was_opening && !self.has_own_port;
         self.collides |= may_collide && fate == LeftAlone && kind != Kind::Rst;
         fate
