@@ -1,9 +1,9 @@
 //! The crate's face to a packet's memory and to the fields of `struct __sk_buff`: everything here is
-//! bounds-checked, and only [`ensure`] and [`store`] call a helper.
+//! bounds-checked, and only [`ensure`], [`store`] and [`copy_to_stack`] call a helper.
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_RECOMPUTE_CSUM},
-    helpers::{bpf_skb_pull_data, bpf_skb_store_bytes},
+    bindings::{__sk_buff, BPF_F_INGRESS, BPF_F_RECOMPUTE_CSUM},
+    helpers::{bpf_clone_redirect, bpf_skb_pull_data, bpf_skb_store_bytes},
     programs::TcContext,
 };
 use kproxy_common::abi::MARK_MASQUERADE;
@@ -75,6 +75,22 @@ pub(crate) fn clear_mark(ctx: &TcContext) -> bool {
     // SAFETY: a field of a live context that tc programs may write.
     unsafe { (*ctx.skb.skb).mark = mark & !MARK_MASQUERADE };
     mark & MARK_MASQUERADE != 0
+}
+
+/// Gives this node's stack a copy of a packet that has come in, which passes the programs once more.
+/// `false`: it is the copy.
+#[inline(always)]
+pub(crate) fn copy_to_stack(ctx: &TcContext) -> bool {
+    if clear_mark(ctx) {
+        return false;
+    }
+    set_mark(ctx);
+    // SAFETY: a live context; packet pointers are re-read after the call. Without the copy the client's own
+    // answer has to do.
+    let _done =
+        unsafe { bpf_clone_redirect(ctx.skb.skb, device(ctx.skb.skb), u64::from(BPF_F_INGRESS)) };
+    clear_mark(ctx);
+    true
 }
 
 /// Makes the first `len` bytes linear when they are not. `None`: the packet is shorter.

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     packet::Packet,
     service::pick,
-    stats,
+    skb, stats,
     verdict::{Kind, Verdict},
 };
 
@@ -36,6 +36,10 @@ pub(crate) fn flow_of<const L3: usize, const OPENER: u8>(
         match track::continues_flow(packet, value) {
             Belongs::Yes => return Ok(value),
             Belongs::No => return Err(Verdict::PASS),
+            // This node's stack ends by a RST what the backend holds, whether the client exists or not; a
+            // client that does dials again at once, since 5.7 (commit 9603d47bad46).
+            Belongs::Challenges if skb::copy_to_stack(ctx) => return Ok(value),
+            Belongs::Challenges => return Err(Verdict::PASS),
             Belongs::Opens => end(packet, value),
         }
     }

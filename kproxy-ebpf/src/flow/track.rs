@@ -32,6 +32,9 @@ pub(crate) enum Belongs {
     Yes = 1,
     /// It opens a new connection in place of the flow.
     Opens = 2,
+    /// The backend still holds what the port's last owner has opened, and asks about it (RFC 5961 section
+    /// 4).
+    Challenges = 3,
 }
 
 /// Whether the packet belongs to the flow that was found for it, which then takes note of it.
@@ -162,13 +165,11 @@ fn follow(packet: &Packet, value: &mut FlowValue) -> Belongs {
             if before != flow_state::OPENING {
                 return Belongs::No;
             }
-            // A port of this node's is nobody else's: what the backend still holds of its last owner ends
-            // by a RST of the client, which the challenge reaches (RFC 5961 section 4) and who dials again
-            // at once, since 5.7 (commit 9603d47bad46); or by one of this node's stack. Another port may
-            // be as used.
+            // A port of this node's is nobody else's: what the backend still holds of its last owner can
+            // be ended. Another port may be as used.
             if value.flags & flow_flags::SNAT != 0 {
                 let is_challenge = packet.is_tcp() && packet.segment.is_bare_ack();
-                return if is_challenge { Belongs::Yes } else { Belongs::No };
+                return if is_challenge { Belongs::Challenges } else { Belongs::No };
             }
             if packet.segment.flags & segment_flags::RST == 0 {
                 other.flags |= flow_flags::COLLIDES;

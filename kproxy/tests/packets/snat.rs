@@ -6,6 +6,7 @@ use std::{net::SocketAddr, process::Command};
 use aya::util::KernelVersion;
 use etherparse::{Icmpv4Type, Icmpv6Type, NetSlice, SlicedPacket, TransportSlice};
 use kproxy_common::{
+    abi::MARK_MASQUERADE,
     config::{Config, Uplink, uplink_flags},
     counters::NO_SERVICE,
     drop_reason::{DropReason, REFUSALS_A_SECOND},
@@ -145,6 +146,40 @@ fn msq_06_ver_05_a_backend_elsewhere_sees_this_node_and_its_answers_go_back() {
         }
         assert_eq!(programs.drops(), []);
         assert_eq!(programs.counters(SERVICE).0, 4);
+    });
+}
+
+#[test]
+fn a_challenge_goes_to_the_client_whose_port_the_node_gave_and_proves_nothing() {
+    on_a_node(|programs| {
+        for family in &FAMILIES {
+            let (client, node_port) = (family.client, family.node_port);
+            let syn = tcp(client, node_port, Tcp::Syn);
+            let source = opened(programs, family, &syn).to_string();
+            let states = |programs: &mut Programs| -> Vec<_> {
+                programs
+                    .flows()
+                    .into_iter()
+                    .map(|(_, value)| (value.state, value.last_seen))
+                    .collect()
+            };
+            let before = states(programs);
+            let challenge = tcp(family.backend, &source, Tcp::Ack);
+            let back = programs.ingress(&challenge);
+            assert_eq!((back.action, back.mark), (REDIRECT, 0));
+            assert_eq!((back.source(), back.destination()), (at(node_port), at(client)));
+            // The copy for the stack.
+            programs.marked(MARK_MASQUERADE);
+            let copy = programs.ingress(&challenge);
+            programs.marked(0);
+            assert_eq!(
+                (copy.action, copy.mark, copy.ends()),
+                (NEXT, 0, (at(family.backend), at(&source)))
+            );
+            assert_eq!(states(programs), before);
+            // Dialled again, it has the same port.
+            assert_eq!(opened(programs, family, &syn).to_string(), source);
+        }
     });
 }
 
