@@ -1,5 +1,5 @@
 //! The crate's face to a packet's memory and to the fields of `struct __sk_buff`: everything here is
-//! bounds-checked, and only [`ensure`], [`store`] and [`copy_to_stack`] call a helper.
+//! bounds-checked, and only [`ensure`], [`store`] and [`comes_again`] call a helper.
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_INGRESS, BPF_F_RECOMPUTE_CSUM},
@@ -85,12 +85,18 @@ pub(crate) fn copy_to_stack(ctx: &TcContext) -> bool {
         return false;
     }
     set_mark(ctx);
-    // SAFETY: a live context; packet pointers are re-read after the call. Without the copy the client's own
-    // answer has to do.
-    let _done =
-        unsafe { bpf_clone_redirect(ctx.skb.skb, device(ctx.skb.skb), u64::from(BPF_F_INGRESS)) };
+    // Without the copy the client's own answer has to do.
+    let _copied = comes_again(ctx);
     clear_mark(ctx);
     true
+}
+
+/// Has a copy of a packet that has come in do so once more, after this one. Whether that was possible.
+#[inline(always)]
+pub(crate) fn comes_again(ctx: &TcContext) -> bool {
+    let skb = ctx.skb.skb;
+    // SAFETY: a live context; packet pointers are re-read after the call.
+    unsafe { bpf_clone_redirect(skb, device(skb), u64::from(BPF_F_INGRESS)) == 0 }
 }
 
 /// Makes the first `len` bytes linear when they are not. `None`: the packet is shorter.

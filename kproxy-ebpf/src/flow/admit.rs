@@ -9,7 +9,7 @@ use kproxy_common::{
 };
 
 use super::{
-    filter, open, table,
+    filter, open, opener, table,
     track::{self, Belongs},
     unassured,
 };
@@ -52,6 +52,12 @@ pub(crate) fn flow_of<const L3: usize, const OPENER: u8>(
         verdict = admit::<L3, OPENER>(ctx, packet, verdict.service());
     }
     if !verdict.is(Kind::Admit) {
+        return Err(verdict);
+    }
+    if OPENER == opener::OUTSIDE
+        && L3 != 0
+        && let Some(verdict) = open::clear_port::<L3>(ctx, packet)
+    {
         return Err(verdict);
     }
     table::find(&packet.key, packet.now)

@@ -20,10 +20,14 @@ use super::{
 use crate::{
     kernel::scratch,
     maps::{CONFIG, UPLINKS},
-    packet::Packet,
+    packet::{
+        Packet,
+        rewrite::{self, rewrite},
+    },
     path::route::{self, Route},
     service::{load, lookup, pick},
     skb,
+    verdict::Verdict,
 };
 
 /// What [`open`] works on: too much for the stack.
@@ -91,6 +95,25 @@ pub(super) fn open<const L3: usize, const OPENER: u8>(
     Ok(())
 }
 
+/// Ends what the backend holds half-open for the last owner of the source port that a SYN has just got, or
+/// it would answer the SYN with a challenge (RFC 5961 section 4), if at all: it does so twice a second. The
+/// SYN comes in once more and finds its flow; before that the stack gets in its place what the backend would
+/// have sent, and answers with the RST that the backend takes. `None`: there is nothing of the kind.
+#[inline(never)]
+pub(super) fn clear_port<const L3: usize>(ctx: &TcContext, packet: &Packet) -> Option<Verdict> {
+    let Opening { forward, claim } = scratch(&OPENING)?;
+    if claim.expected == 0 || forward.flags & flow_flags::SNAT == 0 || !skb::comes_again(ctx) {
+        return None;
+    }
+    forward.to = claim.key;
+    let cleared = rewrite::<L3>(ctx, packet, forward, 0)
+        .and_then(|()| rewrite::acknowledge(ctx, packet, claim.expected));
+    Some(match cleared {
+        Some(()) => Verdict::PASS,
+        None => Verdict::drop(forward.service, DropReason::RewriteFailed),
+    })
+}
+
 /// Opens a flow for a connection past every frontend, straight to a backend that has another one with
 /// the same addresses and ports: it gets another port, and both live.
 #[inline(always)]
@@ -152,6 +175,7 @@ fn begin(packet: &Packet, service: u32, slot: u32) -> Result<&'static mut Openin
     (forward.flags, reverse.flags) = (0, flow_flags::REVERSE);
     reverse.to.set_reversed(&packet.key);
     forward.to = packet.key;
+    opening.claim.expected = 0;
     Ok(opening)
 }
 

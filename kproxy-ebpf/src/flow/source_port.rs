@@ -56,6 +56,9 @@ pub(super) struct Claim {
     /// The port whose owner gives way first, 0: none so far, and that owner's [`rank`].
     best: Port,
     least: u32,
+    /// What the backend expects next of a connection that it holds half-open for the port's last owner; 0:
+    /// none that is known of.
+    pub(super) expected: u32,
 }
 
 /// Claims a source port: completes the key and inserts the entry under it.
@@ -81,6 +84,9 @@ pub(super) fn claim(ports: u32, claim: &mut Claim) -> Result<(), DropReason> {
     if let Some(old) = table::find(&claim.key, claim.value.last_seen) {
         if claim.least >= ASSURED {
             return Err(DropReason::NoSourcePort);
+        }
+        if old.state == flow_state::RECEIVED {
+            claim.expected = old.ack;
         }
         table::forget(&claim.key, old);
     }

@@ -50,6 +50,7 @@ pub(crate) mod ports {
 /// TCP (RFC 9293 section 3.1).
 pub(crate) mod tcp {
     pub(crate) const SEQUENCE: usize = 4;
+    pub(crate) const ACKNOWLEDGEMENT: usize = 8;
     /// Header length in words of 32 bits, in the upper half of the byte.
     pub(crate) const DATA_OFFSET: usize = 12;
     pub(crate) const FLAGS: usize = 13;

@@ -13,7 +13,7 @@ use kproxy_common::{
 
 use super::{
     Packet,
-    headers::{ipv4, ipv6, sctp},
+    headers::{ipv4, ipv6, sctp, tcp},
 };
 use crate::skb::{at, store, write};
 
@@ -82,6 +82,25 @@ fn rewrite_l4<const L3: usize>(
         return None;
     }
     write(ctx, packet.l4(), ports)
+}
+
+/// Has a TCP packet acknowledge this number too.
+#[inline(always)]
+pub(crate) fn acknowledge(ctx: &TcContext, packet: &Packet, number: u32) -> Option<()> {
+    let start = packet.l4() + tcp::ACKNOWLEDGEMENT;
+    let old = *at::<[u32; 2]>(ctx, start)?;
+    let new = [number.to_be(), old[1] | u32::from_ne_bytes([0, tcp::ACK, 0, 0])];
+    write(ctx, start, new)?;
+    let sum = packet.l4_checksum() as u32;
+    for (old, new) in old.into_iter().zip(new) {
+        // SAFETY: the helper checks the offset; packet pointers are re-read after it.
+        let replaced =
+            unsafe { bpf_l4_csum_replace(ctx.skb.skb, sum, u64::from(old), u64::from(new), 4) };
+        if replaced != 0 {
+            return None;
+        }
+    }
+    Some(())
 }
 
 /// Ports of SCTP. Its checksum is over the ports, but not over the addresses. Zero means that the

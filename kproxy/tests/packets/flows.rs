@@ -14,7 +14,7 @@ use kproxy_common::{
 use crate::{
     harness::{NEXT, Programs, REDIRECT, SHOT, Segment, Tcp, tcp, tcp_with, udp},
     rows::{CLUSTER, programs},
-    snat::{FAMILIES, SERVICE, on_a_node},
+    snat::{FAMILIES, SERVICE, dialled, on_a_node},
 };
 
 const CLIENT: &str = "203.0.113.9:40000";
@@ -47,7 +47,7 @@ fn establish_elsewhere(programs: &mut Programs, client: &str) -> SocketAddr {
 
 /// The backend has answered, the client has not.
 fn open_elsewhere(programs: &mut Programs, client: &str) -> SocketAddr {
-    let there = programs.ingress(&tcp(client, NODE, Tcp::Syn));
+    let there = dialled(programs, &tcp(client, NODE, Tcp::Syn));
     assert_eq!(there.action, REDIRECT, "{client}: {:?}", programs.drops());
     let source = there.source();
     let answer = tcp(FAMILIES[0].backend, &source.to_string(), Tcp::SynAck);
@@ -90,21 +90,6 @@ fn half_open_connections_keep_no_port_from_a_client() {
             assert_eq!(programs.ingress(&tcp(client, NODE, Tcp::Ack)).source(), *source);
         }
         assert_eq!(programs.assured(), 4);
-    });
-}
-
-/// What the backend still holds of a port's last owner ends by the RST of this node's stack.
-#[test]
-fn a_port_of_this_node_is_kept_when_the_backend_answers_its_last_owner() {
-    on_a_node(|programs| {
-        programs.service(SERVICE, &[FAMILIES[0].backend]);
-        let syn = tcp(&client(1), NODE, Tcp::Syn);
-        let source = programs.ingress(&syn).source();
-        let late = tcp(FAMILIES[0].backend, &source.to_string(), Tcp::Ack);
-        let left = programs.ingress(&late);
-        assert_eq!((left.action, &left.packet[12..]), (NEXT, &late[12..]), "left to the stack");
-        assert_eq!(programs.ingress(&syn).source(), source);
-        assert_eq!(establish_elsewhere(programs, &client(1)), source);
     });
 }
 

@@ -108,10 +108,17 @@ pub(crate) fn on_a_node(test: impl FnOnce(&mut Programs) + Send + 'static) {
     }
 }
 
+/// A SYN comes in; once more where its port had to be cleared first.
+pub(crate) fn dialled(programs: &mut Programs, packet: &[u8]) -> Ran {
+    let ran = programs.ingress(packet);
+    let clears = ran.action == NEXT && FAMILIES.iter().any(|f| at(f.backend) == ran.source());
+    if clears { programs.ingress(packet) } else { ran }
+}
+
 /// What leaves for the backend; its source.
 fn opened(programs: &mut Programs, family: &Family, packet: &[u8]) -> SocketAddr {
     programs.service(SERVICE, &[family.backend]);
-    let ran = programs.ingress(packet);
+    let ran = dialled(programs, packet);
     assert_eq!((ran.action, ran.mark), (REDIRECT, 0), "{:?}", programs.drops());
     assert_eq!(ran.destination(), at(family.backend));
     assert_eq!(ran.source().ip(), family.node.parse::<std::net::IpAddr>().unwrap());
@@ -146,6 +153,39 @@ fn msq_06_ver_05_a_backend_elsewhere_sees_this_node_and_its_answers_go_back() {
         }
         assert_eq!(programs.drops(), []);
         assert_eq!(programs.counters(SERVICE).0, 4);
+    });
+}
+
+#[test]
+fn a_port_that_the_backend_holds_half_open_is_cleared_before_it_is_used_again() {
+    on_a_node(|programs| {
+        for family in &FAMILIES {
+            let client = |n: u16| {
+                let at = at(family.client);
+                SocketAddr::new(at.ip(), n).to_string()
+            };
+            // Every port, and each answered: more than are tried.
+            for n in 1..=400 {
+                let syn = tcp(&client(n), family.node_port, Tcp::Syn);
+                let source = opened(programs, family, &syn).to_string();
+                programs.ingress(&tcp(family.backend, &source, Tcp::SynAck));
+            }
+            let syn = tcp(&client(1000), family.node_port, Tcp::Syn);
+            let first = programs.ingress(&syn);
+            // To the stack, in the backend's name: what it answers with a RST of the number expected.
+            let (backend, own) = first.ends();
+            assert_eq!((first.action, backend), (NEXT, at(family.backend)));
+            assert_eq!(own.ip(), family.node.parse::<std::net::IpAddr>().unwrap());
+            let Some(TransportSlice::Tcp(tcp_header)) =
+                SlicedPacket::from_ethernet(&first.packet).unwrap().transport
+            else {
+                panic!()
+            };
+            assert!(tcp_header.syn() && tcp_header.ack() && !tcp_header.rst());
+            assert_eq!(tcp_header.acknowledgment_number(), Tcp::Syn.segment().end());
+            // The SYN again finds its flow.
+            assert_eq!(opened(programs, family, &syn), own);
+        }
     });
 }
 
