@@ -108,6 +108,35 @@ fn lc_11_the_api_server_may_be_away_at_start_and_later() {
     until("caught up", &pod, &Probe::tcp(vip), Outcome::all_refused);
 }
 
+/// A connection that is cut without a RST, as by a firewall that has forgotten it.
+#[test]
+fn lc_11_an_api_server_that_falls_silent_is_noticed_and_caught_up_with() {
+    let lab = Lab::builder().build().unwrap();
+    let control = lab.start_control_plane().unwrap();
+    let api = control.api();
+    let (pod, a) = (lab.pod("n1", "b"), lab.pod("n1", "a"));
+    let web = api.apply_object(Service::new("web").port("", "TCP", 80, POD_PORT)).unwrap();
+    let vip = cluster_ip(&web);
+    let slice = Slice::of("web", Family::V4).port("", "TCP", POD_PORT).pod(&a);
+    api.apply_object(slice).unwrap();
+    let proxy = lab.start_proxy("n1", ProxySpec::kproxy(Source::Api)).unwrap();
+    until("in sync", &pod, &Probe::tcp(vip), Outcome::all_answered);
+
+    let node = lab.node("n1");
+    let drop = "nft add table inet cut; \
+                nft add chain inet cut in '{ type filter hook input priority 0; }'; \
+                nft add rule inet cut in tcp sport 6443 drop";
+    node.run("sh", &["-c", drop]).unwrap();
+    api.delete("EndpointSlice", "default", "web-v4").unwrap();
+    wait_until(
+        || proxy.log().contains("does not answer since 20"),
+        || format!("nothing noticed\n{}", proxy.log()),
+    );
+    assert!(pod.probe(Probe::tcp(vip).count(5)).unwrap().all_answered(), "nothing is taken away");
+    node.run("nft", &["delete", "table", "inet", "cut"]).unwrap();
+    until("caught up", &pod, &Probe::tcp(vip), Outcome::all_refused);
+}
+
 /// The capabilities that the DaemonSet grants.
 fn granted(objects: &[Value]) -> Vec<&str> {
     let daemon_set = objects.iter().find(|object| object["kind"] == "DaemonSet").unwrap();

@@ -1,13 +1,14 @@
 //! Where Services, EndpointSlices, ServiceCIDRs, the own Node and Pods that are opted out come from.
 //!
 //! Two sources speak the same [`Event`]s: [`kube`] watches an API server, [`manifests`] a folder of
-//! YAML and JSON files. Both turn Kubernetes objects into [`crate::model`] values in [`convert`],
-//! the only place that knows the Kubernetes types; what cannot be used becomes a
+//! YAML and JSON files. Both read what is needed of Kubernetes objects ([`objects`]) and turn it into
+//! [`crate::model`] values in [`convert`]; what cannot be used becomes a
 //! [`Problem`] beside the value.
 
 pub(crate) mod convert;
 pub(crate) mod kube;
 pub(crate) mod manifests;
+pub(crate) mod objects;
 
 use crate::model::{
     Node, Pod, PodName, Problem, Service, ServiceCidr, ServiceCidrName, ServiceName, Slice,

@@ -1,9 +1,6 @@
 //! Objects as no API server would accept them: converting one never panics, every part that is
 //! used is valid, and what is left out is reported.
 
-use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::discovery::v1 as discovery;
-use k8s_openapi::api::networking::v1 as networking;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -12,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::model::Family;
-use crate::source::Verdict;
+use crate::source::{Verdict, objects};
 
 /// Addresses and ranges, good ones and others.
 const ADDRESSES: [&str; 24] = [
@@ -199,7 +196,7 @@ fn written(object: &Value, path: &str) -> usize {
 proptest! {
     #[test]
     fn any_service_is_used_as_far_as_it_is_valid(value in any_service()) {
-        let Ok(object) = serde_json::from_value::<core::Service>(value.clone()) else { return Ok(()) };
+        let Ok(object) = serde_json::from_value::<objects::Service>(value.clone()) else { return Ok(()) };
         let parsed = service(&object);
         let Verdict::Use(used) = &parsed.verdict else { return Ok(()) };
         prop_assert!(!used.cluster_ips.is_empty() && !used.ports.is_empty());
@@ -214,7 +211,7 @@ proptest! {
 
     #[test]
     fn any_slice_is_used_as_far_as_it_is_valid(value in any_slice()) {
-        let Ok(object) = serde_json::from_value::<discovery::EndpointSlice>(value.clone()) else {
+        let Ok(object) = serde_json::from_value::<objects::EndpointSlice>(value.clone()) else {
             return Ok(());
         };
         let parsed = slice(&object);
@@ -230,7 +227,7 @@ proptest! {
 
     #[test]
     fn any_pod_is_used_as_far_as_it_is_valid(value in any_pod()) {
-        let Ok(object) = serde_json::from_value::<core::Pod>(value.clone()) else { return Ok(()) };
+        let Ok(object) = serde_json::from_value::<objects::Pod>(value.clone()) else { return Ok(()) };
         let parsed = pod(&object);
         let Verdict::Use(used) = &parsed.verdict else { return Ok(()) };
         prop_assert_ne!(value.pointer("/spec/hostNetwork"), Some(&json!(true)));
@@ -240,10 +237,10 @@ proptest! {
 
     #[test]
     fn any_node_and_range_is_read(value in any_other()) {
-        if let Ok(object) = serde_json::from_value::<core::Node>(value.clone()) {
+        if let Ok(object) = serde_json::from_value::<objects::Node>(value.clone()) {
             node(&object);
         }
-        if let Ok(object) = serde_json::from_value::<networking::ServiceCIDR>(value) {
+        if let Ok(object) = serde_json::from_value::<objects::ServiceCIDR>(value) {
             service_cidr(&object);
         }
     }

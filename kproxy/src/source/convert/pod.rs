@@ -2,15 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1 as core;
-
 use super::{ObjectProblems, parse_ip, pod_key, unusable};
 use crate::model::Pod;
-use crate::source::{Parsed, Verdict};
+use crate::source::{Parsed, Verdict, objects};
 
 /// Converts a Pod. One with `hostNetwork` has the node's network namespace and addresses, and those of
 /// one that has ended may be another pod's by now: both count as none.
-pub(crate) fn pod(object: &core::Pod) -> Parsed<Pod> {
+pub(crate) fn pod(object: &objects::Pod) -> Parsed<Pod> {
     let key = pod_key(&object.metadata);
     let mut problems = ObjectProblems::new(format!("Pod {key}"));
     let (spec, status) = (object.spec.as_ref(), object.status.as_ref());

@@ -4,13 +4,12 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1 as core;
 
 use super::{
     ObjectProblems, has_label, parse_cidr, parse_ip, port_number, protocol, service_key, unusable,
 };
 use crate::model::{Algorithm, Family, Service, ServicePort, ServiceType, TrafficPolicy};
-use crate::source::{Parsed, Verdict};
+use crate::source::{Parsed, Verdict, objects};
 
 /// A Service with this label, whatever its value, belongs to another proxy (SEL-01).
 pub(crate) const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
@@ -22,7 +21,7 @@ const MAX_AFFINITY_SECONDS: i32 = 86_400;
 const ALGORITHM_ANNOTATION: &str = "kproxy.dev/lb-algorithm";
 
 /// Whether kproxy has anything to do with a Service (SEL-01, SEL-02, SEL-05).
-fn is_ours(service: &core::Service, spec: &core::ServiceSpec) -> bool {
+fn is_ours(service: &objects::Service, spec: &objects::ServiceSpec) -> bool {
     let cluster_ip = spec.cluster_ip.as_deref().unwrap_or_default();
     !has_label(&service.metadata, PROXY_NAME_LABEL)
         && spec.type_.as_deref() != Some("ExternalName")
@@ -31,7 +30,7 @@ fn is_ours(service: &core::Service, spec: &core::ServiceSpec) -> bool {
 }
 
 /// Converts a Service.
-pub(crate) fn service(object: &core::Service) -> Parsed<Service> {
+pub(crate) fn service(object: &objects::Service) -> Parsed<Service> {
     let key = service_key(&object.metadata);
     let ignored = |problems| Parsed { key: key.clone(), verdict: Verdict::Ignore, problems };
     let Some(spec) = object.spec.as_ref().filter(|spec| is_ours(object, spec)) else {
@@ -81,7 +80,7 @@ pub(crate) fn service(object: &core::Service) -> Parsed<Service> {
 }
 
 /// The first address of each family (SEL-03). Old objects have only `clusterIP`.
-fn cluster_ips(spec: &core::ServiceSpec, problems: &mut ObjectProblems) -> Vec<IpAddr> {
+fn cluster_ips(spec: &objects::ServiceSpec, problems: &mut ObjectProblems) -> Vec<IpAddr> {
     let listed = spec.cluster_ips.as_deref().unwrap_or_default();
     let texts = if listed.is_empty() { spec.cluster_ip.as_slice() } else { listed };
     let mut ips: Vec<IpAddr> = Vec::new();
@@ -94,7 +93,7 @@ fn cluster_ips(spec: &core::ServiceSpec, problems: &mut ObjectProblems) -> Vec<I
 }
 
 /// SVC-07: `ipMode: Proxy` and entries with only a host name are not captured.
-fn ingress_ips(service: &core::Service) -> impl Iterator<Item = &String> {
+fn ingress_ips(service: &objects::Service) -> impl Iterator<Item = &String> {
     let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
     status
         .and_then(|status| status.ingress.as_deref())
@@ -129,7 +128,7 @@ fn addresses<'a>(
     ips
 }
 
-fn ports(ports: &[core::ServicePort], problems: &mut ObjectProblems) -> Vec<ServicePort> {
+fn ports(ports: &[objects::ServicePort], problems: &mut ObjectProblems) -> Vec<ServicePort> {
     let mut good: Vec<ServicePort> = Vec::new();
     for port in ports {
         let name = port.name.clone().unwrap_or_default();
@@ -171,7 +170,7 @@ fn ports(ports: &[core::ServicePort], problems: &mut ObjectProblems) -> Vec<Serv
     good
 }
 
-fn kind(spec: &core::ServiceSpec, problems: &mut ObjectProblems) -> ServiceType {
+fn kind(spec: &objects::ServiceSpec, problems: &mut ObjectProblems) -> ServiceType {
     match spec.type_.as_deref() {
         None | Some("ClusterIP") => ServiceType::ClusterIp,
         Some("NodePort") => ServiceType::NodePort,
@@ -203,7 +202,7 @@ fn policy(text: Option<&str>, field: &str, problems: &mut ObjectProblems) -> Tra
 /// The readable ranges, and the families of which ranges are written and none can be read: opening
 /// those to everybody is not what the Service's owner asked for.
 fn source_ranges(
-    spec: &core::ServiceSpec,
+    spec: &objects::ServiceSpec,
     problems: &mut ObjectProblems,
 ) -> (Vec<IpNet>, Vec<Family>) {
     let (mut ranges, mut unreadable) = (Vec::new(), Vec::new());
@@ -223,7 +222,7 @@ fn source_ranges(
 }
 
 fn health_check_node_port(
-    spec: &core::ServiceSpec,
+    spec: &objects::ServiceSpec,
     problems: &mut ObjectProblems,
 ) -> Option<NonZeroU16> {
     let written = spec.health_check_node_port.filter(|port| *port != 0)?;
@@ -237,7 +236,7 @@ fn health_check_node_port(
     port
 }
 
-fn algorithm(service: &core::Service, problems: &mut ObjectProblems) -> Option<Algorithm> {
+fn algorithm(service: &objects::Service, problems: &mut ObjectProblems) -> Option<Algorithm> {
     let written = service.metadata.annotations.as_ref()?.get(ALGORITHM_ANNOTATION)?;
     let algorithm = Algorithm::from_name(written);
     if algorithm.is_none() {
@@ -252,7 +251,7 @@ fn algorithm(service: &core::Service, problems: &mut ObjectProblems) -> Option<A
     algorithm
 }
 
-fn affinity(spec: &core::ServiceSpec, problems: &mut ObjectProblems) -> Option<u32> {
+fn affinity(spec: &objects::ServiceSpec, problems: &mut ObjectProblems) -> Option<u32> {
     match spec.session_affinity.as_deref() {
         None | Some("" | "None") => return None,
         Some("ClientIP") => {}

@@ -1,14 +1,12 @@
 //! ServiceCIDRs.
 
-use k8s_openapi::api::networking::v1 as networking;
-
 use super::{ObjectProblems, parse_cidr, service_cidr_key};
 use crate::model::ServiceCidr;
-use crate::source::{Parsed, Verdict};
+use crate::source::{Parsed, Verdict, objects};
 
 /// Converts a ServiceCIDR. One that is being deleted still counts: its addresses are in use until
 /// it is gone.
-pub(crate) fn service_cidr(object: &networking::ServiceCIDR) -> Parsed<ServiceCidr> {
+pub(crate) fn service_cidr(object: &objects::ServiceCIDR) -> Parsed<ServiceCidr> {
     let key = service_cidr_key(&object.metadata);
     let mut problems = ObjectProblems::new(format!("ServiceCIDR {key}"));
     let mut ranges = Vec::new();

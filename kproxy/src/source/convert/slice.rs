@@ -1,12 +1,11 @@
 //! EndpointSlices.
 
-use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 
 use super::{ObjectProblems, has_label, parse_ip, port_number, protocol, slice_key, unusable};
 use crate::model::{Endpoint, Family, Slice, SlicePort};
-use crate::source::{Parsed, Verdict};
+use crate::source::{Parsed, Verdict, objects};
 
 /// Names the Service of a slice (EPS-01).
 pub(crate) const SERVICE_LABEL: &str = "kubernetes.io/service-name";
@@ -16,7 +15,7 @@ pub(crate) const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 const TRIGGER_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// Converts an EndpointSlice.
-pub(crate) fn slice(object: &discovery::EndpointSlice) -> Parsed<Slice> {
+pub(crate) fn slice(object: &objects::EndpointSlice) -> Parsed<Slice> {
     let key = slice_key(&object.metadata);
     let mut problems = ObjectProblems::new(format!("EndpointSlice {key}"));
     let labels = object.metadata.labels.as_ref();
@@ -42,13 +41,8 @@ pub(crate) fn slice(object: &discovery::EndpointSlice) -> Parsed<Slice> {
             triggered: triggered(&object.metadata, &mut problems),
         })
     } else {
-        if service.is_none() {
-            problems.add(
-                format!("has no label {SERVICE_LABEL}, it is left out"),
-                "set the label to the name of the Service",
-            );
-        }
-        if family.is_none() {
+        // Without a Service it is another controller's business (EPS-01).
+        if service.is_some() {
             problems.add(
                 format!("has the addressType {:?}, it is left out", object.address_type),
                 "use IPv4 or IPv6",
@@ -73,7 +67,7 @@ fn triggered(metadata: &ObjectMeta, problems: &mut ObjectProblems) -> Option<i64
     time.ok().map(Timestamp::as_microsecond)
 }
 
-fn ports(ports: &[discovery::EndpointPort], problems: &mut ObjectProblems) -> Vec<SlicePort> {
+fn ports(ports: &[objects::EndpointPort], problems: &mut ObjectProblems) -> Vec<SlicePort> {
     let mut good = Vec::new();
     for port in ports {
         let Some(name) = port.name.clone() else {
@@ -106,7 +100,7 @@ fn ports(ports: &[discovery::EndpointPort], problems: &mut ObjectProblems) -> Ve
 }
 
 fn endpoints(
-    endpoints: &[discovery::Endpoint],
+    endpoints: &[objects::Endpoint],
     family: Family,
     problems: &mut ObjectProblems,
 ) -> Vec<Endpoint> {
@@ -114,7 +108,7 @@ fn endpoints(
 }
 
 fn convert_endpoint(
-    endpoint: &discovery::Endpoint,
+    endpoint: &objects::Endpoint,
     family: Family,
     problems: &mut ObjectProblems,
 ) -> Option<Endpoint> {

@@ -1,13 +1,11 @@
-use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::discovery::v1 as discovery;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::model::{Algorithm, Endpoint, Family, Service, ServiceType, Slice, TrafficPolicy};
-use crate::source::{Parsed, Verdict};
+use crate::source::{Parsed, Verdict, objects};
 
 fn parse_service(spec: Value) -> Parsed<Service> {
-    let object: core::Service = serde_json::from_value(json!({
+    let object: objects::Service = serde_json::from_value(json!({
         "metadata": {"namespace": "default", "name": "web"}, "spec": spec,
     }))
     .unwrap();
@@ -54,7 +52,7 @@ fn parse_slice(more: Value) -> Parsed<Slice> {
         "endpoints": [{"addresses": ["10.244.0.5"]}],
     });
     object.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    slice(&serde_json::from_value::<discovery::EndpointSlice>(object).unwrap())
+    slice(&serde_json::from_value::<objects::EndpointSlice>(object).unwrap())
 }
 
 fn endpoint(more: Value) -> Endpoint {
@@ -69,7 +67,7 @@ fn endpoint(more: Value) -> Endpoint {
 #[test]
 fn sel_01_another_proxys_services_are_ignored_whatever_the_label_says() {
     for value in ["other", ""] {
-        let object: core::Service = serde_json::from_value(json!({
+        let object: objects::Service = serde_json::from_value(json!({
             "metadata": {
                 "namespace": "default", "name": "web",
                 "labels": {"service.kubernetes.io/service-proxy-name": value},
@@ -136,7 +134,7 @@ fn svc_02_node_ports_count_whatever_the_type() {
 
 #[test]
 fn svc_07_only_virtual_load_balancer_addresses_are_taken() {
-    let object: core::Service = serde_json::from_value(json!({
+    let object: objects::Service = serde_json::from_value(json!({
         "metadata": {"namespace": "default", "name": "web"},
         "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.10", "ports": [{"port": 80}]},
         "status": {"loadBalancer": {"ingress": [
@@ -166,7 +164,7 @@ fn svc_10_source_ranges_are_trimmed_and_kept_by_family() {
 
 #[test]
 fn svc_10_unreadable_ranges_do_not_open_the_service() {
-    let object: core::Service = serde_json::from_value(json!({
+    let object: objects::Service = serde_json::from_value(json!({
         "metadata": {"namespace": "default", "name": "web"},
         "spec": {
             "type": "LoadBalancer", "clusterIP": "10.96.0.10", "ports": [{"port": 80}],
@@ -187,7 +185,7 @@ fn svc_10_unreadable_ranges_do_not_open_the_service() {
 
 #[test]
 fn node_02_the_first_address_of_each_family_internal_before_external() {
-    let object: core::Node = serde_json::from_value(json!({
+    let object: objects::Node = serde_json::from_value(json!({
         "status": {"addresses": [
             {"type": "Hostname", "address": "n1"},
             {"type": "ExternalIP", "address": "203.0.113.1"},
@@ -315,10 +313,12 @@ fn a_service_without_any_good_part_is_reported_and_ignored() {
 }
 
 #[test]
-fn eps_01_and_02_slices_without_service_or_family_are_reported() {
-    let nameless = parse_slice(json!({"metadata": {"namespace": "default", "name": "web-1"}}));
-    assert_eq!(nameless.verdict, Verdict::Ignore);
-    assert!(nameless.problems[0].what.contains("kubernetes.io/service-name"));
+fn eps_01_and_02_slices_without_a_service_are_others_and_those_without_a_family_reported() {
+    for labels in [json!({}), json!({"kubernetes.io/service-name": ""})] {
+        let metadata = json!({"namespace": "default", "name": "web-1", "labels": labels});
+        let nameless = parse_slice(json!({"metadata": metadata, "addressType": "FQDN"}));
+        assert_eq!((nameless.verdict, nameless.problems), (Verdict::Ignore, vec![]));
+    }
     let fqdn = parse_slice(json!({"addressType": "FQDN"}));
     assert_eq!(fqdn.verdict, Verdict::Ignore);
     assert!(fqdn.problems[0].what.contains("FQDN"));
@@ -481,7 +481,7 @@ fn eps_20_a_slice_says_when_its_pods_changed() {
 #[test]
 fn a_pod_counts_while_it_has_a_network_namespace_of_its_own() {
     let parse = |spec: Value, status: Value| {
-        let object: core::Pod = serde_json::from_value(json!({
+        let object: objects::Pod = serde_json::from_value(json!({
             "metadata": {"namespace": "mesh", "name": "web-1"}, "spec": spec, "status": status,
         }))
         .unwrap();

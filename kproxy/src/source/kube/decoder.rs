@@ -57,7 +57,7 @@ impl<K: Resource, T: Object> Decoder<K, T> {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::Service;
+    use crate::source::objects::Service;
     use serde_json::json;
 
     use super::*;

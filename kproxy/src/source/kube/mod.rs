@@ -7,6 +7,7 @@
 //! not kept. An API server that does not answer is waited for, with backoff, for as long as it
 //! takes; nothing is taken from the data path meanwhile (LC-11).
 
+mod client;
 mod decoder;
 mod error;
 mod outage;

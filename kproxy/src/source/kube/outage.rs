@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use kube::runtime::watcher;
 use tokio::time::Instant;
 use tracing::warn;
@@ -80,6 +81,8 @@ pub(super) struct Outage {
     /// Why there is no answer. Several watches fail at a time and not always alike: the first
     /// cause is kept for as long as one of them has it.
     silence: Option<String>,
+    /// When an answer was missed first: since then the view may be stale.
+    since: Option<Timestamp>,
     problems: Vec<Problem>,
     told_at: Instant,
 }
@@ -90,6 +93,7 @@ impl Outage {
             url,
             failing: BTreeMap::new(),
             silence: None,
+            since: None,
             problems: Vec::new(),
             told_at: Instant::now(),
         }
@@ -124,6 +128,7 @@ impl Outage {
         if silent().all(|failure| self.silence.as_ref() != Some(&failure.text)) {
             self.silence = silent().next().map(|failure| failure.text.clone());
         }
+        self.since = self.silence.as_ref().map(|_| self.since.unwrap_or_else(Timestamp::now));
         let problems = self.problems();
         if problems != self.problems {
             self.told_at = now;
@@ -141,10 +146,13 @@ impl Outage {
 
     fn problems(&self) -> Vec<Problem> {
         let object = format!("API server {}", self.url);
-        let silence = self.silence.as_ref().map(|text| {
+        let silence = self.silence.as_ref().zip(self.since).map(|(text, since)| {
             Problem::new(
                 object.as_str(),
-                format!("does not answer: {text}; trying again, the data path stays as it is"),
+                format!(
+                    "does not answer since {since:.0}: {text}; trying again, the data path stays as it \
+                     is, changes do not arrive"
+                ),
                 "check that the API server runs and that this node reaches it",
             )
         });

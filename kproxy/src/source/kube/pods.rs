@@ -6,14 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt as _;
 use futures::stream::select_all;
-use k8s_openapi::api::core::v1 as core;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 
 use super::decoder::Decoder;
 use super::watch::{Session, changes};
 use crate::model::{Pod, PodName};
-use crate::source::{Event, Object as _, Parsed, Update, convert};
+use crate::source::{Event, Object as _, Parsed, Update, convert, objects};
 
 impl Session {
     /// Tells the Pods of all `namespaces` together; nothing before each of them has been listed.
@@ -29,10 +28,10 @@ impl Session {
         let selector = watcher::Config::default().fields(&format!("spec.nodeName={node_name}"));
         let mut all = select_all(namespaces.iter().map(|namespace| {
             let api = Api::namespaced(client.clone(), namespace);
-            changes::<core::Pod>(api, selector.clone()).map(move |change| (namespace, change))
+            changes::<objects::Pod>(api, selector.clone()).map(move |change| (namespace, change))
         }));
         let decoder = || Decoder::new(convert::pod, convert::pod_key);
-        let mut decoders: BTreeMap<&str, Decoder<core::Pod, Pod>> = BTreeMap::new();
+        let mut decoders: BTreeMap<&str, Decoder<objects::Pod, Pod>> = BTreeMap::new();
         let mut lists = Lists::default();
         while let Some((namespace, change)) = all.next().await {
             let watch = format!("{} of namespace {namespace}", Pod::KIND);

@@ -8,9 +8,6 @@ use std::time::Duration;
 
 use futures::future::ready;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
-use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::discovery::v1 as discovery;
-use k8s_openapi::api::networking::v1 as networking;
 use kube::config::Kubeconfig;
 use kube::core::DeserializeGuard;
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -20,12 +17,13 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::client;
 use super::decoder::Decoder;
 use super::error::Error;
 use super::outage::{Failure, Outage};
 use crate::model::{Node, ServiceCidr};
 use crate::source::convert::{self, HEADLESS_LABEL, PROXY_NAME_LABEL};
-use crate::source::{Event, Object, Update};
+use crate::source::{Event, Object, Update, objects};
 use crate::timing;
 
 /// Log filter directives for this source. The client logs each failed request as an error; what
@@ -38,8 +36,6 @@ const ORIGIN: &str = "API server";
 const PROBE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 /// Time between two questions whether the API server knows ServiceCIDRs by now: it was upgraded.
 const UNKNOWN_KIND_PAUSE: Duration = Duration::from_secs(600);
-/// Connecting within a cluster takes milliseconds.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Settings of the API server source.
 #[derive(Clone, Debug)]
@@ -65,7 +61,7 @@ pub(crate) async fn run(
     let config = config(settings.kubeconfig).await?;
     let url = config.cluster_url.to_string();
     let client =
-        Client::try_from(config).map_err(|source| Error::Client { url: url.clone(), source })?;
+        client::client(config).map_err(|source| Error::Client { url: url.clone(), source })?;
     info!(%url, node = settings.node_name, "watching the API server");
     let session = Session { outage: RefCell::new(Outage::new(url)), failed: Notify::new(), events };
     let watches = async {
@@ -83,16 +79,14 @@ pub(crate) async fn run(
 }
 
 async fn config(kubeconfig: Option<PathBuf>) -> Result<Config, Error> {
-    let mut config = match kubeconfig {
+    Ok(match kubeconfig {
         Some(path) => {
             let unusable = |source| Error::Kubeconfig { path: path.clone(), source };
             let file = Kubeconfig::read_from(&path).map_err(unusable)?;
             Config::from_custom_kubeconfig(file, &Default::default()).await.map_err(unusable)?
         }
         None => Config::incluster().map_err(Error::ServiceAccount)?,
-    };
-    config.connect_timeout = Some(CONNECT_TIMEOUT);
-    Ok(config)
+    })
 }
 
 /// What the watches share. They run as one task, so a `RefCell` is enough.
@@ -109,13 +103,13 @@ impl Session {
             .labels(&format!("!{PROXY_NAME_LABEL}"))
             .fields("spec.clusterIP!=None");
         let decoder = Decoder::new(convert::service, convert::service_key);
-        self.objects::<core::Service, _>(client, selector, decoder, Event::Services).await;
+        self.objects::<objects::Service, _>(client, selector, decoder, Event::Services).await;
     }
 
     async fn slices(&self, client: Client) {
         let selector = watcher::Config::default().labels(&format!("!{HEADLESS_LABEL}"));
         let decoder = Decoder::new(convert::slice, convert::slice_key);
-        self.objects::<discovery::EndpointSlice, _>(client, selector, decoder, Event::Slices).await;
+        self.objects::<objects::EndpointSlice, _>(client, selector, decoder, Event::Slices).await;
     }
 
     async fn objects<K, T>(
@@ -148,7 +142,7 @@ impl Session {
         let mut told = false;
         loop {
             let mut decoder = Decoder::new(convert::service_cidr, convert::service_cidr_key);
-            let mut changes = changes::<networking::ServiceCIDR>(
+            let mut changes = changes::<objects::ServiceCIDR>(
                 Api::all(client.clone()),
                 watcher::Config::default(),
             );
@@ -179,7 +173,7 @@ impl Session {
 
     async fn node(&self, client: Client, name: &str) {
         let selector = watcher::Config::default().fields(&format!("metadata.name={name}"));
-        let mut changes = changes::<core::Node>(Api::all(client), selector);
+        let mut changes = changes::<objects::Node>(Api::all(client), selector);
         let mut listed = None;
         while let Some(change) = changes.next().await {
             let Some(change) = self.note("Node", change).await else {
@@ -261,8 +255,7 @@ impl Session {
     }
 }
 
-/// A watch with backoff (0.8 s to 30 s) whose objects decode one by one, without their managed
-/// fields. It gives no `Init`: that comes before the server is asked for anything, so it is no sign
+/// A watch with backoff (0.8 s to 30 s) whose objects decode one by one. It gives no `Init`: that comes before the server is asked for anything, so it is no sign
 /// of life, and as a success it would set the backoff back to its start at every attempt. A list
 /// that breaks off gives an error.
 pub(super) fn changes<K>(
@@ -275,11 +268,10 @@ where
     watcher(api, selector)
         .try_filter(|event| ready(!matches!(event, watcher::Event::Init)))
         .default_backoff()
-        .modify(|object| object.meta_mut().managed_fields = None)
         .boxed()
 }
 
-fn own_node(node: &DeserializeGuard<core::Node>) -> Option<Node> {
+fn own_node(node: &DeserializeGuard<objects::Node>) -> Option<Node> {
     match &node.0 {
         Ok(node) => Some(convert::node(node)),
         Err(invalid) => {

@@ -3,12 +3,11 @@
 //! Follows kubernetes `pkg/apis/core/v1/defaults.go`, `pkg/apis/discovery/v1/defaults.go` and
 //! `pkg/registry/core/service/storage/alloc.go`.
 
-use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::model::Problem;
 use crate::source::convert::{PROXY_NAME_LABEL, service_key};
+use crate::source::objects;
 
 /// `metadata.namespace`.
 pub(super) fn namespace(meta: &mut ObjectMeta) {
@@ -20,7 +19,7 @@ pub(super) fn namespace(meta: &mut ObjectMeta) {
 /// Fills in a Service and reports what an API server would have allocated. Types, policies,
 /// protocols and the affinity timeout need nothing here: the conversion takes what is missing for
 /// what the API server would write.
-pub(super) fn service(service: &mut core::Service) -> Vec<Problem> {
+pub(super) fn service(service: &mut objects::Service) -> Vec<Problem> {
     namespace(&mut service.metadata);
     let key = service_key(&service.metadata);
     let foreign =
@@ -50,7 +49,7 @@ pub(super) fn service(service: &mut core::Service) -> Vec<Problem> {
         Some("LoadBalancer") => spec.allocate_load_balancer_node_ports != Some(false),
         _ => false,
     };
-    let without = |port: &&core::ServicePort| port.node_port.unwrap_or(0) == 0;
+    let without = |port: &&objects::ServicePort| port.node_port.unwrap_or(0) == 0;
     for port in spec.ports.iter().flatten().filter(|_| wants_node_ports).filter(without) {
         problems.push(problem(
             &format!(
@@ -65,7 +64,7 @@ pub(super) fn service(service: &mut core::Service) -> Vec<Problem> {
 }
 
 /// Fills in an EndpointSlice.
-pub(super) fn slice(slice: &mut discovery::EndpointSlice) {
+pub(super) fn slice(slice: &mut objects::EndpointSlice) {
     namespace(&mut slice.metadata);
     for port in slice.ports.iter_mut().flatten() {
         port.name.get_or_insert_default();

@@ -3,9 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::discovery::v1 as discovery;
-use k8s_openapi::api::networking::v1 as networking;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -15,7 +12,7 @@ use crate::model::{
     Node, Pod, PodName, Problem, Service, ServiceCidr, ServiceCidrName, ServiceName, Slice,
     SliceName,
 };
-use crate::source::{Object, Parsed, convert};
+use crate::source::{Object, Parsed, convert, objects};
 
 /// Kind and name of an object.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -224,7 +221,7 @@ impl Reader<'_> {
     }
 
     fn node(&mut self, value: &Value, line: usize) {
-        match decode::<core::Node>(value) {
+        match decode::<objects::Node>(value) {
             Ok(node) => {
                 let name = node.metadata.name.clone().unwrap_or_default();
                 self.add(Key::Node(name), Item::Node(convert::node(&node)), line);
@@ -268,7 +265,7 @@ struct Kind<K, T: Object> {
     item: fn(Parsed<T>) -> Item,
 }
 
-const SERVICE: Kind<core::Service, Service> = Kind {
+const SERVICE: Kind<objects::Service, Service> = Kind {
     convert: |mut service| {
         let mut problems = defaults::service(&mut service);
         let mut parsed = convert::service(&service);
@@ -280,7 +277,7 @@ const SERVICE: Kind<core::Service, Service> = Kind {
     item: Item::Service,
 };
 
-const SLICE: Kind<discovery::EndpointSlice, Slice> = Kind {
+const SLICE: Kind<objects::EndpointSlice, Slice> = Kind {
     convert: |mut slice| {
         defaults::slice(&mut slice);
         convert::slice(&slice)
@@ -290,14 +287,14 @@ const SLICE: Kind<discovery::EndpointSlice, Slice> = Kind {
     item: Item::Slice,
 };
 
-const SERVICE_CIDR: Kind<networking::ServiceCIDR, ServiceCidr> = Kind {
+const SERVICE_CIDR: Kind<objects::ServiceCIDR, ServiceCidr> = Kind {
     convert: |service_cidr| convert::service_cidr(&service_cidr),
     key_of: convert::service_cidr_key,
     key: Key::ServiceCidr,
     item: Item::ServiceCidr,
 };
 
-const POD: Kind<core::Pod, Pod> = Kind {
+const POD: Kind<objects::Pod, Pod> = Kind {
     convert: |mut pod| {
         defaults::namespace(&mut pod.metadata);
         convert::pod(&pod)
