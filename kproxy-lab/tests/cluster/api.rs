@@ -1,8 +1,10 @@
 //! kproxy on the real API server.
 
 use kproxy_lab::manifest::{Service, Slice, pod as pod_object, slices};
+use std::time::Duration;
+
 use kproxy_lab::{
-    Family, Hold, Lab, Outcome, POD_PORT, Place, Probe, ProxySpec, Source, Transport,
+    Family, Hold, Lab, Outcome, POD_PORT, Place, Probe, ProxySpec, Source, Transport, poll_until,
 };
 use serde_json::{Value, json};
 
@@ -128,10 +130,11 @@ fn lc_11_an_api_server_that_falls_silent_is_noticed_and_caught_up_with() {
                 nft add rule inet cut in tcp sport 6443 drop";
     node.run("sh", &["-c", drop]).unwrap();
     api.delete("EndpointSlice", "default", "web-v4").unwrap();
-    wait_until(
-        || proxy.log().contains("does not answer since 20"),
-        || format!("nothing noticed\n{}", proxy.log()),
-    );
+    // As long as an operator should wait for it at most.
+    let noticed = || Ok(proxy.log().contains("does not answer since 20"));
+    let (time, pause) = (Duration::from_secs(45), Duration::from_secs(1));
+    let in_time = poll_until(time, pause, noticed, |noticed| *noticed).unwrap();
+    assert!(in_time, "nothing noticed\n{}", proxy.log());
     assert!(pod.probe(Probe::tcp(vip).count(5)).unwrap().all_answered(), "nothing is taken away");
     node.run("nft", &["delete", "table", "inet", "cut"]).unwrap();
     until("caught up", &pod, &Probe::tcp(vip), Outcome::all_refused);

@@ -305,7 +305,7 @@ mod tests {
             assert!(stays(std::slice::from_ref(&down), &["eth*"]), "{kind:?}");
             assert!(!stays(&[down], &["ens*"]), "{kind:?}");
             let after = uplinks(&[enslaved.clone(), bond.clone()], &[], &[2].into());
-            assert_eq!(after.devices, [bond.device.clone()], "{kind:?}");
+            assert_eq!(after.devices, std::slice::from_ref(&bond.device), "{kind:?}");
             enslaved.up = false;
             let after = uplinks(&[enslaved, bond.clone()], &[], &[2].into());
             assert_eq!(after.devices, [bond.device], "{kind:?}");
