@@ -132,6 +132,41 @@ fn a_full_kernel_map_refuses_by_name_and_serves_later() {
 }
 
 #[test]
+fn with_no_slot_free_an_endpoint_that_is_gone_gets_no_connection() {
+    sandboxed(|sandbox| {
+        let mut listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+        listeners.sort_by_key(port);
+        let ports = [0, 1, 2].map(|i| port(&listeners[i]));
+        let [_first, gone, _last] = listeners;
+        let settings = Settings { max_slots: 3, ..sandbox.settings() };
+        let mut dataplane = Dataplane::open(&settings).unwrap();
+        let host_netns = node::netns::cookie().unwrap();
+        dataplane.change_config(|config| config.host_netns = host_netns);
+        let report = dataplane.reconcile([plan("web", "10.96.0.1", 30_001, &ports)]);
+        assert_eq!(report.problems, []);
+        dataplane.attach_cgroup().unwrap();
+        drop(gone);
+        let all_connect = || {
+            let connect =
+                "for i in 1 2 3 4 5 6; do (exec 3<>/dev/tcp/10.96.0.1/80) || exit 1; done";
+            sandbox.shell(connect).status.success()
+        };
+        assert!(!all_connect(), "one of three is dead");
+
+        let left = plan("web", "10.96.0.1", 30_001, &[ports[0], ports[2]]);
+        let report = dataplane.apply(vec![Change::Set(left.clone())]);
+        assert_eq!((report.writes, report.words, report.problems.len()), (0, 1, 1));
+        assert!(all_connect());
+        assert_eq!(sandbox.pins().backends().unwrap().len(), 1, "the other one waits");
+        std::thread::sleep(writer::GRACE_PERIOD);
+        assert_eq!(dataplane.reconcile([left]).problems, []);
+        assert!(all_connect());
+        assert_eq!(sandbox.pins().backends().unwrap().len(), 2);
+    });
+}
+
+#[test]
 fn the_data_path_can_move_between_threads() {
     fn is_send<T: Send>() {}
     is_send::<Dataplane>();

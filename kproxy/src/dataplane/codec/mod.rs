@@ -16,7 +16,8 @@ pub(super) use self::{
     netns::{decode_socket_verdicts, encode_socket_verdict},
     ranges::{decode_range, encode_range, encode_service_ranges},
     sets::{
-        decode_algorithm, decode_slot, decode_verdict, drop_table, encode_flags, encode_run,
-        encode_serving, encode_verdict, index_of, run_len, scope_of, word_of,
+        add_table, decode_algorithm, decode_slot, decode_verdict, encode_flags, encode_run,
+        encode_serving, encode_verdict, index_of, inner_slot, run_len, scope_of, wants_table,
+        word_of,
     },
 };

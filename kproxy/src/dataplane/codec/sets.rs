@@ -93,21 +93,25 @@ pub(crate) fn run_len(word: Word, first: Option<Slot>) -> u32 {
     count + first.extra.min(MAX_EXTRA) + table
 }
 
-/// Takes the lookup table off a run of so many backends, so that it needs less room. Whether it had
-/// one.
-pub(crate) fn drop_table(run: &mut Vec<Slot>, backends: usize) -> bool {
-    let Some(first) = run.first_mut().filter(|first| first.flags & slot_flags::TABLE != 0) else {
-        return false;
-    };
-    first.flags &= !slot_flags::TABLE;
-    let len = backends + first.extra as usize;
-    run.truncate(len);
-    true
+/// Whether a set picks by a lookup table.
+pub(crate) fn wants_table(plan: &ServicePortPlan, set: &BackendSet) -> bool {
+    plan.algorithm == Algorithm::Maglev && matches!(set.backends.len(), 1..=Word::MAX_BACKENDS)
+}
+
+/// Puts the lookup table of the set behind its run, which is not empty.
+pub(crate) fn add_table(run: &mut Vec<Slot>, set: &BackendSet) {
+    run[0].flags |= slot_flags::TABLE;
+    run.extend(maglev_table(&set.backends).chunks(PER_SLOT as usize).map(pack));
+}
+
+/// A slot as one that is not the first of its run.
+pub(crate) const fn inner_slot(slot: Slot) -> Slot {
+    Slot { flags: slot.flags & !slot_flags::TABLE, extra: 0, ..slot }
 }
 
 /// The run of a set: its backends, then UDP endpoints that it leaves out and that serve all the
 /// same, for sockets that are there already (CT-05). Beyond [`MAX_EXTRA`] they are left out here;
-/// an empty set has no run and so none of them. Behind all of them the lookup table of a maglev set.
+/// an empty set has no run and so none of them. The lookup table of a maglev set is not among them.
 pub(crate) fn encode_run(plan: &ServicePortPlan, scope: Scope, set: &BackendSet) -> Vec<Slot> {
     let mut run: Vec<Slot> = set.backends.iter().map(encode_slot).collect();
     let Some(first) = run.first().copied() else { return run };
@@ -126,16 +130,16 @@ pub(crate) fn encode_run(plan: &ServicePortPlan, scope: Scope, set: &BackendSet)
         run.extend(extra.take(MAX_EXTRA as usize).map(|backend| encode_slot(&backend)));
         run[0] = Slot { extra: (run.len() - set.backends.len()) as u32, ..first };
     }
-    if plan.algorithm == Algorithm::Maglev && set.backends.len() <= Word::MAX_BACKENDS {
-        run[0].flags |= slot_flags::TABLE;
-        run.extend(maglev_table(&set.backends).chunks(PER_SLOT as usize).map(pack));
-    }
     run
 }
 
-/// Backends in no set that keep their UDP flows.
-pub(crate) fn encode_serving(plan: &ServicePortPlan) -> Box<[(Addr, Port)]> {
-    plan.serving.iter().map(|(addr, port)| (Addr::from(*addr), Port::new(*port))).collect()
+/// Backends in no set that keep their UDP flows; with those of the sets, which may be left out.
+pub(crate) fn encode_serving(plan: &ServicePortPlan, with_sets: bool) -> Box<[(Addr, Port)]> {
+    let sets = [Some(&plan.cluster), plan.local.as_ref()].into_iter().flatten();
+    let of_sets = sets.filter(|_| with_sets).flat_map(|set| &set.backends);
+    let of_sets = of_sets.map(|backend| (backend.addr, backend.port));
+    let all = plan.serving.iter().copied().chain(of_sets);
+    all.map(|(addr, port)| (Addr::from(addr), Port::new(port))).collect()
 }
 
 #[cfg(test)]

@@ -33,7 +33,21 @@ pub(crate) struct Allocator {
     by_len: BTreeSet<(u32, u32)>,
     /// Given back at a time, oldest first.
     resting: VecDeque<(Duration, Run)>,
+    /// Numbers that rest.
+    resting_len: u32,
     used: u32,
+}
+
+impl Run {
+    /// What of this run is not in `other`: what is before it and what is behind it.
+    pub(crate) fn without(self, other: Self) -> impl Iterator<Item = Self> {
+        let (from, to) = (u64::from(self.first), end(self));
+        let before = (from, to.min(u64::from(other.first)));
+        let behind = (from.max(end(other)), to);
+        let parts = if other.len == 0 { [(from, to), (to, to)] } else { [before, behind] };
+        let part = |(from, to)| (from < to).then(|| between(from, to));
+        parts.into_iter().filter_map(part)
+    }
 }
 
 impl Allocator {
@@ -44,6 +58,7 @@ impl Allocator {
             by_first: BTreeMap::new(),
             by_len: BTreeSet::new(),
             resting: VecDeque::new(),
+            resting_len: 0,
             used: 0,
         };
         if capacity > 0 {
@@ -62,14 +77,44 @@ impl Allocator {
         self.capacity
     }
 
-    /// A run of `len` numbers; `None` when no free extent is that long (or `len` is 0).
-    pub(crate) fn allocate(&mut self, len: u32) -> Option<Run> {
-        if len == 0 {
+    /// Numbers that were given back and rest.
+    pub(crate) const fn resting(&self) -> u32 {
+        self.resting_len
+    }
+
+    /// Length of the longest run that is free.
+    pub(crate) fn longest(&self) -> u32 {
+        self.by_len.last().map_or(0, |(len, _)| *len)
+    }
+
+    /// Whether `len` numbers more leave `spare` free ones.
+    pub(crate) fn leaves(&self, len: u32, spare: u32) -> bool {
+        let free = self.capacity - self.used - self.resting_len;
+        u64::from(free) >= u64::from(len) + u64::from(spare)
+    }
+
+    /// Whether [`Self::allocate`] has such a run.
+    pub(crate) fn has_room(&self, len: u32, spare: u32) -> bool {
+        self.leaves(len, spare) && len <= self.longest()
+    }
+
+    /// A run of `len` numbers that leaves `spare` free ones; `None` when no free extent is that long
+    /// (or `len` is 0).
+    pub(crate) fn allocate(&mut self, len: u32, spare: u32) -> Option<Run> {
+        if len == 0 || !self.leaves(len, spare) {
             return None;
         }
         let &(extent, first) = self.by_len.range((len, 0)..).next()?;
         self.cut(Run { first, len: extent }, Run { first, len });
         Some(Run { first, len })
+    }
+
+    /// How many numbers are free right before a run that is in use, and right behind it.
+    pub(crate) fn free_beside(&self, run: Run) -> (u32, u32) {
+        let before = self.by_first.range(..run.first).next_back();
+        let before = before.filter(|(first, len)| **first + **len == run.first);
+        let behind = u32::try_from(end(run)).ok().and_then(|next| self.by_first.get(&next));
+        (before.map_or(0, |(_, len)| *len), behind.copied().unwrap_or(0))
     }
 
     /// Takes this very run, which a restarted daemon has found in use. Whether it was free.
@@ -88,6 +133,7 @@ impl Allocator {
     /// Gives a run back; it is free again after [`GRACE_PERIOD`].
     pub(crate) fn free(&mut self, run: Run, now: Duration) {
         self.used -= run.len;
+        self.resting_len += run.len;
         self.resting.push_back((now, run));
     }
 
@@ -105,6 +151,7 @@ impl Allocator {
                 break;
             }
             self.resting.pop_front();
+            self.resting_len -= run.len;
             self.add_extent(run);
             any = true;
         }
@@ -116,7 +163,7 @@ impl Allocator {
         self.by_len.remove(&(extent.len, extent.first));
         for (from, to) in [(extent.first.into(), run.first.into()), (end(run), end(extent))] {
             if from < to {
-                self.insert(Run { first: from as u32, len: (to - from) as u32 });
+                self.insert(between(from, to));
             }
         }
         self.used += run.len;
@@ -149,6 +196,11 @@ impl Allocator {
     }
 }
 
+/// The numbers `from..to`, which fit.
+const fn between(from: u64, to: u64) -> Run {
+    Run { first: from as u32, len: (to - from) as u32 }
+}
+
 fn end(run: Run) -> u64 {
     u64::from(run.first) + u64::from(run.len)
 }
@@ -162,13 +214,13 @@ mod tests {
     #[test]
     fn a_run_rests_before_it_is_given_out_again() {
         let mut runs = Allocator::new(4);
-        let run = runs.allocate(4).unwrap();
+        let run = runs.allocate(4, 0).unwrap();
         runs.free(run, Duration::from_secs(10));
         assert_eq!(runs.used(), 0);
         assert!(!runs.reclaim(Duration::from_millis(11_999)));
-        assert_eq!(runs.allocate(1), None);
+        assert_eq!(runs.allocate(1, 0), None);
         assert!(runs.reclaim(Duration::from_secs(12)));
-        assert_eq!(runs.allocate(4), Some(run));
+        assert_eq!(runs.allocate(4, 0), Some(run));
     }
 
     #[test]
@@ -180,7 +232,48 @@ mod tests {
             assert!(!runs.claim(Run { first, len }), "{first}+{len}");
         }
         assert!(runs.claim(Run { first: 7, len: 3 }) && runs.claim(Run { first: 0, len: 3 }));
-        assert_eq!((runs.used(), runs.allocate(1)), (10, None));
+        assert_eq!((runs.used(), runs.allocate(1, 0)), (10, None));
+    }
+
+    #[test]
+    fn what_is_spared_counts_all_that_is_free() {
+        let mut runs = Allocator::new(10);
+        assert_eq!(runs.allocate(8, 3), None);
+        let run = runs.allocate(7, 3).unwrap();
+        assert_eq!((runs.has_room(1, 3), runs.has_room(3, 0), runs.longest()), (false, true, 3));
+        runs.free(run, Duration::ZERO);
+        assert!(!runs.leaves(1, 3), "what rests is not free");
+        runs.reclaim(GRACE_PERIOD);
+        assert!(runs.leaves(7, 3) && !runs.leaves(u32::MAX, u32::MAX));
+    }
+
+    #[test]
+    fn what_is_free_beside_a_run() {
+        let mut runs = Allocator::new(10);
+        for (first, len) in [(3, 2), (8, 2)] {
+            assert!(runs.claim(Run { first, len }));
+        }
+        assert_eq!(runs.free_beside(Run { first: 3, len: 2 }), (3, 3));
+        assert_eq!(runs.free_beside(Run { first: 8, len: 2 }), (3, 0));
+        assert!(runs.claim(Run { first: 0, len: 2 }) && runs.claim(Run { first: 5, len: 1 }));
+        assert_eq!(runs.free_beside(Run { first: 3, len: 2 }), (1, 0));
+        assert_eq!(runs.free_beside(Run { first: 0, len: 2 }), (0, 1));
+    }
+
+    #[test]
+    fn what_another_run_leaves_of_a_run() {
+        let run = |first, len| Run { first, len };
+        for (one, other, parts) in [
+            (run(2, 6), run(4, 2), vec![run(2, 2), run(6, 2)]),
+            (run(2, 6), run(2, 1), vec![run(3, 5)]),
+            (run(2, 6), run(7, 9), vec![run(2, 5)]),
+            (run(2, 6), run(0, 9), vec![]),
+            (run(2, 6), run(8, 9), vec![run(2, 6)]),
+            (run(2, 6), run(0, 2), vec![run(2, 6)]),
+            (run(2, 6), run(4, 0), vec![run(2, 6)]),
+        ] {
+            assert_eq!(one.without(other).collect::<Vec<_>>(), parts, "{one:?} {other:?}");
+        }
     }
 
     proptest! {
@@ -203,7 +296,7 @@ mod tests {
                         runs.free(run, now);
                         resting.push((now, run));
                     }
-                } else if let Some(run) = runs.allocate(len) {
+                } else if let Some(run) = runs.allocate(len, 0) {
                     prop_assert_eq!(run.len, len);
                     held.push(run);
                 } else {
@@ -224,13 +317,15 @@ mod tests {
                 for pair in taken.windows(2) {
                     prop_assert!(end(pair[0]) <= u64::from(pair[1].first));
                 }
+                let rests = resting.iter().map(|(_, run)| run.len).sum::<u32>();
+                prop_assert_eq!(runs.resting(), rests);
                 prop_assert_eq!(runs.used(), held.iter().map(|run| run.len).sum::<u32>());
             }
             for run in held.drain(..) {
                 runs.free(run, now);
             }
             runs.reclaim(now + GRACE_PERIOD);
-            prop_assert_eq!(runs.allocate(CAPACITY), Some(Run { first: 0, len: CAPACITY }));
+            prop_assert_eq!(runs.allocate(CAPACITY, 0), Some(Run { first: 0, len: CAPACITY }));
         }
     }
 }

@@ -9,8 +9,9 @@
 //! 4. sets and source ranges that nobody asks for any more, names, and the release of slots and ids.
 //!
 //! So no frontend ever leads to a set that is not there, and a frontend that passes from one
-//! service port to another is replaced in one step. A service port that does not fit is refused as
-//! a whole, its earlier state stays in force, and it is tried again when something was freed.
+//! service port to another is replaced in one step. A new service port that does not fit is refused
+//! as a whole, one that is there loses the backends that are gone and waits for the others, and both
+//! are tried again when something was freed.
 //!
 //! The backends in force are not kept in memory twice: they are read from the shared slots. A
 //! restarted daemon therefore compares in the same way as a running one.
@@ -26,9 +27,12 @@ mod open;
 mod passes;
 mod problems;
 mod ranges;
+mod room;
 mod sets;
 mod state;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(super) use self::allocator::GRACE_PERIOD;
 pub(super) use self::{kernel_maps::KernelMaps, state::Writer};

@@ -14,7 +14,7 @@ use super::{
     allocator::{Allocator, Run},
     maps::{Counted, Maps},
     problems,
-    state::{ServicePort, Writer},
+    state::{ServicePort, Shortage, Writer},
 };
 use crate::{
     dataplane::{codec, error::Error, report::Report},
@@ -44,6 +44,7 @@ impl<M: Maps> Writer<M> {
             addresses: Addresses::default(),
             pending: BTreeMap::new(),
             has_room: false,
+            shortage: Shortage::default(),
             stray_frontends: HashSet::new(),
             stray_ids: BTreeSet::new(),
             stray_ranges: Vec::new(),

@@ -115,6 +115,8 @@ impl<M: Maps> Writer<M> {
             }
         }
 
+        report.problems.extend(std::mem::take(&mut self.shortage).problems);
+
         let mut leaving = self.leaving(&accepted, &removed);
         for Accepted { plan, wanted, problems } in &mut accepted {
             let mut problems = std::mem::take(problems);

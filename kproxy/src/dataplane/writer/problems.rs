@@ -73,9 +73,18 @@ pub(super) fn no_id(id: &ServicePortId) -> Problem {
 
 /// No contiguous run of slots is left.
 pub(super) fn no_slots(id: &ServicePortId, backends: usize, is_new: bool) -> Problem {
-    let effect = if is_new { "it is not served" } else { "its earlier backends stay in use" };
+    let effect = not_all_serve(is_new);
     let what = format!("no room for {backends} backends in the map {}; {effect}", map::SLOTS);
     of_port(id, &what, grow(map::SLOTS))
+}
+
+/// What becomes of a service port whose backends do not all fit.
+const fn not_all_serve(is_new: bool) -> &'static str {
+    if is_new {
+        "it is not served"
+    } else {
+        "its earlier backends stay in use but for those that are gone, and the others wait"
+    }
 }
 
 /// There is room for the backends and not for the lookup table of maglev.
@@ -90,7 +99,7 @@ pub(super) fn no_table(id: &ServicePortId) -> Problem {
 
 /// More backends than one set can hold.
 pub(super) fn too_many_backends(id: &ServicePortId, backends: usize, is_new: bool) -> Problem {
-    let effect = if is_new { "it is not served" } else { "its earlier backends stay in use" };
+    let effect = not_all_serve(is_new);
     let most = Word::MAX_BACKENDS;
     let what = format!("{backends} backends, at most {most} fit into one set; {effect}");
     of_port(id, &what, "split the Service".to_owned())

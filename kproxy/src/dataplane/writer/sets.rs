@@ -1,16 +1,17 @@
 //! Backend sets: runs of slots and the words that publish them.
 
-use std::time::Duration;
+use std::{mem::replace, time::Duration};
 
 use kproxy_common::{
     abi::map,
-    service::{Service, Slot, Word, cluster_index, local_index, service_flags},
+    service::{Service, Word, cluster_index, local_index},
 };
 
 use super::{
     allocator::Run,
     maps::Maps,
     problems,
+    room::Step,
     state::{ServicePort, Writer},
 };
 use crate::{
@@ -19,19 +20,10 @@ use crate::{
     plan::{Algorithm, BackendSet, Protocol, Scope, ServicePortId, ServicePortPlan},
 };
 
-/// What is to be done for one set.
-enum Step {
-    /// The maps already hold it.
-    Keep,
-    /// Only the fields beside the word differ.
-    Rewrite,
-    /// A new word, and the new run unless the set is empty. The slots are filled.
-    Publish(Option<Run>),
-}
-
 impl<M: Maps> Writer<M> {
     /// Publishes the sets of a plan, giving the service port an id and a name if it is new. All or
-    /// nothing: on an error the earlier sets stay in force. With the id comes what a set goes without.
+    /// nothing for a new one. On an error of another one its frontends stay, and so does the set that
+    /// has no room; the other set is published. With the id comes what a set goes without.
     pub(super) fn publish(
         &mut self,
         plan: &ServicePortPlan,
@@ -44,8 +36,8 @@ impl<M: Maps> Writer<M> {
             None => self.new_id(&plan.id)?,
         };
         let published = self.publish_sets(plan, id, is_new, now, report);
-        if let (Ok(_), Some(port)) = (&published, self.service_ports.get_mut(&plan.id)) {
-            port.serving = Some(codec::encode_serving(plan));
+        if let (Ok(problems), Some(port)) = (&published, self.service_ports.get_mut(&plan.id)) {
+            port.serving = Some(codec::encode_serving(plan, !problems.is_empty()));
         }
         if is_new && published.is_err() {
             // Nothing was published: only the name has to go again.
@@ -66,19 +58,20 @@ impl<M: Maps> Writer<M> {
         report: &mut Report,
     ) -> Result<Vec<Problem>, Problem> {
         let sets = [(Scope::Cluster, Some(&plan.cluster)), (Scope::Local, plan.local.as_ref())];
-        let (mut steps, mut problems) = (Vec::new(), Vec::new());
+        let (mut steps, mut problems, mut refused) = (Vec::new(), Vec::new(), None);
         for (scope, set) in sets {
             let Some(set) = set else { continue };
-            match self.prepare(plan, id, scope, set, is_new, &mut problems) {
+            match self.prepare(plan, id, scope, is_new, now, &mut problems) {
                 Ok(step) => steps.push((scope, set, step)),
-                Err(problem) => {
+                Err(problem) if is_new => {
                     for (_, _, step) in steps {
-                        if let Step::Publish(Some(run)) = step {
+                        if let Step::Publish(Some(run), _) = step {
                             self.slots.free_unseen(run);
                         }
                     }
                     return Err(problem);
                 }
+                Err(problem) => refused = Some(problem),
             }
         }
         if is_new {
@@ -91,7 +84,7 @@ impl<M: Maps> Writer<M> {
         }
         self.counts_connections |= plan.algorithm == Algorithm::LeastConnections;
         self.serves_sctp |= plan.id.protocol == Protocol::Sctp;
-        Ok(problems)
+        refused.map_or(Ok(problems), Err)
     }
 
     /// Makes the entry of a set say what was prepared. Whether it did not before.
@@ -114,103 +107,31 @@ impl<M: Maps> Writer<M> {
         let old = match step {
             Step::Keep => return false,
             Step::Rewrite => None,
-            Step::Publish(run) => {
+            Step::Publish(run, count) => {
                 let word = Word {
                     first: run.map_or(codec::encode_verdict(set.when_empty), |run| run.first),
-                    count: set.backends.len() as u16,
+                    count,
                     generation: codec::word_of(&present).generation.wrapping_add(1),
                 };
                 next.word = word.pack();
                 let port = self.service_ports.get_mut(&plan.id);
-                port.and_then(|port| std::mem::replace(&mut port.runs[scope as usize], run))
+                let old = port.and_then(|port| replace(&mut port.runs[scope as usize], run));
+                old.map(|old| (old, run.unwrap_or(Run { len: 0, ..old })))
             }
         };
         // The slots were written before: whoever sees the word sees them.
         let stored = self.maps.services().publish(index, &next);
         debug_assert!(stored, "ids are below the capacity of SERVICES");
-        if let Some(old) = old {
-            self.slots.free(old, now);
+        // A set that did not fit may go on in a part of its run, or beyond it.
+        for left in old.into_iter().flat_map(|(old, run)| old.without(run)) {
+            self.slots.free(left, now);
         }
         true
     }
 
-    /// Compares a set with the maps and, if it differs, fills a new run that nobody sees yet.
-    fn prepare(
-        &mut self,
-        plan: &ServicePortPlan,
-        id: u32,
-        scope: Scope,
-        set: &BackendSet,
-        is_new: bool,
-        problems: &mut Vec<Problem>,
-    ) -> Result<Step, Problem> {
-        let port_id = &plan.id;
-        let mut slots = codec::encode_run(plan, scope, set);
-        let index = codec::index_of(id, scope);
-        let present = self.maps.services().get(index).unwrap_or_default();
-        let known =
-            Some(present).filter(|present| present.flags & service_flags::IN_USE != 0 && !is_new);
-        let held = self.service_ports.get(port_id).and_then(|port| port.runs[scope as usize]);
-        if let Some(step) = self.without_run(known, held, plan, set, &slots) {
-            return Ok(step);
-        }
-        let count = set.backends.len();
-        if count > Word::MAX_BACKENDS {
-            return Err(problems::too_many_backends(port_id, count, is_new));
-        }
-        if count == 0 {
-            return Ok(Step::Publish(None));
-        }
-        let mut run = self.slots.allocate(slots.len() as u32);
-        if run.is_none() && codec::drop_table(&mut slots, count) {
-            problems.push(problems::no_table(port_id));
-            if let Some(step) = self.without_run(known, held, plan, set, &slots) {
-                return Ok(step);
-            }
-            run = self.slots.allocate(slots.len() as u32);
-        }
-        let Some(run) = run else {
-            return Err(problems::no_slots(port_id, count, is_new));
-        };
-        for (number, slot) in (run.first..).zip(&slots) {
-            let stored = self.maps.slots().write(number, slot);
-            debug_assert!(stored, "runs are below the capacity of SLOTS");
-        }
-        Ok(Step::Publish(Some(run)))
-    }
-
-    /// What is to be done for a set whose slots are in the maps already; `None` for any other.
-    fn without_run(
-        &self,
-        known: Option<Service>,
-        held: Option<Run>,
-        plan: &ServicePortPlan,
-        set: &BackendSet,
-        slots: &[Slot],
-    ) -> Option<Step> {
-        let present = known.filter(|present| self.holds(present, held, set, slots))?;
-        let same = present.affinity_seconds == plan.affinity_seconds.unwrap_or(0)
-            && present.flags == codec::encode_flags(plan.algorithm);
-        Some(if same { Step::Keep } else { Step::Rewrite })
-    }
-
-    /// Whether the published word and its slots say just what `set` and its `slots` say.
-    fn holds(&self, present: &Service, run: Option<Run>, set: &BackendSet, slots: &[Slot]) -> bool {
-        let word = codec::word_of(present);
-        if usize::from(word.count) != set.backends.len() {
-            return false;
-        }
-        match run {
-            None => word.count == 0 && word.first == codec::encode_verdict(set.when_empty),
-            Some(run) => (run.first..)
-                .zip(slots)
-                .all(|(number, slot)| self.maps.slots().get(number) == Some(*slot)),
-        }
-    }
-
     fn new_id(&mut self, port_id: &ServicePortId) -> Result<u32, Problem> {
         let name = codec::encode_name(port_id).ok_or_else(|| problems::bad_name(port_id))?;
-        let Some(Run { first: id, .. }) = self.ids.allocate(1) else {
+        let Some(Run { first: id, .. }) = self.ids.allocate(1, 0) else {
             return Err(problems::no_id(port_id));
         };
         let mut made = self.maps.set_name(id, &name).map_err(|refusal| {

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     dataplane::{codec, report::Fill},
+    model::Problem,
     plan::{Scope, ServicePortId, ServicePortPlan},
 };
 
@@ -35,6 +36,8 @@ pub(crate) struct Writer<M> {
     pub(super) pending: BTreeMap<ServicePortId, ServicePortPlan>,
     /// Whether something was freed since the pending plans were last tried.
     pub(super) has_room: bool,
+    /// Slots that are missing in this pass, and who makes room.
+    pub(super) shortage: Shortage,
     /// Frontends that lead to no known service port: left by a crash.
     pub(super) stray_frontends: HashSet<FrontendKey>,
     /// Ids whose name or sets a crash has left behind.
@@ -47,6 +50,17 @@ pub(crate) struct Writer<M> {
     pub(super) counts_connections: bool,
     /// Whether a service port is SCTP's, or was since this was opened.
     pub(super) serves_sctp: bool,
+}
+
+/// Sets that have a table, and the room that was asked for in this pass and is not there.
+#[derive(Default)]
+pub(super) struct Shortage {
+    /// The next to lose its table last; `None`: not looked for yet.
+    pub(super) tables: Option<Vec<(ServicePortId, Scope)>>,
+    /// Slots.
+    pub(super) missing: u32,
+    /// What the sets that lost theirs go without.
+    pub(super) problems: Vec<Problem>,
 }
 
 /// A service port in the maps.

@@ -1,6 +1,7 @@
 //! The writer on maps in memory.
 
 mod algorithms;
+mod full;
 mod history;
 mod ranges;
 

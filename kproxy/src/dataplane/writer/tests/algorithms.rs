@@ -101,7 +101,8 @@ fn udp_endpoints_that_only_keep_what_they_have_stand_before_the_table() {
 
 #[test]
 fn without_room_for_a_table_the_backends_take_turns_until_there_is() {
-    let maps = FakeMaps::new(16, 4096 + 64, 64);
+    // A quarter is left free.
+    let maps = FakeMaps::new(16, 6000, 64);
     let mut writer = writer(&maps);
     let maglev = |number, backends: &[u8]| ServicePortPlan {
         algorithm: Algorithm::Maglev,
