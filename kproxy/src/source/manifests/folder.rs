@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::file::{self, Contents, Item, Key};
 use super::settings::Settings;
@@ -14,6 +14,9 @@ use crate::source::{Event, Update};
 
 /// A file that was written within this time may still be on its way: it is looked at again.
 pub(super) const SETTLE: Duration = Duration::from_millis(20);
+/// Half of a file often parses, as less than the whole: what looks like half of one counts when its
+/// writer has been quiet for this long.
+pub(super) const QUIET: Duration = Duration::from_secs(1);
 
 /// The folder as it was read.
 #[derive(Debug)]
@@ -29,6 +32,8 @@ pub(super) struct Folder {
     complained: BTreeSet<String>,
     /// Files that have had a broken part ever since they were first read.
     unread: BTreeSet<String>,
+    /// Files that look like half of one, and when they were written.
+    halves: BTreeMap<String, SystemTime>,
     complete: bool,
 }
 
@@ -58,6 +63,7 @@ impl Folder {
             sent: BTreeMap::new(),
             complained: BTreeSet::new(),
             unread: BTreeSet::new(),
+            halves: BTreeMap::new(),
             complete: false,
         }
     }
@@ -82,6 +88,7 @@ impl Folder {
         self.complain(origin, Vec::new(), &mut scan);
         let gone: Vec<_> =
             self.files.keys().filter(|name| !names.contains(*name)).cloned().collect();
+        self.halves.retain(|name, _| names.contains(name));
         for name in gone {
             self.files.remove(&name);
             self.set_unread(&name, false, &mut scan);
@@ -97,11 +104,17 @@ impl Folder {
 
     fn read(&mut self, name: String, scan: &mut Scan) {
         let path = self.dir.join(&name);
+        // Taken before the bytes are: what is written after them makes the file newer.
+        let written = path.metadata().and_then(|meta| meta.modified()).ok();
         // Truncated and not yet written is a valid empty file: wait for the writer.
-        if self.complete && is_fresh(&path) {
+        let fresh = |time| self.complete && written.is_some_and(|at| is_younger(at, time));
+        let half = self.halves.get(&name).copied();
+        if fresh(SETTLE) || (fresh(QUIET) && half.is_some() && half == written) {
             scan.unsettled = true;
             return;
         }
+        let in_writing = written.filter(|_| fresh(QUIET));
+        self.halves.remove(&name);
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
             // Gone since it was listed: the next scan will know.
@@ -122,7 +135,24 @@ impl Folder {
             Ok(text) => file::read(&name, text),
             Err(error) => file::unreadable(&name, &error.to_string()),
         };
+        if let Some(at) = in_writing
+            && self.looks_like_half(&name, &bytes, &contents)
+        {
+            self.halves.insert(name, at);
+            scan.unsettled = true;
+            return;
+        }
         self.keep(name, Some(hash), contents, scan);
+    }
+
+    /// Whether more may be to come: something is broken or gone, or the last line is cut off.
+    fn looks_like_half(&self, name: &str, bytes: &[u8], contents: &Contents) -> bool {
+        let lacks = |known: &Known| {
+            known.contents.items.keys().any(|key| !contents.items.contains_key(key))
+        };
+        // JSON has an end of its own.
+        let cut_off = !name.ends_with(".json") && !bytes.ends_with(b"\n");
+        contents.broken || cut_off || self.files.get(name).is_some_and(lacks)
     }
 
     /// Takes the new contents of a file. If part of it is broken, objects that it does not show
@@ -224,10 +254,9 @@ fn list(dir: &Path) -> std::io::Result<BTreeSet<String>> {
     Ok(names)
 }
 
-fn is_fresh(path: &Path) -> bool {
-    let modified = path.metadata().and_then(|meta| meta.modified());
-    // A clock that stands before the file's time is no reason to wait.
-    modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < SETTLE))
+/// A clock that stands before the file's time is no reason to wait.
+fn is_younger(written: SystemTime, than: Duration) -> bool {
+    written.elapsed().is_ok_and(|age| age < than)
 }
 
 fn hash(bytes: &[u8]) -> u64 {

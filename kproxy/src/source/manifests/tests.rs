@@ -187,7 +187,7 @@ fn words_that_look_like_booleans_are_words() {
 // === Folder ===
 
 /// Writes a file whose time lies back, as if it had been written a while ago.
-fn write(dir: &Path, name: &str, text: &str) {
+fn write(dir: &Path, name: &str, text: &(impl AsRef<[u8]> + ?Sized)) {
     let path = dir.join(name);
     std::fs::write(&path, text).unwrap();
     let then = std::time::SystemTime::now() - Duration::from_secs(60);
@@ -315,9 +315,8 @@ fn a_broken_file_keeps_what_it_held() {
     assert_eq!(words(folder.scan().events), [at.as_str(), "+a"]);
     write(dir.path(), "all.yaml", "spec: ]");
     assert_eq!(words(folder.scan().events), ["!manifest all.yaml:1 1"]);
-    std::fs::write(dir.path().join("all.yaml"), [0xff, 0xfe]).unwrap();
+    write(dir.path(), "all.yaml", &[0xff_u8, 0xfe]);
     write(dir.path(), "c.yaml", &web("c", "10.96.0.3"));
-    std::thread::sleep(super::folder::SETTLE * 2);
     assert_eq!(words(folder.scan().events), ["!manifest all.yaml 1", "+c"]);
 
     // Mended, it says all there is.
@@ -373,6 +372,58 @@ fn files_that_are_being_written_are_left_for_later() {
         written(Duration::from_secs(1));
         assert_eq!(words(folder.scan().events), ["-a"]);
     }
+}
+
+/// Writes a file whose time lies back by more than `SETTLE` and less than `QUIET`.
+fn write_just_now(dir: &Path, name: &str, text: &str) {
+    let path = dir.join(name);
+    std::fs::write(&path, text).unwrap();
+    let then = std::time::SystemTime::now() - super::folder::SETTLE * 2;
+    std::fs::File::options().write(true).open(path).unwrap().set_modified(then).unwrap();
+}
+
+#[test]
+fn half_of_a_file_changes_nothing_until_its_writer_is_quiet() {
+    let whole = format!("{}---{}", web("a", "10.96.0.1"), web("b", "10.96.0.2"));
+    let first = web("a", "10.96.0.1");
+    let cut_off = &whole[..whole.len() - 2];
+    let broken = format!("{first}---\nkind: [");
+    let rows: [(&str, &[&str]); 4] = [
+        ("", &["-a", "-b"]),
+        (&first, &["-b"]),
+        (cut_off, &["+b"]),
+        (&broken, &["!manifest a.yaml:11 1"]),
+    ];
+    for (half, at_last) in rows {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "a.yaml", &whole);
+        let mut folder = Folder::new(settings(dir.path()));
+        folder.scan();
+        write_just_now(dir.path(), "a.yaml", half);
+        for _ in 0..2 {
+            let scan = folder.scan();
+            assert_eq!((words(scan.events), scan.unsettled), (vec![], true), "{half:?}");
+        }
+        // The writer went on: as if nothing had been.
+        write_just_now(dir.path(), "a.yaml", &whole);
+        let scan = folder.scan();
+        assert_eq!((words(scan.events), scan.unsettled), (vec![], false), "{half:?}");
+        // It did not.
+        write(dir.path(), "a.yaml", half);
+        assert_eq!(words(folder.scan().events), at_last, "{half:?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_deleted_while_it_is_written_is_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "a.yaml", &web("a", "10.96.0.1"));
+    let mut folder = Folder::new(settings(dir.path()));
+    folder.scan();
+    write_just_now(dir.path(), "a.yaml", "");
+    assert!(words(folder.scan().events).is_empty());
+    std::fs::remove_file(dir.path().join("a.yaml")).unwrap();
+    assert_eq!(words(folder.scan().events), ["-a"]);
 }
 
 #[test]
