@@ -55,7 +55,7 @@ pub(crate) fn run(flood: &Flood) -> Result<FloodReport> {
 }
 
 fn packet(flood: &Flood, dice: &mut Dice) -> io::Result<Vec<u8>> {
-    let from = dice.source(flood.to);
+    let from = flood.source.unwrap_or_else(|| dice.source(flood.to));
     match flood.packets {
         Packets::Syn => {
             let mut header = TcpHeader::new(0, 0, dice.throw() as u32, u16::MAX);
@@ -119,6 +119,19 @@ mod tests {
             }
             NetSlice::Arp(_) => panic!("no IP"),
         }
+    }
+
+    #[test]
+    fn a_source_that_is_given_is_taken() {
+        for (from, to) in [("192.0.2.9:7", "192.0.2.1:80"), ("[2001:db8::9]:7", "[2001:db8::1]:80")]
+        {
+            let (from, to) = (from.parse().unwrap(), to.parse::<SocketAddr>().unwrap());
+            let flood = Flood::new(Packets::Syn, to, 1).source(from);
+            assert_eq!(read(&packet(&flood, &mut Dice(7)).unwrap()), (from, true));
+        }
+        let to = "192.0.2.1:80".parse::<SocketAddr>().unwrap();
+        let other_family = Flood::new(Packets::Syn, to, 1).source("[::1]:7".parse().unwrap());
+        assert!(packet(&other_family, &mut Dice(7)).is_err());
     }
 
     #[test]

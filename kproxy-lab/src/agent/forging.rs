@@ -91,6 +91,10 @@ fn header(forgery: Forgery, numbers: &Numbers) -> TcpHeader {
     (header.ack, header.acknowledgment_number) = (true, numbers.server);
     match forgery {
         Forgery::RstOutside => header.rst = true,
+        Forgery::RstExact => {
+            header.rst = true;
+            header.sequence_number = numbers.client;
+        }
         Forgery::RstInside => {
             header.rst = true;
             header.sequence_number = numbers.client.wrapping_add(INSIDE);

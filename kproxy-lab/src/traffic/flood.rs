@@ -19,12 +19,13 @@ pub enum Packets {
     Datagram,
 }
 
-/// Packets to one address, each from another source, until the time is over or the number is
+/// Packets to one address, each from another source unless one is given, until the time is over or the number is
 /// reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flood {
     pub(crate) packets: Packets,
     pub(crate) to: SocketAddr,
+    pub(crate) source: Option<SocketAddr>,
     pub(crate) rate: u64,
     pub(crate) count: u64,
     pub(crate) duration: Duration,
@@ -36,7 +37,15 @@ impl Flood {
     /// `rate` packets a second, or what the machine can send, for one second.
     pub fn new(packets: Packets, to: impl Into<SocketAddr>, rate: u64) -> Self {
         let (count, duration) = (u64::MAX, Duration::from_secs(1));
-        Self { packets, to: to.into(), rate, count, duration, seed: 0, cpu: None }
+        let (to, source) = (to.into(), None);
+        Self { packets, to, source, rate, count, duration, seed: 0, cpu: None }
+    }
+
+    /// All from this address and port, whoever has it; it must be of the other's family.
+    #[must_use]
+    pub fn source(mut self, source: SocketAddr) -> Self {
+        self.source = Some(source);
+        self
     }
 
     /// Stop after so many packets.

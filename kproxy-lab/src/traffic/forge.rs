@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub enum Forgery {
     /// RST with a sequence number far outside of the server's window.
     RstOutside,
+    /// RST with the very number that the server expects: it ends the connection.
+    RstExact,
     /// RST inside of the window but not at its edge: the server asks back (RFC 5961 section 3).
     RstInside,
     /// FIN with a sequence number far outside of the window.
@@ -21,8 +23,9 @@ pub enum Forgery {
 }
 
 impl Forgery {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::RstOutside, Self::RstInside, Self::Fin, Self::Syn, Self::Ack];
+    /// Those that end nothing.
+    pub const HARMLESS: [Self; 5] =
+        [Self::RstOutside, Self::RstInside, Self::Fin, Self::Syn, Self::Ack];
 }
 
 /// A TCP connection to open, a packet to forge while it is idle, and a time to wait before the

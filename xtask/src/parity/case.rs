@@ -33,6 +33,8 @@ impl Case {
             Step::Probe(probe) => Some((probe.ids.as_slice(), &probe.see)),
             Step::Http(http) => Some((http.ids.as_slice(), &http.see)),
             Step::Held(held) => Some((held.ids.as_slice(), &held.see)),
+            Step::Forge(forge) => Some((forge.ids.as_slice(), &forge.see)),
+            Step::Sockets(sockets) => Some((sockets.ids.as_slice(), &sockets.see)),
             Step::Metrics(metrics) => Some((metrics.ids.as_slice(), &metrics.see)),
             _ => None,
         })

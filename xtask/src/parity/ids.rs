@@ -96,9 +96,9 @@ mod tests {
     use super::*;
     use crate::parity::read;
 
-    /// The areas of the reference on kube-proxy 1.36.3 (its sections 1.1 to 1.13) and how far each
-    /// counts. There is no VER-09.
-    const AREAS: [(&str, u8); 13] = [
+    /// The areas of the reference on kube-proxy 1.36.3 (its sections 1.1 to 1.13), then what it owes to
+    /// conntrack, and how far each counts. There is no VER-09.
+    const AREAS: [(&str, u8); 14] = [
         ("SEL", 7),
         ("SVC", 21),
         ("EPS", 20),
@@ -112,6 +112,7 @@ mod tests {
         ("CT", 11),
         ("PKT", 12),
         ("NODE", 8),
+        ("FLOW", 13),
     ];
 
     #[test]

@@ -3,11 +3,12 @@
 //! Both see the same objects of the same API server in the same lab. What kproxy shows must be what
 //! kube-proxy shows, or a difference that `docs/improvements.md` explains. Everything about the
 //! cases is data in `cases/`: [`read`] reads it, [`play`] plays it on a [`stage`], [`look`],
-//! [`metrics`] and [`words`] put what is seen into words, [`report`] and [`page`] compare.
+//! [`flow`], [`metrics`] and [`words`] put what is seen into words, [`report`] and [`page`] compare.
 
 mod case;
 mod check;
 mod expected;
+mod flow;
 mod group;
 mod ids;
 mod improvements;
@@ -25,6 +26,7 @@ mod settings;
 mod sight;
 mod stage;
 mod step;
+mod step_flow;
 mod words;
 mod world;
 

@@ -44,10 +44,17 @@ impl Stage<'_> {
         for undo in std::mem::take(&mut self.undo).into_iter().rev() {
             match undo {
                 Undo::Command { on, words } => self.run(&on, &words)?,
+                Undo::Start => {
+                    self.world.proxies.iter().try_for_each(|proxy| proxy.start())?;
+                    self.world.proxies.iter().try_for_each(|proxy| proxy.wait_ready())?;
+                }
                 Undo::Patch { kind, name, fields } => {
                     self.patch(&kind, &name, &fields)?;
                 }
             }
+        }
+        for led in std::mem::take(&mut self.sockets) {
+            led.socket.close()?;
         }
         for (_, held) in std::mem::take(&mut self.held) {
             held.stop()?;
@@ -90,7 +97,9 @@ impl Stage<'_> {
             Step::Remember(remember) => self.remember(remember)?,
             Step::Serve(serve) => {
                 let place = self.world.lab.place(&serve.serve)?;
-                if serve.addresses.is_empty() {
+                if serve.mptcp {
+                    place.serve_mptcp(serve.port)?;
+                } else if serve.addresses.is_empty() {
                     place.serve(serve.port)?;
                 } else {
                     place.serve_at(&serve.addresses, serve.port, None)?;
@@ -106,6 +115,13 @@ impl Stage<'_> {
                 Some(seconds) => sleep(Duration::from_secs_f32(seconds)),
                 None => self.settle()?,
             },
+            Step::Flood(flood) => self.flood(flood)?,
+            Step::Forge(forge) => return self.forge(forge).map(Some),
+            Step::Sockets(sockets) => return self.lead(sockets).map(Some),
+            Step::Kill => {
+                self.world.proxies.iter().try_for_each(|proxy| proxy.kill())?;
+                self.undo.push(Undo::Start);
+            }
             Step::Restart => {
                 for proxy in &self.world.proxies {
                     proxy.kill()?;
@@ -142,6 +158,9 @@ impl Stage<'_> {
                     let mut connection = kproxy_lab::Hold::new(transport(*over), to).pause(PAUSE);
                     if *over != Over::Tcp {
                         connection = connection.timeout(PAUSE * 5);
+                    }
+                    if let Some(port) = hold.port {
+                        connection = connection.port(port);
                     }
                     if hold.unanswered {
                         connection = connection.even_unanswered();

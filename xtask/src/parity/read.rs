@@ -21,8 +21,9 @@ macro_rules! files {
 }
 
 /// Every file of cases.
-const FILES: [(&str, &str); 13] = files![
+const FILES: [(&str, &str); 14] = files![
     "sel", "svc", "eps", "top", "ver", "lbr", "aff", "msq", "np", "hcn", "ct", "pkt", "node",
+    "flow",
 ];
 
 #[derive(Deserialize)]
@@ -90,7 +91,11 @@ fn steps(document: Value) -> Result<Vec<Step>> {
         () if has("remember") => Step::Remember(from(document)?),
         () if has("serve") => Step::Serve(from(document)?),
         () if has("run") => Step::Run(from(document)?),
+        () if has("flood") => Step::Flood(from(document)?),
+        () if has("forge") => Step::Forge(from(document)?),
+        () if has("sockets") => Step::Sockets(from(document)?),
         () if has("wait") => Step::Wait(from(document)?),
+        () if has("kill") => Step::Kill,
         () if has("restart") => Step::Restart,
         () => bail!("no step: {document}"),
     };

@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     thread::{ScopedJoinHandle, scope},
     time::Duration,
 };
 
 use anyhow::{Result, anyhow};
-use kproxy_lab::{Held, Network, Transport, poll_until};
+use kproxy_lab::{Family, Held, Network, Stepped, Transport, poll_until};
 use serde_json::Value;
 
 use super::{
@@ -32,6 +33,8 @@ pub(super) struct Stage<'a> {
     pub(super) objects: BTreeMap<(String, String), Value>,
     /// Connections, by the words of their `hold`.
     pub(super) held: Vec<(String, Held)>,
+    /// Open sockets that are led step by step.
+    pub(super) sockets: Vec<Led>,
     /// What proxies have counted, by node.
     pub(super) scrapes: BTreeMap<String, Scrape>,
     /// Servers besides the pods' own: places and ports.
@@ -42,8 +45,21 @@ pub(super) struct Stage<'a> {
     pub(super) patience: Duration,
 }
 
+/// A socket that is led step by step.
+pub(super) struct Led {
+    /// Words of the step that opened it.
+    pub(super) of: String,
+    pub(super) from: String,
+    pub(super) family: Family,
+    pub(super) socket: Stepped,
+    /// What the case calls the addresses that it has dialled.
+    pub(super) dialled: BTreeMap<SocketAddr, String>,
+}
+
 /// What takes a change back.
 pub(super) enum Undo {
+    /// The proxies have been killed.
+    Start,
     /// A command in a place.
     Command { on: String, words: String },
     /// A patch of an object.
@@ -57,6 +73,7 @@ impl<'a> Stage<'a> {
             names: world.names.clone(),
             objects: BTreeMap::new(),
             held: Vec::new(),
+            sockets: Vec::new(),
             scrapes: BTreeMap::new(),
             servers: Vec::new(),
             undo: Vec::new(),
@@ -125,5 +142,6 @@ pub(super) const fn transport(over: Over) -> Transport {
         Over::Tcp => Transport::Tcp,
         Over::Udp => Transport::UdpConnected,
         Over::UdpUnconnected => Transport::UdpUnconnected,
+        Over::Mptcp => Transport::Mptcp,
     }
 }

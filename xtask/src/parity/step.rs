@@ -5,7 +5,10 @@ use std::{fmt, net::IpAddr};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::expected::Expected;
+use super::{
+    expected::Expected,
+    step_flow::{Flood, Forge, Sockets},
+};
 
 /// One thing that a case does.
 #[derive(Debug)]
@@ -40,8 +43,16 @@ pub(super) enum Step {
     Run(Run),
     /// Let time pass.
     Wait(Wait),
+    /// Send packets that nobody follows up.
+    Flood(Flood),
+    /// Let a forged packet meet a connection, and look at that.
+    Forge(Forge),
+    /// Lead sockets step by step, and look at what they see.
+    Sockets(Sockets),
     /// Kill the proxies and start them again.
     Restart,
+    /// Kill the proxies; they are started again after the case.
+    Kill,
 }
 
 /// A Service; fields that are given replace those that it has, null removes.
@@ -203,6 +214,8 @@ pub(super) enum Over {
     Udp,
     /// UDP without.
     UdpUnconnected,
+    /// Multipath TCP.
+    Mptcp,
 }
 
 impl Over {
@@ -217,6 +230,7 @@ impl fmt::Display for Over {
             Self::Tcp => "TCP",
             Self::Udp => "UDP",
             Self::UdpUnconnected => "unconnected UDP",
+            Self::Mptcp => "MPTCP",
         })
     }
 }
@@ -310,6 +324,8 @@ pub(super) struct Hold {
     /// Over which sockets.
     #[serde(default = "Over::tcp")]
     pub(super) over: Vec<Over>,
+    /// Port that each place's socket is bound to, one for each family at most.
+    pub(super) port: Option<u16>,
     /// Nobody answers yet.
     #[serde(default)]
     pub(super) unanswered: bool,
@@ -355,6 +371,9 @@ pub(super) struct Serve {
     pub(super) serve: String,
     /// TCP and UDP port.
     pub(super) port: u16,
+    /// On a port of MPTCP, which TCP reaches too; without UDP.
+    #[serde(default)]
+    pub(super) mptcp: bool,
     /// Addresses, if others than those of eth0.
     #[serde(default)]
     pub(super) addresses: Vec<IpAddr>,

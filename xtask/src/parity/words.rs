@@ -81,6 +81,14 @@ fn kind(verdict: &Verdict) -> String {
     }
 }
 
+/// What one request came to, in words: who has answered, or why nobody has.
+pub(super) fn verdict(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Answered(answer) => answer.server.clone(),
+        other => kind(other),
+    }
+}
+
 /// What became of a connection that was held, in words.
 pub(super) fn held(report: &HoldReport) -> String {
     match &report.broken {

@@ -18,13 +18,13 @@ pub(super) fn run(target: &Target, family: Family, daemon: Daemon) -> Result<Row
     stage.begin(daemon)?;
     let forge = &|forgery| client.forge(Forge::new(forgery, to));
     let verdicts = thread::scope(|scope| {
-        let threads = Forgery::ALL.map(|forgery| scope.spawn(move || forge(forgery)));
+        let threads = Forgery::HARMLESS.map(|forgery| scope.spawn(move || forge(forgery)));
         threads
             .into_iter()
             .map(|thread| thread.join().map_err(|_panic| anyhow!("a forger panicked"))?)
             .collect::<Result<Vec<_>>>()
     })?;
-    let lost: Vec<String> = Forgery::ALL
+    let lost: Vec<String> = Forgery::HARMLESS
         .iter()
         .zip(&verdicts)
         .filter(|(_, verdict)| !matches!(verdict, Verdict::Answered(_)))
