@@ -17,10 +17,10 @@ use parking_lot::Mutex;
 
 use super::{
     names::Names,
+    over::Over,
     sight::Sight,
     stage::{Led, Stage, transport},
-    step::Over,
-    step_flow::{self, Act, Packet, Sockets},
+    step_flow::{self, Act, Rst, Sockets},
     words,
 };
 
@@ -62,9 +62,9 @@ impl Stage<'_> {
         let clients = forge.from.iter().flat_map(|from| to.iter().map(move |to| (from, *to)));
         let clients: Vec<Client<'_>> = clients.map(|(from, to)| Client { from, to }).collect();
         let forgery = match forge.packet {
-            Packet::RstOutside => Forgery::RstOutside,
-            Packet::RstInside => Forgery::RstInside,
-            Packet::RstExact => Forgery::RstExact,
+            Rst::Outside => Forgery::RstOutside,
+            Rst::Inside => Forgery::RstInside,
+            Rst::Exact => Forgery::RstExact,
         };
         let wait = Duration::from_secs_f32(forge.wait);
         let seen = self.each(&expected, &clients, |client| {

@@ -6,9 +6,10 @@ use anyhow::Result;
 use kproxy_lab::{HoldReport, Outcome, poll_until};
 
 use super::{
+    over::Over,
     sight::Sight,
     stage::{Stage, transport},
-    step::{Held, Http, Over, Probe},
+    step::{Held, Http, Probe},
     words::{self, Owners},
 };
 

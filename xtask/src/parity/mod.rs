@@ -17,6 +17,7 @@ mod metrics;
 mod names;
 mod network;
 mod objects;
+mod over;
 mod page;
 mod play;
 mod read;

@@ -8,9 +8,10 @@ use kproxy_lab::{Outcome, poll_until};
 use super::{
     case::Case,
     expected::Who,
+    over::Over,
     sight::Sight,
     stage::{PATIENCE, PAUSE, Stage, Undo, transport},
-    step::{self, Over, Step},
+    step::{self, Step},
 };
 
 /// How long a change may need to show in a case that has failed.

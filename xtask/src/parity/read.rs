@@ -11,7 +11,8 @@ use serde_json::Value;
 use super::{
     case::Case,
     expected::Expected,
-    step::{Flows, Over, Probe, Step},
+    over::Over,
+    step::{Flows, Probe, Step},
 };
 
 macro_rules! files {

@@ -14,9 +14,9 @@ use serde_json::Value;
 use super::{
     expected::Expected,
     names::Names,
+    over::Over,
     scrape::Scrape,
     sight::{Sight, fits, fits_elsewhere},
-    step::Over,
     world::World,
 };
 

@@ -1,12 +1,13 @@
 //! The steps of a case.
 
-use std::{fmt, net::IpAddr};
+use std::net::IpAddr;
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
     expected::Expected,
+    over::Over,
     step_flow::{Flood, Forge, Sockets},
 };
 
@@ -202,37 +203,6 @@ pub(super) struct Flows {
     pub(super) over: Vec<Over>,
     /// The rows.
     pub(super) rows: Vec<Vec<String>>,
-}
-
-/// Kind of socket.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Over {
-    /// TCP.
-    Tcp,
-    /// UDP with connect().
-    Udp,
-    /// UDP without.
-    UdpUnconnected,
-    /// Multipath TCP.
-    Mptcp,
-}
-
-impl Over {
-    pub(super) fn tcp() -> Vec<Self> {
-        vec![Self::Tcp]
-    }
-}
-
-impl fmt::Display for Over {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp => "TCP",
-            Self::Udp => "UDP",
-            Self::UdpUnconnected => "unconnected UDP",
-            Self::Mptcp => "MPTCP",
-        })
-    }
 }
 
 /// A request to an HTTP server.

@@ -5,7 +5,7 @@ use std::{net::IpAddr, str::FromStr};
 use anyhow::{Context as _, Error, bail};
 use serde::Deserialize;
 
-use super::{expected::Expected, step::Over};
+use super::{expected::Expected, over::Over};
 
 /// Packets that nothing follows.
 #[derive(Debug, Deserialize)]
@@ -51,7 +51,7 @@ pub(super) struct Forge {
     /// To where.
     pub(super) to: Vec<String>,
     /// The packet.
-    pub(super) packet: Packet,
+    pub(super) packet: Rst,
     /// Seconds until the connection is used again.
     pub(super) wait: f32,
     /// What must be seen: who answers then, or the error.
@@ -61,13 +61,13 @@ pub(super) struct Forge {
 /// A forged packet.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Packet {
+pub(super) enum Rst {
     /// RST far outside of the server's window.
-    RstOutside,
+    Outside,
     /// RST within it, but not with the number that is expected.
-    RstInside,
+    Inside,
     /// RST with the number that is expected.
-    RstExact,
+    Exact,
 }
 
 /// Sockets that do one thing after the other, one for each place and family.
