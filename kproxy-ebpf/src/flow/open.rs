@@ -102,7 +102,12 @@ pub(super) fn open<const L3: usize, const OPENER: u8>(
 #[inline(never)]
 pub(super) fn clear_port<const L3: usize>(ctx: &TcContext, packet: &Packet) -> Option<Verdict> {
     let Opening { forward, claim } = scratch(&OPENING)?;
-    if claim.expected == 0 || forward.flags & flow_flags::SNAT == 0 || !skb::comes_again(ctx) {
+    // SCTP keeps its tags where TCP keeps numbers.
+    if !packet.is_tcp()
+        || claim.expected == 0
+        || forward.flags & flow_flags::SNAT == 0
+        || !skb::comes_again(ctx)
+    {
         return None;
     }
     forward.to = claim.key;

@@ -11,7 +11,7 @@ use kproxy_common::{
     counters::NO_SERVICE,
     drop_reason::{DropReason, REFUSALS_A_SECOND},
     flow::flow_flags,
-    net::proto::{TCP, UDP},
+    net::proto::{SCTP, TCP, UDP},
     service::{empty_verdict, frontend_flags as kind},
 };
 use nix::sched::{CloneFlags, unshare};
@@ -19,6 +19,7 @@ use nix::sched::{CloneFlags, unshare};
 use crate::harness::{
     DEVICE_MAC, NEXT, Programs, REDIRECT, Ran, SHOT, Tcp, ends, icmp_about, tcp, ttl_of, udp,
 };
+use crate::sctp;
 
 pub(crate) const SERVICE: u32 = 2;
 
@@ -186,6 +187,27 @@ fn a_port_that_the_backend_holds_half_open_is_cleared_before_it_is_used_again() 
             assert_eq!(tcp_header.acknowledgment_number(), Tcp::Syn.segment().end());
             // The SYN again finds its flow.
             assert_eq!(opened(programs, family, &syn), own);
+        }
+    });
+}
+
+/// SCTP has no such RST; what it keeps of a half-open association is no sequence number.
+#[test]
+fn a_port_of_sctp_is_used_again_at_once() {
+    on_a_node(|programs| {
+        programs.configure(|config| Config { snat_count: 4, ..config });
+        for family in &FAMILIES {
+            let any = if family.node.contains(':') { "[::]:30080" } else { "0.0.0.0:30080" };
+            programs.frontend(any, SCTP, kind::NODE_PORT, SERVICE, SERVICE);
+            programs.service(SERVICE, &[family.backend]);
+            for n in 1..=40 {
+                let client = SocketAddr::new(at(family.client).ip(), n).to_string();
+                let init = sctp::sctp(&client, family.node_port, sctp::INIT, 16);
+                let there = programs.ingress(&init);
+                assert_eq!(there.action, REDIRECT, "{n}: {:?}", programs.drops());
+                let source = sctp::ends(&there.packet).0.to_string();
+                programs.ingress(&sctp::sctp(family.backend, &source, sctp::INIT_ACK, 16));
+            }
         }
     });
 }
