@@ -38,8 +38,9 @@ pub(crate) fn flow_of<const L3: usize, const OPENER: u8>(
             Belongs::No => return Err(Verdict::PASS),
             // This node's stack ends by a RST what the backend holds, whether the client exists or not; a
             // client that does dials again at once, since 5.7 (commit 9603d47bad46).
-            Belongs::Challenges if skb::copy_to_stack(ctx) => return Ok(value),
-            Belongs::Challenges => return Err(Verdict::PASS),
+            Belongs::Challenges => {
+                return if skb::copy_to_stack(ctx) { Ok(value) } else { Err(Verdict::PASS) };
+            }
             Belongs::Opens => end(packet, value),
         }
     }

@@ -12,6 +12,7 @@ pub const SPOOFED: [&str; 2] = ["198.18.0.0/15", "2001:2::/48"];
 
 /// What a flood is made of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Packets {
     /// TCP SYNs that nothing ever follows.
     Syn,
@@ -19,8 +20,8 @@ pub enum Packets {
     Datagram,
 }
 
-/// Packets to one address, each from another source unless one is given, until the time is over or the number is
-/// reached.
+/// Packets to one address, each from another source unless one is given, until the time is over or
+/// the number is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flood {
     pub(crate) packets: Packets,

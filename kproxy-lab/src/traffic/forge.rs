@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A forged packet from the client's end of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Forgery {
     /// RST with a sequence number far outside of the server's window.
     RstOutside,

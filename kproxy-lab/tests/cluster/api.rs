@@ -1,10 +1,11 @@
 //! kproxy on the real API server.
 
-use kproxy_lab::manifest::{Service, Slice, pod as pod_object, slices};
 use std::time::Duration;
 
+use kproxy_lab::manifest::{Service, Slice, pod as pod_object, slices};
 use kproxy_lab::{
-    Family, Hold, Lab, Outcome, POD_PORT, Place, Probe, ProxySpec, Source, Transport, poll_until,
+    Api, Family, Hold, Lab, Outcome, POD_PORT, Place, Probe, ProxySpec, Source, Transport,
+    poll_until,
 };
 use serde_json::{Value, json};
 
@@ -18,6 +19,14 @@ fn until(what: &str, from: &Place, probe: &Probe, wanted: impl Fn(&Outcome) -> b
 
 fn cluster_ip(service: &Value) -> std::net::SocketAddr {
     at(service["spec"]["clusterIP"].as_str().unwrap().parse::<std::net::IpAddr>().unwrap(), 80)
+}
+
+/// A Service with one endpoint: its ClusterIP and port.
+fn web_of(lab: &Lab, api: &Api) -> std::net::SocketAddr {
+    let web = api.apply_object(Service::new("web").port("", "TCP", 80, POD_PORT)).unwrap();
+    let slice = Slice::of("web", Family::V4).port("", "TCP", POD_PORT).pod(&lab.pod("n1", "a"));
+    api.apply_object(slice).unwrap();
+    cluster_ip(&web)
 }
 
 #[test]
@@ -85,11 +94,8 @@ fn lc_11_the_api_server_may_be_away_at_start_and_later() {
     let lab = Lab::builder().build().unwrap();
     let control = lab.start_control_plane().unwrap();
     let api = control.api();
-    let (pod, a) = (lab.pod("n1", "b"), lab.pod("n1", "a"));
-    let web = api.apply_object(Service::new("web").port("", "TCP", 80, POD_PORT)).unwrap();
-    let vip = cluster_ip(&web);
-    let slice = Slice::of("web", Family::V4).port("", "TCP", POD_PORT).pod(&a);
-    api.apply_object(slice.clone()).unwrap();
+    let pod = lab.pod("n1", "b");
+    let vip = web_of(&lab, api);
 
     control.stop_api_server().unwrap();
     let proxy = lab.launch_proxy("n1", ProxySpec::kproxy(Source::Api)).unwrap();
@@ -116,11 +122,8 @@ fn lc_11_an_api_server_that_falls_silent_is_noticed_and_caught_up_with() {
     let lab = Lab::builder().build().unwrap();
     let control = lab.start_control_plane().unwrap();
     let api = control.api();
-    let (pod, a) = (lab.pod("n1", "b"), lab.pod("n1", "a"));
-    let web = api.apply_object(Service::new("web").port("", "TCP", 80, POD_PORT)).unwrap();
-    let vip = cluster_ip(&web);
-    let slice = Slice::of("web", Family::V4).port("", "TCP", POD_PORT).pod(&a);
-    api.apply_object(slice).unwrap();
+    let pod = lab.pod("n1", "b");
+    let vip = web_of(&lab, api);
     let proxy = lab.start_proxy("n1", ProxySpec::kproxy(Source::Api)).unwrap();
     until("in sync", &pod, &Probe::tcp(vip), Outcome::all_answered);
 

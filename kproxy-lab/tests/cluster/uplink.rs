@@ -57,11 +57,12 @@ fn connections_outlive_an_uplink_that_goes_down_or_is_renamed() {
             "ip link set eth0 name wan0",
             "ip link set wan0 down; ip link set wan0 name eth0; sleep 1; ip link set eth0 up",
         ] {
-            let routes = "ip -4 route | grep via > routes; ";
-            let restore = "; while read route; do ip route replace $route; done < routes";
-            let restore = restore.replace("$route;", "$(echo $route | sed s/wan0/eth0/);");
-            let restore = if change.contains("up") { restore } else { String::new() };
-            let script = format!("cd $(mktemp -d); {routes}{change}{restore}");
+            let restore = if change.contains("up") {
+                "echo \"$routes\" | sed s/wan0/eth0/ | while read route; do ip route replace $route; done"
+            } else {
+                ":"
+            };
+            let script = format!("routes=$(ip -4 route | grep via); {change}; {restore}");
             node.run("sh", &["-c", &script]).unwrap();
             let before: Vec<_> = held.iter().map(answered).collect();
             let goes_on =

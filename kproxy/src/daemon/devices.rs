@@ -24,11 +24,17 @@ const RETRY: [Duration; 2] = [Duration::from_secs(1), CHECK];
 pub(super) const ORIGIN: &str = "devices";
 
 /// What is wrong with devices.
-struct Served {
+struct Found {
     /// What may succeed when it is tried again.
     failures: Vec<Problem>,
     /// What lasts until the node changes.
     others: Vec<Problem>,
+}
+
+impl Found {
+    fn all(self) -> Vec<Problem> {
+        self.failures.into_iter().chain(self.others).collect()
+    }
 }
 
 /// What is done for devices.
@@ -43,11 +49,10 @@ pub(super) struct Devices {
 impl Devices {
     /// Serves the devices of the node as it is in `node`; everything that is wrong with them.
     pub(super) fn serve(&mut self, node: &NodeState) -> Vec<Problem> {
-        let served = self.try_serve(node);
-        served.failures.into_iter().chain(served.others).collect()
+        self.try_serve(node).all()
     }
 
-    fn try_serve(&mut self, node: &NodeState) -> Served {
+    fn try_serve(&mut self, node: &NodeState) -> Found {
         let mut others: Vec<_> = self.source_ports.follow().into_iter().collect();
         others.extend(node.problems.iter().cloned());
         let mut dataplane = self.dataplane.lock();
@@ -56,7 +61,7 @@ impl Devices {
         failures.extend(dataplane.sync_devices(&node.devices, &node.pods).problems);
         failures.extend(dataplane.repair_cgroup().problems);
         self.table.update(&mut dataplane);
-        Served { failures, others }
+        Found { failures, others }
     }
 
     /// Attaches to devices that come and forgets those that go, attaches again what somebody has taken off,
@@ -83,13 +88,13 @@ impl Devices {
                 }
                 Err(_elapsed) => {}
             }
-            let served = self.try_serve(&known);
-            if served.failures.is_empty() {
+            let found = self.try_serve(&known);
+            if found.failures.is_empty() {
                 pauses = None;
             } else {
                 pauses.get_or_insert_with(|| timing::backoff(RETRY));
             }
-            notices.post(ORIGIN, served.failures.into_iter().chain(served.others).collect());
+            notices.post(ORIGIN, found.all());
         }
     }
 

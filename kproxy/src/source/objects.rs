@@ -13,8 +13,7 @@ use kube::Resource;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-/// A type of this module with its fields, each of which may be missing or null, and its structure's own
-/// derives.
+/// Types of this module, with their fields: each may be missing or null.
 macro_rules! objects {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {$(
         $(#[$doc])*
@@ -26,7 +25,7 @@ macro_rules! objects {
     )*};
 }
 
-/// An object that is watched: metadata and the fields given.
+/// Objects that are watched: the same with metadata, and the kind whose name and place they have.
 macro_rules! watched {
     ($($(#[$doc:meta])* $name:ident of $of:ty { $($field:ident: $type:ty,)* })*) => {$(
         $(#[$doc])*

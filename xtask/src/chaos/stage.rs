@@ -50,7 +50,8 @@ pub(super) struct Effort {
 }
 
 impl Effort {
-    /// For quiet times, and for attacks on a backend itself. Long enough for a UDP dialogue to become a stream.
+    /// For quiet times, and for attacks on a backend itself. Long enough for a UDP dialogue to become
+    /// a stream.
     pub(super) fn shorter(self) -> Self {
         Self { time: (self.time / 5).max(Duration::from_secs(3)), ..self }
     }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use kproxy_lab::{Family, Flood, Forge, Forgery, Packets, Seen, Step};
+use kproxy_lab::{Family, Flood, Forge, Seen, Step};
 use parking_lot::Mutex;
 
 use super::{
@@ -20,7 +20,7 @@ use super::{
     over::Over,
     sight::Sight,
     stage::{Led, Stage, transport},
-    step_flow::{self, Act, Rst, Sockets},
+    step_flow::{self, Act, Sockets},
     words,
 };
 
@@ -35,13 +35,10 @@ impl Stage<'_> {
         let place = self.world.lab.place(&flood.from)?;
         let sources = flood.source.as_ref().map(|source| self.names.destinations(source));
         let sources = sources.transpose()?;
-        let packets = match flood.packets {
-            step_flow::Packets::Syn => Packets::Syn,
-            step_flow::Packets::Datagram => Packets::Datagram,
-        };
         let to = flood.to.iter().map(|to| self.names.destinations(to));
         for to in to.collect::<Result<Vec<_>>>()?.concat() {
-            let mut order = Flood::new(packets, to, RATE).count(flood.count).duration(LONGEST);
+            let mut order =
+                Flood::new(flood.packets, to, RATE).count(flood.count).duration(LONGEST);
             if let Some(sources) = &sources {
                 let source = sources.iter().find(|source| source.is_ipv4() == to.is_ipv4());
                 order = order.source(*source.with_context(|| format!("no source for {to}"))?);
@@ -61,15 +58,10 @@ impl Stage<'_> {
         let to = to.collect::<Result<Vec<_>>>()?.concat();
         let clients = forge.from.iter().flat_map(|from| to.iter().map(move |to| (from, *to)));
         let clients: Vec<Client<'_>> = clients.map(|(from, to)| Client { from, to }).collect();
-        let forgery = match forge.packet {
-            Rst::Outside => Forgery::RstOutside,
-            Rst::Inside => Forgery::RstInside,
-            Rst::Exact => Forgery::RstExact,
-        };
         let wait = Duration::from_secs_f32(forge.wait);
         let seen = self.each(&expected, &clients, |client| {
             let place = self.world.lab.place(client.from)?;
-            Ok(words::verdict(&place.forge(Forge::new(forgery, client.to).wait(wait))?))
+            Ok(words::verdict(&place.forge(Forge::new(forge.packet, client.to).wait(wait))?))
         })?;
         Ok(self.sight(&forge.forge, &forge.ids, &forge.see, &expected, seen))
     }

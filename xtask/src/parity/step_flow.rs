@@ -3,6 +3,7 @@
 use std::{net::IpAddr, str::FromStr};
 
 use anyhow::{Context as _, Error, bail};
+use kproxy_lab::{Forgery, Packets};
 use serde::Deserialize;
 
 use super::{expected::Expected, over::Over};
@@ -26,16 +27,6 @@ pub(super) struct Flood {
     pub(super) count: u64,
 }
 
-/// What a flood is made of.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Packets {
-    /// SYNs of TCP.
-    Syn,
-    /// Datagrams of UDP that no server answers.
-    Datagram,
-}
-
 /// A packet forged in the name of a client while its connection is idle: whether that still lives
 /// some time later.
 #[derive(Debug, Deserialize)]
@@ -51,23 +42,11 @@ pub(super) struct Forge {
     /// To where.
     pub(super) to: Vec<String>,
     /// The packet.
-    pub(super) packet: Rst,
+    pub(super) packet: Forgery,
     /// Seconds until the connection is used again.
     pub(super) wait: f32,
     /// What must be seen: who answers then, or the error.
     pub(super) see: Expected,
-}
-
-/// A forged packet.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Rst {
-    /// RST far outside of the server's window.
-    Outside,
-    /// RST within it, but not with the number that is expected.
-    Inside,
-    /// RST with the number that is expected.
-    Exact,
 }
 
 /// Sockets that do one thing after the other, one for each place and family.

@@ -18,6 +18,6 @@ pub(super) use self::{
     sets::{
         add_table, decode_algorithm, decode_slot, decode_verdict, encode_flags, encode_run,
         encode_serving, encode_verdict, index_of, inner_slot, run_len, scope_of, wants_table,
-        word_of,
+        without_table, word_of,
     },
 };

@@ -104,9 +104,14 @@ pub(crate) fn add_table(run: &mut Vec<Slot>, set: &BackendSet) {
     run.extend(maglev_table(&set.backends).chunks(PER_SLOT as usize).map(pack));
 }
 
+/// The first slot of a run, without its lookup table.
+pub(crate) const fn without_table(first: Slot) -> Slot {
+    Slot { flags: first.flags & !slot_flags::TABLE, ..first }
+}
+
 /// A slot as one that is not the first of its run.
 pub(crate) const fn inner_slot(slot: Slot) -> Slot {
-    Slot { flags: slot.flags & !slot_flags::TABLE, extra: 0, ..slot }
+    Slot { extra: 0, ..without_table(slot) }
 }
 
 /// The run of a set: its backends, then UDP endpoints that it leaves out and that serve all the

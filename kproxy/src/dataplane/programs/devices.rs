@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
+    fs, io,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
@@ -24,7 +24,7 @@ use crate::{
         error::{Cause, Error, Missing},
         kernel::{bpf::LinkPlace, release},
     },
-    node::{self, Served},
+    node::{self, Device, Served},
 };
 
 /// How device programs are attached.
@@ -148,30 +148,38 @@ fn attach(
         .program_mut(name)
         .and_then(|program| program.try_into().ok())
         .ok_or_else(|| failed(Missing.into()))?;
-    // It may have been renamed since it was looked at, and another may have its name.
-    let now = || node::device::name_of(device.index).ok_or_else(|| failed(Missing.into()));
     if mode == TcMode::Clsact {
-        return clsact::attach(program, &now()?, direction).map_err(|error| failed(error.into()));
+        let name = name_now(device).map_err(failed)?;
+        return clsact::attach(program, &name, direction).map_err(|error| failed(error.into()));
     }
     let path = dirs.device_link(name, device.index);
-    let place = LinkPlace::Device(device.index);
-    let fd = program.fd().map_err(|error| failed(error.into()))?;
-    if pinning::update_link(&path, place, fd.as_fd()).map_err(|error| failed(error.into()))? {
+    let Some(link) = link(program, &path, device, direction).map_err(failed)? else {
         return Ok(Attached::AsBefore);
-    }
-    let link = link(program, &now()?, direction).map_err(failed)?;
+    };
     pinning::replace(&path, |path| link.pin(path))?;
     Ok(Attached::Anew)
 }
 
+/// A new link; `None`: the pinned one has got the program.
 fn link(
     program: &mut SchedClassifier,
-    device: &str,
+    path: &Path,
+    device: &Device,
     direction: TcAttachType,
-) -> Result<FdLink, Cause> {
+) -> Result<Option<FdLink>, Cause> {
+    let place = LinkPlace::Device(device.index);
+    if pinning::update_link(path, place, program.fd()?.as_fd())? {
+        return Ok(None);
+    }
     let order = TcAttachOptions::TcxOrder(LinkOrder::default());
-    let link = program.attach_with_options(device, direction, order)?;
-    Ok(FdLink::try_from(program.take_link(link)?)?)
+    let link = program.attach_with_options(&name_now(device)?, direction, order)?;
+    Ok(Some(FdLink::try_from(program.take_link(link)?)?))
+}
+
+/// It may have been renamed since it was looked at, and another may have its name.
+fn name_now(device: &Device) -> Result<String, Cause> {
+    node::device::name_of(device.index)
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV).into())
 }
 
 /// Programs are taken off in the reverse of the order in which they are attached: the way there

@@ -24,6 +24,10 @@ use crate::{
     plan::{BackendSet, Scope, ServicePortId, ServicePortPlan},
 };
 
+/// Parts of the map of which a set that grows leaves one free, and a set that gets a table.
+const SPARE: u32 = 16;
+const SPARE_OF_TABLES: u32 = 4;
+
 /// What is to be done for one set.
 pub(super) enum Step {
     /// The maps already hold it.
@@ -91,7 +95,7 @@ impl<M: Maps> Writer<M> {
         let len = slots.len() as u32;
         let held = present.entry.zip(present.run);
         let grows = held.is_none_or(|(entry, run)| len > self.without_table(&entry, run).len);
-        let spare = if grows { self.slots.capacity() / 16 } else { 0 };
+        let spare = if grows { self.slots.capacity() / SPARE } else { 0 };
         let run = self.slots.allocate(len, spare);
         let extended = || Some(self.extend(&present, &slots, spare, false)?.1);
         if let Some(run) = run.or_else(extended) {
@@ -114,7 +118,7 @@ impl<M: Maps> Writer<M> {
         let backends = present.set.backends.len();
         let has_table =
             present.entry.is_some() && present.run.is_some_and(|run| self.has_table(run));
-        let spare = self.slots.capacity() / if has_table { 16 } else { 4 };
+        let spare = self.slots.capacity() / if has_table { SPARE } else { SPARE_OF_TABLES };
         let len = slots.len() as u32 + table_slots(backends as u32);
         // A table takes time to make.
         if !has_table && !self.slots.has_room(len, spare) {
@@ -209,7 +213,7 @@ impl<M: Maps> Writer<M> {
         let kept: Vec<Slot> = in_force.iter().copied().filter(stays).collect();
         if kept.len() == in_force.len() {
             let most = &wanted[..wanted.len().min(Word::MAX_BACKENDS)];
-            let spare = self.slots.capacity() / 16;
+            let spare = self.slots.capacity() / SPARE;
             let Some((part, run)) = self.extend(present, most, spare, true) else {
                 return Some(self.beside_word(present));
             };
@@ -247,8 +251,7 @@ impl<M: Maps> Writer<M> {
             let plain = self.without_table(&entry.unwrap_or_default(), run);
             if let Some(first) = self.maps.slots().get(run.first) {
                 // Whoever has seen that there is a table finds it as long as its slots rest.
-                let first = Slot { flags: first.flags & !slot_flags::TABLE, ..first };
-                self.fill(Run { len: 1, ..run }, &[first]);
+                self.fill(Run { len: 1, ..run }, &[codec::without_table(first)]);
             }
             if let Some(port) = self.service_ports.get_mut(&name) {
                 port.runs[scope as usize] = Some(plain);
@@ -288,7 +291,7 @@ impl<M: Maps> Writer<M> {
     /// The run that an entry leads to, but for its table.
     fn without_table(&self, entry: &Service, run: Run) -> Run {
         let first = self.maps.slots().get(run.first);
-        let first = first.map(|first| Slot { flags: first.flags & !slot_flags::TABLE, ..first });
+        let first = first.map(codec::without_table);
         Run { len: codec::run_len(codec::word_of(entry), first).min(run.len), ..run }
     }
 
