@@ -208,8 +208,8 @@ fn from_all_to_none_and_back_no_connection_is_lost() {
         let spec = ProxySpec::kproxy(Source::Manifests).args(["--socket-lb", mode]);
         cluster.proxies[0] = cluster.lab.start_proxy("n1", spec).unwrap();
         assert_eq!(links.join("kp_connect4").exists(), mode == "all", "{mode}");
-        // Connections that were opened by packets go on needing it.
-        assert!(links.join("kp_node_egress@lo").exists(), "{mode}");
+        // Device 1 is lo. Connections that were opened by packets go on needing it.
+        assert!(links.join("kp_node_egress@1").exists(), "{mode}");
         for to in [vips()[0], at(node.ip(Family::V4), NODE_PORT)] {
             all_answer(&cluster, &node, Transport::Tcp, to);
         }
