@@ -12,7 +12,13 @@ pub const PEERS: usize = 1 + SENT;
 /// Those that it sends to come after the one that it is connected to.
 pub const SENT: usize = 4;
 
-/// One frontend that the socket dialled and the backend it was given.
+/// Seconds for which what goes to one who has asked the socket is an answer: as long as conntrack keeps
+/// a UDP stream.
+pub const ASKER_SECONDS: u64 = 120;
+
+/// One frontend that the socket dialled and the backend it was given. Or one who has asked the socket
+/// from an address and port that are a frontend, too: both are that one, and `word` is the second
+/// (CLOCK_MONOTONIC) of the last question.
 #[derive(
     Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
@@ -39,6 +45,12 @@ impl Peer {
     #[inline(always)]
     pub const fn is_free(&self) -> bool {
         self.frontend_port.0 == 0
+    }
+
+    /// Whether this is one who has asked the socket.
+    #[inline(always)]
+    pub fn is_asker(&self) -> bool {
+        self.backend_port == self.frontend_port && self.backend == self.frontend
     }
 
     /// Whether this backend was given.

@@ -70,8 +70,9 @@ pub(crate) unsafe fn add_atomically(number: *mut i64, change: i64) {
     unsafe { asm!("lock *(u64 *)({} + 0) += {}", in(reg) number, in(reg) change) };
 }
 
+/// Seconds of CLOCK_MONOTONIC.
 #[inline(never)]
-fn seconds() -> u32 {
+pub(crate) fn seconds() -> u32 {
     let nanoseconds = if has(kernel_feature::COARSE_CLOCK) {
         // SAFETY: no arguments.
         unsafe { bpf_ktime_get_coarse_ns() }

@@ -41,7 +41,7 @@ pub(super) fn note_node_flows() {
 
 /// Says that a pod-facing port has a flow to open. `false`: its answers would not be translated yet.
 #[inline(always)]
-pub(super) fn note_pod_flows() -> bool {
+pub(crate) fn note_pod_flows() -> bool {
     set(filter::POD_FLOWS, filter::POD_FLOWS_WANTED, 1);
     FLOW_FILTER.get(filter::POD_FLOWS).is_some_and(|bytes| bytes[filter::POD_FLOWS_ANSWERED] != 0)
 }

@@ -32,8 +32,8 @@ use crate::{
         lookup::{self, Lookup},
         source_ranges,
     },
-    skb,
-    verdict::Verdict,
+    skb, udp_sockets,
+    verdict::{Kind, Verdict},
 };
 
 /// `POD`: the packet comes from a pod of this node.
@@ -56,7 +56,7 @@ impl<const POD: bool> Hook for Ingress<POD> {
             }
         }
         let flow = if POD {
-            flow_of::<L3, { opener::POD }>(ctx, packet, found, dial::<POD>)
+            flow_of::<L3, { opener::POD }>(ctx, packet, found, |packet| dial_of_pod(ctx, packet))
         } else {
             flow_of::<L3, { opener::OUTSIDE }>(ctx, packet, found, dial::<POD>)
         };
@@ -146,6 +146,24 @@ fn dial<const POD: bool>(packet: &Packet) -> Verdict {
             }
         }
     }
+}
+
+/// As [`dial`], of a pod whose sockets nobody sees, or that answers a process of this node: one that has
+/// asked from a port that is a NodePort, too.
+#[inline(always)]
+fn dial_of_pod(ctx: &TcContext, packet: &Packet) -> Verdict {
+    let verdict = dial::<true>(packet);
+    let key = &packet.key;
+    if packet.is_udp()
+        && verdict.is(Kind::Admit)
+        && lookup::is_node_address(&key.dst)
+        // A socket that is not connected is remembered by what it sends (egress.rs), once pods' links have
+        // the program for that. Before that they open no flow, and the datagram is for any socket.
+        && udp_sockets::has_socket(ctx.skb.skb, key, !filter::note_pod_flows())
+    {
+        return Verdict::PASS;
+    }
+    verdict
 }
 
 /// Whether the sender counts as a pod (MSQ-08): pods of other nodes are "inside".

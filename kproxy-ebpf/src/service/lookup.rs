@@ -55,12 +55,18 @@ pub(crate) fn is_service_address(addr: &Addr) -> bool {
         .is_some_and(|about| about.flags & kinds == frontend_flags::SERVICE_ADDRESS)
 }
 
+/// Whether this may be a port that is translated at this node's addresses.
+#[inline(always)]
+pub(crate) fn may_be_node_port(port: Port, proto: u8) -> bool {
+    !is_ruled_out(&filter::address_of_node_port(port, proto))
+}
+
 /// Whether a packet comes from a NodePort of this node: from one of its addresses, and a port that is
 /// translated there.
 #[inline(always)]
 pub(crate) fn is_node_port(key: &FlowKey) -> bool {
     // The port first: most traffic comes from one of this node's addresses.
-    !is_ruled_out(&filter::address_of_node_port(key.src_port, key.proto))
+    may_be_node_port(key.src_port, key.proto)
         && !is_ruled_out(&key.src)
         && is_frontend_of_node(&key.src, key.src_port, key.proto)
 }

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::common::{Cluster, NODE_PORT, SILENCE, TRANSPORTS, at, vips};
+use crate::common::{Cluster, NODE_PORT, SILENCE, TARGET, TRANSPORTS, at, vips};
 use kproxy_lab::{Family, Hold, Lab, Place, Probe, Transport};
 use serde_json::json;
 
@@ -73,6 +73,31 @@ fn ver_01_a_virtual_machine_is_refused_at_once() {
     }
     let drops = cluster.kproxy("n1", &["dump", "counters"]);
     assert!(drops.contains("no-backend"), "{drops}");
+}
+
+#[test]
+fn flow_08_a_pod_answers_a_process_of_its_node_that_asks_from_a_nodeport() {
+    for probe in [Probe::udp as fn(SocketAddr) -> Probe, Probe::udp_unconnected] {
+        // The backend is elsewhere, and nothing has looked at what goes to pods so far.
+        let lab = Lab::builder().nodes(2).pods(&["a", "vm"]).build().unwrap();
+        let cluster = Cluster::in_lab(lab, &["n2/a"], json!({}), &[]);
+        let node = cluster.lab.node("n1");
+        for name in ["a", "vm", "a"] {
+            let pod = cluster.lab.pod("n1", name);
+            for ip in pod.addresses().both() {
+                let outcome = node.probe(probe(at(ip, TARGET)).ports(NODE_PORT)).unwrap();
+                assert_eq!(outcome.server_set(), [pod.name()].into(), "{ip} {outcome}");
+            }
+        }
+        // What nobody has asked for is a request, as before.
+        let vm = cluster.lab.pod("n1", "vm");
+        for ip in node.addresses().both() {
+            let to_service = Probe::udp(at(ip, NODE_PORT)).timeout(SILENCE);
+            cluster.eventually("the Service", &vm, &to_service, |outcome| {
+                outcome.server_set() == ["n2/a"].into()
+            });
+        }
+    }
 }
 
 #[test]

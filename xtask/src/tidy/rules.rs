@@ -6,7 +6,7 @@ use super::source::Source;
 const LONGEST_FILE: usize = 600;
 
 /// Files that may hold `unsafe` code.
-const UNSAFE: [&str; 30] = [
+const UNSAFE: [&str; 31] = [
     // Helper calls, map elements and context access of the programs.
     "kproxy-ebpf/src/flow/assured.rs",
     "kproxy-ebpf/src/flow/filter.rs",
@@ -33,6 +33,7 @@ const UNSAFE: [&str; 30] = [
     "kproxy-ebpf/src/service/pick.rs",
     "kproxy-ebpf/src/skb.rs",
     "kproxy-ebpf/src/stats.rs",
+    "kproxy-ebpf/src/udp_sockets.rs",
     // Marks the shared layouts as plain data.
     "kproxy-common/src/pod.rs",
     // bpf(2) for what aya has no call for, and mmap'ed arrays.

@@ -19,12 +19,12 @@ use kproxy_common::{
     net::{Addr, Port, proto},
     netns::netns_verdict,
     service::{FrontendValue, Slot, Word, frontend_flags},
-    socket::Peer,
+    socket::{ASKER_SECONDS, Peer},
 };
 
 use self::context::{Call, in_host_netns, is_connected_to, read_peer, read_source, write_peer};
 use crate::{
-    kernel::has,
+    kernel::{has, seconds},
     maps::{CONFIG, NETNS},
     service::{
         load,
@@ -108,6 +108,7 @@ fn look_up<const V6: bool>(
 }
 
 /// connect() and sendmsg(): gives the socket a backend when it dials a frontend. `false`: it does not.
+/// What it sends to one who has asked it is an answer, and no request, and stays as it is.
 #[inline(always)]
 fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<bool, DropReason> {
     let proto = context::protocol(ctx) as u8;
@@ -137,7 +138,16 @@ fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<bo
         memory::count_anew::<V6>(ctx, state);
         place = memory::recall::<V6>(ctx, state, &dialled, port, service);
     }
-    let known = state.as_deref_mut().and_then(|state| memory::at(state, place)).map(|peer| &*peer);
+    let mut known =
+        state.as_deref_mut().and_then(|state| memory::at(state, place)).map(|peer| &*peer);
+    if let Some(peer) = known
+        && peer.is_asker()
+    {
+        if u64::from(seconds()).wrapping_sub(peer.word) <= ASKER_SECONDS {
+            return Ok(true);
+        }
+        known = None;
+    }
     // As a connection goes on when ranges change, so do datagrams; those from another source are another
     // connection.
     if source_ranges::is_restricted(&frontend)
@@ -281,16 +291,44 @@ fn restore_peer<const V6: bool>(ctx: &SockAddrContext) {
 /// recvmsg(): shows the frontend that the socket dialled where it would see the backend.
 #[inline(always)]
 fn restore_source<const V6: bool>(ctx: &SockAddrContext) {
-    let Some(state) = memory::of_socket::<false>(ctx) else { return };
-    memory::count_anew::<V6>(ctx, state);
     let (seen, port) = read_peer::<V6>(ctx);
-    if is_connected_to::<V6>(ctx, &seen, port) {
-        if state.connected().has_backend(&seen, port) {
-            show_as::<V6>(ctx, state.connected());
+    if let Some(state) = memory::of_socket::<false>(ctx) {
+        memory::count_anew::<V6>(ctx, state);
+        if is_connected_to::<V6>(ctx, &seen, port) {
+            if state.connected().has_backend(&seen, port) {
+                show_as::<V6>(ctx, state.connected());
+            }
+            return;
         }
-    } else if let Some(peer) = memory::shown(state, &seen, port) {
-        show_as::<V6>(ctx, peer);
+        if let Some(peer) = memory::shown(state, &seen, port)
+            && !peer.is_asker()
+        {
+            show_as::<V6>(ctx, peer);
+            return;
+        }
     }
+    if lookup::may_be_node_port(port, proto::UDP) {
+        note_asker::<V6>(ctx, &seen, port);
+    }
+}
+
+/// Notes who has asked the socket if that is a process of this node, from a port that is a NodePort, too.
+#[inline(never)]
+fn note_asker<const V6: bool>(ctx: &SockAddrContext, asker: &Addr, port: Port) {
+    let Lookup::Frontend(frontend) = lookup::frontend(asker, port, proto::UDP) else { return };
+    let service = frontend.internal;
+    let Some(state) = memory::of_socket::<true>(ctx) else { return };
+    let place = memory::recall::<V6>(ctx, state, asker, port, service);
+    let peer = Peer {
+        frontend: *asker,
+        backend: *asker,
+        source: Addr::default(),
+        frontend_port: port,
+        backend_port: port,
+        service,
+        word: seconds().into(),
+    };
+    memory::remember(state, place, peer);
 }
 
 #[inline(always)]
