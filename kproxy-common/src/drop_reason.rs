@@ -31,6 +31,8 @@ pub enum DropReason {
     FragmentLimit = 12,
     /// Dropped: a fragment for a ClusterIP whose first one was refused or did not come.
     FragmentAlone = 13,
+    /// Refused: TCP for a service address, of a connection that this node does not know.
+    NoFlow = 14,
     /// Dropped: an address of a Service range that no Service has (VER-16).
     FreeServiceAddress = 20,
     /// Dropped: a load-balancer address that is not open to this source (LBR-02).
@@ -42,7 +44,7 @@ pub const REFUSALS_A_SECOND: u32 = 1000;
 
 impl DropReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NoBackend,
         Self::NoLocalBackend,
         Self::UnknownPort,
@@ -55,6 +57,7 @@ impl DropReason {
         Self::AnswersNotReady,
         Self::FragmentLimit,
         Self::FragmentAlone,
+        Self::NoFlow,
         Self::FreeServiceAddress,
         Self::SourceNotAllowed,
     ];
@@ -79,6 +82,7 @@ impl DropReason {
             Self::AnswersNotReady => "answers-not-ready",
             Self::FragmentLimit => "fragment-limit",
             Self::FragmentAlone => "fragment-alone",
+            Self::NoFlow => "no-flow",
             Self::FreeServiceAddress => "free-service-address",
             Self::SourceNotAllowed => "source-not-allowed",
         }
@@ -121,6 +125,10 @@ impl DropReason {
             Self::FragmentAlone => {
                 "dropped: a fragment for a ClusterIP whose first one was refused or did not come \
                  in time"
+            }
+            Self::NoFlow => {
+                "refused: a connection to a Service's address that this node does not know; look \
+                 whether the address has moved here from another node"
             }
             Self::FreeServiceAddress => {
                 "dropped: an address of a ServiceCIDR that no Service has; look who dials it"

@@ -73,7 +73,9 @@ impl Verdict {
     pub(crate) fn turn_away(service: u32, reason: DropReason) -> Self {
         let dropped = Self::drop(service, reason);
         match reason {
-            DropReason::NoBackend | DropReason::UnknownPort => Self::new(Kind::Refuse, service, 0),
+            DropReason::NoBackend | DropReason::UnknownPort | DropReason::NoFlow => {
+                Self::new(Kind::Refuse, service, 0)
+            }
             _ => dropped,
         }
     }

@@ -43,6 +43,12 @@ pub(super) fn note_node_flows() {
 #[inline(always)]
 pub(crate) fn note_pod_flows() -> bool {
     set(filter::POD_FLOWS, filter::POD_FLOWS_WANTED, 1);
+    answers_pods()
+}
+
+/// Whether what goes to pods passes a program.
+#[inline(always)]
+pub(crate) fn answers_pods() -> bool {
     FLOW_FILTER.get(filter::POD_FLOWS).is_some_and(|bytes| bytes[filter::POD_FLOWS_ANSWERED] != 0)
 }
 

@@ -7,6 +7,7 @@ use kproxy_common::{
     counters::NO_SERVICE,
     drop_reason::DropReason,
     flow::FlowValue,
+    net::Addr,
     service::{Word, frontend_flags},
 };
 
@@ -18,7 +19,12 @@ use crate::{
         open, table,
         track::{self, Belongs},
     },
-    packet::{Packet, headers::ethernet, icmp_error::IcmpError, rewrite::rewrite},
+    packet::{
+        Packet,
+        headers::{ethernet, tcp},
+        icmp_error::IcmpError,
+        rewrite::rewrite,
+    },
     path::{forward::forward_own_error, redirect::Back},
     service::{
         lookup::{self, Lookup},
@@ -36,6 +42,11 @@ impl<const POD: bool> Hook for Egress<POD> {
     const BACK: Back = Back::In;
 
     #[inline(always)]
+    fn passes(ctx: &TcContext, to: &Addr) -> bool {
+        !filter::has_flows_to(to) && (POD || skb::is_own(ctx) || lookup::is_ruled_out(to))
+    }
+
+    #[inline(always)]
     fn packet<const L3: usize>(ctx: &TcContext, packet: &Packet, ours: &mut bool) -> Verdict {
         let found = table::find_for(packet);
         if !POD {
@@ -43,7 +54,8 @@ impl<const POD: bool> Hook for Egress<POD> {
             let opens = found.is_none() && packet.opens();
             let is_request =
                 found.as_ref().is_some_and(|value| at_egress(value.flags) == Place::HereIfOwn);
-            if is_own && (is_request || opens && tc::serves_processes(packet)) {
+            let is_served = opens && (packet.is_udp() || tc::serves_processes(packet));
+            if is_own && (is_request || is_served) {
                 return tc::own_packet::<L3>(ctx, packet, found, ours, Self::BACK);
             }
             if opens {
@@ -52,7 +64,10 @@ impl<const POD: bool> Hook for Egress<POD> {
             }
         }
         let Some(value) = found else {
-            if POD && packet.opens() && skb::is_own(ctx) {
+            if !POD {
+                return of_nobody(packet, skb::is_own(ctx));
+            }
+            if packet.opens() && skb::is_own(ctx) {
                 open::remember_own(packet);
             }
             return Verdict::PASS;
@@ -119,6 +134,29 @@ fn untranslated(packet: &Packet, is_own: bool) -> Verdict {
     };
     // A process of this node is told: before 5.18 a hook cannot refuse.
     if is_own { Verdict::turn_away(service, reason) } else { Verdict::drop(service, reason) }
+}
+
+/// TCP of no flow that leaves as it came, to a service address: netfilter, which translates what kube-proxy
+/// has opened, has done so by now. So nobody here knows the connection, and whoever gets the packet sends it
+/// back here. Its sender is told (RFC 9293 section 3.10.7.1).
+#[inline(always)]
+fn of_nobody(packet: &Packet, is_own: bool) -> Verdict {
+    if is_own || !packet.is_tcp() || packet.is_later() {
+        return Verdict::PASS;
+    }
+    let key = &packet.key;
+    let (service, reason) = match lookup::frontend(&key.dst, key.dst_port, key.proto) {
+        Lookup::Frontend(frontend) if frontend.flags & frontend_flags::NODE_PORT == 0 => {
+            (frontend.internal, DropReason::NoFlow)
+        }
+        Lookup::UnknownPort => (NO_SERVICE, DropReason::UnknownPort),
+        Lookup::Frontend(_) | Lookup::NotOurs => return Verdict::PASS,
+    };
+    if packet.segment.flags & tcp::RST != 0 {
+        Verdict::drop(service, reason)
+    } else {
+        Verdict::turn_away(service, reason)
+    }
 }
 
 #[inline(always)]

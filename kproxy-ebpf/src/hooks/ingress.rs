@@ -159,8 +159,9 @@ fn dial_of_pod(ctx: &TcContext, packet: &Packet) -> Verdict {
         && lookup::is_node_address(&key.dst)
         // A socket that is not connected is remembered by what it sends (egress.rs), once pods' links have
         // the program for that. Before that they open no flow, and the datagram is for any socket.
-        && udp_sockets::has_socket(ctx.skb.skb, key, !filter::note_pod_flows())
+        && udp_sockets::has_socket(ctx.skb.skb, key, !filter::answers_pods())
     {
+        filter::note_pod_flows();
         return Verdict::PASS;
     }
     verdict

@@ -38,7 +38,7 @@ impl Hook for Loopback {
         let found = table::find_for(packet);
         let place = match &found {
             Some(value) => at_loopback(value.flags),
-            None if tc::serves_processes(packet) => Place::Here,
+            None if tc::serves_processes(packet) || may_be_of_node_port(packet) => Place::Here,
             None => Place::Elsewhere,
         };
         match place {
@@ -65,6 +65,16 @@ impl Hook for Loopback {
             done.ok_or(DropReason::RewriteFailed)
         })
     }
+}
+
+/// Whether a datagram may be for, or from, a NodePort. A socket may connect to one without a backend, which is
+/// refused, or served, once it sends.
+#[inline(always)]
+fn may_be_of_node_port(packet: &Packet) -> bool {
+    let Packet { key, .. } = packet;
+    packet.is_udp()
+        && (lookup::may_be_node_port(key.dst_port, key.proto)
+            || lookup::may_be_node_port(key.src_port, key.proto))
 }
 
 #[classifier]

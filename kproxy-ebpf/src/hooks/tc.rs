@@ -4,7 +4,7 @@
 use aya_ebpf::{macros::map, maps::PerCpuArray, programs::TcContext};
 use kproxy_common::{
     config::config_flags, counters::NO_SERVICE, drop_reason::DropReason, flow::FlowValue,
-    service::frontend_flags,
+    net::Addr, service::frontend_flags,
 };
 
 use crate::{
@@ -30,6 +30,12 @@ pub(super) trait Hook {
     const EGRESS: bool;
     /// The way back to who sent the packet.
     const BACK: Back;
+
+    /// Whether a packet of TCP to this address that opens nothing is passed on at a glance.
+    #[inline(always)]
+    fn passes(_ctx: &TcContext, to: &Addr) -> bool {
+        !filter::has_flows_to(to)
+    }
 
     /// What becomes of a packet. `ours`: set if it belongs to a flow that is translated here.
     fn packet<const L3: usize>(ctx: &TcContext, packet: &Packet, ours: &mut bool) -> Verdict;
@@ -57,7 +63,7 @@ struct Seen {
 #[inline(always)]
 pub(super) fn run<const L3: usize, H: Hook>(ctx: &TcContext) -> i32 {
     let opens_nothing = early::destination_if_opens_nothing::<L3>(ctx);
-    if opens_nothing.is_some_and(|to| !filter::has_flows_to(&to)) {
+    if opens_nothing.is_some_and(|to| H::passes(ctx, &to)) {
         return Verdict::PASS.action();
     }
     let Some(Seen { clock, packet }) = scratch(&SEEN) else { return Verdict::PASS.action() };

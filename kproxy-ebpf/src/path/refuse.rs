@@ -120,20 +120,22 @@ fn check(key: &FlowKey) -> Result<(), DropReason> {
     if may { Ok(()) } else { Err(DropReason::RefusalLimit) }
 }
 
-/// Makes a reset out of a SYN (RFC 9293 section 3.5.2). Length and options stay: they say nothing in
+/// Makes a reset out of a packet (RFC 9293 section 3.5.2). Length and options stay: they say nothing in
 /// a reset, and a packet whose checksum the hardware is still to write keeps its layout.
 #[inline(always)]
 fn reset<const L3: usize>(ctx: &TcContext, packet: &Packet) -> Option<()> {
     let l4 = packet.l4();
     let old = *at::<[u32; 3]>(ctx, l4 + tcp::SEQUENCE)?;
-    let [sequence, _, flags] = old;
+    let [sequence, acknowledgement, flags] = old;
     let [offset, bits, ..] = flags.to_ne_bytes();
     let header = u32::from(offset >> 4) * 4;
     let total = packet.len - (l4 - L3) as u32;
     // A SYN counts one, and so does each byte that comes with it (RFC 7413).
     let length = total.saturating_sub(header) + u32::from(bits & tcp::SYN != 0);
     let acknowledged = u32::from_be(sequence).wrapping_add(length).to_be();
-    let new = [0, acknowledged, u32::from_ne_bytes([offset, tcp::RST | tcp::ACK, 0, 0])];
+    // A SYN acknowledges nothing: 0. Others expect this number and look at nothing else.
+    let new =
+        [acknowledgement, acknowledged, u32::from_ne_bytes([offset, tcp::RST | tcp::ACK, 0, 0])];
     let delta = u64::from(checksum::difference(&old, &new));
     // SAFETY: the helper checks the offset.
     if unsafe { bpf_l4_csum_replace(ctx.skb.skb, packet.l4_checksum() as u32, 0, delta, 0) } != 0 {

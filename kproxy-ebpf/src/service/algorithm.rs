@@ -33,14 +33,15 @@ pub(crate) fn choose(service: u32, kind: u32, word: u64, flags: u32, hash: u32) 
     round_robin(service, kind, word)
 }
 
-/// The next slot in turn. Each path has a position of its own on each CPU.
+/// The next slot in turn. Each path has a position of its own on each CPU, which begins anywhere: or the
+/// first connections of all Services, CPUs and nodes would go to the first endpoint.
 #[inline(always)]
 pub(crate) fn round_robin(service: u32, kind: u32, word: Word) -> u32 {
     let path = usize::from(kind != client_kind::NETNS);
     let turn = COUNTERS.get_ptr_mut(service).map_or(0, |counters| {
         // SAFETY: a live element of this CPU's copy.
         let turn = unsafe { &mut (*counters).turns[path] };
-        let now = *turn;
+        let now = if *turn == 0 { random() } else { *turn };
         *turn = now.wrapping_add(1);
         now
     });

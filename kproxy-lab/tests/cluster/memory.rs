@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::common::{Cluster, NODE_PORT, PORT, TARGET, at, vips};
+use crate::common::{Cluster, NODE_PORT, PORT, TARGET, at, vips, wait_until};
 use kproxy_lab::manifest::{Service, Slice};
 use kproxy_lab::{Family, Place, Probe, Seen, Step, Stepped, Transport, mapped};
 use serde_json::{Value, json};
@@ -106,6 +106,41 @@ fn a_connected_udp_socket_shows_its_peer_after_a_datagram_to_another_service() {
             );
             socket.close().unwrap();
         }
+    }
+}
+
+#[test]
+fn a_udp_socket_connects_to_whatever_it_likes_and_is_refused_once_it_sends() {
+    let cluster = Cluster::new(&[]);
+    let node_ports = cluster.lab.node("n1").addresses().both().map(|ip| at(ip, NODE_PORT));
+    for from in everywhere(&cluster) {
+        let unknown = vips().map(|vip| at(vip.ip(), PORT + 7));
+        for to in vips().into_iter().chain(unknown).chain(node_ports).chain([mapped(vips()[0])]) {
+            let socket = udp(&from, to);
+            // No second try where the first one told why.
+            let steps = [
+                (Step::Connect(to), Seen::Done),
+                (Step::Peer, Seen::Peer(to)),
+                (Step::Ask, failed("ECONNREFUSED")),
+            ];
+            sees(&socket, steps);
+            socket.close().unwrap();
+        }
+    }
+    // One that was connected early is served once there is a backend.
+    let sockets: Vec<_> = everywhere(&cluster)
+        .iter()
+        .flat_map(|from| vips().into_iter().chain(node_ports).map(|to| (udp(from, to), to)))
+        .collect();
+    for (socket, to) in &sockets {
+        sees(socket, [(Step::Connect(*to), Seen::Done)]);
+    }
+    cluster.web(&["n2/a"], json!({}));
+    for (socket, to) in &sockets {
+        wait_until(
+            || socket.step(Step::Ask).unwrap() == by("n2/a", *to),
+            || format!("{to} is not served:\n{}", cluster.logs()),
+        );
     }
 }
 

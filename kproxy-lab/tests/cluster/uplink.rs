@@ -1,14 +1,32 @@
 //! The packet path with real packets: the client outside the cluster.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::common::{Cluster, NODE_PORT, SILENCE, TRANSPORTS, at, vips, wait_until};
-use kproxy_lab::{Family, Held, Hold, Probe, Transport};
+use kproxy_lab::{Family, Held, Hold, Probe, Seen, Step, Transport};
 use serde_json::json;
 
 /// Who changes the source towards backends elsewhere.
 const SNAT: [&str; 2] = ["bpf", "netfilter"];
+
+#[test]
+fn a_connection_is_reset_at_once_where_its_address_has_moved_to() {
+    let cluster = Cluster::new(&["n1/a", "n2/a"]);
+    let client = cluster.lab.client();
+    for to in vips() {
+        cluster.lab.route_services_via("n1").unwrap();
+        let any: SocketAddr = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
+        let socket = client.socket(Transport::Tcp, any).unwrap();
+        assert_eq!(socket.step(Step::Connect(to)).unwrap(), Seen::Done);
+        assert!(matches!(socket.step(Step::Ask).unwrap(), Seen::Answered { .. }), "{to}");
+        cluster.lab.route_services_via("n2").unwrap();
+        assert_eq!(socket.step(Step::Ask).unwrap(), Seen::Failed("ECONNRESET".to_owned()));
+        // A new one is served there.
+        assert!(client.probe(Probe::tcp(to)).unwrap().all_answered());
+    }
+    assert!(cluster.kproxy("n2", &["dump", "counters"]).contains("no-flow"));
+}
 
 #[test]
 fn ver_05_nodeport_from_outside_near_and_far_backends() {

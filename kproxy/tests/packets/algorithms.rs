@@ -6,7 +6,11 @@ use std::net::SocketAddr;
 use kproxy_common::{
     flow::flow_flags,
     load::counted::{FLOWS, SOCKETS},
-    service::service_flags::{LEAST_CONNECTIONS, MAGLEV, RANDOM},
+    net::proto::TCP,
+    service::{
+        frontend_flags,
+        service_flags::{LEAST_CONNECTIONS, MAGLEV, RANDOM},
+    },
 };
 
 use crate::harness::{NEXT, Programs, Tcp, tcp, udp};
@@ -53,6 +57,20 @@ fn close(programs: &mut Programs, client: &str, to: &str, backend: &str) {
     programs.egress(&tcp(backend, client, Tcp::SynAck));
     programs.ingress(&tcp(client, to, Tcp::FinAck));
     programs.egress(&tcp(backend, client, Tcp::FinAck));
+}
+
+#[test]
+fn rounds_of_services_begin_anywhere() {
+    let mut programs = Programs::load();
+    let mut firsts = BTreeMap::<SocketAddr, u32>::new();
+    for number in 0..100 {
+        let (service, vip) = (2 * number + 2, format!("10.96.1.{number}:80"));
+        programs.service(service, &FOUR);
+        programs.frontend(&vip, TCP, frontend_flags::CLUSTER_IP, service, service);
+        *firsts.entry(connect(&mut programs, &client(1), &vip)).or_default() += 1;
+    }
+    // All of the same backend, or none of one: once in 10^12 runs.
+    assert_eq!(firsts.len(), FOUR.len(), "{firsts:?}");
 }
 
 #[test]

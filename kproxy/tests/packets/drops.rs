@@ -16,7 +16,9 @@ use kproxy_common::{
 };
 
 use crate::{
-    harness::{Programs, Ran, SHOT, Tcp, tcp, udp, udp_of, with_header},
+    harness::{
+        Programs, Ran, SHOT, Tcp, knows_where_packets_come_from, tcp, udp, udp_of, with_header,
+    },
     parts::cut,
     sctp::{INIT, sctp},
     snat::{FAMILIES, SERVICE, on_a_node},
@@ -31,14 +33,19 @@ const NEAR: &str = "L10.244.1.5:8080";
 #[test]
 fn every_reason_is_counted_once_for_each_packet_that_does_not_go_on() {
     for reason in DropReason::ALL {
+        if reason == DropReason::NoFlow && !knows_where_packets_come_from() {
+            continue;
+        }
         on_a_node(move |programs| {
             let ran = provoke(reason, programs);
             let held = programs.notes().len();
             let drops = programs.drops();
             assert!(drops.iter().any(|row| row.1 == reason), "{reason:?}: {drops:?}");
             // Of what is refused the sender is told; the answer is counted if it is dropped, too.
-            let is_refusal =
-                |reason| matches!(reason, DropReason::NoBackend | DropReason::UnknownPort);
+            let is_refusal = |reason| {
+                use DropReason::{NoBackend, NoFlow, UnknownPort};
+                matches!(reason, NoBackend | UnknownPort | NoFlow)
+            };
             let counted: u64 = drops.iter().filter(|row| !is_refusal(row.1)).map(|row| row.2).sum();
             let ended = ran.iter().filter(|ran| ran.action == SHOT).count();
             assert_eq!(counted as usize + held, ended, "{reason:?}: {drops:?}");
@@ -120,6 +127,10 @@ fn provoke(reason: DropReason, programs: &mut Programs) -> Vec<Ran> {
             programs.empty(SERVICE, empty_verdict::DROP);
             let fragments = cut(&udp_of(POD, VIP, 2500), 7);
             return fragments.iter().map(|part| programs.run("kp_pod_ingress", part)).collect();
+        }
+        DropReason::NoFlow => {
+            programs.comes_from(1);
+            return vec![programs.egress(&tcp(CLIENT, VIP, Tcp::Ack))];
         }
         DropReason::FreeServiceAddress => {
             let mut ranges = [Range::default(); SERVICE_RANGES];

@@ -9,6 +9,7 @@ use aya::{
     Ebpf, EbpfLoader, TestRun as _,
     maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuHashMap, RingBuf, lpm_trie::Key},
     programs::{Program, SchedClassifier, TestRunOptions},
+    util::KernelVersion,
 };
 use kproxy::plan::{Backend, maglev_table};
 use kproxy_common::{
@@ -69,6 +70,11 @@ impl Ran {
     pub(crate) fn destination(&self) -> SocketAddr {
         self.ends().1
     }
+}
+
+/// Whether a test run can say where a packet that leaves has come in: before 6.0 it cannot.
+pub(crate) fn knows_where_packets_come_from() -> bool {
+    KernelVersion::current().unwrap() >= KernelVersion::new(6, 0, 0)
 }
 
 /// All programs, with maps of their own.
@@ -330,7 +336,8 @@ impl Programs {
         std::mem::replace(&mut self.device, device)
     }
 
-    /// Packets that leave have come in by this device from now on.
+    /// Packets that leave have come in by this device from now on, where
+    /// [`knows_where_packets_come_from`].
     pub(crate) fn comes_from(&mut self, device: u32) {
         self.from = device;
     }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use aya::util::KernelVersion;
+use etherparse::{SlicedPacket, TransportSlice};
 use kproxy_common::{
     abi::MARK_MASQUERADE,
     config::{Config, Uplink, config_flags, uplink_flags},
@@ -11,7 +11,9 @@ use kproxy_common::{
     service::{empty_verdict, frontend_flags as kind},
 };
 
-use crate::harness::{NEXT, Programs, REDIRECT, Ran, SHOT, Tcp, ends, tcp, ttl_of, udp};
+use crate::harness::{
+    NEXT, Programs, REDIRECT, Ran, SHOT, Tcp, ends, knows_where_packets_come_from, tcp, ttl_of, udp,
+};
 use crate::sctp;
 use crate::snat::{SERVICE, on_a_node};
 
@@ -255,14 +257,15 @@ fn lbr_02_lbr_03_source_ranges_hold_for_the_nodes_processes() {
 }
 
 #[test]
-fn pkt_04_where_hooks_serve_sockets_only_sctp_is_left() {
+fn pkt_04_where_hooks_serve_sockets_sctp_is_left_and_datagrams_of_those_that_had_no_backend() {
     by_packets(|programs, Family { client, vip, backend, .. }| {
         programs.configure(|config| Config { flags: 0, ..config });
         programs.service(SERVICE, &[backend]);
-        for request in both(client, vip, Tcp::Syn) {
-            let ran = programs.run("kp_egress", &request);
-            assert_eq!((ran.action, &ran.packet[12..]), (NEXT, &request[12..]));
-        }
+        let request = tcp(client, vip, Tcp::Syn);
+        let ran = programs.run("kp_egress", &request);
+        assert_eq!((ran.action, &ran.packet[12..]), (NEXT, &request[12..]));
+        let source = sent(programs, "kp_egress", &udp(client, vip), backend).to_string();
+        assert_eq!(programs.ingress(&udp(backend, &source)).ends(), (at(vip), at(client)));
         programs.frontend(vip, SCTP, kind::CLUSTER_IP, SERVICE, SERVICE);
         let there = programs.run("kp_egress", &sctp::sctp(client, vip, sctp::INIT, 16));
         assert_eq!(there.action, REDIRECT, "{:?}", programs.drops());
@@ -281,18 +284,63 @@ fn np_01_where_hooks_serve_sockets_those_bound_to_loopback_are_left() {
         programs.service(SERVICE, &[backend]);
         let device = programs.move_to(LO);
         let [from, to] = loopback;
-        for request in both(client, node_port, Tcp::Syn) {
-            assert_eq!(programs.run("kp_node_egress", &request).packet[12..], request[12..]);
-        }
+        let request = tcp(client, node_port, Tcp::Syn);
+        assert_eq!(programs.run("kp_node_egress", &request).packet[12..], request[12..]);
         is_served_at_loopback(programs, device, [from, to], backend, client);
         programs.move_to(device);
     });
 }
 
 #[test]
+fn flow_08_what_the_node_asks_itself_from_a_nodeport_is_answered() {
+    by_packets(|programs, Family { client, node_port, backend, .. }| {
+        programs.configure(|config| Config { flags: 0, ..config });
+        programs.service(SERVICE, &[backend]);
+        let device = programs.move_to(LO);
+        for (from, to) in [(node_port, client), (client, node_port)] {
+            let ran = programs.run("kp_node_egress", &udp(from, to));
+            assert_eq!((ran.action, ran.ends()), (NEXT, (at(from), at(to))));
+        }
+        programs.move_to(device);
+    });
+}
+
+#[test]
+fn tcp_of_no_flow_for_a_service_is_reset_where_it_would_leave() {
+    if !knows_where_packets_come_from() {
+        return;
+    }
+    by_packets(|programs, Family { vip, node_port, backend, .. }| {
+        programs.configure(|config| Config { flags: 0, ..config });
+        programs.service(SERVICE, &[backend]);
+        let unknown = format!("{vip}9");
+        let outside = if vip.contains('[') { "[2001:db8:1::9]:40000" } else { "203.0.113.9:40000" };
+        for to in [*vip, &unknown] {
+            let data = tcp(outside, to, Tcp::Ack);
+            // Of a process of the node, and where netfilter is still to see it.
+            assert_eq!(programs.run("kp_egress", &data).packet[12..], data[12..]);
+            assert_eq!(programs.ingress(&data).packet[12..], data[12..]);
+            programs.comes_from(overlay());
+            let ran = programs.run("kp_egress", &data);
+            assert_eq!((ran.action, ran.ends()), (REDIRECT, (at(to), at(outside))));
+            let sliced = SlicedPacket::from_ethernet(&ran.packet).unwrap();
+            let Some(TransportSlice::Tcp(reset)) = sliced.transport else { panic!() };
+            assert!(reset.rst());
+            assert_eq!(reset.sequence_number(), Tcp::Ack.segment().ack);
+            // A reset is not answered, and what has no Service goes on.
+            assert_eq!(programs.run("kp_egress", &tcp(outside, to, Tcp::Rst)).action, SHOT);
+            for other in [*backend, node_port] {
+                let data = tcp(outside, other, Tcp::Ack);
+                assert_eq!(programs.run("kp_egress", &data).packet[12..], data[12..]);
+            }
+            programs.comes_from(0);
+        }
+    });
+}
+
+#[test]
 fn what_has_come_in_elsewhere_is_no_process_of_the_node() {
-    // Before it a test run cannot say where a packet has come in.
-    if KernelVersion::current().unwrap() < KernelVersion::new(6, 0, 0) {
+    if !knows_where_packets_come_from() {
         return;
     }
     by_packets(|programs, Family { client, vip, node_port, backend, .. }| {

@@ -20,7 +20,7 @@ const BUDGETS: [(&str, usize); 19] = [
     ("kp_getpeer4", 32),
     ("kp_getpeer6", 32),
     ("kp_ingress", 448),
-    ("kp_ingress_l3", 416),
+    ("kp_ingress_l3", 448),
     ("kp_inject", 64),
     ("kp_node_egress", 416),
     ("kp_pod_egress", 416),

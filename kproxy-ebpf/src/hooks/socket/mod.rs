@@ -115,9 +115,13 @@ fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<bo
     if proto != proto::TCP && proto != proto::UDP {
         return Ok(false);
     }
+    // As in the kernel, which asks nobody then: getaddrinfo() connects to see which source it would have
+    // (RFC 6724). What is sent on is refused, or served, as a packet.
+    let only_connects = proto == proto::UDP && call == Call::Connect;
     let (dialled, port) = read_peer::<V6>(ctx);
     let frontend = match look_up::<V6>(ctx, call, &dialled, port, proto) {
         Lookup::Frontend(value) => value,
+        Lookup::UnknownPort if only_connects => return Ok(false),
         Lookup::UnknownPort => {
             stats::count_drop(NO_SERVICE, DropReason::UnknownPort);
             return Err(DropReason::UnknownPort);
@@ -127,6 +131,9 @@ fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<bo
     let source = read_source::<V6>(ctx, call);
     let service = frontend.internal;
     let Some(packed) = pick::word(service) else { return Ok(false) };
+    if only_connects && pick::refusal(Word::unpack(packed)).is_some() {
+        return Ok(false);
+    }
     let mut state = match call {
         Call::Connect => memory::of_connecting::<true>(ctx),
         Call::Send => memory::of_socket::<true>(ctx),

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use kproxy_common::abi::MARK_MASQUERADE;
 use kproxy_common::counters::NO_SERVICE;
 use kproxy_common::drop_reason::DropReason;
-use kproxy_common::net::proto::{SCTP, UDP};
+use kproxy_common::net::proto::{TCP, UDP};
 use kproxy_common::service::{cluster_index, empty_verdict, frontend_flags as kind};
 
 use super::cases::{Act, BACKENDS, Case, Ends, Hook, NODE, PODS, Set, ip};
@@ -298,7 +298,8 @@ impl Model {
         if pod || !opens {
             return Ok(Fate::Untouched);
         }
-        if ends.proto == SCTP || self.case.by_packets {
+        // A socket of UDP may connect to a Service without backends, and is served once there is one.
+        if ends.proto != TCP || self.case.by_packets {
             return self.dials(ends, act, bytes, seen);
         }
         Ok(self.is_left_by_hooks(ends))
