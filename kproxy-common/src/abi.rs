@@ -47,6 +47,12 @@ pub mod map {
     pub const FRAGMENTS: &str = "KP_FRAGMENTS";
     /// Ring buffer, not pinned: [`crate::fragment::Note`]s.
     pub const EARLY: &str = "KP_EARLY";
+    /// LRU hash, not pinned: connections of sockets that go by packets, by port and frontend
+    /// ([`crate::flow::FlowKey`] without a source address) → nothing of interest (u32).
+    pub const APART: &str = "KP_APART";
+    /// LRU hash, not pinned: network namespace, port and backend of a bound socket
+    /// ([`crate::socket::bound_key`]) → what it has dialled ([`crate::socket::Dialled`]).
+    pub const BOUND: &str = "KP_BOUND";
     /// Array with one element, not pinned: the end of a large fragment that is injected.
     pub const INJECTED: &str = "KP_INJECTED";
 

@@ -2,6 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::flow::FlowKey;
 use crate::net::{Addr, Port};
 use crate::pod::shared_layout;
 
@@ -88,6 +89,38 @@ impl SocketState {
     }
 }
 
+/// A frontend that a bound socket has dialled.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Dialled {
+    /// Its address.
+    pub frontend: Addr,
+    /// Its port.
+    pub port: Port,
+    /// Always 0.
+    pub pad: u16,
+    /// Always 0.
+    pub rest: u32,
+    /// The socket's cookie.
+    pub socket: u64,
+}
+
+/// Key in [`crate::abi::map::BOUND`]: a socket of this network namespace (its cookie), bound to `port`, at this
+/// backend.
+#[inline(always)]
+pub const fn bound_key(netns: u64, port: Port, backend: Addr, to: Port, proto: u8) -> FlowKey {
+    let src = Addr([netns as u32, (netns >> 32) as u32, 0, 0]);
+    FlowKey { src, dst: backend, src_port: port, dst_port: to, proto, pad: [0; 3] }
+}
+
+/// Key in [`crate::abi::map::APART`]: what goes to this frontend from a socket with this port.
+#[inline(always)]
+pub const fn apart_key(port: Port, frontend: Addr, to: Port, proto: u8) -> FlowKey {
+    FlowKey { src: Addr([0; 4]), dst: frontend, src_port: port, dst_port: to, proto, pad: [0; 3] }
+}
+
 /// Input and output of [`crate::abi::program::UDP_SOCKET`]: it looks the socket up and fills in
 /// what the socket was told.
 #[derive(
@@ -114,5 +147,6 @@ pub struct SocketQuery {
 shared_layout! {
     Peer: 64 { frontend, backend, source, frontend_port, backend_port, service, word }
     SocketState: 328 { peers, next, counted, hidden, found }
+    Dialled: 32 { frontend, port, pad, rest, socket }
     SocketQuery: 120 { ethernet, remote, local, remote_port, local_port, pad, peer }
 }

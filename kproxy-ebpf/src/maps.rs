@@ -18,7 +18,7 @@ use kproxy_common::{
     load::LoadKey,
     ranges::RangeData,
     service::{FrontendKey, FrontendValue, Name, Service, Slot},
-    socket::SocketState,
+    socket::{Dialled, SocketState},
 };
 
 /// Frontends and address entries. Written by user space, read by every program.
@@ -76,6 +76,15 @@ pub(crate) static FLOW_FILTER: Array<[u8; 8]> =
 /// What the first fragments of packets said, by addresses and identification.
 #[map(name = "KP_FRAGMENTS")]
 pub(crate) static FRAGMENTS: LruHashMap<FlowKey, First> = LruHashMap::with_max_entries(8192, 0);
+
+/// Connections that the socket path leaves to the packets, where another port tells them from the socket's
+/// others. Written by connect and sendmsg, read when a flow is opened.
+#[map(name = "KP_APART")]
+pub(crate) static APART: LruHashMap<FlowKey, u32> = LruHashMap::with_max_entries(16_384, 0);
+
+/// What sockets that are bound to a port have dialled. Written and read by connect.
+#[map(name = "KP_BOUND")]
+pub(crate) static BOUND: LruHashMap<FlowKey, Dialled> = LruHashMap::with_max_entries(16_384, 0);
 
 /// Copies of fragments that came before their first one, and word of it. Read by user space; while
 /// nobody does, it is full and nothing is copied.

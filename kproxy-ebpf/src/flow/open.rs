@@ -10,6 +10,7 @@ use kproxy_common::{
     maglev,
     net::Addr,
     service::{Word, slot_flags},
+    socket::apart_key,
 };
 
 use super::{
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{
     kernel::scratch,
-    maps::{CONFIG, UPLINKS},
+    maps::{APART, CONFIG, UPLINKS},
     packet::{
         Packet,
         rewrite::{self, rewrite},
@@ -82,7 +83,8 @@ pub(super) fn open<const L3: usize, const OPENER: u8>(
     reverse.flags |= forward.flags & (CLAIMS | flow_flags::DIRECT | flow_flags::AWAY);
     // The backend sees another port of the client where answers could not be told from those of a
     // connection that the same port has through another frontend, as with conntrack.
-    if claims || !claim_reverse(reverse_key, reverse)? {
+    if claims || OPENER != opener::OUTSIDE && is_apart(key) || !claim_reverse(reverse_key, reverse)?
+    {
         let ports = if claims { source_port::Ports::of(config) } else { source_port::Ports::ANY };
         source_port::claim(ports.pack(), claim)?;
         forward.to.src_port = claim.key.dst_port;
@@ -264,6 +266,14 @@ fn set_source(device: u32, value: &mut FlowValue) -> bool {
 #[inline(always)]
 fn masquerade(config: &Config) -> u16 {
     if config.flags & config_flags::NETFILTER != 0 { flow_flags::MASQUERADE } else { 0 }
+}
+
+/// Whether the sender has other connections with the same port, by its socket, and perhaps with the same backend.
+#[inline(never)]
+fn is_apart(key: &FlowKey) -> bool {
+    let apart = apart_key(key.src_port, key.dst, key.dst_port, key.proto);
+    // SAFETY: nothing is read from it.
+    unsafe { APART.get(&apart) }.is_some()
 }
 
 /// Inserts the reverse entry. `false`: another live connection owns it.

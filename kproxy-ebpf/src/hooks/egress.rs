@@ -54,13 +54,12 @@ impl<const POD: bool> Hook for Egress<POD> {
             let opens = found.is_none() && packet.opens();
             let is_request =
                 found.as_ref().is_some_and(|value| at_egress(value.flags) == Place::HereIfOwn);
-            let is_served = opens && (packet.is_udp() || tc::serves_processes(packet));
-            if is_own && (is_request || is_served) {
+            if is_own && (is_request || opens) {
                 return tc::own_packet::<L3>(ctx, packet, found, ours, Self::BACK);
             }
             if opens {
                 open::remember_own(packet);
-                return untranslated(packet, is_own);
+                return untranslated(packet);
             }
         }
         let Some(value) = found else {
@@ -105,11 +104,11 @@ impl<const POD: bool> Hook for Egress<POD> {
     }
 }
 
-/// A packet still addressed to a ClusterIP, or to a load-balancer address with source ranges, when
+/// A packet of a pod still addressed to a ClusterIP, or to a load-balancer address with source ranges, when
 /// it leaves the node was not translated: the socket path left it alone because it must be dropped
 /// (VER-04, LBR-02) or could not be refused. It must not reach the network, where it would loop.
 #[inline(always)]
-fn untranslated(packet: &Packet, is_own: bool) -> Verdict {
+fn untranslated(packet: &Packet) -> Verdict {
     let key = &packet.key;
     let (service, reason) = match lookup::frontend(&key.dst, key.dst_port, key.proto) {
         Lookup::Frontend(frontend) if frontend.flags & frontend_flags::CLUSTER_IP != 0 => {
@@ -132,8 +131,7 @@ fn untranslated(packet: &Packet, is_own: bool) -> Verdict {
         }
         Lookup::Frontend(_) | Lookup::NotOurs => return Verdict::PASS,
     };
-    // A process of this node is told: before 5.18 a hook cannot refuse.
-    if is_own { Verdict::turn_away(service, reason) } else { Verdict::drop(service, reason) }
+    Verdict::drop(service, reason)
 }
 
 /// TCP of no flow that leaves as it came, to a service address: netfilter, which translates what kube-proxy

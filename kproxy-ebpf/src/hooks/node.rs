@@ -67,14 +67,14 @@ impl Hook for Loopback {
     }
 }
 
-/// Whether a datagram may be for, or from, a NodePort. A socket may connect to one without a backend, which is
-/// refused, or served, once it sends.
+/// Whether a packet may open a connection to a NodePort that its socket was given no backend for, or be a datagram
+/// from one, which is remembered.
 #[inline(always)]
 fn may_be_of_node_port(packet: &Packet) -> bool {
     let Packet { key, .. } = packet;
-    packet.is_udp()
+    packet.opens()
         && (lookup::may_be_node_port(key.dst_port, key.proto)
-            || lookup::may_be_node_port(key.src_port, key.proto))
+            || packet.is_udp() && lookup::may_be_node_port(key.src_port, key.proto))
 }
 
 #[classifier]

@@ -158,10 +158,16 @@ endpoints: [{addresses: [10.244.1.11]}]
     cluster.other("api", "10.96.0.11", "fd00:10:96::b", &["n2/a"]);
     let api = at("10.96.0.11".parse::<std::net::IpAddr>().unwrap(), PORT);
     cluster.eventually("api", &pod, &Probe::tcp(api), kproxy_lab::Outcome::all_answered);
-    let status = cluster.try_kproxy("n1", &["status", "-o", "json"]);
-    let status = String::from_utf8(status.stdout).unwrap();
+    let status = || {
+        let status = cluster.try_kproxy("n1", &["status", "-o", "json"]);
+        String::from_utf8(status.stdout).unwrap()
+    };
+    // A file that cannot be read may be one that is being written, for a moment.
     for name in ["bad-address", "bad-protocol", "bad-port", "no-match", "broken.yaml"] {
-        assert!(status.contains(name), "{name} in {status}\n{}", cluster.logs());
+        wait_until(
+            || status().contains(name),
+            || format!("{name} in {}\n{}", status(), cluster.logs()),
+        );
     }
     assert!(pod.probe(Probe::tcp(vips()[0])).unwrap().all_answered());
     // Mended objects lose their problem.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::common::{Cluster, NODE_PORT, PORT, TARGET, at, vips, wait_until};
 use kproxy_lab::manifest::{Service, Slice};
-use kproxy_lab::{Family, Place, Probe, Seen, Step, Stepped, Transport, mapped};
+use kproxy_lab::{Family, Hold, Place, Probe, Seen, Step, Stepped, Transport, mapped};
 use serde_json::{Value, json};
 
 /// ClusterIPs of the Service `dns`, which has a UDP port alone.
@@ -27,6 +27,34 @@ fn write_other(cluster: &Cluster, pod: &str) {
         let from = cluster.lab.pod("n1", "b");
         cluster.eventually("dns answers", &from, &probe, |o| o.server_set() == [pod].into());
     }
+}
+
+/// ClusterIPs of more Services than a socket remembers, each on one of two pods, and the pod.
+fn many(cluster: &Cluster) -> Vec<[(SocketAddr, &'static str); 2]> {
+    (1u16..=7)
+        .map(|number| {
+            let (name, pod) = (format!("s{number}"), ["n1/a", "n2/a"][usize::from(number % 2)]);
+            let place = cluster.lab.place(pod).unwrap();
+            let ips = [format!("10.96.3.{number}"), format!("fd00:10:96::3:{number}")];
+            let service = Service::new(&name)
+                .cluster_ips(&ips[0], &ips[1])
+                .port("u", "UDP", PORT, TARGET)
+                .port("t", "TCP", PORT, TARGET);
+            let slices = Family::ALL.map(|family| {
+                let slice =
+                    Slice::of(&name, family).port("u", "UDP", TARGET).port("t", "TCP", TARGET);
+                Value::from(slice.pod(&place))
+            });
+            cluster
+                .write(&format!("{name}.yaml"), [Value::from(service)].into_iter().chain(slices));
+            let vips = ips.map(|ip| (at(ip.parse::<IpAddr>().unwrap(), PORT), pod));
+            for (vip, _) in vips {
+                let from = cluster.lab.pod("n1", "b");
+                cluster.eventually("answers", &from, &Probe::tcp(vip), |o| o.all_answered());
+            }
+            vips
+        })
+        .collect()
 }
 
 /// Web on one pod and `dns` on another or the same.
@@ -141,6 +169,47 @@ fn a_udp_socket_connects_to_whatever_it_likes_and_is_refused_once_it_sends() {
             || socket.step(Step::Ask).unwrap() == by("n2/a", *to),
             || format!("{to} is not served:\n{}", cluster.logs()),
         );
+    }
+}
+
+#[test]
+fn an_unconnected_udp_socket_has_the_right_answer_from_any_number_of_services() {
+    let cluster = Cluster::new(&["n2/a"]);
+    let services = many(&cluster);
+    for from in everywhere(&cluster) {
+        for family in 0..2 {
+            let socket = udp(&from, services[0][family].0);
+            let steps = services.iter().chain(services.iter().rev()).cycle().take(40);
+            sees(
+                &socket,
+                steps
+                    .map(|service| service[family])
+                    .map(|(to, pod)| (Step::AskAt(to), by(pod, to))),
+            );
+            socket.close().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_bound_port_reaches_the_same_pod_through_two_services() {
+    let cluster = Cluster::new(&["n2/a"]);
+    let services = many(&cluster);
+    for from in everywhere(&cluster) {
+        for transport in [Transport::Tcp, Transport::UdpConnected] {
+            for (family, port) in [(0, 41_000), (1, 42_000)] {
+                // Both are on the same pod.
+                let held: Vec<_> = [&services[0], &services[2], &services[4]]
+                    .map(|service| from.hold(Hold::new(transport, service[family].0).port(port)))
+                    .into_iter()
+                    .map(Result::unwrap)
+                    .collect();
+                for held in held {
+                    let report = held.stop().unwrap();
+                    assert!(report.is_flawless(), "{} {report:?}", from.name());
+                }
+            }
+        }
     }
 }
 

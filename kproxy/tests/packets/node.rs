@@ -257,14 +257,15 @@ fn lbr_02_lbr_03_source_ranges_hold_for_the_nodes_processes() {
 }
 
 #[test]
-fn pkt_04_where_hooks_serve_sockets_sctp_is_left_and_datagrams_of_those_that_had_no_backend() {
+fn pkt_04_what_hooks_leave_to_the_packets_is_served_as_they_would() {
     by_packets(|programs, Family { client, vip, backend, .. }| {
         programs.configure(|config| Config { flags: 0, ..config });
         programs.service(SERVICE, &[backend]);
-        let request = tcp(client, vip, Tcp::Syn);
-        let ran = programs.run("kp_egress", &request);
-        assert_eq!((ran.action, &ran.packet[12..]), (NEXT, &request[12..]));
-        let source = sent(programs, "kp_egress", &udp(client, vip), backend).to_string();
+        let [syn, datagram] = &both(client, vip, Tcp::Syn)[..] else { unreachable!() };
+        let source = sent(programs, "kp_egress", syn, backend).to_string();
+        let answer = tcp(backend, &source, Tcp::SynAck);
+        assert_eq!(programs.ingress(&answer).ends(), (at(vip), at(client)));
+        let source = sent(programs, "kp_egress", datagram, backend).to_string();
         assert_eq!(programs.ingress(&udp(backend, &source)).ends(), (at(vip), at(client)));
         programs.frontend(vip, SCTP, kind::CLUSTER_IP, SERVICE, SERVICE);
         let there = programs.run("kp_egress", &sctp::sctp(client, vip, sctp::INIT, 16));
@@ -279,13 +280,11 @@ fn pkt_04_where_hooks_serve_sockets_sctp_is_left_and_datagrams_of_those_that_had
 
 #[test]
 fn np_01_where_hooks_serve_sockets_those_bound_to_loopback_are_left() {
-    by_packets(|programs, Family { client, node_port, backend, loopback, .. }| {
+    by_packets(|programs, Family { client, backend, loopback, .. }| {
         programs.configure(|config| Config { flags: 0, ..config });
         programs.service(SERVICE, &[backend]);
         let device = programs.move_to(LO);
         let [from, to] = loopback;
-        let request = tcp(client, node_port, Tcp::Syn);
-        assert_eq!(programs.run("kp_node_egress", &request).packet[12..], request[12..]);
         is_served_at_loopback(programs, device, [from, to], backend, client);
         programs.move_to(device);
     });

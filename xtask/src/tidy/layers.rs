@@ -81,11 +81,12 @@ const KPROXY: [Layer; 13] = [
 ];
 
 /// The programs: packet memory and maps at the bottom, hooks on top; no hook imports another.
-const EBPF: [Layer; 13] = [
+const EBPF: [Layer; 14] = [
     ("main.rs", &[]),
     ("kernel.rs", &[]),
     ("maps.rs", &[]),
     ("skb.rs", &[]),
+    ("udp_sockets.rs", &[]),
     ("stats.rs", &["kernel.rs", "maps.rs"]),
     ("verdict.rs", &["stats.rs"]),
     ("packet/", &["packet/", "kernel.rs", "skb.rs"]),
@@ -120,7 +121,15 @@ const EBPF: [Layer; 13] = [
     ),
     (
         "hooks/socket/",
-        &["hooks/socket/", "service/", "verdict.rs", "stats.rs", "kernel.rs", "maps.rs"],
+        &[
+            "hooks/socket/",
+            "flow/filter.rs",
+            "service/",
+            "verdict.rs",
+            "stats.rs",
+            "kernel.rs",
+            "maps.rs",
+        ],
     ),
     (
         "hooks/",
@@ -135,6 +144,7 @@ const EBPF: [Layer; 13] = [
             "kernel.rs",
             "maps.rs",
             "skb.rs",
+            "udp_sockets.rs",
         ],
     ),
 ];

@@ -6,7 +6,7 @@ use super::source::Source;
 const LONGEST_FILE: usize = 600;
 
 /// Files that may hold `unsafe` code.
-const UNSAFE: [&str; 31] = [
+const UNSAFE: [&str; 32] = [
     // Helper calls, map elements and context access of the programs.
     "kproxy-ebpf/src/flow/assured.rs",
     "kproxy-ebpf/src/flow/filter.rs",
@@ -16,6 +16,7 @@ const UNSAFE: [&str; 31] = [
     "kproxy-ebpf/src/flow/unassured.rs",
     "kproxy-ebpf/src/hooks/inject.rs",
     "kproxy-ebpf/src/hooks/release.rs",
+    "kproxy-ebpf/src/hooks/socket/apart.rs",
     "kproxy-ebpf/src/hooks/socket/context.rs",
     "kproxy-ebpf/src/hooks/socket/memory.rs",
     "kproxy-ebpf/src/hooks/socket/mod.rs",

@@ -95,6 +95,39 @@ pub(super) fn read_source<const V6: bool>(ctx: &SockAddrContext, call: Call) -> 
     }
 }
 
+/// The port that the socket is bound to; 0 for none.
+#[inline(always)]
+pub(super) fn own_port(ctx: &SockAddrContext) -> Port {
+    // SAFETY: a field of the socket of a live context, in host byte order.
+    let port = unsafe {
+        core::ptr::read_volatile(&raw const (*(*ctx.sock_addr).__bindgen_anon_1.sk).src_port)
+    };
+    Port((port as u16).to_be())
+}
+
+/// The port that the socket is connected to, 0 for none. It is read as the four bytes that it was before 5.18
+/// (commit 4421a582718a).
+#[inline(always)]
+fn remote_port(ctx: &SockAddrContext) -> Port {
+    // SAFETY: a field of the socket of a live context.
+    let port = unsafe {
+        let sk = (*ctx.sock_addr).__bindgen_anon_1.sk;
+        core::ptr::read_volatile((&raw const (*sk).dst_port).cast::<u32>())
+    };
+    Port(port as u16)
+}
+
+/// Whether the socket gets what one address sends alone: it is connected, or was. IPv6 keeps the address of a
+/// socket that is dissolved, and goes on comparing it (`__udp_disconnect`, net/ipv4/udp.c).
+#[inline(always)]
+pub(super) fn hears_one<const V6: bool>(ctx: &SockAddrContext) -> bool {
+    // SAFETY: fields of the socket of a live context.
+    remote_port(ctx).0 != 0
+        || V6
+            && unsafe { words(&raw const (*(*ctx.sock_addr).__bindgen_anon_1.sk).dst_ip6) }
+                != [0; 4]
+}
+
 /// Whether the socket is connected to this address and port now. No hook runs when that ends.
 #[inline(always)]
 pub(super) fn is_connected_to<const V6: bool>(
@@ -102,14 +135,12 @@ pub(super) fn is_connected_to<const V6: bool>(
     addr: &Addr,
     port: Port,
 ) -> bool {
-    // SAFETY: fields of the socket of a live context. The port is 0 once it is not connected any more;
-    // it is read as the four bytes that it was before 5.18 (commit 4421a582718a).
+    if remote_port(ctx) != port {
+        return false;
+    }
+    // SAFETY: fields of the socket of a live context.
     unsafe {
         let sk = (*ctx.sock_addr).__bindgen_anon_1.sk;
-        let remote = core::ptr::read_volatile((&raw const (*sk).dst_port).cast::<u32>());
-        if remote as u16 != port.0 {
-            return false;
-        }
         if V6 {
             Addr(words(&raw const (*sk).dst_ip6)) == *addr
         } else {

@@ -137,6 +137,23 @@ pub(super) fn keep(state: &mut SocketState, place: usize, word: u64, service: u3
     }
 }
 
+/// Whether there is room for a peer with this backend at the place where it was, or anywhere, and no other has
+/// the same: whose answer it is could not be told.
+#[inline(never)]
+pub(super) fn has_room(state: &SocketState, place: usize, backend: &Addr, port: Port) -> bool {
+    let mut has_room = place != NOWHERE;
+    let mut other = CONNECTED + 1;
+    while other < PEERS {
+        let peer = &state.peers[other];
+        has_room |= peer.is_free();
+        if other != place && state.hidden & 1 << other == 0 && peer.has_backend(backend, port) {
+            return false;
+        }
+        other += 1;
+    }
+    has_room
+}
+
 /// Remembers a peer that connect() has led to.
 #[inline(always)]
 pub(super) fn connect(state: &mut SocketState, peer: Peer) {

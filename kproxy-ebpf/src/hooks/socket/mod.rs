@@ -1,5 +1,6 @@
 //! The socket path: the dialled frontend is swapped for a backend before a packet exists.
 
+mod apart;
 mod context;
 mod memory;
 
@@ -22,7 +23,9 @@ use kproxy_common::{
     socket::{ASKER_SECONDS, Peer},
 };
 
-use self::context::{Call, in_host_netns, is_connected_to, read_peer, read_source, write_peer};
+use self::context::{
+    Call, hears_one, in_host_netns, is_connected_to, read_peer, read_source, write_peer,
+};
 use crate::{
     kernel::{has, seconds},
     maps::{CONFIG, NETNS},
@@ -144,6 +147,9 @@ fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<bo
     {
         memory::count_anew::<V6>(ctx, state);
         place = memory::recall::<V6>(ctx, state, &dialled, port, service);
+        if place == memory::NOWHERE && apart::is_apart::<V6>(ctx, &dialled, port, proto) {
+            return Ok(false);
+        }
     }
     let mut known =
         state.as_deref_mut().and_then(|state| memory::at(state, place)).map(|peer| &*peer);
@@ -175,6 +181,19 @@ fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<bo
     }
     let settings = pick::settings(service);
     let slot = new_backend(ctx, service, packed, settings)?;
+    let is_alone = match call {
+        Call::Connect => !apart::is_taken(ctx, slot, &dialled, port, proto),
+        // What such a socket gets is its peer's, whoever is asked.
+        Call::Send => {
+            hears_one::<V6>(ctx)
+                || state
+                    .as_deref()
+                    .is_none_or(|state| memory::has_room(state, place, &slot.addr, slot.port))
+        }
+    };
+    if !is_alone && apart::set_apart(ctx, &dialled, port, proto) {
+        return Ok(false);
+    }
     // Without memory for the storage only the way back shows the backend.
     if let Some(state) = state {
         let peer = Peer {

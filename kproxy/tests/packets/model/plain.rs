@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use kproxy_common::abi::MARK_MASQUERADE;
 use kproxy_common::counters::NO_SERVICE;
 use kproxy_common::drop_reason::DropReason;
-use kproxy_common::net::proto::{TCP, UDP};
+use kproxy_common::net::proto::UDP;
 use kproxy_common::service::{cluster_index, empty_verdict, frontend_flags as kind};
 
 use super::cases::{Act, BACKENDS, Case, Ends, Hook, NODE, PODS, Set, ip};
@@ -298,11 +298,7 @@ impl Model {
         if pod || !opens {
             return Ok(Fate::Untouched);
         }
-        // A socket of UDP may connect to a Service without backends, and is served once there is one.
-        if ends.proto != TCP || self.case.by_packets {
-            return self.dials(ends, act, bytes, seen);
-        }
-        Ok(self.is_left_by_hooks(ends))
+        self.dials(ends, act, bytes, seen)
     }
 
     /// A process of this node whose socket no hook has given a backend.
@@ -332,35 +328,6 @@ impl Model {
             return Ok(self.no_backend(service));
         }
         self.open(Sender::Node, service_port, service, ends, act, bytes, seen)
-    }
-
-    /// Nothing that is still addressed to a frontend may leave the node where it would be refused.
-    fn is_left_by_hooks(&mut self, ends: Ends) -> Fate {
-        match self.lookup(ends) {
-            Dialled::Frontend(service_port, frontend) if frontend.flags & kind::CLUSTER_IP != 0 => {
-                let service = index(service_port as usize, frontend.internal);
-                if self.sets[&service].0.backends.is_empty() {
-                    return self.no_backend(service);
-                }
-                Fate::Untouched
-            }
-            Dialled::Frontend(service_port, frontend)
-                if frontend.flags & kind::SOURCE_RANGES != 0 =>
-            {
-                let service = index(service_port as usize, frontend.internal);
-                self.count_drop(service, DropReason::SourceNotAllowed);
-                Fate::Dropped
-            }
-            Dialled::UnknownPort => {
-                self.count_drop(NO_SERVICE, DropReason::UnknownPort);
-                Fate::Refused
-            }
-            Dialled::Nothing if holds("10.96.0.0", 16, &ends.to.ip()) => {
-                self.count_drop(NO_SERVICE, DropReason::FreeServiceAddress);
-                Fate::Dropped
-            }
-            Dialled::Frontend(..) | Dialled::Nothing => Fate::Untouched,
-        }
     }
 
     fn asked_by(&self, ends: Ends) -> Option<usize> {
