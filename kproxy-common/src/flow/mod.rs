@@ -72,7 +72,9 @@ pub struct FlowValue {
     /// [`flow_state`], the same in both entries.
     pub state: u8,
     /// 0.
-    pub pad: [u8; 3],
+    pub pad: u8,
+    /// When it was opened: the lower bits of the kernel's ticks (jiffies).
+    pub opened: u16,
 }
 
 shared_numbers! {
@@ -172,7 +174,7 @@ impl FlowKey {
 shared_layout! {
     FlowKey: 40 { src, dst, src_port, dst_port, proto, pad }
     FlowValue: 72 {
-        to, flags, generation, service, last_seen, slot, end, ack, syn, state, pad
+        to, flags, generation, service, last_seen, slot, end, ack, syn, state, pad, opened
     }
 }
 

@@ -4,7 +4,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::FlowKey;
-use crate::pod::shared_layout;
+use crate::{net::Addr, pod::shared_layout};
 
 /// Flows in one query, a power of two. The verifier of 5.10 walks the way of each.
 pub const SWEPT: usize = 8;
@@ -19,10 +19,13 @@ pub struct SweepQuery {
     pub count: u32,
     /// Answer: keys whose connection, or lone entry, was removed.
     pub removed: u32,
+    /// Not unspecified: a source address that this node has lost. Only flows that leave with it are ended,
+    /// and those at once.
+    pub source: Addr,
     /// Keys of entries, of either direction.
     pub keys: [FlowKey; SWEPT],
 }
 
 shared_layout! {
-    SweepQuery: 344 { ethernet, count, removed, keys }
+    SweepQuery: 360 { ethernet, count, removed, source, keys }
 }

@@ -19,7 +19,7 @@ use super::{
     table, unassured,
 };
 use crate::{
-    kernel::scratch,
+    kernel::{scratch, ticks},
     maps::{APART, CONFIG, UPLINKS},
     packet::{
         Packet,
@@ -170,10 +170,11 @@ fn begin(packet: &Packet, service: u32, slot: u32) -> Result<&'static mut Openin
     let opening = scratch(&OPENING).ok_or(DropReason::BadMap)?;
     let Opening { forward, claim: Claim { value: reverse, .. } } = &mut *opening;
     filter::note_flows_to(&packet.key.dst);
+    let opened = ticks() as u16;
     // Field by field: whole values would be made on the stack first.
     for value in [&mut *forward, &mut *reverse] {
         (value.service, value.last_seen, value.slot) = (service, packet.now, slot);
-        (value.generation, value.state, value.pad) = (0, flow_state::UNREPLIED, [0; 3]);
+        (value.generation, value.state, value.opened) = (0, flow_state::UNREPLIED, opened);
         (value.end, value.ack, value.syn) = (packet.now, 0, 0);
     }
     if !packet.is_udp() {

@@ -68,13 +68,14 @@ pub(super) fn claim(ports: u32, claim: &mut Claim) -> Result<(), DropReason> {
     let to = &claim.value.to;
     let seed = source_port::hash(&to.dst, to.dst_port, to.src_port);
     // Where none is free, one whose connection is over, and of those the one that rested longest: the
-    // backend may hold it in TIME_WAIT. Otherwise the longest of one that nobody has confirmed.
+    // backend may hold it in TIME_WAIT. Otherwise the oldest that nobody has confirmed, to a few milliseconds:
+    // an honest client's is one for a round trip, and a flood takes all ports within a second.
     (claim.best, claim.least) = (Port(0), u32::MAX);
     let mut attempt = 0;
     while attempt < TRIES {
         claim.key.dst_port = source_port::nth(first, count, seed, attempt);
         let Some(owner) = table::any(&claim.key) else { return insert_new(ports, seed, claim) };
-        let rank = rank(owner);
+        let rank = rank(owner, claim.value.opened);
         if rank < claim.least {
             (claim.best, claim.least) = (claim.key.dst_port, rank);
         }
@@ -96,9 +97,9 @@ pub(super) fn claim(ports: u32, claim: &mut Claim) -> Result<(), DropReason> {
 /// From this [`rank`] on nobody gives way.
 const ASSURED: u32 = 1 << 31;
 
-/// Who gives way first has the least. An assured flow never does.
+/// Who gives way first has the least. An assured flow never does. `now`: ticks as in [`FlowValue::opened`].
 #[inline(always)]
-fn rank(owner: &FlowValue) -> u32 {
+fn rank(owner: &FlowValue, now: u16) -> u32 {
     // By shifts: BPF makes a branch of every comparison, and the verifier walks both ways of it at each
     // of the tries.
     let is_over = OVER >> (owner.state & 31) & 1;
@@ -106,7 +107,10 @@ fn rank(owner: &FlowValue) -> u32 {
     let assured = flags / u32::from(flow_flags::ASSURED);
     let collides = flags / u32::from(flow_flags::COLLIDES);
     let keeps = (assured | collides) & 1;
-    owner.last_seen >> 2 | (is_over ^ 1) << 30 | keeps << 31
+    let youth = u32::from(!now.wrapping_sub(owner.opened));
+    // All ones if it is over.
+    let rested = is_over.wrapping_neg();
+    owner.last_seen >> 2 & rested | (youth | 1 << 30) & !rested | keeps << 31
 }
 
 /// Bits of the states in which a connection is over.

@@ -112,7 +112,7 @@ fn count_out(key: &FlowKey, value: &FlowValue) {
 
 /// Removes both entries of a connection, given one of them. It counts no more.
 #[inline(never)]
-pub(super) fn forget(key: &FlowKey, value: &FlowValue) {
+pub(crate) fn forget(key: &FlowKey, value: &FlowValue) {
     // A copy: the entry is gone before the other one.
     let other_key = value.to.reversed();
     count_out(key, value);

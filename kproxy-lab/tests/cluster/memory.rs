@@ -173,6 +173,24 @@ fn a_udp_socket_connects_to_whatever_it_likes_and_is_refused_once_it_sends() {
 }
 
 #[test]
+fn msq_05_a_pod_answers_itself_by_an_unconnected_socket() {
+    let cluster = Cluster::new(&[]);
+    let pod = cluster.lab.pod("n1", "a");
+    // Connected when there was no backend, so that it goes by packets: the server sees the frontend as its client.
+    let sockets = vips().map(|vip| (udp(&pod, vip), vip));
+    for (socket, vip) in &sockets {
+        sees(socket, [(Step::Connect(*vip), Seen::Done)]);
+    }
+    cluster.web(&["n1/a"], json!({}));
+    for (socket, vip) in &sockets {
+        wait_until(
+            || socket.step(Step::Ask).unwrap() == by("n1/a", *vip),
+            || format!("{vip} is not answered:\n{}", cluster.logs()),
+        );
+    }
+}
+
+#[test]
 fn an_unconnected_udp_socket_has_the_right_answer_from_any_number_of_services() {
     let cluster = Cluster::new(&["n2/a"]);
     let services = many(&cluster);

@@ -240,6 +240,35 @@ fn node_05_new_addresses_and_devices_are_served_at_once() {
 }
 
 #[test]
+fn flows_get_another_source_once_the_node_has_lost_theirs() {
+    let cluster = Cluster::new(&["n2/a"]);
+    let (client, host) = (cluster.lab.client(), cluster.lab.node("n1"));
+    let old = host.ip(Family::V4);
+    let [new, third] = ["172.18.0.50", "172.18.0.51"].map(|ip| ip.parse::<IpAddr>().unwrap());
+    let address = |what: &str, ip: IpAddr| {
+        host.run("ip", &["address", what, &format!("{ip}/24"), "dev", "eth0"]).unwrap();
+    };
+    // The others stay when the first one goes.
+    host.run("sysctl", &["-qw", "net.ipv4.conf.eth0.promote_secondaries=1"]).unwrap();
+    address("add", new);
+    address("add", third);
+    let to = at(new, NODE_PORT);
+    cluster.eventually("it is served", &client, &Probe::tcp(to), |o| o.all_answered());
+    let any: SocketAddr = "0.0.0.0:0".parse().unwrap();
+    let socket = client.socket(Transport::Tcp, any).unwrap();
+    assert_eq!(socket.step(Step::Connect(to)).unwrap(), Seen::Done);
+    // One flow, asked again and again from the same port.
+    let probe = Probe::udp(to).ports(21_000).timeout(SILENCE);
+    assert_eq!(client.probe(probe.clone()).unwrap().clients(), [old].into());
+    // What its uplink has besides is nothing to it.
+    address("del", third);
+    assert_eq!(client.probe(probe.clone()).unwrap().clients(), [old].into());
+    address("del", old);
+    cluster.eventually("another source", &client, &probe, |o| o.clients() == [new].into());
+    assert_eq!(socket.step(Step::Ask).unwrap(), Seen::Failed("ECONNRESET".to_owned()));
+}
+
+#[test]
 fn ct_06_ct_07_udp_flows_leave_a_removed_backend() {
     let cluster = Cluster::new(&["n1/a"]);
     let client = cluster.lab.client();

@@ -49,7 +49,7 @@ impl Sweeper {
             }
             self.sweep(&mut flows);
             let rest = timing::rest_after(cpu_time().saturating_sub(start));
-            thread::sleep(rest.max(PERIOD));
+            flows.rest(rest.max(PERIOD));
         }
     }
 

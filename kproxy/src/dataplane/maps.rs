@@ -57,6 +57,7 @@ pub(super) struct SweptMaps {
     pub(super) loads: Loads,
     pub(super) assured: Memory<u64>,
     pub(super) flow_filter: Memory<u64>,
+    pub(super) uplinks: Uplinks,
 }
 
 /// Maps an array into memory.

@@ -38,6 +38,7 @@ use std::{
     io,
     net::IpAddr,
     os::fd::OwnedFd,
+    sync::mpsc::{self, SyncSender},
 };
 
 use ipnet::IpNet;
@@ -97,6 +98,8 @@ pub struct Dataplane {
     sweep: OwnedFd,
     pod_flows: PodFlows,
     uplinks: Uplinks,
+    /// Tells the sweeper that an uplink has lost an address.
+    sweeper: Option<SyncSender<()>>,
     netns: Netns,
     /// What is wrong for as long as this lives.
     notices: Vec<Problem>,
@@ -136,6 +139,7 @@ impl Dataplane {
             sweep,
             pod_flows: PodFlows::new(flow_filter),
             uplinks,
+            sweeper: None,
             netns,
             notices,
             _lock: lock,
@@ -193,7 +197,13 @@ impl Dataplane {
     /// Sets the source addresses of connections to backends elsewhere, by device index. Writes
     /// only what differs.
     pub(crate) fn set_uplinks(&mut self, wanted: &BTreeMap<u32, Uplink>) -> Report {
-        uplinks::set(&mut self.uplinks, wanted).into()
+        let loses = uplinks::loses(&self.uplinks, wanted);
+        let report = uplinks::set(&mut self.uplinks, wanted).into();
+        if loses && let Some(sweeper) = &self.sweeper {
+            // Full: it knows already.
+            sweeper.try_send(()).ok();
+        }
+        report
     }
 
     /// Which network namespaces the socket path serves and which it leaves alone; none where the map
@@ -336,11 +346,14 @@ impl Dataplane {
     ///
     /// # Errors
     /// A map cannot be opened once more.
-    pub(crate) fn flow_sweeper(&self) -> Result<FlowSweeper, Error> {
+    pub(crate) fn flow_sweeper(&mut self) -> Result<FlowSweeper, Error> {
         let failed =
             |error: io::Error| Error::Program { program: program::SWEEP, source: error.into() };
         let program = self.sweep.try_clone().map_err(failed)?;
-        Ok(FlowSweeper::new(program, self.attachments.swept_maps()?))
+        let maps = self.attachments.swept_maps()?;
+        let (sender, lost) = mpsc::sync_channel(1);
+        self.sweeper = Some(sender);
+        Ok(FlowSweeper::new(program, maps, lost))
     }
 
     /// Takes in what a sweep has found.

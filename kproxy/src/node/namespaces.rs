@@ -79,12 +79,20 @@ pub(crate) fn inhabitants() -> Inhabitants {
 
 fn look_into(namespace: &File) -> io::Result<(u64, BTreeSet<IpAddr>)> {
     setns(namespace, CloneFlags::CLONE_NEWNET)?;
+    Ok((netns::cookie()?, addresses()?))
+}
+
+/// Addresses of the calling thread's network namespace that others may know.
+///
+/// # Errors
+/// The kernel does not say.
+pub(crate) fn addresses() -> io::Result<BTreeSet<IpAddr>> {
     let ip = |address: SockaddrStorage| {
         let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
         v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
     };
     let addresses = getifaddrs()?.filter_map(|entry| ip(entry.address?)).filter(roles::is_global);
-    Ok((netns::cookie()?, addresses.collect()))
+    Ok(addresses.collect())
 }
 
 fn entries(folder: &&str) -> impl Iterator<Item = PathBuf> {

@@ -16,6 +16,9 @@ const CLIENTS: usize = 4;
 /// Pause between an answer and the next connection.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// Failures that are told of.
+const FAILURES: usize = 5;
+
 /// What honest clients have seen.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
@@ -23,6 +26,8 @@ pub(super) struct Seen {
     pub(super) attempted: usize,
     /// Those that were not answered.
     pub(super) failed: usize,
+    /// How the first of those ended.
+    pub(super) failures: Vec<String>,
     /// Microseconds until each connection stood (UDP: until the answer).
     times: Vec<f64>,
 }
@@ -30,7 +35,10 @@ pub(super) struct Seen {
 impl Seen {
     fn add(&mut self, transport: Transport, attempt: &Attempt) {
         self.attempted += 1;
-        self.failed += usize::from(!matches!(attempt.verdict, Verdict::Answered(_)));
+        if !matches!(attempt.verdict, Verdict::Answered(_)) {
+            self.failed += 1;
+            self.failures.push(how(attempt));
+        }
         let time = match transport {
             Transport::Tcp => attempt.opened,
             _ => matches!(attempt.verdict, Verdict::Answered(_)).then_some(attempt.elapsed),
@@ -42,6 +50,8 @@ impl Seen {
     pub(super) fn and(mut self, other: Self) -> Self {
         self.attempted += other.attempted;
         self.failed += other.failed;
+        let room = FAILURES.saturating_sub(self.failures.len());
+        self.failures.extend(other.failures.into_iter().take(room));
         self.times.extend(other.times);
         self
     }
@@ -50,6 +60,17 @@ impl Seen {
     pub(super) fn times(&self) -> Option<(f64, f64)> {
         Some((stats::median(&self.times)?, stats::quantile(&self.times, 0.99)?))
     }
+}
+
+/// How a request that was not answered ended.
+fn how(attempt: &Attempt) -> String {
+    let Attempt { verdict, local, opened, elapsed, .. } = attempt;
+    let from = local.map_or_else(String::new, |local| format!(" from port {}", local.port()));
+    let stage = match opened {
+        Some(time) => format!("connected after {time:.1?}"),
+        None => "never connected".to_owned(),
+    };
+    format!("{verdict:?}{from} after {elapsed:.1?}, {stage}")
 }
 
 /// Clients that go on as long as `work` does; what they saw, and what came of the work.

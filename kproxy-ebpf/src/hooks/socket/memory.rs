@@ -10,11 +10,15 @@ use kproxy_common::{
     abi::kernel_feature,
     net::{Addr, Port},
     service::service_port_id,
-    socket::{PEERS, Peer, SENT, SocketState},
+    socket::{ASKER_SECONDS, PEERS, Peer, SENT, SocketState},
 };
 
 use super::context::is_connected_to;
-use crate::{kernel::has, maps::SOCKETS, service::load};
+use crate::{
+    kernel::{has, seconds},
+    maps::SOCKETS,
+    service::load,
+};
 
 /// Memory of the socket whose call this is, made if `CREATE`.
 #[inline(always)]
@@ -125,6 +129,12 @@ pub(super) fn at(state: &mut SocketState, mut place: usize) -> Option<&mut Peer>
     unsafe { asm!("{0} = {0}", inout(reg) place) };
     // SAFETY: checked above.
     Some(unsafe { state.peers.get_unchecked_mut(place) })
+}
+
+/// Whether one who has asked the socket did so lately.
+#[inline(always)]
+pub(super) fn asks(peer: &Peer) -> bool {
+    u64::from(seconds()).wrapping_sub(peer.word) <= ASKER_SECONDS
 }
 
 /// The peer at this place stays; what comes from it is shown as coming from its frontend again.

@@ -20,7 +20,7 @@ use kproxy_common::{
     net::{Addr, Port, proto},
     netns::netns_verdict,
     service::{FrontendValue, Slot, Word, frontend_flags},
-    socket::{ASKER_SECONDS, Peer},
+    socket::Peer,
 };
 
 use self::context::{
@@ -125,6 +125,9 @@ fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<bo
     let frontend = match look_up::<V6>(ctx, call, &dialled, port, proto) {
         Lookup::Frontend(value) => value,
         Lookup::UnknownPort if only_connects => return Ok(false),
+        Lookup::UnknownPort if call == Call::Send && is_asker::<V6>(ctx, &dialled, port) => {
+            return Ok(true);
+        }
         Lookup::UnknownPort => {
             stats::count_drop(NO_SERVICE, DropReason::UnknownPort);
             return Err(DropReason::UnknownPort);
@@ -156,7 +159,7 @@ fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<bo
     if let Some(peer) = known
         && peer.is_asker()
     {
-        if u64::from(seconds()).wrapping_sub(peer.word) <= ASKER_SECONDS {
+        if memory::asks(peer) {
             return Ok(true);
         }
         known = None;
@@ -236,6 +239,14 @@ fn dial_directly<const V6: bool>(ctx: &SockAddrContext, call: Call) {
             }
         }
     }
+}
+
+/// Whether who has this address and port, which are no frontend, has asked the socket.
+#[inline(never)]
+fn is_asker<const V6: bool>(ctx: &SockAddrContext, addr: &Addr, port: Port) -> bool {
+    let Some(state) = memory::of_socket::<false>(ctx) else { return false };
+    let place = memory::recall::<V6>(ctx, state, addr, port, NO_SERVICE);
+    memory::at(state, place).is_some_and(|peer| peer.is_asker() && memory::asks(peer))
 }
 
 /// Picks a backend for a new connection and counts it or its refusal.
@@ -333,16 +344,22 @@ fn restore_source<const V6: bool>(ctx: &SockAddrContext) {
             return;
         }
     }
-    if lookup::may_be_node_port(port, proto::UDP) {
+    if lookup::may_be_node_port(port, proto::UDP) || !lookup::is_ruled_out(&seen) {
         note_asker::<V6>(ctx, &seen, port);
     }
 }
 
-/// Notes who has asked the socket if that is a process of this node, from a port that is a NodePort, too.
+/// Notes who has asked the socket if what it sends there could be taken for a request: a process of this node,
+/// from a port that is a NodePort, too, or its own pod by a Service, which it sees as its client.
 #[inline(never)]
 fn note_asker<const V6: bool>(ctx: &SockAddrContext, asker: &Addr, port: Port) {
-    let Lookup::Frontend(frontend) = lookup::frontend(asker, port, proto::UDP) else { return };
-    let service = frontend.internal;
+    let service = match lookup::frontend(asker, port, proto::UDP) {
+        Lookup::Frontend(frontend) if frontend.flags & frontend_flags::NODE_PORT != 0 => {
+            frontend.internal
+        }
+        Lookup::UnknownPort => NO_SERVICE,
+        Lookup::Frontend(_) | Lookup::NotOurs => return,
+    };
     let Some(state) = memory::of_socket::<true>(ctx) else { return };
     let place = memory::recall::<V6>(ctx, state, asker, port, service);
     let peer = Peer {

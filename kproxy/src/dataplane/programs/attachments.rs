@@ -160,6 +160,7 @@ impl Attachments {
             loads: load::open_map(&self.dirs, map::LOAD)?,
             assured: load::open_memory(&self.dirs, map::ASSURED)?,
             flow_filter: load::open_memory(&self.dirs, map::FLOW_FILTER)?,
+            uplinks: load::open_map(&self.dirs, map::UPLINKS)?,
         })
     }
 

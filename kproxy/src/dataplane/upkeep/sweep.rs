@@ -6,7 +6,7 @@
 //! then, or is still there without a datagram, is counted here, once (CT-10). A backend that only takes no
 //! new flows, because it terminates or a policy leaves it out, keeps those that it has (CT-05).
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use kproxy_common::{
     config::Config,
@@ -45,6 +45,9 @@ pub(crate) struct SweepReport {
     pub ports: Option<PortPool>,
 }
 
+/// Keys of forward entries by source address.
+pub(super) type Sources = BTreeMap<Addr, Vec<FlowKey>>;
+
 /// What was found.
 #[derive(Default)]
 pub(super) struct Found {
@@ -54,6 +57,8 @@ pub(super) struct Found {
     pub(super) lone: Vec<FlowKey>,
     /// Forward entries of UDP flows whose backend serves no more.
     pub(super) leaving: Vec<FlowKey>,
+    /// Forward entries of those that leave with a source address of this node, by that.
+    pub(super) sources: Sources,
     /// Open connections that are counted, of the others.
     pub(super) open: OpenConnections,
     /// UDP flows whose backend serves no more, by the keys of their reverse entries.
@@ -100,6 +105,11 @@ pub(super) fn find(
             found.report.assured += 1;
         } else {
             found.report.unassured += 1;
+        }
+        if let Some((key, forward)) = connection.forward
+            && forward.flags & flow_flags::SNAT != 0
+        {
+            found.sources.entry(forward.to.src).or_default().push(*key);
         }
         if let Some((_, forward)) = connection.forward
             && forward.flags & flow_flags::COUNTED != 0

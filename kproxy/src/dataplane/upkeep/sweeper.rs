@@ -6,8 +6,11 @@
 use std::{
     collections::HashSet,
     io,
+    net::IpAddr,
     os::fd::{AsFd as _, OwnedFd},
+    sync::mpsc::{Receiver, RecvTimeoutError},
     thread,
+    time::Duration,
 };
 
 use kproxy_common::{
@@ -17,17 +20,21 @@ use kproxy_common::{
         FlowKey,
         sweep::{SWEPT, SweepQuery},
     },
+    net::Addr,
 };
 
 use super::{
     flow_filter::{self, FlowFilter},
     recount::{Recount, correction},
-    sweep::{self, Found, Given, SweepReport},
+    sweep::{self, Found, Given, Sources, SweepReport},
 };
-use crate::dataplane::{
-    error::Error,
-    kernel::{bpf, clock, hash, memory::Memory},
-    maps::{Flows, Loads, SweptMaps},
+use crate::{
+    dataplane::{
+        error::Error,
+        kernel::{bpf, clock, hash, memory::Memory},
+        maps::{Flows, Loads, SweptMaps, Uplinks},
+    },
+    node,
 };
 
 /// Sweeps; made once, so that it remembers what the sweep before has found.
@@ -35,6 +42,9 @@ pub(crate) struct FlowSweeper {
     program: OwnedFd,
     flows: Flows,
     loads: Loads,
+    uplinks: Uplinks,
+    /// Word that an uplink has lost an address.
+    lost: Receiver<()>,
     assured: Memory<u64>,
     filter: FlowFilter,
     recount: Recount,
@@ -45,17 +55,27 @@ pub(crate) struct FlowSweeper {
 
 impl FlowSweeper {
     /// `program` is [`program::SWEEP`].
-    pub(in crate::dataplane) fn new(program: OwnedFd, maps: SweptMaps) -> Self {
-        let SweptMaps { flows, loads, assured, flow_filter } = maps;
+    pub(in crate::dataplane) fn new(program: OwnedFd, maps: SweptMaps, lost: Receiver<()>) -> Self {
+        let SweptMaps { flows, loads, assured, flow_filter, uplinks } = maps;
         Self {
             program,
             flows,
             loads,
+            uplinks,
+            lost,
             assured,
             filter: FlowFilter::new(flow_filter),
             recount: Recount::default(),
             left: HashSet::new(),
             wrong: 0,
+        }
+    }
+
+    /// Waits so long, or until an uplink has lost an address.
+    pub(crate) fn rest(&self, at_most: Duration) {
+        // Nobody sends once the data path is gone, and then nobody sweeps, either.
+        if self.lost.recv_timeout(at_most) == Err(RecvTimeoutError::Disconnected) {
+            thread::sleep(at_most);
         }
     }
 
@@ -83,15 +103,19 @@ impl FlowSweeper {
             self.filter.finish(&entries);
         }
         let now = clock::in_seconds(clock::now());
-        let Found { whole, lone, leaving, open, left, assured, mut report } =
+        let Found { whole, lone, leaving, sources, open, left, assured, mut report } =
             sweep::find(&entries, config, now, has_left, &self.left);
         self.left = left;
         self.correct_assured(assured, during);
         let run =
             |error: io::Error| Error::Program { program: program::SWEEP, source: error.into() };
-        report.removed = self.forget(&whole).map_err(run)? * 2
-            + self.forget(&lone).map_err(run)?
-            + self.forget(&leaving).map_err(run)?;
+        let any = Addr::default();
+        report.removed = self.forget(&whole, any).map_err(run)? * 2
+            + self.forget(&lone, any).map_err(run)?
+            + self.forget(&leaving, any).map_err(run)?;
+        for (source, keys) in self.lost_sources(sources)? {
+            report.removed += self.forget(&keys, source).map_err(run)? * 2;
+        }
         if counts_connections {
             let corrected = self.recount.correct(&mut self.loads, &open);
             corrected.map_err(Error::of_map("read", map::LOAD))?;
@@ -99,14 +123,38 @@ impl FlowSweeper {
         Ok(report)
     }
 
-    /// Has the programs look at these entries. How many of them they have removed.
-    fn forget(&self, keys: &[FlowKey]) -> io::Result<usize> {
+    /// Sources that this node has lost while an uplink has another of the family: what still leaves with one is
+    /// not answered any more. Without another there is nothing better, and an uplink that is down for a
+    /// moment gets its address back.
+    fn lost_sources(&self, mut sources: Sources) -> Result<Sources, Error> {
+        if sources.is_empty() {
+            return Ok(sources);
+        }
+        let uplinks = hash::read(&self.uplinks).map_err(Error::of_map("read", map::UPLINKS))?;
+        let current: Vec<_> =
+            uplinks.iter().flat_map(|(_, uplink)| [uplink.v4, uplink.v6]).collect();
+        let has_other =
+            |v4| current.iter().any(|addr| *addr != Addr::default() && addr.is_v4() == v4);
+        sources.retain(|source, _| !current.contains(source) && has_other(source.is_v4()));
+        if !sources.is_empty() {
+            // The address may only have ceased to be the first one.
+            let own =
+                node::namespaces::addresses().map_err(Error::of_map("compare", map::UPLINKS))?;
+            sources.retain(|source, _| !own.contains(&IpAddr::from(*source)));
+        }
+        Ok(sources)
+    }
+
+    /// Has the programs look at these entries. `source`: see [`SweepQuery::source`]. How many of them they
+    /// have removed.
+    fn forget(&self, keys: &[FlowKey], source: Addr) -> io::Result<usize> {
         let mut removed = 0;
         for some in keys.chunks(SWEPT) {
             let mut query = SweepQuery {
                 ethernet: [0; 16],
                 count: some.len() as u32,
                 removed: 0,
+                source,
                 keys: [FlowKey::default(); SWEPT],
             };
             query.keys[..some.len()].copy_from_slice(some);

@@ -1,7 +1,9 @@
 //! Sweeps and the map of network namespaces on the real kernel.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
+    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -9,6 +11,7 @@ use std::{
 
 use kproxy_common::{
     abi::map,
+    config::Uplink,
     filter::{FRESH, flow_position},
     flow::{FlowKey, FlowValue, flow_flags, flow_state},
     net::proto,
@@ -37,7 +40,7 @@ fn sweep(dataplane: &mut Dataplane, flows: &mut FlowSweeper) -> (usize, usize) {
 }
 
 fn open(sandbox: &Sandbox) -> (Dataplane, FlowSweeper) {
-    let dataplane = sandbox.open();
+    let mut dataplane = sandbox.open();
     let flows = dataplane.flow_sweeper().unwrap();
     (dataplane, flows)
 }
@@ -88,6 +91,38 @@ fn flows_are_read_and_the_old_ones_forgotten() {
         // Times are what the programs are told.
         dataplane.change_config(|config| config.timeouts[usize::from(flow_state::OPENING)] = 1);
         assert_eq!(sweep(&mut dataplane, &mut flows), (41, 40));
+    });
+}
+
+#[test]
+fn flows_whose_source_the_node_has_lost_end_once_there_is_another() {
+    sandboxed(|sandbox| {
+        let (mut dataplane, mut flows) = open(sandbox);
+        let uplink = |v4: &str| Uplink { v4: ip(v4).into(), ..Uplink::default() };
+        let clients = [(1, "192.0.2.1"), (2, "192.0.2.2"), (3, "192.0.2.1"), (4, "203.0.113.9")];
+        for (client, source) in clients {
+            // The last one keeps the client's own address.
+            let flags = if client == 4 { 0 } else { flow_flags::SNAT | flow_flags::ASSURED };
+            let state = (flow_state::ESTABLISHED, flags);
+            let seen = [clock::in_seconds(clock::now()); 2];
+            for (key, value) in flow((proto::TCP, client), (source, client), state, seen) {
+                flows.flows().insert(key, value, 0).unwrap();
+            }
+        }
+        dataplane
+            .set_uplinks(&BTreeMap::from([(1, uplink("192.0.2.1")), (2, uplink("192.0.2.2"))]));
+        assert_eq!(sweep(&mut dataplane, &mut flows), (8, 0));
+        // Without another there is nothing better.
+        dataplane.set_uplinks(&BTreeMap::new());
+        assert_eq!(sweep(&mut dataplane, &mut flows), (8, 0));
+        dataplane.set_uplinks(&BTreeMap::from([(2, uplink("192.0.2.2"))]));
+        assert_eq!(sweep(&mut dataplane, &mut flows), (8, 4));
+        assert_eq!(sweep(&mut dataplane, &mut flows), (4, 0));
+        // The node still has this one.
+        let address = ["address", "add", "192.0.2.2/32", "dev", "lo"];
+        assert!(Command::new("ip").args(address).status().unwrap().success());
+        dataplane.set_uplinks(&BTreeMap::from([(2, uplink("192.0.2.3"))]));
+        assert_eq!(sweep(&mut dataplane, &mut flows), (4, 0));
     });
 }
 

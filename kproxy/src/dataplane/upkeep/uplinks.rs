@@ -1,6 +1,9 @@
 //! The map of source addresses by uplink.
 
-use std::{collections::BTreeMap, error::Error};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+};
 
 use kproxy_common::{abi::map, config::Uplink};
 
@@ -9,6 +12,14 @@ use crate::{
     errors::with_causes,
     model::Problem,
 };
+
+/// Whether the map holds a source address that `wanted` does not.
+pub(crate) fn loses(uplinks: &Uplinks, wanted: &BTreeMap<u32, Uplink>) -> bool {
+    let sources = |uplink: &Uplink| [uplink.v4, uplink.v6];
+    let wanted: BTreeSet<_> = wanted.values().flat_map(sources).collect();
+    let there = hash::read(uplinks).unwrap_or_default();
+    there.iter().flat_map(|(_, uplink)| sources(uplink)).any(|source| !wanted.contains(&source))
+}
 
 /// Makes the map hold exactly `wanted`. A device that cannot be written keeps what it has.
 pub(crate) fn set(uplinks: &mut Uplinks, wanted: &BTreeMap<u32, Uplink>) -> Vec<Problem> {

@@ -7,7 +7,7 @@ use kproxy_common::abi::MARK_MASQUERADE;
 use kproxy_common::counters::NO_SERVICE;
 use kproxy_common::drop_reason::DropReason;
 use kproxy_common::net::proto::UDP;
-use kproxy_common::service::{cluster_index, empty_verdict, frontend_flags as kind};
+use kproxy_common::service::{cluster_index, empty_verdict};
 
 use super::cases::{Act, BACKENDS, Case, Ends, Hook, NODE, PODS, Set, ip};
 use super::life::Life;

@@ -38,6 +38,7 @@ pub(super) fn run(target: &Target, family: Family, daemon: Daemon, effort: Effor
         direct: Some([direct_before.times(), direct_seen.times()]),
         sent: flood.sent,
         rate: flood.rate(),
+        note: seen.failures.join(", "),
         ..Row::default()
     })
 }
