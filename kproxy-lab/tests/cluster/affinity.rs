@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use kproxy_lab::{Place, Probe, Transport, mapped};
@@ -45,14 +46,19 @@ fn dialling(cluster: &Cluster) -> Vec<(Arc<Place>, Vec<Vec<SocketAddr>>)> {
     ]
 }
 
+/// The next ranges of a client's ports.
+static PORTS: AtomicU32 = AtomicU32::new(0);
+
 /// The one server of all that was asked; panics when there were more.
 fn one_server(from: &Place, transport: Transport, frontends: &[SocketAddr]) -> String {
     let mut servers = BTreeSet::new();
-    for (i, to) in frontends.iter().enumerate() {
+    for to in frontends {
         if from.name() == "client" {
-            // On the packet path a client port that still has a flow to the backend through another
-            // frontend goes to another backend: each frontend has ports of its own here.
-            let ports = format!("{} {}", 20_000 + 2_000 * i, 21_999 + 2_000 * i);
+            // On the packet path a client port that still has a flow through this frontend keeps its backend,
+            // and one that has a flow to the backend through another frontend goes to another: each call and
+            // each frontend has ports of its own here.
+            let first = 20_000 + PORTS.fetch_add(1, Ordering::Relaxed) % 400 * 100;
+            let ports = format!("{first} {}", first + 99);
             let range = format!("net.ipv4.ip_local_port_range={ports}");
             from.run("sysctl", &["-qw", &range]).unwrap();
         }

@@ -18,6 +18,9 @@ use crate::timing;
 /// Longest time between two sweeps of a small flow table: shorter than the shortest idle time.
 const PERIOD: Duration = Duration::from_secs(5);
 
+/// By how much others go first (nice(2)): a tenth of a CPU is left to it where all have work.
+const NICENESS: i32 = 10;
+
 /// What sweeps.
 #[derive(Clone)]
 pub(super) struct Sweeper {
@@ -42,6 +45,10 @@ impl Sweeper {
     }
 
     fn run(mut self, mut flows: FlowSweeper) {
+        // Of this thread alone. Under a flood there is most to look at, and others need the CPU to answer.
+        if let Err(error) = rustix::process::nice(NICENESS) {
+            debug!(%error, "the sweeper keeps its priority");
+        }
         loop {
             let start = cpu_time();
             if self.timeouts.are_due() {

@@ -151,17 +151,42 @@ pub(super) fn keep(state: &mut SocketState, place: usize, word: u64, service: u3
 /// the same: whose answer it is could not be told.
 #[inline(never)]
 pub(super) fn has_room(state: &SocketState, place: usize, backend: &Addr, port: Port) -> bool {
-    let mut has_room = place != NOWHERE;
     let mut other = CONNECTED + 1;
     while other < PEERS {
         let peer = &state.peers[other];
-        has_room |= peer.is_free();
         if other != place && state.hidden & 1 << other == 0 && peer.has_backend(backend, port) {
             return false;
         }
         other += 1;
     }
-    has_room
+    place != NOWHERE || spare(state) != NOWHERE
+}
+
+/// A place that is free, or has one who has asked the socket: anybody may send such a question, so it never
+/// takes the place of what the socket itself has dialled.
+#[inline(always)]
+fn spare(state: &SocketState) -> usize {
+    let (mut found, mut place) = (NOWHERE, CONNECTED + 1);
+    while place < PEERS {
+        let peer = &state.peers[place];
+        if peer.is_free() || found == NOWHERE && peer.is_asker() {
+            found = place;
+        }
+        place += 1;
+    }
+    found
+}
+
+/// Remembers one who has asked the socket, if there is room, and the socket has not dialled it itself.
+#[inline(always)]
+pub(super) fn remember_asker(state: &mut SocketState, place: usize, asker: Peer) {
+    let place = if place == NOWHERE { spare(state) } else { place };
+    // The place of what connect() has led to is neither.
+    if let Some(remembered) = at(state, place)
+        && (remembered.is_free() || remembered.is_asker())
+    {
+        *remembered = asker;
+    }
 }
 
 /// Remembers a peer that connect() has led to.
@@ -170,16 +195,15 @@ pub(super) fn connect(state: &mut SocketState, peer: Peer) {
     state.peers[CONNECTED] = peer;
 }
 
-/// Remembers a peer that sendmsg() has led to, at the place where it was, or in place of the oldest.
+/// Remembers a peer that sendmsg() has led to, at the place where it was, a spare one, or that of the oldest.
 #[inline(always)]
 pub(super) fn remember(state: &mut SocketState, place: usize, peer: Peer) {
-    let place = if place == CONNECTED || place >= PEERS {
+    let mut place = if place == CONNECTED || place >= PEERS { spare(state) } else { place };
+    if place == NOWHERE {
         let oldest = usize::from(state.next) % SENT;
         state.next = oldest as u16 + 1;
-        1 + oldest
-    } else {
-        place
-    };
+        place = 1 + oldest;
+    }
     if let Some(remembered) = at(state, place) {
         *remembered = peer;
     }

@@ -371,7 +371,7 @@ fn note_asker<const V6: bool>(ctx: &SockAddrContext, asker: &Addr, port: Port) {
         service,
         word: seconds().into(),
     };
-    memory::remember(state, place, peer);
+    memory::remember_asker(state, place, peer);
 }
 
 #[inline(always)]

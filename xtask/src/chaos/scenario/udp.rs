@@ -44,7 +44,7 @@ pub(super) fn run(target: &Target, family: Family, daemon: Daemon, effort: Effor
         moved += usize::from(has_moved);
         requests += missing;
     }
-    let mut notes = Vec::new();
+    let mut notes = seen.failures.clone();
     if lost > 0 {
         notes.push(format!("dialogues lost {requests} requests, {moved} moved"));
     }
