@@ -4,6 +4,7 @@
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use kproxy_common::{
+    config::Config,
     counters::NO_SERVICE,
     drop_reason::DropReason,
     flow::FlowValue,
@@ -19,6 +20,7 @@ use crate::{
         open, table,
         track::{self, Belongs},
     },
+    maps::CONFIG,
     packet::{
         Packet,
         headers::{ethernet, tcp},
@@ -54,12 +56,23 @@ impl<const POD: bool> Hook for Egress<POD> {
             let opens = found.is_none() && packet.opens();
             let is_request =
                 found.as_ref().is_some_and(|value| at_egress(value.flags) == Place::HereIfOwn);
-            if is_own && (is_request || opens) {
-                return tc::own_packet::<L3>(ctx, packet, found, ours, Self::BACK);
-            }
+            let mut is_served = is_own && is_request;
             if opens {
-                open::remember_own(packet);
-                return untranslated(packet);
+                let Some(config) = CONFIG.get(0) else { return Verdict::PASS };
+                // Once for all that asks: most of what leaves is no service.
+                let dials = !lookup::is_ruled_out(&packet.key.dst);
+                is_served = is_own && (dials || tc::are_served(packet, config));
+                if !is_served {
+                    open::remember_own(packet);
+                    return if dials {
+                        untranslated(packet, config)
+                    } else {
+                        to_nobody(packet, config)
+                    };
+                }
+            }
+            if is_served {
+                return tc::own_packet::<L3>(ctx, packet, found, ours, Self::BACK);
             }
         }
         let Some(value) = found else {
@@ -108,7 +121,7 @@ impl<const POD: bool> Hook for Egress<POD> {
 /// it leaves the node was not translated: the socket path left it alone because it must be dropped
 /// (VER-04, LBR-02) or could not be refused. It must not reach the network, where it would loop.
 #[inline(always)]
-fn untranslated(packet: &Packet) -> Verdict {
+fn untranslated(packet: &Packet, config: &Config) -> Verdict {
     let key = &packet.key;
     let (service, reason) = match lookup::frontend(&key.dst, key.dst_port, key.proto) {
         Lookup::Frontend(frontend) if frontend.flags & frontend_flags::CLUSTER_IP != 0 => {
@@ -126,12 +139,20 @@ fn untranslated(packet: &Packet) -> Verdict {
             (frontend.internal, DropReason::SourceNotAllowed)
         }
         Lookup::UnknownPort => (NO_SERVICE, DropReason::UnknownPort),
-        Lookup::NotOurs if lookup::is_free_service_address(&key.dst) => {
-            (NO_SERVICE, DropReason::FreeServiceAddress)
-        }
-        Lookup::Frontend(_) | Lookup::NotOurs => return Verdict::PASS,
+        Lookup::NotOurs => return to_nobody(packet, config),
+        Lookup::Frontend(_) => return Verdict::PASS,
     };
     Verdict::drop(service, reason)
+}
+
+/// A packet to no frontend leaves the node but for a free address of a service range (VER-16).
+#[inline(always)]
+fn to_nobody(packet: &Packet, config: &Config) -> Verdict {
+    if config.is_free_service_address(&packet.key.dst) {
+        Verdict::drop(NO_SERVICE, DropReason::FreeServiceAddress)
+    } else {
+        Verdict::PASS
+    }
 }
 
 /// TCP of no flow that leaves as it came, to a service address: netfilter, which translates what kube-proxy

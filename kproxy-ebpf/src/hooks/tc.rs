@@ -3,8 +3,12 @@
 
 use aya_ebpf::{macros::map, maps::PerCpuArray, programs::TcContext};
 use kproxy_common::{
-    config::config_flags, counters::NO_SERVICE, drop_reason::DropReason, flow::FlowValue,
-    net::Addr, service::frontend_flags,
+    config::{Config, config_flags},
+    counters::NO_SERVICE,
+    drop_reason::DropReason,
+    flow::FlowValue,
+    net::Addr,
+    service::frontend_flags,
 };
 
 use crate::{
@@ -116,9 +120,15 @@ fn error<const L3: usize, H: Hook>(ctx: &TcContext) -> Verdict {
 /// that are bound to a loopback address have none: from there no other machine is reached.
 #[inline(always)]
 pub(super) fn serves_processes(packet: &Packet) -> bool {
+    CONFIG.get(0).is_some_and(|config| are_served(packet, config))
+}
+
+/// [`serves_processes`] with the configuration at hand.
+#[inline(always)]
+pub(super) fn are_served(packet: &Packet, config: &Config) -> bool {
     packet.is_sctp()
         || packet.key.src.is_loopback()
-        || CONFIG.get(0).is_some_and(|config| config.flags & config_flags::NODE_PACKETS != 0)
+        || config.flags & config_flags::NODE_PACKETS != 0
 }
 
 /// A packet that a process of this node sends: of the flow that was `found` for it, or one that opens.
