@@ -3,11 +3,12 @@
 use core::arch::asm;
 
 use aya_ebpf::{
+    bindings::bpf_sock,
     helpers::{bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::map,
     maps::PerCpuArray,
 };
-use kproxy_common::abi::kernel_feature;
+use kproxy_common::{abi::kernel_feature, net::Port};
 
 /// What the kernel has (bits of `abi::kernel_feature`); the loader sets it before the programs are
 /// verified, so that older kernels never see calls that they lack.
@@ -87,6 +88,17 @@ pub(crate) fn seconds() -> u32 {
 pub(crate) fn nanoseconds() -> u64 {
     // SAFETY: no arguments.
     unsafe { bpf_ktime_get_ns() }
+}
+
+/// The port that a socket is connected to, 0 for none; read as the four bytes that it was before 5.18 (commit
+/// 4421a582718a).
+///
+/// # Safety
+/// `socket` is one of a live context, or held.
+#[inline(always)]
+pub(crate) unsafe fn remote_port(socket: *const bpf_sock) -> Port {
+    // SAFETY: the caller's promise.
+    Port(unsafe { core::ptr::read_volatile((&raw const (*socket).dst_port).cast::<u32>()) } as u16)
 }
 
 /// Any number.

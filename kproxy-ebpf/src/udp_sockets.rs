@@ -10,6 +10,8 @@ use kproxy_common::{
     net::{Addr, Port},
 };
 
+use crate::kernel::remote_port;
+
 /// `BPF_F_CURRENT_NETNS`: of the packet's device, or of the thread that runs the program.
 const CURRENT_NETNS: u64 = u64::MAX;
 /// Length of the variants of `struct bpf_sock_tuple`, by which the helper knows the family.
@@ -53,11 +55,8 @@ pub(crate) fn look_up<T>(
 pub(crate) fn has_socket(skb: *mut __sk_buff, key: &FlowKey, bound: bool) -> bool {
     look_up(skb, (&key.src, key.src_port), (&key.dst, key.dst_port), |socket| {
         // A connected socket is found for what its peer sends alone.
-        // SAFETY: a field of the socket, which is held; read as the four bytes that it was before 5.18
-        // (commit 4421a582718a).
-        let peer =
-            unsafe { core::ptr::read_volatile((&raw const (*socket).dst_port).cast::<u32>()) };
-        bound || peer as u16 != 0
+        // SAFETY: the socket is held.
+        bound || unsafe { remote_port(socket) }.0 != 0
     })
     .unwrap_or(false)
 }

@@ -137,6 +137,20 @@ fn a_connected_udp_socket_shows_its_peer_after_a_datagram_to_another_service() {
     }
 }
 
+/// Sockets that connect while web has no backend hear this pod once it is one.
+fn are_served_later(cluster: &Cluster, sockets: &[(Stepped, SocketAddr)], pod: &str) {
+    for (socket, to) in sockets {
+        sees(socket, [(Step::Connect(*to), Seen::Done)]);
+    }
+    cluster.web(&[pod], json!({}));
+    for (socket, to) in sockets {
+        wait_until(
+            || socket.step(Step::Ask).unwrap() == by(pod, *to),
+            || format!("{to} is not served:\n{}", cluster.logs()),
+        );
+    }
+}
+
 #[test]
 fn a_udp_socket_connects_to_whatever_it_likes_and_is_refused_once_it_sends() {
     let cluster = Cluster::new(&[]);
@@ -160,16 +174,7 @@ fn a_udp_socket_connects_to_whatever_it_likes_and_is_refused_once_it_sends() {
         .iter()
         .flat_map(|from| vips().into_iter().chain(node_ports).map(|to| (udp(from, to), to)))
         .collect();
-    for (socket, to) in &sockets {
-        sees(socket, [(Step::Connect(*to), Seen::Done)]);
-    }
-    cluster.web(&["n2/a"], json!({}));
-    for (socket, to) in &sockets {
-        wait_until(
-            || socket.step(Step::Ask).unwrap() == by("n2/a", *to),
-            || format!("{to} is not served:\n{}", cluster.logs()),
-        );
-    }
+    are_served_later(&cluster, &sockets, "n2/a");
 }
 
 #[test]
@@ -178,16 +183,7 @@ fn msq_05_a_pod_answers_itself_by_an_unconnected_socket() {
     let pod = cluster.lab.pod("n1", "a");
     // Connected when there was no backend, so that it goes by packets: the server sees the frontend as its client.
     let sockets = vips().map(|vip| (udp(&pod, vip), vip));
-    for (socket, vip) in &sockets {
-        sees(socket, [(Step::Connect(*vip), Seen::Done)]);
-    }
-    cluster.web(&["n1/a"], json!({}));
-    for (socket, vip) in &sockets {
-        wait_until(
-            || socket.step(Step::Ask).unwrap() == by("n1/a", *vip),
-            || format!("{vip} is not answered:\n{}", cluster.logs()),
-        );
-    }
+    are_served_later(&cluster, &sockets, "n1/a");
 }
 
 #[test]

@@ -86,7 +86,7 @@ const EBPF: [Layer; 14] = [
     ("kernel.rs", &[]),
     ("maps.rs", &[]),
     ("skb.rs", &[]),
-    ("udp_sockets.rs", &[]),
+    ("udp_sockets.rs", &["kernel.rs"]),
     ("stats.rs", &["kernel.rs", "maps.rs"]),
     ("verdict.rs", &["stats.rs"]),
     ("packet/", &["packet/", "kernel.rs", "skb.rs"]),

@@ -3,7 +3,7 @@
 use aya_ebpf::{EbpfContext as _, helpers::bpf_get_netns_cookie, programs::SockAddrContext};
 use kproxy_common::net::{Addr, Port};
 
-use crate::maps::CONFIG;
+use crate::{kernel, maps::CONFIG};
 
 /// Which call the hook belongs to.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -105,16 +105,11 @@ pub(super) fn own_port(ctx: &SockAddrContext) -> Port {
     Port((port as u16).to_be())
 }
 
-/// The port that the socket is connected to, 0 for none. It is read as the four bytes that it was before 5.18
-/// (commit 4421a582718a).
+/// The port that the socket is connected to, 0 for none.
 #[inline(always)]
 fn remote_port(ctx: &SockAddrContext) -> Port {
-    // SAFETY: a field of the socket of a live context.
-    let port = unsafe {
-        let sk = (*ctx.sock_addr).__bindgen_anon_1.sk;
-        core::ptr::read_volatile((&raw const (*sk).dst_port).cast::<u32>())
-    };
-    Port(port as u16)
+    // SAFETY: the socket of a live context.
+    unsafe { kernel::remote_port((*ctx.sock_addr).__bindgen_anon_1.sk) }
 }
 
 /// Whether the socket gets what one address sends alone: it is connected, or was. IPv6 keeps the address of a

@@ -197,6 +197,8 @@ fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<bo
     if !is_alone && apart::set_apart(ctx, &dialled, port, proto) {
         return Ok(false);
     }
+    // One that goes by packets is counted there.
+    stats::count_connection(service);
     // Without memory for the storage only the way back shows the backend.
     if let Some(state) = state {
         let peer = Peer {
@@ -249,7 +251,7 @@ fn is_asker<const V6: bool>(ctx: &SockAddrContext, addr: &Addr, port: Port) -> b
     memory::at(state, place).is_some_and(|peer| peer.is_asker() && memory::asks(peer))
 }
 
-/// Picks a backend for a new connection and counts it or its refusal.
+/// Picks a backend for a new connection, and counts a refusal.
 #[inline(always)]
 fn new_backend(
     ctx: &SockAddrContext,
@@ -268,10 +270,7 @@ fn new_backend(
     let hash = || maglev::hash_of_number(unsafe { bpf_get_socket_cookie(ctx.as_ptr()) });
     let word = Word::unpack(packed);
     match pick::backend(&client, client_kind::NETNS, service, word, settings, hash) {
-        Ok(slot) => {
-            stats::count_connection(service);
-            Ok(slot)
-        }
+        Ok(slot) => Ok(slot),
         Err(DropReason::NoLocalBackend) => {
             // The packets are dropped, and counted, where they leave the node (hooks/egress.rs).
             Err(DropReason::NoLocalBackend)

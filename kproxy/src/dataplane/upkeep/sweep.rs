@@ -6,7 +6,7 @@
 //! then, or is still there without a datagram, is counted here, once (CT-10). A backend that only takes no
 //! new flows, because it terminates or a policy leaves it out, keeps those that it has (CT-05).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use kproxy_common::{
     config::Config,
@@ -57,7 +57,7 @@ pub(super) struct Found {
     pub(super) lone: Vec<FlowKey>,
     /// Forward entries of UDP flows whose backend serves no more.
     pub(super) leaving: Vec<FlowKey>,
-    /// Forward entries of those that leave with a source address of this node, by that.
+    /// Forward entries of those that leave with a source address which no uplink has, by that.
     pub(super) sources: Sources,
     /// Open connections that are counted, of the others.
     pub(super) open: OpenConnections,
@@ -83,13 +83,14 @@ pub(crate) struct Given {
 }
 
 /// Looks at all entries. `now`: seconds of the programs' clock. `has_left`: whether a backend serves no
-/// more. `left`: the flows of those that the sweep before has found.
+/// more. `left`: the flows of those that the sweep before has found. `uplinks`: the source addresses of all.
 pub(super) fn find(
     entries: &[Entry],
     config: &Config,
     now: u32,
     has_left: impl Fn(Given) -> bool,
     left: &HashSet<FlowKey>,
+    uplinks: &BTreeSet<Addr>,
 ) -> Found {
     let (gone, live): (Vec<_>, Vec<_>) = connections(entries)
         .into_iter()
@@ -108,6 +109,7 @@ pub(super) fn find(
         }
         if let Some((key, forward)) = connection.forward
             && forward.flags & flow_flags::SNAT != 0
+            && !uplinks.contains(&forward.to.src)
         {
             found.sources.entry(forward.to.src).or_default().push(*key);
         }
@@ -164,7 +166,7 @@ mod tests {
     }
 
     fn found(entries: &[Entry], gone: bool, left: &HashSet<FlowKey>) -> Found {
-        find(entries, &Config::default(), NOW, |_| gone, left)
+        find(entries, &Config::default(), NOW, |_| gone, left, &BTreeSet::new())
     }
 
     #[test]

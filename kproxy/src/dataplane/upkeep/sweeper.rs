@@ -4,7 +4,7 @@
 //! judge it as well, so that a flow which goes on meanwhile stays.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     io,
     net::IpAddr,
     os::fd::{AsFd as _, OwnedFd},
@@ -27,6 +27,7 @@ use super::{
     flow_filter::{self, FlowFilter},
     recount::{Recount, correction},
     sweep::{self, Found, Given, Sources, SweepReport},
+    uplinks,
 };
 use crate::{
     dataplane::{
@@ -103,8 +104,10 @@ impl FlowSweeper {
             self.filter.finish(&entries);
         }
         let now = clock::in_seconds(clock::now());
+        let uplinks = hash::read(&self.uplinks).map_err(Error::of_map("read", map::UPLINKS))?;
+        let uplinks = uplinks::sources(uplinks.iter().map(|(_, uplink)| uplink));
         let Found { whole, lone, leaving, sources, open, left, assured, mut report } =
-            sweep::find(&entries, config, now, has_left, &self.left);
+            sweep::find(&entries, config, now, has_left, &self.left, &uplinks);
         self.left = left;
         self.correct_assured(assured, during);
         let run =
@@ -113,7 +116,7 @@ impl FlowSweeper {
         report.removed = self.forget(&whole, any).map_err(run)? * 2
             + self.forget(&lone, any).map_err(run)?
             + self.forget(&leaving, any).map_err(run)?;
-        for (source, keys) in self.lost_sources(sources)? {
+        for (source, keys) in Self::lost(sources, &uplinks)? {
             report.removed += self.forget(&keys, source).map_err(run)? * 2;
         }
         if counts_connections {
@@ -123,19 +126,11 @@ impl FlowSweeper {
         Ok(report)
     }
 
-    /// Sources that this node has lost while an uplink has another of the family: what still leaves with one is
-    /// not answered any more. Without another there is nothing better, and an uplink that is down for a
-    /// moment gets its address back.
-    fn lost_sources(&self, mut sources: Sources) -> Result<Sources, Error> {
-        if sources.is_empty() {
-            return Ok(sources);
-        }
-        let uplinks = hash::read(&self.uplinks).map_err(Error::of_map("read", map::UPLINKS))?;
-        let current: Vec<_> =
-            uplinks.iter().flat_map(|(_, uplink)| [uplink.v4, uplink.v6]).collect();
-        let has_other =
-            |v4| current.iter().any(|addr| *addr != Addr::default() && addr.is_v4() == v4);
-        sources.retain(|source, _| !current.contains(source) && has_other(source.is_v4()));
+    /// Those of these sources that this node has lost while an uplink has another of the family: what still
+    /// leaves with one is not answered any more. Without another there is nothing better, and an uplink that is
+    /// down for a moment gets its address back.
+    fn lost(mut sources: Sources, uplinks: &BTreeSet<Addr>) -> Result<Sources, Error> {
+        sources.retain(|source, _| uplinks.iter().any(|other| other.is_v4() == source.is_v4()));
         if !sources.is_empty() {
             // The address may only have ceased to be the first one.
             let own =

@@ -5,7 +5,7 @@ use std::{
     error::Error,
 };
 
-use kproxy_common::{abi::map, config::Uplink};
+use kproxy_common::{abi::map, config::Uplink, net::Addr};
 
 use crate::{
     dataplane::{kernel::hash, maps::Uplinks},
@@ -13,12 +13,17 @@ use crate::{
     model::Problem,
 };
 
+/// The source addresses of these uplinks; an uplink may have none of a family.
+pub(super) fn sources<'a>(uplinks: impl IntoIterator<Item = &'a Uplink>) -> BTreeSet<Addr> {
+    let sources = uplinks.into_iter().flat_map(|uplink| [uplink.v4, uplink.v6]);
+    sources.filter(|source| *source != Addr::default()).collect()
+}
+
 /// Whether the map holds a source address that `wanted` does not.
 pub(crate) fn loses(uplinks: &Uplinks, wanted: &BTreeMap<u32, Uplink>) -> bool {
-    let sources = |uplink: &Uplink| [uplink.v4, uplink.v6];
-    let wanted: BTreeSet<_> = wanted.values().flat_map(sources).collect();
     let there = hash::read(uplinks).unwrap_or_default();
-    there.iter().flat_map(|(_, uplink)| sources(uplink)).any(|source| !wanted.contains(&source))
+    let there = sources(there.iter().map(|(_, uplink)| uplink));
+    !there.is_subset(&sources(wanted.values()))
 }
 
 /// Makes the map hold exactly `wanted`. A device that cannot be written keeps what it has.
