@@ -61,7 +61,7 @@ impl<const POD: bool> Hook for Egress<POD> {
                 let Some(config) = CONFIG.get(0) else { return Verdict::PASS };
                 // Once for all that asks: most of what leaves is no service.
                 let dials = !lookup::is_ruled_out(&packet.key.dst);
-                is_served = is_own && (dials || tc::are_served(packet, config));
+                is_served = is_own && (dials || tc::serves_all(packet, config));
                 if !is_served {
                     open::remember_own(packet);
                     return if dials {

@@ -120,15 +120,13 @@ fn error<const L3: usize, H: Hook>(ctx: &TcContext) -> Verdict {
 /// that are bound to a loopback address have none: from there no other machine is reached.
 #[inline(always)]
 pub(super) fn serves_processes(packet: &Packet) -> bool {
-    CONFIG.get(0).is_some_and(|config| are_served(packet, config))
+    packet.key.src.is_loopback() || CONFIG.get(0).is_some_and(|config| serves_all(packet, config))
 }
 
-/// [`serves_processes`] with the configuration at hand.
+/// Whether no hook gives a backend to sockets that send such packets, whatever they are bound to.
 #[inline(always)]
-pub(super) fn are_served(packet: &Packet, config: &Config) -> bool {
-    packet.is_sctp()
-        || packet.key.src.is_loopback()
-        || config.flags & config_flags::NODE_PACKETS != 0
+pub(super) fn serves_all(packet: &Packet, config: &Config) -> bool {
+    packet.is_sctp() || config.flags & config_flags::NODE_PACKETS != 0
 }
 
 /// A packet that a process of this node sends: of the flow that was `found` for it, or one that opens.

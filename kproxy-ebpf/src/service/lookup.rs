@@ -23,11 +23,13 @@ pub(crate) enum Lookup {
 /// Whether the filter rules `addr` out. Most traffic is no service and ends here.
 #[inline(always)]
 pub(crate) fn is_ruled_out(addr: &Addr) -> bool {
-    let (word, mask) = filter::position(filter::bit(addr));
-    match FILTER.get(word) {
-        Some(bits) => bits & mask == 0,
-        None => true,
-    }
+    !has_bit(filter::bit(addr))
+}
+
+#[inline(always)]
+fn has_bit(bit: u32) -> bool {
+    let (word, mask) = filter::position(bit);
+    FILTER.get(word).is_some_and(|bits| bits & mask != 0)
 }
 
 /// Whether a packet to this address, which is no frontend, must not leave the node.
@@ -58,7 +60,7 @@ pub(crate) fn is_service_address(addr: &Addr) -> bool {
 /// Whether this may be a port that is translated at this node's addresses.
 #[inline(always)]
 pub(crate) fn may_be_node_port(port: Port, proto: u8) -> bool {
-    !is_ruled_out(&filter::address_of_node_port(port, proto))
+    has_bit(filter::bit_of_node_port(port, proto))
 }
 
 /// Whether a packet comes from a NodePort of this node: from one of its addresses, and a port that is

@@ -23,7 +23,7 @@ use kproxy_common::{
     fragment::{Injection, Note},
     load::LoadKey,
     maglev::{PER_SLOT, pack},
-    net::{Addr, Port},
+    net::Port,
     ranges::{self, RangeData},
     service::{
         FrontendKey, FrontendValue, Service, Slot, Word, service_flags, service_port_id, slot_flags,
@@ -171,8 +171,8 @@ impl Programs {
         Array::try_from(self.ebpf.map_mut(name).unwrap()).unwrap()
     }
 
-    fn allow(&mut self, addr: Addr) {
-        let (word, mask) = filter::position(filter::bit(&addr));
+    fn allow(&mut self, bit: u32) {
+        let (word, mask) = filter::position(bit);
         let mut words = self.array::<u64>(map::FILTER);
         let old = words.get(&word, 0).unwrap();
         words.set(word, old | mask, 0).unwrap();
@@ -191,9 +191,9 @@ impl Programs {
         let key = FrontendKey::new(at.ip().into(), Port::new(at.port()), proto);
         let value = FrontendValue { internal, external, flags };
         self.hash(map::FRONTENDS).insert(key, value, 0).unwrap();
-        self.allow(key.addr);
+        self.allow(filter::bit(&key.addr));
         if at.ip().is_unspecified() {
-            self.allow(filter::address_of_node_port(key.port, proto));
+            self.allow(filter::bit_of_node_port(key.port, proto));
         }
     }
 
@@ -202,7 +202,7 @@ impl Programs {
         let key = FrontendKey::address(ip.parse::<IpAddr>().unwrap().into());
         let value = FrontendValue { flags, ..FrontendValue::default() };
         self.hash(map::FRONTENDS).insert(key, value, 0).unwrap();
-        self.allow(key.addr);
+        self.allow(filter::bit(&key.addr));
     }
 
     pub(crate) fn remove_frontend(&mut self, at: &str, proto: u8) {

@@ -20,8 +20,10 @@ pub(crate) struct Addresses {
     /// NodePort frontends by family (IPv4, IPv6). Without any, connections to the node's own
     /// addresses stop at the filter.
     node_ports: [u32; 2],
-    /// How many addresses need a bit of the filter.
+    /// How many addresses and NodePorts need a bit of the filter.
     bits: HashMap<u32, u32>,
+    /// By how much those of NodePorts have changed since the filter was.
+    due: HashMap<u32, i32>,
     /// Addresses whose entry or bit may be out of step.
     touched: BTreeSet<Addr>,
 }
@@ -78,8 +80,11 @@ impl Addresses {
         for (addr, usage) in &mut self.known {
             if wants_bit(addr, usage, node_ports) {
                 usage.counted = true;
-                *self.bits.entry(filter::bit(addr)).or_default() += 1;
+                count(&mut self.bits, filter::bit(addr), 1);
             }
+        }
+        for (bit, by) in std::mem::take(&mut self.due) {
+            count(&mut self.bits, bit, by);
         }
     }
 
@@ -104,16 +109,17 @@ impl Addresses {
                 self.touched.extend(nodes.filter(|addr| addr.is_v4() == key.addr.is_v4()));
             }
         }
-        let is_any = key.addr == key.addr.unspecified_of_family();
-        // Nobody dials the stand-in: it is in the filter alone.
-        let addr =
-            if is_any { filter::address_of_node_port(key.port, key.proto) } else { key.addr };
-        let usage = self.known.entry(addr).or_default();
+        if key.addr == key.addr.unspecified_of_family() {
+            // Nobody dials that: the port is in the filter alone.
+            *self.due.entry(filter::bit_of_node_port(key.port, key.proto)).or_default() += by;
+            return;
+        }
+        let usage = self.known.entry(key.addr).or_default();
         usage.frontends = usage.frontends.saturating_add_signed(by);
         if flags & frontend_flags::CLUSTER_IP != 0 {
             usage.cluster_ips = usage.cluster_ips.saturating_add_signed(by);
         }
-        self.touched.insert(addr);
+        self.touched.insert(key.addr);
     }
 
     /// Whether NodePorts answer on a loopback address.
@@ -157,13 +163,16 @@ impl Addresses {
     /// on the list for the next call and is returned.
     pub(crate) fn settle(&mut self, maps: &mut impl Maps) -> Vec<Refused> {
         let mut refused = Vec::new();
+        for (bit, by) in std::mem::take(&mut self.due) {
+            self.need_bit(bit, by, maps);
+        }
         for addr in std::mem::take(&mut self.touched) {
             let Some(mut usage) = self.known.get(&addr).copied() else { continue };
             let wants_bit = wants_bit(&addr, &usage, self.node_ports);
             // The bit comes last and goes first: whoever gets past the filter finds everything.
             if !wants_bit && usage.counted {
                 usage.counted = false;
-                self.drop_bit(&addr, maps);
+                self.need_bit(filter::bit(&addr), -1, maps);
             }
             if let Err(refusal) = settle_entry(&addr, &mut usage, maps) {
                 refused.push(Refused { addr, node: usage.node, refusal });
@@ -171,7 +180,7 @@ impl Addresses {
             }
             if wants_bit && !usage.counted {
                 usage.counted = true;
-                self.want_bit(&addr, maps);
+                self.need_bit(filter::bit(&addr), 1, maps);
             }
             if usage.is_idle() {
                 self.known.remove(&addr);
@@ -197,26 +206,28 @@ impl Addresses {
         }
     }
 
-    fn want_bit(&mut self, addr: &Addr, maps: &impl Maps) {
-        let bit = filter::bit(addr);
-        let count = self.bits.entry(bit).or_default();
-        *count += 1;
-        if *count == 1 {
-            let (word, mask) = filter::position(bit);
-            maps.address_filter().change_bits(word, 0, mask);
+    /// So many more, or fewer, need the bit.
+    fn need_bit(&mut self, bit: u32, by: i32, maps: &impl Maps) {
+        let (before, after) = count(&mut self.bits, bit, by);
+        let (word, mask) = filter::position(bit);
+        match (before, after) {
+            (0, 1..) => maps.address_filter().change_bits(word, 0, mask),
+            (1.., 0) => maps.address_filter().change_bits(word, mask, 0),
+            _ => {}
         }
     }
+}
 
-    fn drop_bit(&mut self, addr: &Addr, maps: &impl Maps) {
-        let bit = filter::bit(addr);
-        let count = self.bits.entry(bit).or_default();
-        *count = count.saturating_sub(1);
-        if *count == 0 {
-            self.bits.remove(&bit);
-            let (word, mask) = filter::position(bit);
-            maps.address_filter().change_bits(word, mask, 0);
-        }
+/// Counts who needs the bit: how many did, and do.
+fn count(bits: &mut HashMap<u32, u32>, bit: u32, by: i32) -> (u32, u32) {
+    let before = bits.get(&bit).copied().unwrap_or_default();
+    let after = before.saturating_add_signed(by);
+    if after == 0 {
+        bits.remove(&bit);
+    } else {
+        bits.insert(bit, after);
     }
+    (before, after)
 }
 
 const fn family(addr: &Addr) -> usize {

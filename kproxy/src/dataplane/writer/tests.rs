@@ -106,7 +106,7 @@ fn bit(addr: &str) -> u32 {
 }
 
 fn node_port_bit(port: u16, proto: u8) -> u32 {
-    filter::bit(&filter::address_of_node_port(Port::new(port), proto))
+    filter::bit_of_node_port(Port::new(port), proto)
 }
 
 fn writer(maps: &FakeMaps) -> Writer<FakeMaps> {

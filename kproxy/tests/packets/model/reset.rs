@@ -46,8 +46,8 @@ impl Programs {
         let mut frontends = self.hash::<FrontendKey, FrontendValue>(map::FRONTENDS);
         let keys = forget(&mut frontends);
         for key in keys {
-            for addr in [key.addr, filter::address_of_node_port(key.port, key.proto)] {
-                let (word, _) = filter::position(filter::bit(&addr));
+            for bit in [filter::bit(&key.addr), filter::bit_of_node_port(key.port, key.proto)] {
+                let (word, _) = filter::position(bit);
                 self.array::<u64>(map::FILTER).set(word, 0, 0).unwrap();
             }
         }
