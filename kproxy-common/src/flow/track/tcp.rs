@@ -45,6 +45,14 @@ const fn advance(own: &mut FlowValue, segment: &Segment) -> bool {
     sends || acknowledges
 }
 
+/// What the client has sent once this packet of it confirms the connection: one that says something again,
+/// as those that keep alive do, takes nothing back.
+#[inline(always)]
+const fn end_confirmed(own: &FlowValue, segment: &Segment) -> u32 {
+    let is_again = are_near(segment.end, own.end) && !is_after(segment.end, own.end);
+    if is_again { own.end } else { segment.end }
+}
+
 /// Whether this is a packet like most: of an established connection, and it opens and ends nothing.
 /// Its entry takes note of it; the other is not needed.
 #[inline(always)]
@@ -120,7 +128,7 @@ fn client_opens(own: &mut FlowValue, other: &mut FlowValue, segment: &Segment) -
     }
     // Both ends have sent a SYN (RFC 9293 section 3.5): this one acknowledges the backend's.
     if own.state == CROSSED && segment.has(ACK) && segment.ack == other.end {
-        (other.ack, own.end, own.ack) = (own.end, segment.end, segment.ack);
+        (other.ack, own.end, own.ack) = (own.end, end_confirmed(own, segment), segment.ack);
         own.syn = 0;
         set_state(own, other, ESTABLISHED);
         close_or_go_on(own, other, segment.has(FIN));
@@ -166,7 +174,7 @@ fn client_confirms(own: &mut FlowValue, other: &mut FlowValue, segment: &Segment
     if !confirms {
         return Taken::Unproved;
     }
-    (own.end, own.ack, own.syn) = (segment.end, segment.ack, 0);
+    (own.end, own.ack, own.syn) = (end_confirmed(own, segment), segment.ack, 0);
     // The backend may have had so little to say that it is done.
     if other.flags & flow_flags::FIN != 0 {
         set_state(own, other, crate::flow::flow_state::CLOSE_WAIT);

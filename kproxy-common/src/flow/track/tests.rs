@@ -225,6 +225,19 @@ fn a_handshake_that_is_repeated_changes_nothing() {
     }
 }
 
+/// A keepalive that overtakes the client's first ACK takes the number of its SYN not back: a late copy of that SYN
+/// and of its answer would begin a connection again that lives.
+#[test]
+fn a_keepalive_confirms_what_the_syn_has_said() {
+    for handshake in [vec![SYN_SENT, SYN_ACK], vec![SYN_SENT, (Backend, SYN, BEFORE, 0, 0)]] {
+        let mut connection = Connection::after(&handshake);
+        for sent in [(Client, ACK, BEFORE, 0, 0), SYN_SENT, CONFIRMS, SYN_ACK] {
+            connection.take(sent);
+            assert_eq!(connection.state(), ESTABLISHED, "{handshake:?}, {sent:?}");
+        }
+    }
+}
+
 #[test]
 fn either_of_two_syns_is_answered() {
     for acknowledged in [0, 701] {

@@ -184,6 +184,11 @@ impl Tracked {
         matches!(self.state, State::Established | State::FinWait | State::CloseWait)
     }
 
+    /// Whether these may be the next numbers of the client and of the backend.
+    pub(crate) fn is_near(&self, [client, backend]: [u32; 2]) -> bool {
+        are_near(self.said[0].end, client) && are_near(self.said[1].end, backend)
+    }
+
     /// Whether the backend has another connection with the same addresses and ports.
     pub(crate) const fn collides(&self) -> bool {
         self.collides
@@ -314,10 +319,14 @@ impl Tracked {
             (_, Backend, Kind::Syn) => backend.end = sent.end(),
             (_, Backend, Kind::SynAck) => self.answered(sent),
             (State::SynSent2 | State::SynRecv, Client, _) => {
-                (client.end, client.ack) = (sent.end(), sent.ack);
                 if self.state == State::SynSent2 {
                     backend.ack = self.syns.last().copied().unwrap_or_default();
                 }
+                // What keeps alive before that has come says nothing new.
+                if !are_near(sent.end(), client.end) || is_after(sent.end(), client.end) {
+                    client.end = sent.end();
+                }
+                client.ack = sent.ack;
                 self.syns.clear();
                 self.is_confirmed = true;
             }
