@@ -155,12 +155,18 @@ pub const KERNEL_FEATURES_SINCE: [(u32, u8, u8); 4] = [
 /// Mark bit for "masquerade this connection" (the bit kube-proxy uses by default, MSQ-07).
 pub const MARK_MASQUERADE: u32 = 0x4000;
 
-/// Default capacity of [`map::SERVICES`] and [`map::COUNTERS`] in entries (two a service port).
-pub const DEFAULT_SERVICES: u32 = 65_536;
-/// Default capacity of [`map::SLOTS`] in slots.
-pub const DEFAULT_SLOTS: u32 = 1 << 20;
-/// Default capacity of [`map::FRONTENDS`] in entries.
-pub const DEFAULT_FRONTENDS: u32 = 262_144;
+/// Capacity that [`map::SERVICES`] and [`map::COUNTERS`] begin with, in entries (two a service port).
+pub const FIRST_SERVICES: u32 = 8_192;
+/// Capacity that [`map::SLOTS`] begins with, in slots.
+pub const FIRST_SLOTS: u32 = 65_536;
+/// Capacity that [`map::FRONTENDS`] begins with, in entries.
+pub const FIRST_FRONTENDS: u32 = 32_768;
+/// Default for the capacity that [`map::SERVICES`] and [`map::COUNTERS`] grow to at most.
+pub const MOST_SERVICES: u32 = 524_288;
+/// Default for the capacity that [`map::SLOTS`] grows to at most.
+pub const MOST_SLOTS: u32 = 8 << 20;
+/// Default for the capacity that [`map::FRONTENDS`] grows to at most.
+pub const MOST_FRONTENDS: u32 = 2 << 20;
 /// Default capacity of [`map::FLOWS`] in entries (two a connection).
 pub const DEFAULT_FLOWS: u32 = 524_288;
 /// Default capacity of [`map::UNASSURED`] in flows.

@@ -24,16 +24,16 @@ use kproxy_common::{
 /// Frontends and address entries. Written by user space, read by every program.
 #[map(name = "KP_FRONTENDS")]
 pub(crate) static FRONTENDS: HashMap<FrontendKey, FrontendValue> =
-    HashMap::with_max_entries(abi::DEFAULT_FRONTENDS, BPF_F_NO_PREALLOC);
+    HashMap::with_max_entries(abi::FIRST_FRONTENDS, BPF_F_NO_PREALLOC);
 
 /// Backend sets. User space stores the word through mmap; read by every program.
 #[map(name = "KP_SERVICES")]
 pub(crate) static SERVICES: Array<Service> =
-    Array::with_max_entries(abi::DEFAULT_SERVICES, BPF_F_MMAPABLE);
+    Array::with_max_entries(abi::FIRST_SERVICES, BPF_F_MMAPABLE);
 
 /// Backends. User space fills free runs through mmap before it stores the word.
 #[map(name = "KP_SLOTS")]
-pub(crate) static SLOTS: Array<Slot> = Array::with_max_entries(abi::DEFAULT_SLOTS, BPF_F_MMAPABLE);
+pub(crate) static SLOTS: Array<Slot> = Array::with_max_entries(abi::FIRST_SLOTS, BPF_F_MMAPABLE);
 
 /// Address filter. User space sets and clears bits through mmap.
 #[map(name = "KP_FILTER")]
@@ -51,7 +51,7 @@ pub(crate) static UPLINKS: HashMap<u32, Uplink> =
 /// Names of service ports. No program reads it: it is here to be made and pinned with the rest.
 #[map(name = "KP_NAMES")]
 static NAMES: HashMap<u32, Name> =
-    HashMap::with_max_entries(abi::DEFAULT_SERVICES / 2, BPF_F_NO_PREALLOC);
+    HashMap::with_max_entries(abi::FIRST_SERVICES / 2, BPF_F_NO_PREALLOC);
 
 /// Flows, two entries a connection. Written by the tc programs alone. An ordinary hash: an LRU would
 /// evict live connections, and one entry of two.
@@ -98,7 +98,7 @@ pub(crate) static INJECTED: Array<[u8; INJECTED_REST]> = Array::with_max_entries
 /// Counters of each service. Written by the programs, read by user space.
 #[map(name = "KP_COUNTERS")]
 pub(crate) static COUNTERS: PerCpuArray<ServiceCounters> =
-    PerCpuArray::with_max_entries(abi::DEFAULT_SERVICES, 0);
+    PerCpuArray::with_max_entries(abi::FIRST_SERVICES, 0);
 
 /// Drops and refusals by service and reason. Written by the programs, read by user space.
 #[map(name = "KP_DROPS")]

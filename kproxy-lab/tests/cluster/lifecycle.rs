@@ -1,6 +1,7 @@
 //! Restart, crash, upgrade in place and removal, with connections that notice any loss.
 
 use std::fs;
+use std::process::Stdio;
 
 use crate::common::{Cluster, NODE_PORT, PORT, SILENCE, at, vips, wait_until};
 use kproxy_lab::{Family, Held, Hold, Probe, Transport};
@@ -115,6 +116,42 @@ fn cleanup_removes_every_trace() {
     cluster.kproxy("n1", &["cleanup"]);
     proxy.start().unwrap();
     assert!(pod.probe(Probe::tcp(vips()[0])).unwrap().all_answered());
+}
+
+#[test]
+fn a_drain_lets_go_on_what_is_open_and_opens_nothing_new() {
+    // One backend on the node, so that a NodePort's connection is translated here alone.
+    let cluster = Cluster::new(&["n1/a"]);
+    let proxy = &cluster.proxies[0];
+    let client = cluster.lab.client();
+    let node_port = at(cluster.lab.node("n1").ip(Family::V4), NODE_PORT);
+    let held = client.hold(Hold::tcp(node_port)).unwrap();
+    assert!(client.probe(Probe::tcp(node_port)).unwrap().all_answered());
+    let refused = cluster.try_kproxy("n1", &["cleanup", "--drain"]);
+    assert_eq!(refused.status.code(), Some(2), "not beside a running daemon");
+    assert!(proxy.stop().unwrap().success());
+    let mut command = cluster.lab.kproxy_command("n1", "cleanup").unwrap();
+    command.args(["--drain", "--timeout", "5m"]).stdout(Stdio::piped());
+    let draining = command.spawn().unwrap();
+    // Nobody else has rules here: what is new reaches no backend.
+    cluster.eventually("drained", &client, &Probe::tcp(node_port).timeout(SILENCE), |outcome| {
+        outcome.answered() == 0
+    });
+    let pod = cluster.lab.pod("n1", "b");
+    assert_eq!(pod.probe(Probe::tcp(vips()[0]).timeout(SILENCE)).unwrap().answered(), 0);
+    let busy = cluster.try_kproxy("n1", &["cleanup", "--drain"]);
+    assert!(String::from_utf8_lossy(&busy.stderr).contains("another kproxy is at work"));
+    let before = held.report().unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let after = held.stop().unwrap();
+    assert!(after.is_flawless() && after.answered > before.answered, "{before:?} {after:?}");
+    let output = draining.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    let open = text.find("1 connection open; nothing new is translated");
+    let over = text.find("nothing is translated any more").expect("it ends by itself");
+    assert!(open.is_some_and(|open| open < over), "{text}");
+    assert!(text[over..].contains("removed "), "{text}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::plan::Algorithm;
 
 use super::values::{
     AddressFilter, ClusterRanges, DeviceGlob, MapSize, MetricsAddress, NamespaceName,
-    NodePortRanges, PodRange, PortFilter, PortRange, ServiceFilter, StateTimeout,
+    NodePortRanges, PodRange, PortFilter, PortRange, ServiceFilter, StateTimeout, Timeout,
 };
 
 /// An eBPF data path for Kubernetes Services that replaces kube-proxy beside any CNI.
@@ -127,16 +127,18 @@ pub(super) struct RunArgs {
           value_parser = super::values::algorithm())]
     pub lb_algorithm: Algorithm,
 
-    /// Capacity of the service map: two entries a service port and family
-    #[arg(long, value_name = "N", default_value_t = MapSize(abi::DEFAULT_SERVICES))]
+    /// Capacity that the service map grows to at most: two entries a service port and family
+    #[arg(long, value_name = "N", default_value_t = MapSize(abi::MOST_SERVICES))]
     pub max_services: MapSize,
 
-    /// Capacity of the slot map: one entry a backend and set, and room for changes in flight
-    #[arg(long, value_name = "N", default_value_t = MapSize(abi::DEFAULT_SLOTS))]
+    /// Capacity that the slot map grows to at most: one entry a backend and set, and room for changes
+    /// in flight
+    #[arg(long, value_name = "N", default_value_t = MapSize(abi::MOST_SLOTS))]
     pub max_slots: MapSize,
 
-    /// Capacity of the frontend map: one entry an address, port and protocol that clients dial
-    #[arg(long, value_name = "N", default_value_t = MapSize(abi::DEFAULT_FRONTENDS))]
+    /// Capacity that the frontend map grows to at most: one entry an address, port and protocol that
+    /// clients dial
+    #[arg(long, value_name = "N", default_value_t = MapSize(abi::MOST_FRONTENDS))]
     pub max_frontends: MapSize,
 
     /// Capacity of the flow map: two entries a connection on the packet path
@@ -324,6 +326,21 @@ pub(super) struct CleanupArgs {
     /// Clean up although a daemon is running (it will not notice; stop it afterwards)
     #[arg(long)]
     pub force: bool,
+
+    /// Translate nothing new, wait until what is translated has ended, and clean up then. To be used
+    /// when kube-proxy or another kproxy's rules are in place
+    #[arg(long, conflicts_with = "force")]
+    pub drain: bool,
+
+    /// Longest time to wait with --drain, like 90s, 5m or 1h30m; what is open then ends [default: until
+    /// all has ended]
+    #[arg(long, value_name = "DURATION", requires = "drain")]
+    pub timeout: Option<Timeout>,
+
+    /// When all is removed, stay until told to end (SIGTERM, SIGINT): for a pod that would be started
+    /// again
+    #[arg(long)]
+    pub stay: bool,
 
     /// Where the maps are pinned.
     #[command(flatten)]

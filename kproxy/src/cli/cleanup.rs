@@ -3,16 +3,21 @@
 use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::{SigSet, Signal};
 
 use super::args::CleanupArgs;
 use super::exit::Exit;
 use super::render::note;
+use super::values::Timeout;
 use crate::daemon::RunDir;
 use crate::daemon::run_dir::is_absent;
-use crate::dataplane::{self, Cleanup};
+use crate::dataplane::{self, Cleanup, Drain};
 use crate::errors::with_causes;
+use crate::timing;
 
 /// Removes links, programs, maps, filters, the nftables table and the files of the run folder, and
 /// prints what it removed. What fails is said and does not stop the rest.
@@ -20,13 +25,16 @@ use crate::errors::with_causes;
 /// # Errors
 /// A running daemon (unless forced), what could not be removed, and those of the writer.
 pub(super) fn run(args: CleanupArgs, out: &mut dyn Write) -> Result<Exit> {
-    let CleanupArgs { force, pins, run_dir } = args;
+    let CleanupArgs { force, drain, timeout, stay, pins, run_dir } = args;
     let run_dir = RunDir::new(run_dir.run_dir);
     if let (Some(pid), false) = (run_dir.running()?, force) {
         bail!(
             "the daemon is running (pid {pid}) and would go on serving half of what is removed; \
              stop it first, or use --force"
         );
+    }
+    if drain {
+        self::drain(&pins.bpffs_root, timeout.map(|Timeout(time)| time), out)?;
     }
     let Cleanup { mut removed, errors } = dataplane::cleanup(&pins.bpffs_root);
     let mut errors: Vec<String> = errors.iter().map(|error| with_causes(error)).collect();
@@ -43,7 +51,54 @@ pub(super) fn run(args: CleanupArgs, out: &mut dyn Write) -> Result<Exit> {
         1 => bail!("1 thing could not be removed, see above; cleaning up needs root"),
         count => bail!("{count} things could not be removed, see above; cleaning up needs root"),
     }
+    if stay {
+        writeln!(out, "nothing of kproxy is left; staying until told to end")?;
+        out.flush()?;
+        wait_for_signal()?;
+    }
     Ok(Exit::Fine)
+}
+
+/// Waits until nothing is translated any more, at most so long.
+fn drain(bpffs_root: &Path, at_most: Option<Duration>, out: &mut dyn Write) -> Result<()> {
+    /// Between two looks, and between two words about what is open.
+    const LOOK: Duration = Duration::from_secs(1);
+    const SAY: Duration = Duration::from_secs(10);
+    let Some(drain) = Drain::begin(bpffs_root)? else { return Ok(()) };
+    let start = Instant::now();
+    let mut said = None;
+    loop {
+        let look = Instant::now();
+        let open = drain.open_connections()?;
+        let connections = if open == 1 { "connection" } else { "connections" };
+        if open == 0 {
+            writeln!(out, "nothing is translated any more")?;
+            return Ok(());
+        }
+        if at_most.is_some_and(|at_most| start.elapsed() >= at_most) {
+            writeln!(
+                out,
+                "{open} {connections} still open after {}s end now",
+                start.elapsed().as_secs()
+            )?;
+            return Ok(());
+        }
+        if said.is_none_or(|at: Instant| at.elapsed() >= SAY) {
+            writeln!(out, "{open} {connections} open; nothing new is translated")?;
+            out.flush()?;
+            said = Some(Instant::now());
+        }
+        thread::sleep(timing::rest_after(look.elapsed()).max(LOOK));
+    }
+}
+
+/// Waits for SIGTERM or SIGINT.
+fn wait_for_signal() -> Result<()> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    signals.thread_block().and_then(|()| signals.wait()).context("wait for a signal")?;
+    Ok(())
 }
 
 /// The files that the daemon keeps, and the folder if nothing else is in it.
@@ -57,7 +112,14 @@ fn remove_run_dir(run_dir: &RunDir, removed: &mut Vec<String>, errors: &mut Vec<
         note(&file, fs::remove_file(&file));
     }
     match fs::remove_dir(run_dir.path()) {
-        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {}
+        // A folder that is mounted cannot be removed from inside; that it is empty is enough.
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::DirectoryNotEmpty
+                    | ErrorKind::ReadOnlyFilesystem
+                    | ErrorKind::ResourceBusy
+            ) => {}
         result => note(run_dir.path(), result),
     }
 }

@@ -115,6 +115,8 @@ impl Planner {
             Event::Problems { origin, problems } => {
                 self.problems.set(Origin::Source(origin), problems);
             }
+            // What was told stays in force all the same.
+            Event::Stale(_) => {}
         }
     }
 

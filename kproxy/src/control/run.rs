@@ -178,6 +178,7 @@ impl<S: DataplaneSink> Loop<S> {
         let (change, count) = match event {
             source::Event::Services(update) => (metrics::Change::Service, objects(update)),
             source::Event::Slices(update) => (metrics::Change::Endpoints, objects(update)),
+            source::Event::Stale(since) => return self.settings.metrics.set_stale(*since),
             _ => return,
         };
         self.settings.metrics.changed(change, count);

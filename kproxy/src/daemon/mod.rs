@@ -92,7 +92,9 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     signals::stop_on_signals(shutdown.clone()).map_err(Error::Signals)?;
 
     let bpffs_root = dataplane.bpffs_root.clone();
+    let map_limits = dataplane.map_limits();
     let mut dataplane = Dataplane::open(&dataplane)?;
+    run_dir.write_map_limits(&map_limits)?;
     run_dir.write_opted_out(&opt_out)?;
     configure(&mut dataplane, cluster_cidrs, socket_lb, &opt_out)?;
     let mut timeouts = Timeouts::new(flow_timeouts, run_dir.clone());

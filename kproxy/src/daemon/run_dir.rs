@@ -96,9 +96,19 @@ impl RunDir {
         self.0.join("flow-timeouts.json")
     }
 
+    fn map_limits_file(&self) -> PathBuf {
+        self.0.join("map-limits.json")
+    }
+
     /// Every file that the daemon keeps there.
-    pub(crate) fn files(&self) -> [PathBuf; 4] {
-        [self.pid_file(), self.problems_file(), self.opt_out_file(), self.timeouts_file()]
+    pub(crate) fn files(&self) -> [PathBuf; 5] {
+        [
+            self.pid_file(),
+            self.problems_file(),
+            self.opt_out_file(),
+            self.timeouts_file(),
+            self.map_limits_file(),
+        ]
     }
 
     /// Pid of the running daemon; `None` if there is none: no pid file, or its process is gone or no
@@ -152,6 +162,22 @@ impl RunDir {
     /// The file cannot be written.
     pub(crate) fn write_timeouts(&self, from: &BTreeMap<String, String>) -> Result<(), Error> {
         write_json(self.timeouts_file(), (!from.is_empty()).then_some(from))
+    }
+
+    /// Entries that maps grow to at most, by the name of the map; none where the file is missing.
+    ///
+    /// # Errors
+    /// The file cannot be read or understood.
+    pub(crate) fn map_limits(&self) -> Result<BTreeMap<String, u32>, Error> {
+        read_json(self.map_limits_file())
+    }
+
+    /// Writes what maps grow to.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(crate) fn write_map_limits(&self, limits: &BTreeMap<&str, u32>) -> Result<(), Error> {
+        write_json(self.map_limits_file(), Some(limits))
     }
 
     /// Claims the folder, which is made if it is missing, for this process.

@@ -18,6 +18,7 @@
 
 mod codec;
 mod connections;
+mod drain;
 mod error;
 mod kernel;
 mod maps;
@@ -35,9 +36,7 @@ mod writer;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    io,
     net::IpAddr,
-    os::fd::OwnedFd,
     sync::mpsc::{self, SyncSender},
 };
 
@@ -52,13 +51,25 @@ use nix::fcntl::Flock;
 
 #[cfg(test)]
 pub(crate) use self::report::Fill;
+pub(crate) use self::settings::Sizes;
+pub(crate) use self::{
+    drain::Drain,
+    programs::cleanup::{Cleanup, cleanup},
+    report::{PortPool, PortUse, Usage},
+    upkeep::{
+        fragments::FragmentHolder,
+        sockets::{Closed, SocketCloser, Translated},
+        sweep::{Given, SweepReport},
+        sweeper::FlowSweeper,
+    },
+};
 pub use self::{
     error::{Cause, Error, MapShape, Rejection},
     report::Report,
     settings::Settings,
 };
 use self::{
-    kernel::clock,
+    kernel::{clock, program::SharedProgram},
     maps::{Netns, Uplinks},
     programs::{
         attachments::Attachments,
@@ -69,16 +80,6 @@ use self::{
     },
     upkeep::{flow_table::FlowTable, netns, pod_flows::PodFlows, uplinks},
     writer::{KernelMaps, Writer},
-};
-pub(crate) use self::{
-    programs::cleanup::{Cleanup, cleanup},
-    report::{PortPool, PortUse, Usage},
-    upkeep::{
-        fragments::FragmentHolder,
-        sockets::{Closed, SocketCloser, Translated},
-        sweep::{Given, SweepReport},
-        sweeper::FlowSweeper,
-    },
 };
 use crate::{
     model::Problem,
@@ -95,7 +96,7 @@ pub struct Dataplane {
     writer: Writer<KernelMaps>,
     flow_table: FlowTable,
     /// Runs [`program::SWEEP`].
-    sweep: OwnedFd,
+    sweep: SharedProgram,
     pod_flows: PodFlows,
     uplinks: Uplinks,
     /// Tells the sweeper that an uplink has lost an address.
@@ -121,6 +122,7 @@ impl Dataplane {
         let lock = pinning::lock(&dirs.version)?;
         let Loaded {
             object,
+            kept,
             service_maps,
             flow_room,
             sweep,
@@ -130,13 +132,14 @@ impl Dataplane {
             flow_filter,
             notices,
         } = load::load(OBJECT, settings, &dirs)?;
-        let writer = Writer::open(KernelMaps::new(service_maps)?)?;
+        let mut writer = Writer::open(KernelMaps::new(service_maps)?)?;
+        writer.grow_to(settings.most());
         set_flow_room(&writer, flow_room);
         Ok(Self {
-            attachments: Attachments::new(object, dirs, settings.cgroup_root.clone()),
+            attachments: Attachments::new(object, kept, dirs, settings.cgroup_root.clone()),
             writer,
             flow_table: FlowTable::new(loads, flow_room.entries),
-            sweep,
+            sweep: SharedProgram::new(sweep),
             pod_flows: PodFlows::new(flow_filter),
             uplinks,
             sweeper: None,
@@ -150,6 +153,7 @@ impl Dataplane {
     /// left. On a node that is as it should be, nothing is written.
     pub fn reconcile(&mut self, desired: impl IntoIterator<Item = ServicePortPlan>) -> Report {
         let mut report = self.writer.reconcile(desired, clock::now());
+        self.grow_for(&mut report);
         // Among the notices, if they fail.
         self.keep_release(false);
         self.keep_loopback();
@@ -161,20 +165,63 @@ impl Dataplane {
     /// batch: it is replaced in one step.
     pub fn apply(&mut self, changes: Vec<Change>) -> Report {
         let mut report = self.writer.apply(changes, clock::now());
+        self.grow_for(&mut report);
         report.problems.extend(self.keep_release(false));
         report.problems.extend(self.keep_loopback());
         report
     }
 
+    /// Has larger maps take in what the last pass of the writer has found no room for, as long as they may
+    /// grow.
+    fn grow_for(&mut self, report: &mut Report) {
+        /// In one step all that is missing is asked for; what was refused for that may lack more.
+        const STEPS: usize = 4;
+        for _ in 0..STEPS {
+            let Some(sizes) = self.writer.sizes_wanted() else { return };
+            if let Err(error) = self.grow(&sizes) {
+                return report.problems.push(error.to_problem());
+            }
+            let waited = self.writer.take_waiting();
+            report.problems.retain(|problem| !waited.contains(problem));
+            let Report { writes, words, problems } = self.writer.apply(Vec::new(), clock::now());
+            report.writes += writes;
+            report.words += words;
+            report.problems.extend(problems);
+        }
+    }
+
+    /// Puts larger maps in the place of those that are smaller. Connections, flows, sockets, affinity and
+    /// counters stay: those maps are the same, or copied.
+    fn grow(&mut self, sizes: &Sizes) -> Result<(), Error> {
+        let Sizes { services, slots, frontends } = *sizes;
+        let start = clock::now();
+        let mut larger = self.attachments.load_larger(OBJECT, sizes)?;
+        let Some(Loaded { object, service_maps, sweep, .. }) = larger.take() else { return Ok(()) };
+        let mut maps = KernelMaps::new(service_maps)?;
+        maps.copy_from(self.writer.maps())?;
+        larger.keep()?;
+        self.writer.move_to(maps);
+        self.sweep.replace(sweep);
+        self.attachments.replace(object)?;
+        if let Some(places) = self.attachments.places().cloned() {
+            self.sync_places(places).into_iter().next().map_or(Ok(()), Err)?;
+        }
+        let took = clock::now().saturating_sub(start);
+        tracing::info!(services, slots, frontends, ?took, "the maps have grown");
+        Ok(())
+    }
+
     /// How full the maps are.
     pub(crate) fn usage(&self) -> Usage {
         let [frontends, services, slots] = self.writer.fills();
-        Usage { frontends, services, slots, flows: self.flow_table.fill() }
+        let most = self.writer.most();
+        Usage { frontends, services, slots, flows: self.flow_table.fill(), most }
     }
 
     /// Sets the addresses of this node, on which NodePorts answer.
     pub(crate) fn set_node_addresses(&mut self, addresses: &BTreeSet<IpAddr>) -> Report {
         let mut report = self.writer.set_node_addresses(addresses);
+        self.grow_for(&mut report);
         report.problems.extend(self.keep_loopback());
         report
     }
@@ -347,13 +394,10 @@ impl Dataplane {
     /// # Errors
     /// A map cannot be opened once more.
     pub(crate) fn flow_sweeper(&mut self) -> Result<FlowSweeper, Error> {
-        let failed =
-            |error: io::Error| Error::Program { program: program::SWEEP, source: error.into() };
-        let program = self.sweep.try_clone().map_err(failed)?;
         let maps = self.attachments.swept_maps()?;
         let (sender, lost) = mpsc::sync_channel(1);
         self.sweeper = Some(sender);
-        Ok(FlowSweeper::new(program, maps, lost))
+        Ok(FlowSweeper::new(self.sweep.clone(), maps, lost))
     }
 
     /// Takes in what a sweep has found.

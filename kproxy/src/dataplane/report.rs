@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
-use super::error::Error;
+use super::{error::Error, settings::Sizes};
 use crate::model::Problem;
 
 /// What one call changed and what it could not do.
@@ -57,6 +57,8 @@ pub(crate) struct Usage {
     pub slots: Fill,
     /// Flow entries at the last sweep, two a connection.
     pub flows: Fill,
+    /// What the first three grow to at most.
+    pub most: Sizes,
 }
 
 /// Source ports that the programs give out.

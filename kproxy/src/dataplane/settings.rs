@@ -1,6 +1,6 @@
 //! What the data path is opened with.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use kproxy_common::{
     abi::{self, map},
@@ -14,11 +14,11 @@ pub struct Settings {
     pub bpffs_root: PathBuf,
     /// Folder of the cgroup v2 tree to attach to; `None`: the root is looked for.
     pub cgroup_root: Option<PathBuf>,
-    /// Capacity of the SERVICES map in entries (two a service port).
+    /// Capacity that the SERVICES map grows to at most, in entries (two a service port).
     pub max_services: u32,
-    /// Capacity of the SLOTS map.
+    /// Capacity that the SLOTS map grows to at most.
     pub max_slots: u32,
-    /// Capacity of the FRONTENDS map.
+    /// Capacity that the FRONTENDS map grows to at most.
     pub max_frontends: u32,
     /// Capacity of the FLOWS map in entries (two a connection).
     pub max_flows: u32,
@@ -34,32 +34,78 @@ impl Settings {
         Self {
             bpffs_root: bpffs_root.into(),
             cgroup_root: None,
-            max_services: abi::DEFAULT_SERVICES,
-            max_slots: abi::DEFAULT_SLOTS,
-            max_frontends: abi::DEFAULT_FRONTENDS,
+            max_services: abi::MOST_SERVICES,
+            max_slots: abi::MOST_SLOTS,
+            max_frontends: abi::MOST_FRONTENDS,
             max_flows: abi::DEFAULT_FLOWS,
             max_affinity: abi::DEFAULT_AFFINITY,
             max_ranges: abi::DEFAULT_RANGES,
         }
     }
 
-    /// Capacity of a map; `None`: the BPF object says it.
+    /// Capacities that maps grow to at most.
+    pub(super) const fn most(&self) -> Sizes {
+        Sizes { services: self.max_services, slots: self.max_slots, frontends: self.max_frontends }
+    }
+
+    /// Capacities that maps grow to at most, by name.
+    pub(crate) fn map_limits(&self) -> BTreeMap<&'static str, u32> {
+        let most = self.most();
+        map::PINNED.into_iter().filter_map(|map| Some((map, most.of(map)?))).collect()
+    }
+
+    /// Capacities that they begin with.
+    fn first(&self) -> Sizes {
+        let most = self.most();
+        Sizes {
+            services: most.services.min(abi::FIRST_SERVICES),
+            slots: most.slots.min(abi::FIRST_SLOTS),
+            frontends: most.frontends.min(abi::FIRST_FRONTENDS),
+        }
+    }
+
+    /// Capacity of a new map; `None`: the BPF object says it.
     pub(super) fn capacity(&self, map: &str) -> Option<u32> {
         match map {
-            map::SERVICES | map::COUNTERS => Some(self.max_services),
-            map::NAMES => Some(self.max_services.div_ceil(2)),
-            map::SLOTS => Some(self.max_slots),
-            map::FRONTENDS => Some(self.max_frontends),
             map::FLOWS => Some(self.max_flows),
             map::UNASSURED => Some(unassured::elements(self.max_flows)),
             map::AFFINITY => Some(self.max_affinity),
             map::RANGES => Some(self.max_ranges),
+            _ => self.first().of(map),
+        }
+    }
+
+    /// Capacity that a map may have.
+    pub(super) fn most_of(&self, map: &str) -> Option<u32> {
+        self.most().of(map).or_else(|| self.capacity(map))
+    }
+}
+
+/// Capacities of the maps that grow with what is wanted of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Sizes {
+    /// Entries of SERVICES and COUNTERS, two a service port; NAMES has half as many.
+    pub(crate) services: u32,
+    /// Entries of SLOTS.
+    pub(crate) slots: u32,
+    /// Entries of FRONTENDS.
+    pub(crate) frontends: u32,
+}
+
+impl Sizes {
+    /// Capacity of a map; `None`: it does not grow.
+    pub(super) fn of(&self, map: &str) -> Option<u32> {
+        match map {
+            map::SERVICES | map::COUNTERS => Some(self.services),
+            map::NAMES => Some(self.services.div_ceil(2)),
+            map::SLOTS => Some(self.slots),
+            map::FRONTENDS => Some(self.frontends),
             _ => None,
         }
     }
 }
 
-/// The option of the command that sets [`Settings::capacity`] of a map.
+/// The option of the command that sets [`Settings::most_of`] a map.
 pub(super) fn capacity_option(map: &str) -> Option<&'static str> {
     match map {
         map::SERVICES | map::COUNTERS | map::NAMES => Some("--max-services"),
@@ -80,7 +126,8 @@ mod tests {
     fn a_capacity_that_can_be_set_has_an_option() {
         let settings = Settings::new("/sys/fs/bpf");
         for map in map::PINNED {
-            assert_eq!(settings.capacity(map).is_some(), capacity_option(map).is_some(), "{map}");
+            assert_eq!(settings.most_of(map).is_some(), capacity_option(map).is_some(), "{map}");
+            assert!(settings.capacity(map) <= settings.most_of(map), "{map}");
         }
     }
 }

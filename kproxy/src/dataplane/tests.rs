@@ -132,6 +132,75 @@ fn a_full_kernel_map_refuses_by_name_and_serves_later() {
 }
 
 #[test]
+fn maps_grow_while_sockets_connect() {
+    sandboxed(|sandbox| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let accepted = std::thread::spawn(move || listener.incoming().take(240).count());
+        let service = |number: u8| {
+            plan(
+                &format!("s{number}"),
+                &format!("10.96.0.{number}"),
+                30_000 + u16::from(number),
+                &[port],
+            )
+        };
+        let most = Settings {
+            max_services: 1024,
+            max_slots: 65_536,
+            max_frontends: 4096,
+            ..sandbox.settings()
+        };
+        let mut small = sandbox.open();
+        assert_eq!(small.reconcile((1..=20).map(service)).problems, []);
+        drop(small);
+        let mut dataplane = Dataplane::open(&most).unwrap();
+        assert_eq!(dataplane.reconcile((1..=20).map(service)), Report::default());
+        dataplane.attach_cgroup().unwrap();
+        let mut sweeper = dataplane.flow_sweeper().unwrap();
+        let links = sandbox.links();
+        let connect = |to: &str, times: u32| {
+            let script =
+                format!("for i in $(seq {times}); do (exec 3<>/dev/tcp/{to}/80) || exit 1; done");
+            sandbox.shell(&script).status.success()
+        };
+        assert!(connect("10.96.0.1", 20));
+        let report = std::thread::scope(|scope| {
+            let others = scope.spawn(|| connect("10.96.0.2", 200));
+            let report = dataplane.apply((21..=200).map(|n| Change::Set(service(n))).collect());
+            assert!(others.join().unwrap(), "no connection is refused meanwhile");
+            report
+        });
+        assert_eq!(report.problems, []);
+        assert!(connect("10.96.0.200", 10) && connect("10.96.0.1", 10));
+        assert_eq!(accepted.join().unwrap(), 240);
+        let Usage { frontends, services, slots, .. } = dataplane.usage();
+        assert_eq!((services, slots.used), (Fill { used: 400, capacity: 1024 }, 200));
+        assert!(slots.capacity == 512 && frontends.capacity == 1024, "{slots:?} {frontends:?}");
+        for (old, new) in links.iter().zip(sandbox.links()) {
+            assert_eq!((&old.0, old.2), (&new.0, new.2), "the link stays");
+            assert_ne!(old.3, new.3, "the program is the new one");
+        }
+        let counted: u64 =
+            sandbox.pins().counters().unwrap().iter().map(|row| row.connections).sum();
+        // What a program counts between the copy and its end is lost.
+        assert!((238..=240).contains(&counted), "{counted}");
+        let config = dataplane.config();
+        assert_eq!(sweeper.sweep(&config, false, |_| false).unwrap().removed, 0);
+        assert!(
+            !sandbox
+                .shell(&format!("ls {}/kproxy/*/maps | grep '~'", sandbox.bpffs.display()))
+                .status
+                .success()
+        );
+
+        drop((dataplane, sweeper));
+        let mut again = Dataplane::open(&most).unwrap();
+        assert_eq!(again.reconcile((1..=200).map(service)), Report::default());
+    });
+}
+
+#[test]
 fn with_no_slot_free_an_endpoint_that_is_gone_gets_no_connection() {
     sandboxed(|sandbox| {
         let mut listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());

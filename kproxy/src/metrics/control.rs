@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntGauge, IntGaugeVec,
     Opts, Registry, Result,
@@ -45,6 +46,7 @@ pub(crate) struct Control {
     endpoints: Changes,
     no_local_endpoints: IntGaugeVec,
     problems: IntGauge,
+    stale: IntGauge,
 }
 
 #[derive(Clone, Debug)]
@@ -75,6 +77,13 @@ impl Control {
         );
         let problems = IntGauge::with_opts(problems.namespace(KPROXY))?;
         register(registry, &problems)?;
+        let stale = Opts::new(
+            "view_stale_since_seconds",
+            "Since when the API server has not answered, so that Services and endpoints may be out of \
+             date, in seconds since 1970; 0: it answers",
+        );
+        let stale = IntGauge::with_opts(stale.namespace(KPROXY))?;
+        register(registry, &stale)?;
         let control = Self {
             passes: histograms(
                 registry,
@@ -117,6 +126,7 @@ impl Control {
             endpoints: changes(registry, "endpoint", "EndpointSlices")?,
             no_local_endpoints,
             problems,
+            stale,
         };
         for family in FAMILIES {
             control.set_no_local_endpoints(Policy::Internal, family, 0);
@@ -169,6 +179,11 @@ impl Control {
         };
         let gauge = self.no_local_endpoints.with_label_values(&[policy, ip_family(family)]);
         gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Since when the view may be stale; `None`: it is not.
+    pub(crate) fn set_stale(&self, since: Option<Timestamp>) {
+        self.stale.set(since.map_or(0, Timestamp::as_second));
     }
 
     /// So many problems are reported now.

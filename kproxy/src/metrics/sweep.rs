@@ -20,6 +20,7 @@ pub(crate) struct Sweep {
     sockets: IntCounter,
     entries: IntGaugeVec,
     capacity: IntGaugeVec,
+    limit: IntGaugeVec,
     flows: [IntGauge; 2],
     ports: IntGauge,
     ports_used: [IntGauge; 2],
@@ -59,6 +60,9 @@ impl Sweep {
         let entries = IntGaugeVec::new(entries, &["map"])?;
         let capacity = own("map_max_entries", "Entries that fit into a kernel map");
         let capacity = IntGaugeVec::new(capacity, &["map"])?;
+        let limit =
+            own("map_limit_entries", "Entries that a kernel map grows to at most when it is full");
+        let limit = IntGaugeVec::new(limit, &["map"])?;
         let flows = own(
             "flows",
             "Connections in the flow table, and whether they are assured: whether \
@@ -80,6 +84,7 @@ impl Sweep {
         register(registry, &sockets)?;
         register(registry, &entries)?;
         register(registry, &capacity)?;
+        register(registry, &limit)?;
         register(registry, &flows)?;
         register(registry, &ports)?;
         register(registry, &ports_used)?;
@@ -92,6 +97,7 @@ impl Sweep {
             sockets,
             entries,
             capacity,
+            limit,
             flows: by_assured(&flows),
             ports,
             ports_used: by_assured(&ports_used),
@@ -123,13 +129,14 @@ impl Sweep {
 
     /// How full the maps are.
     pub(crate) fn set_usage(&self, usage: &Usage) {
-        let Usage { frontends, services, slots, flows } = usage;
-        for (name, fill) in [
-            (map::FRONTENDS, frontends),
-            (map::SERVICES, services),
-            (map::SLOTS, slots),
-            (map::FLOWS, flows),
+        let Usage { frontends, services, slots, flows, most } = usage;
+        for (name, fill, limit) in [
+            (map::FRONTENDS, frontends, most.frontends),
+            (map::SERVICES, services, most.services),
+            (map::SLOTS, slots, most.slots),
+            (map::FLOWS, flows, flows.capacity),
         ] {
+            self.limit.with_label_values(&[name]).set(limit.into());
             self.entries.with_label_values(&[name]).set(fill.used.into());
             self.capacity.with_label_values(&[name]).set(fill.capacity.into());
         }

@@ -11,7 +11,7 @@ use prometheus::proto::{MetricFamily, MetricType};
 use super::traffic::MOST_SERVICES;
 use super::*;
 use crate::dataplane::read::{CounterRow, DropRow};
-use crate::dataplane::{Fill, PortPool, PortUse, SweepReport, Usage};
+use crate::dataplane::{Fill, PortPool, PortUse, Sizes, SweepReport, Usage};
 use crate::model::Family;
 use crate::plan::{Policy, Protocol, Scope, ServicePortId};
 
@@ -73,7 +73,9 @@ fn lively() -> Metrics {
     metrics.sweep.swept(&report, Duration::from_millis(3));
     metrics.sweep.closed(2);
     let fill = Fill { used: 3, capacity: 64 };
-    metrics.sweep.set_usage(&Usage { frontends: fill, services: fill, slots: fill, flows: fill });
+    let most = Sizes { services: 128, slots: 256, frontends: 512 };
+    let usage = Usage { frontends: fill, services: fill, slots: fill, flows: fill, most };
+    metrics.sweep.set_usage(&usage);
     metrics.traffic.set(vec![counters(0, "web", 5)], vec![drops(Some(0), "web", 2)]);
     metrics
 }
@@ -92,6 +94,7 @@ fn ct_10_sweeps_are_told_by_family() {
     assert_eq!(of("sync_duration_seconds_sum", "IPv6"), 0.003);
     assert_eq!(value(&metrics, "kproxy_flow_entries_swept_total"), Some(3.0));
     assert_eq!(value(&metrics, "kproxy_map_max_entries{map=\"KP_SLOTS\"}"), Some(64.0));
+    assert_eq!(value(&metrics, "kproxy_map_limit_entries{map=\"KP_SLOTS\"}"), Some(256.0));
 }
 
 #[test]

@@ -10,6 +10,8 @@ pub(crate) mod kube;
 pub(crate) mod manifests;
 pub(crate) mod objects;
 
+use k8s_openapi::jiff::Timestamp;
+
 use crate::model::{
     Node, Pod, PodName, Problem, Service, ServiceCidr, ServiceCidrName, ServiceName, Slice,
     SliceName,
@@ -45,6 +47,9 @@ pub(crate) enum Event {
         /// What is wrong now.
         problems: Vec<Problem>,
     },
+    /// Since when the source gives no answer, so that what it has told may be out of date; `None`: it
+    /// answers.
+    Stale(Option<Timestamp>),
 }
 
 /// A change to the objects of one kind.

@@ -85,14 +85,21 @@ pub(crate) struct Fill {
     pub usage: UsageRow,
     /// Used of capacity.
     pub percent: f64,
+    /// Entries that it grows to at most when it is full; `None`: it keeps its size, as far as is known.
+    pub limit: Option<u64>,
 }
 
 impl Fill {
     /// With the percentage worked out.
-    pub(crate) fn new(usage: UsageRow) -> Self {
-        let percent = usage.used as f64 * 100.0 / usage.capacity.max(1) as f64;
+    pub(crate) fn new(usage: UsageRow, limit: Option<u64>) -> Self {
+        let percent = percent(usage.used, usage.capacity);
         // One digit: this is read by people and compared with thresholds.
-        Self { usage, percent: (percent * 10.0).round() / 10.0 }
+        Self { usage, percent: (percent * 10.0).round() / 10.0, limit }
+    }
+
+    /// Entries that fit when it has grown as far as it may.
+    fn most(&self) -> u64 {
+        self.usage.capacity.max(self.limit.unwrap_or_default())
     }
 
     /// The address filter never gets full: it only lets more addresses through to the lookup. A
@@ -100,8 +107,12 @@ impl Fill {
     /// full flow table all give way that are not assured.
     pub(super) fn is_nearly_full(&self) -> bool {
         let may_be_full = [map::FILTER, map::AFFINITY, map::FLOWS].contains(&self.usage.map);
-        self.percent >= NEARLY_FULL && !may_be_full
+        percent(self.usage.used, self.most()) >= NEARLY_FULL && !may_be_full
     }
+}
+
+fn percent(used: u64, of: u64) -> f64 {
+    used as f64 * 100.0 / of.max(1) as f64
 }
 
 /// Drops of one reason, over all services.
@@ -182,7 +193,8 @@ impl Status {
         }
         reasons.extend(self.source_nat.concern());
         for fill in self.maps.iter().filter(|fill| fill.is_nearly_full()) {
-            let UsageRow { map, used, capacity } = fill.usage;
+            let UsageRow { map, used, .. } = fill.usage;
+            let most = fill.most();
             let option = match map {
                 map::FRONTENDS => "; raise --max-frontends",
                 map::SERVICES | map::NAMES => "; raise --max-services",
@@ -191,7 +203,7 @@ impl Status {
                 map::RANGES => "; raise --max-ranges",
                 _ => "",
             };
-            reasons.push(format!("map {map} holds {used} of {capacity} entries{option}"));
+            reasons.push(format!("map {map} holds {used} of at most {most} entries{option}"));
         }
         if !self.problems.is_empty() {
             let count = self.problems.len();

@@ -41,6 +41,7 @@ fn collect(pins: &Pins, run_dir: &RunDir) -> Result<Status> {
     let pid = run_dir.running()?;
     let (cgroup, devices) = attached::of(pins.links()?, pins.config().flags);
     let services = pins.services()?;
+    let limits = run_dir.map_limits()?;
     let mut status = Status {
         in_order: true,
         reasons: Vec::new(),
@@ -59,7 +60,11 @@ fn collect(pins: &Pins, run_dir: &RunDir) -> Result<Status> {
             backends: services.iter().map(|row| u64::from(row.cluster.backends)).sum(),
             flows: pins.flows()?.len(),
         },
-        maps: pins.usage()?.into_iter().map(Fill::new).collect(),
+        maps: pins
+            .usage()?
+            .into_iter()
+            .map(|row| Fill::new(row, limits.get(row.map).map(|limit| u64::from(*limit))))
+            .collect(),
         drops: Drops::by_reason(&pins.drops()?),
         problems: run_dir.problems()?,
     };

@@ -132,6 +132,10 @@ fn maps(out: &mut dyn Write, look: &Look, maps: &[Fill]) -> io::Result<()> {
             Cell::toned(format!("{:.1}%", fill.percent), tone)
         })
         .number(),
+        Column::new("GROWS TO", |fill: &Fill| {
+            Cell::new(fill.limit.map_or_else(|| "-".to_owned(), |limit| limit.to_string()))
+        })
+        .number(),
     ];
     writeln!(out)?;
     table::write(out, look, COLUMNS, false, maps)

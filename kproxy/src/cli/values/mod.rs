@@ -10,4 +10,4 @@ pub(super) use run::{
     PortRange,
 };
 pub(super) use run::{algorithm, node_name};
-pub(super) use timeouts::{StateTimeout, typed};
+pub(super) use timeouts::{StateTimeout, Timeout, typed};

@@ -1,6 +1,6 @@
 //! `--flow-timeouts`: states of flows with their times.
 
-use std::str::FromStr;
+use std::{str::FromStr, time::Duration};
 
 use kproxy_common::flow::FlowState;
 
@@ -28,6 +28,23 @@ impl FromStr for StateTimeout {
             _ => Err(format!(
                 "`{time}` is no time from 1s to 10d; write it like 90s, 5m, 1h30m or 24h"
             )),
+        }
+    }
+}
+
+/// A time to wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Timeout(pub Duration);
+
+impl FromStr for Timeout {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match seconds(text.trim()) {
+            Some(seconds) if !text.trim().is_empty() => {
+                Ok(Self(Duration::from_secs(seconds.into())))
+            }
+            _ => Err(format!("`{text}` is no time; write it like 90s, 5m, 1h30m or 24h")),
         }
     }
 }
@@ -65,6 +82,16 @@ pub(crate) fn typed(seconds: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_to_wait_has_a_unit() {
+        let parse = |text: &str| text.parse::<Timeout>().map(|Timeout(time)| time.as_secs());
+        assert_eq!(parse("1h30m"), Ok(5_400));
+        assert_eq!(parse("0s"), Ok(0));
+        for text in ["", "5", "m", "-1s", "1.5s"] {
+            assert!(parse(text).is_err_and(|error| error.contains("write it like")), "{text}");
+        }
+    }
 
     #[test]
     fn times_have_a_state_and_a_unit() {

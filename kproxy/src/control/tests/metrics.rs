@@ -2,6 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use k8s_openapi::jiff::Timestamp;
+
 use super::running::Running;
 use super::*;
 use crate::metrics::tests::value;
@@ -114,4 +116,16 @@ async fn ver_18_what_lacks_local_endpoints_is_counted_as_long_as_it_does() {
     let name = ServiceName::new("default", "six");
     running.send([Event::Services(Update::Delete(name))]).await;
     assert_eq!(counted(), (0.0, 0.0, 0.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn since_when_the_view_is_stale_is_told_as_long_as_it_is() {
+    let running = Running::in_sync().await;
+    let stale = || value(&running.metrics, "kproxy_view_stale_since_seconds");
+    assert_eq!(stale(), Some(0.0));
+    let since = Timestamp::from_second(1_790_000_000).unwrap();
+    running.send([Event::Stale(Some(since))]).await;
+    assert_eq!(stale(), Some(1_790_000_000.0));
+    running.send([Event::Stale(None)]).await;
+    assert_eq!(stale(), Some(0.0));
 }

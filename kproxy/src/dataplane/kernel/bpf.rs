@@ -1,5 +1,5 @@
 //! The few bpf(2) calls that aya does not offer: batch lookups, links updated in place, link
-//! details, pins opened for reading only, programs run once. The only raw system calls of the data
+//! details, pins opened for reading only and made for any object, programs run once. The only raw system calls of the data
 //! path.
 
 use std::{
@@ -45,6 +45,18 @@ pub(crate) fn open_pin(path: &Path, access: Access) -> io::Result<OwnedFd> {
     let fd = bpf(bpf_cmd::BPF_OBJ_GET, &mut attr)?;
     // SAFETY: the kernel has just made this descriptor for us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Pins a map, program or link at a path where nothing is.
+///
+/// # Errors
+/// Those of `BPF_OBJ_PIN`.
+pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = empty_attr();
+    attr.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    attr.__bindgen_anon_4.bpf_fd = object.as_raw_fd() as u32;
+    bpf(bpf_cmd::BPF_OBJ_PIN, &mut attr).map(drop)
 }
 
 /// Replaces the program of a link in one step (`BPF_LINK_UPDATE`): there is no moment without one.

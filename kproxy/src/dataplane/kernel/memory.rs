@@ -166,6 +166,15 @@ impl<T: Element> Memory<T> {
     }
 }
 
+impl<T: Element> Memory<T> {
+    /// Writes what another array holds into the first elements, as long as nobody reads them.
+    pub(crate) fn copy_from(&self, other: &View<T>) {
+        for index in 0..other.len().min(self.len()) {
+            let _exists = other.get(index).is_some_and(|element| self.write(index, &element));
+        }
+    }
+}
+
 impl Memory<u64> {
     /// Sets and clears bits of a word: `(old & !clear) | set`, each in one step.
     pub(crate) fn change_bits(&self, index: u32, clear: u64, set: u64) {

@@ -6,4 +6,5 @@ pub(super) mod bpf;
 pub(super) mod clock;
 pub(super) mod hash;
 pub(super) mod memory;
+pub(super) mod program;
 pub(super) mod release;

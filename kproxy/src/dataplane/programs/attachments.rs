@@ -12,18 +12,21 @@ use kproxy_common::abi::{map, program};
 use super::{
     cgroup,
     devices::{self, TcMode},
-    load,
+    growth::Larger,
+    load::{self, KeptMap},
     pins::PinDirs,
     place::{Attached, Place, Places},
 };
 use crate::{
-    dataplane::{error::Error, maps::SweptMaps},
+    dataplane::{error::Error, maps::SweptMaps, settings::Sizes},
     node::{self, Served},
 };
 
 /// The programs of this data path.
 pub(crate) struct Attachments {
     object: Ebpf,
+    /// Maps without pins.
+    kept: Vec<KeptMap>,
     dirs: PinDirs,
     /// The cgroup folder asked for; `None`: the root is looked for.
     cgroup_root: Option<PathBuf>,
@@ -40,10 +43,16 @@ pub(crate) struct Attachments {
 
 impl Attachments {
     /// The loaded `object`; nothing of it is attached by us yet, though earlier links may be there.
-    pub(crate) fn new(object: Ebpf, dirs: PinDirs, cgroup_root: Option<PathBuf>) -> Self {
+    pub(crate) fn new(
+        object: Ebpf,
+        kept: Vec<KeptMap>,
+        dirs: PinDirs,
+        cgroup_root: Option<PathBuf>,
+    ) -> Self {
         let tc = TcMode::of_kernel();
         Self {
             object,
+            kept,
             dirs,
             cgroup_root,
             cgroup: None,
@@ -52,6 +61,29 @@ impl Attachments {
             places: None,
             answers_pods: false,
         }
+    }
+
+    /// Loads the object with larger maps.
+    ///
+    /// # Errors
+    /// The kernel has no memory for them, or refuses a program.
+    pub(crate) fn load_larger(&self, bytes: &[u8], sizes: &Sizes) -> Result<Larger, Error> {
+        Larger::load(bytes, sizes, &self.dirs, &self.kept)
+    }
+
+    /// Gives the links of the cgroup the programs of this object; those of devices get them with the next
+    /// [`Self::sync_places`].
+    ///
+    /// # Errors
+    /// The kernel refused: some links may go on with the programs that they have.
+    pub(crate) fn replace(&mut self, object: Ebpf) -> Result<(), Error> {
+        self.object = object;
+        let Some(root) = self.cgroup.clone() else { return Ok(()) };
+        cgroup::attach_all(&mut self.object, &self.dirs, &root)?;
+        if self.sees_closes {
+            cgroup::attach(&mut self.object, &self.dirs, &root, program::RELEASE)?;
+        }
+        Ok(())
     }
 
     /// Attaches the socket programs, or gives the links that are there the new programs.

@@ -1,8 +1,9 @@
 //! Loads the BPF object: reuses or makes the pinned maps, loads and pins the programs.
 
 use std::{
+    fs,
     os::fd::{AsFd as _, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use aya::{
@@ -36,6 +37,8 @@ pub(crate) struct Loaded {
     pub(crate) service_maps: ServiceMaps,
     /// Room of the flow table.
     pub(crate) flow_room: FlowRoom,
+    /// The maps that are not pinned and that other programs go on with.
+    pub(crate) kept: Vec<KeptMap>,
     /// Runs what forgets flows. Loaded with the others: later some maps that it names are closed.
     pub(crate) sweep: OwnedFd,
     /// Open connections by backend.
@@ -48,6 +51,12 @@ pub(crate) struct Loaded {
     pub(crate) flow_filter: FlowFilter,
     /// Pinned maps whose size is not the one asked for.
     pub(crate) notices: Vec<Problem>,
+}
+
+/// A map that is not pinned.
+pub(crate) struct KeptMap {
+    pub(super) name: &'static str,
+    pub(super) map: OwnedFd,
 }
 
 /// How many flows fit, as the pinned maps have it.
@@ -68,6 +77,7 @@ pub(crate) fn load(bytes: &[u8], settings: &Settings, dirs: &PinDirs) -> Result<
     for folder in [&dirs.maps, &dirs.programs, &dirs.links] {
         pinning::make_folder(folder)?;
     }
+    remove_leftovers(dirs)?;
     let mut notices = Vec::new();
     let mut are_new = true;
     for map in &map_shapes::ALL {
@@ -76,26 +86,75 @@ pub(crate) fn load(bytes: &[u8], settings: &Settings, dirs: &PinDirs) -> Result<
             notices.extend(map.size_notice(&pinned, settings));
         }
     }
+    let maps = map_shapes::ALL.iter().map(|map| MapSource {
+        name: map.name,
+        pin: dirs.map(map.name),
+        capacity: settings.capacity(map.name),
+    });
+    let object = load_maps(bytes, maps, memlock)?;
+    load_programs(object, dirs, memlock, are_new, notices)
+}
 
+/// Where a map comes from.
+pub(super) struct MapSource {
+    pub(super) name: &'static str,
+    /// Its pin; where nothing is, it is made.
+    pub(super) pin: PathBuf,
+    /// Capacity if it is made; `None`: the object says it.
+    pub(super) capacity: Option<u32>,
+}
+
+/// Removes what a crash has left while something was put in place.
+fn remove_leftovers(dirs: &PinDirs) -> Result<(), Error> {
+    let entries = fs::read_dir(&dirs.maps).map_err(Error::of_pin("open", &dirs.maps))?;
+    let paths = entries.flatten().map(|entry| entry.path());
+    for path in paths.filter(|path| pinning::is_fresh_name(path)) {
+        pinning::remove(&path)?;
+    }
+    Ok(())
+}
+
+/// Opens or makes the maps of the object. Programs are not loaded yet.
+pub(super) fn load_maps(
+    bytes: &[u8],
+    maps: impl Iterator<Item = MapSource>,
+    memlock: Option<u64>,
+) -> Result<Ebpf, Error> {
     let features = kernel_features();
     let mut loader = EbpfLoader::new();
     loader.override_global(GLOBAL_KERNEL_FEATURES, &features, true);
-    for map in &map_shapes::ALL {
-        loader.map_pin_path(map.name, dirs.map(map.name));
-        if let Some(capacity) = settings.capacity(map.name) {
-            loader.map_max_entries(map.name, capacity);
+    for MapSource { name, pin, capacity } in maps {
+        loader.map_pin_path(name, pin);
+        if let Some(capacity) = capacity {
+            loader.map_max_entries(name, capacity);
         }
     }
-    let mut object = loader.load(bytes).map_err(|error| match memlock {
+    loader.load(bytes).map_err(|error| match memlock {
         Some(limit) if memlock::is_eperm(&error) => Error::Memlock { limit, source: error.into() },
         _ => Error::Load { source: error.into() },
-    })?;
-    for name in program::CGROUP.into_iter().chain([program::RELEASE]).chain(program::DEVICE) {
-        load_and_pin(&mut object, name, dirs, memlock)?;
+    })
+}
+
+/// Loads and pins the programs of the object.
+pub(super) fn load_programs(
+    mut object: Ebpf,
+    dirs: &PinDirs,
+    memlock: Option<u64>,
+    are_new: bool,
+    notices: Vec<Problem>,
+) -> Result<Loaded, Error> {
+    let pinned = || program::CGROUP.into_iter().chain([program::RELEASE]).chain(program::DEVICE);
+    for name in pinned() {
+        load_program(&mut object, name, memlock)?;
     }
     let sweep = load_to_run(&mut object, program::SWEEP)?;
+    for name in pinned() {
+        let program = object.program_mut(name).ok_or_else(|| missing(name))?;
+        pinning::replace(&dirs.program(name), |path| program.pin(path))?;
+    }
     Ok(Loaded {
         sweep,
+        kept: kept_maps(&object)?,
         service_maps: take_service_maps(&mut object, are_new)?,
         flow_room: FlowRoom {
             entries: max_entries(dirs, map::FLOWS)?,
@@ -110,6 +169,20 @@ pub(crate) fn load(bytes: &[u8], settings: &Settings, dirs: &PinDirs) -> Result<
     })
 }
 
+/// The maps that are not pinned and outlive the programs.
+fn kept_maps(object: &Ebpf) -> Result<Vec<KeptMap>, Error> {
+    let kept = map::UNPINNED.into_iter().chain([map::APART, map::BOUND]);
+    kept.map(|name| {
+        let map = object.map(name).ok_or_else(|| Error::of_map("keep", name)(Missing))?;
+        let (Map::LruHashMap(data) | Map::RingBuf(data) | Map::Array(data)) = map else {
+            return Err(Error::of_map("keep", name)(Missing));
+        };
+        let map = data.fd().as_fd().try_clone_to_owned().map_err(Error::of_map("keep", name))?;
+        Ok(KeptMap { name, map })
+    })
+    .collect()
+}
+
 /// Bits of [`KERNEL_FEATURES_SINCE`] that this kernel has; none when its version cannot be told.
 fn kernel_features() -> u32 {
     // The verifier knows the helper's type where the kernel has it.
@@ -121,22 +194,18 @@ fn kernel_features() -> u32 {
         .fold(0, |features, (feature, ..)| features | feature)
 }
 
-fn load_and_pin(
-    object: &mut Ebpf,
-    name: &'static str,
-    dirs: &PinDirs,
-    memlock: Option<u64>,
-) -> Result<(), Error> {
-    let missing = || Error::Program { program: name, source: Missing.into() };
-    let program = object.program_mut(name).ok_or_else(missing)?;
-    let loaded = match program {
+fn missing(program: &'static str) -> Error {
+    Error::Program { program, source: Missing.into() }
+}
+
+fn load_program(object: &mut Ebpf, name: &'static str, memlock: Option<u64>) -> Result<(), Error> {
+    let loaded = match object.program_mut(name).ok_or_else(|| missing(name))? {
         Program::CgroupSockAddr(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
         Program::SchedClassifier(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     };
-    loaded.map_err(|error| load_error(name, error, memlock))?;
-    pinning::replace(&dirs.program(name), |path| program.pin(path))
+    loaded.map_err(|error| load_error(name, error, memlock))
 }
 
 fn load_error(program: &'static str, error: ProgramError, memlock: Option<u64>) -> Error {

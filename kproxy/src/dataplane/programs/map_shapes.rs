@@ -86,11 +86,14 @@ impl PinnedMap {
         Err(Error::Layout { path: path.to_owned(), found, wanted: self.shape })
     }
 
-    /// What to say of a pinned map whose size is not the one asked for.
+    /// What to say of a pinned map whose size is not the one asked for. One that grows has any size up to
+    /// that.
     pub(super) fn size_notice(&self, pinned: &MapInfo, settings: &Settings) -> Option<Problem> {
-        let (wanted, option) = (settings.capacity(self.name)?, capacity_option(self.name)?);
+        let (wanted, option) = (settings.most_of(self.name)?, capacity_option(self.name)?);
         let pinned = pinned.max_entries();
-        (pinned != wanted).then(|| {
+        let is_right =
+            pinned == wanted || pinned < wanted && settings.most().of(self.name).is_some();
+        (!is_right).then(|| {
             Problem::new(
                 format!("map {}", self.name),
                 format!(

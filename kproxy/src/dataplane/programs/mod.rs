@@ -3,6 +3,7 @@
 //! ```text
 //! load: map_shapes, memlock ─▶ object, maps, pinned programs
 //! attachments ─▶ cgroup, devices (tcx links, or clsact filters) ─▶ pinned links
+//! growth: larger maps in the place of full ones
 //! cleanup: everything that is pinned, of every version
 //! ```
 //!
@@ -12,6 +13,7 @@
 
 pub(super) mod attachments;
 pub(super) mod cleanup;
+pub(super) mod growth;
 pub(super) mod load;
 pub(super) mod pinning;
 pub(super) mod pins;

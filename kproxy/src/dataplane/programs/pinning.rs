@@ -38,13 +38,24 @@ pub(super) fn replace<T>(
     let fresh = fresh_name(path);
     remove(&fresh)?;
     pin(&fresh).map_err(Error::of_pin("pin", path))?;
-    fs::rename(&fresh, path).map_err(Error::of_pin("pin", path))
+    rename(&fresh, path)
 }
 
-fn fresh_name(path: &Path) -> PathBuf {
+/// Gives a pin its place, whatever is there.
+pub(super) fn rename(fresh: &Path, path: &Path) -> Result<(), Error> {
+    fs::rename(fresh, path).map_err(Error::of_pin("pin", path))
+}
+
+/// Where what is to be pinned at `path` is pinned first.
+pub(super) fn fresh_name(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push("~");
     name.into()
+}
+
+/// Whether a pin has a name that [`fresh_name`] gives.
+pub(super) fn is_fresh_name(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(b"~")
 }
 
 /// Removes a pin; whether it was there.

@@ -198,17 +198,17 @@ fn clsact_filters_are_replaced_and_those_of_others_stay() {
 }
 
 #[test]
-fn pinned_maps_keep_their_size_and_must_have_this_layout() {
+fn pinned_maps_that_do_not_grow_keep_their_size_and_all_must_have_this_layout() {
     sandboxed(|sandbox| {
         let mut dataplane = sandbox.open();
         assert!(dataplane.reconcile([]).problems.is_empty());
         drop(dataplane);
-        let larger = Settings { max_slots: 512, ..sandbox.settings() };
+        let larger = Settings { max_slots: 512, max_flows: 512, ..sandbox.settings() };
         let mut dataplane = Dataplane::open(&larger).unwrap();
         let report = dataplane.reconcile([]);
-        let [problem] = report.problems.as_slice() else { panic!("{report:?}") };
-        assert_eq!(problem.object, "map KP_SLOTS");
-        assert!(problem.what.contains("room for 256 entries"), "{problem}");
+        let [problem, _of_unassured] = report.problems.as_slice() else { panic!("{report:?}") };
+        assert_eq!(problem.object, "map KP_FLOWS");
+        assert!(problem.what.contains("room for 128 entries"), "{problem}");
         assert_eq!(dataplane.usage().slots.capacity, 256);
         drop(dataplane);
 

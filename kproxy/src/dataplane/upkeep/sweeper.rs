@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeSet, HashSet},
     io,
     net::IpAddr,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::AsFd as _,
     sync::mpsc::{Receiver, RecvTimeoutError},
     thread,
     time::Duration,
@@ -32,7 +32,7 @@ use super::{
 use crate::{
     dataplane::{
         error::Error,
-        kernel::{bpf, clock, hash, memory::Memory},
+        kernel::{bpf, clock, hash, memory::Memory, program::SharedProgram},
         maps::{Flows, Loads, SweptMaps, Uplinks},
     },
     node,
@@ -40,7 +40,7 @@ use crate::{
 
 /// Sweeps; made once, so that it remembers what the sweep before has found.
 pub(crate) struct FlowSweeper {
-    program: OwnedFd,
+    program: SharedProgram,
     flows: Flows,
     loads: Loads,
     uplinks: Uplinks,
@@ -56,7 +56,11 @@ pub(crate) struct FlowSweeper {
 
 impl FlowSweeper {
     /// `program` is [`program::SWEEP`].
-    pub(in crate::dataplane) fn new(program: OwnedFd, maps: SweptMaps, lost: Receiver<()>) -> Self {
+    pub(in crate::dataplane) fn new(
+        program: SharedProgram,
+        maps: SweptMaps,
+        lost: Receiver<()>,
+    ) -> Self {
         let SweptMaps { flows, loads, assured, flow_filter, uplinks } = maps;
         Self {
             program,
@@ -153,7 +157,7 @@ impl FlowSweeper {
                 keys: [FlowKey::default(); SWEPT],
             };
             query.keys[..some.len()].copy_from_slice(some);
-            bpf::run_on(self.program.as_fd(), &mut query)?;
+            bpf::run_on(self.program.lock().as_fd(), &mut query)?;
             removed += query.removed as usize;
         }
         Ok(removed)

@@ -67,6 +67,14 @@ impl Allocator {
         runs
     }
 
+    /// Adds the numbers up to a larger capacity.
+    pub(crate) fn grow(&mut self, capacity: u32) {
+        if let Some(more) = capacity.checked_sub(self.capacity).filter(|more| *more > 0) {
+            self.add_extent(Run { first: self.capacity, len: more });
+            self.capacity = capacity;
+        }
+    }
+
     /// Numbers in use: resting ones do not count.
     pub(crate) const fn used(&self) -> u32 {
         self.used
@@ -245,6 +253,20 @@ mod tests {
         assert!(!runs.leaves(1, 3), "what rests is not free");
         runs.reclaim(GRACE_PERIOD);
         assert!(runs.leaves(7, 3) && !runs.leaves(u32::MAX, u32::MAX));
+    }
+
+    #[test]
+    fn what_is_added_joins_what_is_free_at_the_end() {
+        let mut runs = Allocator::new(4);
+        let run = runs.allocate(3, 0).unwrap();
+        runs.grow(4);
+        runs.grow(2);
+        assert_eq!((runs.capacity(), runs.longest()), (4, 1));
+        runs.grow(10);
+        assert_eq!((runs.capacity(), runs.longest(), runs.used()), (10, 7, 3));
+        runs.free(run, Duration::ZERO);
+        runs.reclaim(GRACE_PERIOD);
+        assert_eq!(runs.allocate(10, 0), Some(Run { first: 0, len: 10 }));
     }
 
     #[test]

@@ -83,6 +83,16 @@ impl FakeMaps {
         Self { arrays: Arc::new(arrays), hashes, max_frontends, are_new: true }
     }
 
+    /// Larger maps that hold the same.
+    pub(super) fn larger(&self, services: u32, slots: u32, max_frontends: u32) -> Self {
+        let larger = Self::new(services, slots, max_frontends);
+        larger.arrays.services.copy_from(&self.arrays.services);
+        larger.arrays.slots.copy_from(&self.arrays.slots);
+        larger.arrays.address_filter.copy_from(&self.arrays.address_filter);
+        larger.arrays.config.copy_from(&self.arrays.config);
+        Self { hashes: Rc::clone(&self.hashes), are_new: false, ..larger }
+    }
+
     /// The same maps as a later process finds them.
     pub(super) fn reopened(&self) -> Self {
         self.hashes.borrow_mut().crash_in = None;

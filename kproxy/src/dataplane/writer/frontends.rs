@@ -10,7 +10,11 @@ use kproxy_common::{
     service::{FrontendKey, FrontendValue, service_port_id},
 };
 
-use super::{maps::Maps, problems, state::Writer};
+use super::{
+    maps::{Maps, Refusal},
+    problems,
+    state::Writer,
+};
 use crate::{
     dataplane::{codec, report::Report},
     model::Problem,
@@ -44,6 +48,9 @@ impl<M: Maps> Writer<M> {
                 continue;
             }
             if let Err(refusal) = self.maps.set_frontend(key, value) {
+                if refusal == Refusal::Full {
+                    self.missing.frontends = self.missing.frontends.saturating_add(2);
+                }
                 let effect = format!("{} does not lead to it", describe(key));
                 problems.push(problems::refused(id, &refusal, map::FRONTENDS, &effect));
                 continue;

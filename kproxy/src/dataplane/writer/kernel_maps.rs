@@ -62,6 +62,41 @@ impl KernelMaps {
     }
 }
 
+impl KernelMaps {
+    /// Copies what other maps hold into these, which are new or the same. Those that do not grow are the
+    /// same.
+    ///
+    /// # Errors
+    /// A map could not be read or written.
+    pub(crate) fn copy_from(&mut self, other: &Self) -> Result<(), Error> {
+        const COPY: &str = "copy";
+        if self.frontends_capacity != other.frontends_capacity {
+            for (key, value) in other.frontends().map_err(Error::of_map(COPY, map::FRONTENDS))? {
+                let copied = self.frontends.insert(key, value, 0);
+                copied.map_err(Error::of_map(COPY, map::FRONTENDS))?;
+            }
+        }
+        if self.slots.len() != other.slots.len() {
+            self.slots.copy_from(&other.slots);
+        }
+        if self.services.len() != other.services.len() {
+            for (id, name) in other.names().map_err(Error::of_map(COPY, map::NAMES))? {
+                self.names.insert(id, name, 0).map_err(Error::of_map(COPY, map::NAMES))?;
+            }
+            for index in 0..other.services.len() {
+                let counters = other.counters.get(&index, 0);
+                let counters = counters.map_err(Error::of_map(COPY, map::COUNTERS))?;
+                if counters.iter().any(|counters| *counters != ServiceCounters::default()) {
+                    let copied = self.counters.set(index, counters, 0);
+                    copied.map_err(Error::of_map(COPY, map::COUNTERS))?;
+                }
+            }
+            self.services.copy_from(&other.services);
+        }
+        Ok(())
+    }
+}
+
 impl Maps for KernelMaps {
     fn set_frontend(&mut self, key: &FrontendKey, value: &FrontendValue) -> Result<(), Refusal> {
         self.frontends.insert(key, value, 0).map_err(refusal)

@@ -71,6 +71,16 @@ impl<M: Maps> Counted<M> {
         Self { maps, writes: 0 }
     }
 
+    /// What is counted.
+    pub(crate) const fn maps(&self) -> &M {
+        &self.maps
+    }
+
+    /// Goes on with other maps.
+    pub(crate) fn replace(&mut self, maps: M) {
+        self.maps = maps;
+    }
+
     /// Changes since the last call.
     pub(crate) const fn take_writes(&mut self) -> usize {
         std::mem::replace(&mut self.writes, 0)

@@ -11,7 +11,7 @@
 //! So no frontend ever leads to a set that is not there, and a frontend that passes from one
 //! service port to another is replaced in one step. A new service port that does not fit is refused
 //! as a whole, one that is there loses the backends that are gone and waits for the others, and both
-//! are tried again when something was freed.
+//! are tried again when something was freed, or when the maps have grown.
 //!
 //! The backends in force are not kept in memory twice: they are read from the shared slots. A
 //! restarted daemon therefore compares in the same way as a running one.
@@ -21,8 +21,10 @@ mod allocator;
 #[cfg(test)]
 mod fake;
 mod frontends;
+mod growth;
 mod kernel_maps;
 mod maps;
+mod missing;
 mod open;
 mod passes;
 mod problems;

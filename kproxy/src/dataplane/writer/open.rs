@@ -13,11 +13,12 @@ use super::{
     addresses::Addresses,
     allocator::{Allocator, Run},
     maps::{Counted, Maps},
+    missing::Missing,
     problems,
     state::{ServicePort, Shortage, Writer},
 };
 use crate::{
-    dataplane::{codec, error::Error, report::Report},
+    dataplane::{codec, error::Error, report::Report, settings::Sizes},
     model::Problem,
     plan::{Protocol, Scope},
 };
@@ -34,6 +35,11 @@ impl<M: Maps> Writer<M> {
         let names = maps.names().map_err(Error::of_map(READ, map::NAMES))?;
         let frontends = maps.frontends().map_err(Error::of_map(READ, map::FRONTENDS))?;
         let ranges = maps.ranges().map_err(Error::of_map(READ, map::RANGES))?;
+        let most = Sizes {
+            services: maps.services().len(),
+            slots: maps.slots().len(),
+            frontends: maps.frontends_capacity(),
+        };
         let mut writer = Self {
             slots: Allocator::new(maps.slots().len()),
             ids: Allocator::new(ids),
@@ -45,6 +51,8 @@ impl<M: Maps> Writer<M> {
             pending: BTreeMap::new(),
             has_room: false,
             shortage: Shortage::default(),
+            missing: Missing::default(),
+            most,
             stray_frontends: HashSet::new(),
             stray_ids: BTreeSet::new(),
             stray_ranges: Vec::new(),

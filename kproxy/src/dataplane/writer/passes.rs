@@ -15,7 +15,8 @@ use kproxy_common::{
 use super::{
     allocator::Run,
     frontends::{WantedFrontends, wanted_frontends},
-    maps::Maps,
+    maps::{Maps, Refusal},
+    missing::Missing,
     problems,
     state::Writer,
 };
@@ -98,6 +99,7 @@ impl<M: Maps> Writer<M> {
             self.pending.remove(id);
         }
 
+        self.missing = Missing::default();
         let mut report = Report::default();
         self.clear_stray_ranges(&mut report);
         let mut accepted: Vec<Accepted> = Vec::new();
@@ -155,10 +157,17 @@ impl<M: Maps> Writer<M> {
                 Some((key.addr, self.by_id.get(&service_port_id(value.internal))?))
             })
             .collect();
-        report.problems.extend(refused.iter().map(|refused| {
-            let owner = owners.get(&refused.addr).copied();
-            problems::address(refused.addr.into(), refused.node, owner, &refused.refusal)
-        }));
+        let full = refused.iter().filter(|refused| refused.refusal == Refusal::Full).count();
+        self.missing.frontends = self.missing.frontends.saturating_add(full as u32);
+        let problems: Vec<_> = refused
+            .iter()
+            .map(|refused| {
+                let owner = owners.get(&refused.addr).copied();
+                problems::address(refused.addr.into(), refused.node, owner, &refused.refusal)
+            })
+            .collect();
+        self.missing.problems.extend(problems.iter().cloned());
+        report.problems.extend(problems);
     }
 
     pub(super) fn postpone(
@@ -167,6 +176,7 @@ impl<M: Maps> Writer<M> {
         problems: Vec<Problem>,
         report: &mut Report,
     ) {
+        self.missing.problems.extend(problems.iter().cloned());
         report.problems.extend(problems);
         self.pending.insert(plan.id.clone(), plan);
     }

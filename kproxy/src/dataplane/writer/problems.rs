@@ -21,12 +21,17 @@ pub(super) fn explain(refusal: &Refusal, map: &str) -> (String, String) {
     }
 }
 
-/// How to get a larger map: pinned ones keep their size.
+/// How to get a larger map than the largest that is allowed.
 fn grow(map: &str) -> String {
-    let option = capacity_option(map).unwrap_or_default();
-    format!(
-        "remove Services, or stop kproxy, run `kproxy cleanup` and start it with a larger {option}"
-    )
+    match capacity_option(map) {
+        Some("--max-ranges") => "remove source ranges, or stop kproxy, run `kproxy cleanup` and \
+                                 start it with a larger --max-ranges"
+            .to_owned(),
+        option => format!(
+            "remove Services, or restart kproxy with a larger {}",
+            option.unwrap_or_default()
+        ),
+    }
 }
 
 /// A problem of one service port.

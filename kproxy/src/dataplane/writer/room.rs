@@ -3,7 +3,8 @@
 //! What makes a set larger leaves a spare part of the map free: so a set that changes and does not
 //! grow finds a place beside its old run. Where even that is full, the endpoints that go are taken
 //! out without a new run: the word leads to a part of the old one, and what is new waits. A lookup
-//! table leaves far more, and gives way when backends do not fit.
+//! table leaves far more, and gives way when backends do not fit. All that counts once the map has its
+//! largest size: before that it grows.
 
 use std::{ops::Range, time::Duration};
 
@@ -84,6 +85,7 @@ impl<M: Maps> Writer<M> {
             if let Some(step) = self.with_table(&present, &slots) {
                 return Ok(step);
             }
+            self.missing.add_set(count, true);
             problems.push(problems::no_table(port_id));
         }
         if let Some(step) = self.in_place(&present, &slots) {
@@ -107,7 +109,10 @@ impl<M: Maps> Writer<M> {
         let is_whole =
             matches!(step, Some(Step::Publish(_, serve)) if serve as usize == slots.len());
         if !is_whole {
-            self.take_tables(len, now);
+            self.missing.add_set(count, codec::wants_table(plan, set));
+            if !self.may_have_more_slots() {
+                self.take_tables(len, now);
+            }
             problems.push(problems::no_slots(port_id, count, is_new));
         }
         step.ok_or_else(|| problems::no_slots(port_id, count, is_new))

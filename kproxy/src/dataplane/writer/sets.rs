@@ -17,7 +17,7 @@ use super::{
 use crate::{
     dataplane::{codec, report::Report},
     model::Problem,
-    plan::{Algorithm, BackendSet, Protocol, Scope, ServicePortId, ServicePortPlan},
+    plan::{Algorithm, BackendSet, Protocol, Scope, ServicePortPlan},
 };
 
 impl<M: Maps> Writer<M> {
@@ -33,7 +33,7 @@ impl<M: Maps> Writer<M> {
         let is_new = !self.service_ports.contains_key(&plan.id);
         let id = match self.service_ports.get(&plan.id) {
             Some(port) => port.id,
-            None => self.new_id(&plan.id)?,
+            None => self.new_id(plan)?,
         };
         let published = self.publish_sets(plan, id, is_new, now, report);
         if let (Ok(problems), Some(port)) = (&published, self.service_ports.get_mut(&plan.id)) {
@@ -129,9 +129,11 @@ impl<M: Maps> Writer<M> {
         true
     }
 
-    fn new_id(&mut self, port_id: &ServicePortId) -> Result<u32, Problem> {
+    fn new_id(&mut self, plan: &ServicePortPlan) -> Result<u32, Problem> {
+        let port_id = &plan.id;
         let name = codec::encode_name(port_id).ok_or_else(|| problems::bad_name(port_id))?;
         let Some(Run { first: id, .. }) = self.ids.allocate(1, 0) else {
+            self.missing.add(plan);
             return Err(problems::no_id(port_id));
         };
         let mut made = self.maps.set_name(id, &name).map_err(|refusal| {

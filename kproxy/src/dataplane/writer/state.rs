@@ -13,9 +13,10 @@ use super::{
     addresses::Addresses,
     allocator::{Allocator, Run},
     maps::{Counted, Maps},
+    missing::Missing,
 };
 use crate::{
-    dataplane::{codec, report::Fill},
+    dataplane::{codec, report::Fill, settings::Sizes},
     model::Problem,
     plan::{Scope, ServicePortId, ServicePortPlan},
 };
@@ -38,6 +39,10 @@ pub(crate) struct Writer<M> {
     pub(super) has_room: bool,
     /// Slots that are missing in this pass, and who makes room.
     pub(super) shortage: Shortage,
+    /// What was found no room for in the last pass.
+    pub(super) missing: Missing,
+    /// Capacities that the maps may grow to.
+    pub(super) most: Sizes,
     /// Frontends that lead to no known service port: left by a crash.
     pub(super) stray_frontends: HashSet<FrontendKey>,
     /// Ids whose name or sets a crash has left behind.

@@ -99,6 +99,11 @@ impl Outage {
         }
     }
 
+    /// When an answer was missed first; `None`: none is missed.
+    pub(super) const fn since(&self) -> Option<Timestamp> {
+        self.since
+    }
+
     pub(super) fn is_over(&self) -> bool {
         self.failing.is_empty()
     }
@@ -181,6 +186,8 @@ mod tests {
         let problems = outage.failed("Service", silent("connection refused")).unwrap();
         assert_eq!(problems.len(), 1);
         assert_eq!(problems[0].object, "API server https://192.0.2.1:6443");
+        let since = outage.since().unwrap();
+        assert!(problems[0].what.contains(&format!("since {since:.0}")), "{}", problems[0]);
         for (watch, text) in [
             ("Service", "connection refused"),
             ("Node", "timed out"),
@@ -195,7 +202,7 @@ mod tests {
         assert!(problems[0].what.contains("timed out"), "{}", problems[0]);
         assert_eq!(outage.works("Node"), Some(Vec::new()));
         assert_eq!(outage.works("Node"), None);
-        assert!(outage.is_over());
+        assert!(outage.is_over() && outage.since().is_none());
     }
 
     #[tokio::test(start_paused = true)]

@@ -251,6 +251,8 @@ impl Session {
         if let Some(problems) = problems {
             let event = Event::Problems { origin: ORIGIN.to_owned(), problems };
             self.events.send(event).await.ok();
+            let since = self.outage.borrow().since();
+            self.events.send(Event::Stale(since)).await.ok();
         }
     }
 }

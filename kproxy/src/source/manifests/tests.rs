@@ -212,6 +212,7 @@ fn words(events: Vec<Event>) -> Vec<String> {
             Some(format!("!{at} {}", problems.len()))
         }
         Event::Unread { origin, unread } => Some(format!("?{origin} {unread}")),
+        Event::Stale(since) => Some(format!("stale {since:?}")),
         Event::Node(node) => node.map(|node| format!("zone {:?}", node.zone)),
         Event::ServiceCidrs(Update::Reset(list)) if list.is_empty() => None,
         Event::ServiceCidrs(Update::Reset(list)) => Some(format!("ranges of {}", list.len())),

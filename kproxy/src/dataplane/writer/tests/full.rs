@@ -3,7 +3,7 @@
 use kproxy_common::service::Word;
 
 use super::*;
-use crate::dataplane::writer::allocator::GRACE_PERIOD;
+use crate::dataplane::{report::Fill, settings::Sizes, writer::allocator::GRACE_PERIOD};
 
 fn in_use(maps: &FakeMaps, number: u8) -> Vec<Backend> {
     maps.meaning().ports[&port_id(number)][0].as_ref().unwrap().backends.clone()
@@ -129,9 +129,8 @@ fn tables_give_way_before_a_service_is_not_served() {
 }
 
 #[test]
-fn a_thousand_maglev_services_and_more_are_served_with_default_sizes() {
-    use kproxy_common::abi::{DEFAULT_FRONTENDS, DEFAULT_SERVICES, DEFAULT_SLOTS};
-    let maps = FakeMaps::new(DEFAULT_SERVICES, DEFAULT_SLOTS, DEFAULT_FRONTENDS);
+fn a_thousand_maglev_services_and_more_are_served_where_tables_of_a_third_fit() {
+    let maps = FakeMaps::new(65_536, 1 << 20, 262_144);
     let mut writer = writer(&maps);
     let maglev = |number: u16| {
         let [high, low] = number.to_be_bytes();
@@ -144,6 +143,50 @@ fn a_thousand_maglev_services_and_more_are_served_with_default_sizes() {
     assert_eq!(writer.fills()[1].used, 2200);
     assert_eq!(report.problems.len(), 1100 - 383, "those without a table");
     assert!(report.problems.iter().all(|problem| problem.what.contains("by round-robin")));
+}
+
+#[test]
+fn what_finds_no_room_asks_for_larger_maps_in_one_step() {
+    let maps = FakeMaps::new(16, 32, 16);
+    let mut writer = writer(&maps);
+    let most = Sizes { services: 1024, slots: 65_536, frontends: 1024 };
+    writer.grow_to(most);
+    let plans = || (0..100).map(|number| plan(number, [1, 2, 3]));
+    assert!(writer.reconcile(plans().take(5), T0).problems.is_empty());
+    assert_eq!(writer.sizes_wanted(), None, "all fits");
+    let report = writer.reconcile(plans(), T0);
+    assert!(!report.problems.is_empty());
+    let sizes = writer.sizes_wanted().unwrap();
+    let larger = maps.larger(sizes.services, sizes.slots, sizes.frontends);
+    writer.move_to(larger.clone());
+    // What was said of those that wait is said anew.
+    let waited = writer.take_waiting();
+    assert!(report.problems.iter().all(|problem| waited.contains(problem)));
+    assert_eq!(writer.apply(Vec::new(), T0).problems, []);
+    assert_eq!(writer.sizes_wanted(), None);
+    assert_eq!(writer.fills()[1], Fill { used: 200, capacity: sizes.services });
+    let fresh = FakeMaps::new(512, 4096, 512);
+    Writer::open(fresh.clone()).unwrap().reconcile(plans(), T0);
+    assert_eq!(larger.meaning(), fresh.meaning());
+    // A restarted daemon has nothing to do.
+    let mut again = Writer::open(larger.reopened()).unwrap();
+    let report = again.reconcile(plans(), T0);
+    assert_eq!((report.writes, report.words, report.problems), (0, 0, vec![]));
+}
+
+#[test]
+fn tables_ask_for_larger_maps_before_anybody_goes_without() {
+    let maps = FakeMaps::new(1024, 4096, 1024);
+    let mut writer = writer(&maps);
+    writer.grow_to(Sizes { services: 1024, slots: 1 << 20, frontends: 1024 });
+    let maglev = |n| ServicePortPlan { algorithm: Algorithm::Maglev, ..plan(n, [1, 2, 3]) };
+    let report = writer.reconcile((0..20).map(maglev), T0);
+    let lacking = report.problems.len();
+    assert!(lacking > 0);
+    let sizes = writer.sizes_wanted().unwrap();
+    writer.move_to(maps.larger(sizes.services, sizes.slots, sizes.frontends));
+    assert_eq!(writer.apply(Vec::new(), T0).problems, []);
+    assert_eq!(writer.sizes_wanted(), None);
 }
 
 mod histories {

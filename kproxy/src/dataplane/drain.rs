@@ -1,0 +1,75 @@
+//! Lets what is translated go on until it ends, and translates nothing new: the daemon is gone, and whoever comes
+//! after it has its rules in place.
+
+use std::{fs::File, io, path::Path};
+
+use kproxy_common::{
+    abi::map,
+    config::Config,
+    flow::{flow_flags, state::is_over},
+};
+use nix::fcntl::Flock;
+
+use super::{
+    connections::{Connection, connections},
+    error::Error,
+    kernel::{clock, hash, memory::Memory},
+    maps::Flows,
+    programs::{
+        load::{open_map, open_memory},
+        pinning,
+        pins::PinDirs,
+    },
+};
+
+/// A data path that opens nothing any more.
+pub(crate) struct Drain {
+    flows: Flows,
+    config: Memory<Config>,
+    /// No daemon starts meanwhile: it would serve again.
+    _lock: Flock<File>,
+}
+
+impl Drain {
+    /// Has the programs take no address for a Service's from now on: the address filter rules all of them out,
+    /// and no address is a free one of a Service range. What has a flow goes on, and so do sockets that were
+    /// given a backend. `None`: there is no data path of this version.
+    ///
+    /// # Errors
+    /// A daemon is at work, or a map cannot be opened.
+    pub(crate) fn begin(bpffs_root: &Path) -> Result<Option<Self>, Error> {
+        let dirs = PinDirs::new(bpffs_root);
+        if !dirs.map(map::FLOWS).exists() {
+            return Ok(None);
+        }
+        let lock = pinning::lock(&dirs.version)?;
+        let filter: Memory<u64> = open_memory(&dirs, map::FILTER)?;
+        let config: Memory<Config> = open_memory(&dirs, map::CONFIG)?;
+        let flows = open_map(&dirs, map::FLOWS)?;
+        if let Some(present) = config.get(0) {
+            let service = Config::default().service;
+            let _exists = config.write(0, &Config { service, ..present });
+        }
+        for word in 0..filter.len() {
+            filter.change_bits(word, u64::MAX, 0);
+        }
+        Ok(Some(Self { flows, config, _lock: lock }))
+    }
+
+    /// Connections that are translated and may go on.
+    ///
+    /// # Errors
+    /// The flow table cannot be read.
+    pub(crate) fn open_connections(&self) -> Result<usize, Error> {
+        let failed = |error: io::Error| Error::of_map("read", map::FLOWS)(error);
+        let entries = hash::read(&self.flows).map_err(failed)?;
+        let config = self.config.get(0).unwrap_or_default();
+        let now = clock::in_seconds(clock::now());
+        let goes_on = |connection: &&Connection<'_>| {
+            let is_over = connection.entries().all(|(_, value)| is_over(value.state));
+            let is_translated = !connection.has(flow_flags::UNTRANSLATED);
+            is_translated && !is_over && !connection.is_forgotten(&config, now)
+        };
+        Ok(connections(&entries).iter().filter(goes_on).count())
+    }
+}
