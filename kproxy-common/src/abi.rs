@@ -43,6 +43,8 @@ pub mod map {
     pub const LOAD: &str = "KP_LOAD";
     /// Hash: cookie of a network namespace (u64) → [`crate::netns::netns_verdict`] (u32).
     pub const NETNS: &str = "KP_NETNS";
+    /// Mmapable array with one element: what the maps mean ([`crate::layouts::meaning`]).
+    pub const LAYOUT: &str = "KP_LAYOUT";
     /// LRU hash, not pinned: fragments' [`crate::flow::FlowKey`] → [`crate::fragment::First`].
     pub const FRAGMENTS: &str = "KP_FRAGMENTS";
     /// Ring buffer, not pinned: [`crate::fragment::Note`]s.
@@ -57,7 +59,7 @@ pub mod map {
     pub const INJECTED: &str = "KP_INJECTED";
 
     /// Every map that is pinned.
-    pub const PINNED: [&str; 18] = [
+    pub const PINNED: [&str; 19] = [
         FRONTENDS,
         SERVICES,
         SLOTS,
@@ -76,7 +78,14 @@ pub mod map {
         RANGES,
         LOAD,
         NETNS,
+        LAYOUT,
     ];
+
+    /// Those whose contents another version may go on with: all that have a meaning of their own, and not the
+    /// settings, which are written anew at each start.
+    pub fn handed_on() -> impl Iterator<Item = &'static str> {
+        PINNED.into_iter().filter(|name| ![CONFIG, UPLINKS, NETNS].contains(name))
+    }
 
     /// The others that both sides know.
     pub const UNPINNED: [&str; 3] = [FRAGMENTS, EARLY, INJECTED];

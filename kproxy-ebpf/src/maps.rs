@@ -53,6 +53,10 @@ pub(crate) static UPLINKS: HashMap<u32, Uplink> =
 static NAMES: HashMap<u32, Name> =
     HashMap::with_max_entries(abi::FIRST_SERVICES / 2, BPF_F_NO_PREALLOC);
 
+/// What the maps mean. No program reads it: it is here to be made and pinned with the rest.
+#[map(name = "KP_LAYOUT")]
+static LAYOUT: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
 /// Flows, two entries a connection. Written by the tc programs alone. An ordinary hash: an LRU would
 /// evict live connections, and one entry of two.
 #[map(name = "KP_FLOWS")]

@@ -77,6 +77,7 @@ use self::{
         pinning,
         pins::PinDirs,
         place::{Place, Side},
+        predecessor::{self, Predecessor},
     },
     upkeep::{flow_table::FlowTable, netns, pod_flows::PodFlows, uplinks},
     writer::{KernelMaps, Writer},
@@ -104,6 +105,8 @@ pub struct Dataplane {
     netns: Netns,
     /// What is wrong for as long as this lives.
     notices: Vec<Problem>,
+    /// Other layout versions whose pins are to be removed once this one is attached.
+    predecessors: Vec<Predecessor>,
     /// Two writers would undo each other's work.
     _lock: Flock<File>,
 }
@@ -120,6 +123,7 @@ impl Dataplane {
         node::bpffs::ensure(&settings.bpffs_root)?;
         let dirs = PinDirs::new(&settings.bpffs_root);
         let lock = pinning::lock(&dirs.version)?;
+        let predecessors = Self::find_predecessors(&dirs)?;
         let Loaded {
             object,
             kept,
@@ -132,6 +136,8 @@ impl Dataplane {
             flow_filter,
             notices,
         } = load::load(OBJECT, settings, &dirs)?;
+        // Not before: where this version cannot be loaded, the other one's links stay as they are.
+        predecessors.iter().try_for_each(|other| other.hand_on_links(&dirs))?;
         let mut writer = Writer::open(KernelMaps::new(service_maps)?)?;
         writer.grow_to(settings.most());
         set_flow_room(&writer, flow_room);
@@ -145,8 +151,40 @@ impl Dataplane {
             sweeper: None,
             netns,
             notices,
+            predecessors,
             _lock: lock,
         })
+    }
+
+    /// What other layout versions have left. Where this one has no maps yet, it goes on with those of the latest
+    /// other, if they mean the same.
+    fn find_predecessors(dirs: &PinDirs) -> Result<Vec<Predecessor>, Error> {
+        let others = predecessor::find(dirs)?;
+        if let Some(latest) = others.last()
+            && !dirs.map(map::FLOWS).exists()
+        {
+            pinning::make_folder(&dirs.maps)?;
+            let version = latest.version();
+            if latest.hand_on_maps(dirs)? {
+                tracing::info!(version, "going on with the maps of another layout version");
+            } else {
+                tracing::warn!(
+                    version,
+                    "the maps of another layout version mean something else: connections that it \
+                     translates packet by packet end"
+                );
+            }
+        }
+        Ok(others)
+    }
+
+    /// Removes what other layout versions have left, once this one is attached.
+    fn remove_predecessors(&mut self) -> Vec<Error> {
+        let remove = |other: Predecessor| {
+            tracing::info!(version = other.version(), "removed another layout version");
+            other.remove()
+        };
+        std::mem::take(&mut self.predecessors).into_iter().flat_map(remove).collect()
     }
 
     /// Makes the maps hold exactly `desired`: adds, changes, removes, and repairs what a crash has
@@ -328,7 +366,11 @@ impl Dataplane {
         let place = |side| move |device: &Device| Place { device: device.clone(), side };
         let uplinks = uplinks.iter().map(place(Side::Uplink));
         let pods = pods.iter().map(place(Side::Pod));
-        self.sync_places(uplinks.chain(pods).collect()).into()
+        let mut errors = self.sync_places(uplinks.chain(pods).collect());
+        if errors.is_empty() {
+            errors = self.remove_predecessors();
+        }
+        errors.into()
     }
 
     /// Attaches the programs to these places, and to the loopback device when it is wanted.

@@ -31,6 +31,8 @@ pub(crate) struct Status {
     pub version: Version,
     /// Folder of the pins.
     pub pins: String,
+    /// Other layout versions that have programs attached.
+    pub other_versions: Vec<u32>,
     /// The daemon.
     pub daemon: Daemon,
     /// Programs of the socket path.
@@ -209,6 +211,14 @@ impl Status {
             let count = self.problems.len();
             let problems = if count == 1 { "problem" } else { "problems" };
             reasons.push(format!("{count} {problems} reported by the daemon"));
+        }
+        if !self.other_versions.is_empty() {
+            let versions: Vec<_> = self.other_versions.iter().map(u32::to_string).collect();
+            reasons.push(format!(
+                "programs of layout version {} are attached beside those of this one and may answer for \
+                 Services that are gone; restart kproxy, which removes them",
+                versions.join(", ")
+            ));
         }
         self.in_order = reasons.is_empty();
         self.reasons = reasons;

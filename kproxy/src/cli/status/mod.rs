@@ -47,6 +47,7 @@ fn collect(pins: &Pins, run_dir: &RunDir) -> Result<Status> {
         reasons: Vec::new(),
         version: Version::THIS,
         pins: pins.dirs().version.display().to_string(),
+        other_versions: pins.other_versions(),
         daemon: Daemon { running: pid.is_some(), pid },
         cgroup,
         devices,

@@ -35,6 +35,7 @@ fn status() -> Status {
         reasons: Vec::new(),
         version: Version { version: "0.1.0", abi_version: abi::ABI_VERSION },
         pins: format!("/sys/fs/bpf/kproxy/v{}", abi::ABI_VERSION),
+        other_versions: Vec::new(),
         daemon: Daemon { running: false, pid: None },
         cgroup: Cgroup {
             id: Some(1),
@@ -184,6 +185,8 @@ fn status_in_order_says_so() {
 #[test]
 fn status_names_every_reason() {
     let mut status = status();
+    status.other_versions = vec![2];
+    status.judge();
     status.cgroup.missing = vec![status.cgroup.attached.remove(0)];
     status.source_nat.nftables_table = Some(false);
     let pool = status.source_nat.pool.as_mut().unwrap();
@@ -196,6 +199,7 @@ fn status_names_every_reason() {
         "wg0: kp_egress_l3",
         "--max-flows",
         "--snat-ports",
+        "layout version 2",
     ] {
         assert!(status.reasons.iter().any(|why| why.contains(part)), "{part}: {status:?}");
     }

@@ -51,19 +51,23 @@ pub(crate) fn cleanup(bpffs_root: &Path) -> Cleanup {
 impl Cleanup {
     fn remove_pins(&mut self, base: &Path) {
         for version in self.list(base).into_iter().filter(|path| is_version(path)) {
-            let folders = ["links", "programs", "maps"].map(|name| version.join(name));
-            let mut links = self.list(&folders[0]);
-            links.sort_by_key(|path| Reverse(devices::attach_order(path)));
-            let others =
-                folders[1..].iter().flat_map(|folder| self.list(folder)).collect::<Vec<_>>();
-            for pin in links.into_iter().chain(others) {
-                self.note(&pin, fs::remove_file(&pin));
-            }
-            for folder in folders.iter().chain([&version]) {
-                self.note(folder, fs::remove_dir(folder));
-            }
+            self.remove_version(&version);
         }
         self.note(base, fs::remove_dir(base));
+    }
+
+    /// Removes the pins of one version, links first, and its folder.
+    pub(super) fn remove_version(&mut self, version: &Path) {
+        let folders = ["links", "programs", "maps"].map(|name| version.join(name));
+        let mut links = self.list(&folders[0]);
+        links.sort_by_key(|path| Reverse(devices::attach_order(path)));
+        let others = folders[1..].iter().flat_map(|folder| self.list(folder)).collect::<Vec<_>>();
+        for pin in links.into_iter().chain(others) {
+            self.note(&pin, fs::remove_file(&pin));
+        }
+        for folder in folders.iter().map(PathBuf::as_path).chain([version]) {
+            self.note(folder, fs::remove_dir(folder));
+        }
     }
 
     /// What is in a folder, by name.

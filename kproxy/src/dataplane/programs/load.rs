@@ -11,8 +11,9 @@ use aya::{
     maps::{Map, MapData, MapError, MapInfo},
     programs::{Program, ProgramError, SchedClassifier},
 };
-use kproxy_common::abi::{
-    GLOBAL_KERNEL_FEATURES, KERNEL_FEATURES_SINCE, kernel_feature, map, program,
+use kproxy_common::{
+    abi::{GLOBAL_KERNEL_FEATURES, KERNEL_FEATURES_SINCE, kernel_feature, map, program},
+    layouts,
 };
 
 use super::{map_shapes, memlock, pinning, pins::PinDirs};
@@ -152,6 +153,8 @@ pub(super) fn load_programs(
         let program = object.program_mut(name).ok_or_else(|| missing(name))?;
         pinning::replace(&dirs.program(name), |path| program.pin(path))?;
     }
+    let layout: Memory<u64> = memory(map::LAYOUT, &take_array(&mut object, map::LAYOUT)?)?;
+    let _exists = layout.write(0, &layouts::meaning());
     Ok(Loaded {
         sweep,
         kept: kept_maps(&object)?,

@@ -50,6 +50,7 @@ pub(super) const ALL: [PinnedMap; map::PINNED.len()] = [
     of::<LoadKey, i64>(map::LOAD, MapType::Hash),
     of::<u64, u32>(map::NETNS, MapType::Hash),
     of::<Key<RangeData>, u32>(map::RANGES, MapType::LpmTrie),
+    with_entries(1, of::<u32, u64>(map::LAYOUT, MapType::Array)),
 ];
 
 const fn of<K, V>(name: &'static str, kind: MapType) -> PinnedMap {

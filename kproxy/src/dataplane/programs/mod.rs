@@ -3,6 +3,7 @@
 //! ```text
 //! load: map_shapes, memlock ─▶ object, maps, pinned programs
 //! attachments ─▶ cgroup, devices (tcx links, or clsact filters) ─▶ pinned links
+//! predecessor: what another layout version has left
 //! growth: larger maps in the place of full ones
 //! cleanup: everything that is pinned, of every version
 //! ```
@@ -18,6 +19,7 @@ pub(super) mod load;
 pub(super) mod pinning;
 pub(super) mod pins;
 pub(super) mod place;
+pub(super) mod predecessor;
 
 mod cgroup;
 mod clsact;

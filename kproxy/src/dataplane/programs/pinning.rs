@@ -16,7 +16,7 @@ use crate::dataplane::{
 };
 
 /// Makes a folder for pins.
-pub(super) fn make_folder(path: &Path) -> Result<(), Error> {
+pub(crate) fn make_folder(path: &Path) -> Result<(), Error> {
     fs::create_dir_all(path).map_err(Error::of_pin("make", path))
 }
 

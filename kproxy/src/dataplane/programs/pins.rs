@@ -9,7 +9,10 @@
 //!
 //! A device's links are named by its index: names change while links stay.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use kproxy_common::abi::ABI_VERSION;
 
@@ -31,8 +34,12 @@ pub(crate) struct PinDirs {
 impl PinDirs {
     /// The folders below a bpffs mount (or a folder of one).
     pub(crate) fn new(bpffs_root: &Path) -> Self {
-        let base = bpffs_root.join("kproxy");
-        let version = base.join(format!("v{ABI_VERSION}"));
+        Self::of_version(bpffs_root.join("kproxy"), ABI_VERSION)
+    }
+
+    /// The folders of a layout version below `base`.
+    pub(crate) fn of_version(base: PathBuf, version: u32) -> Self {
+        let version = base.join(format!("v{version}"));
         Self {
             maps: version.join("maps"),
             programs: version.join("programs"),
@@ -61,6 +68,20 @@ impl PinDirs {
     pub(crate) fn device_link(&self, program: &str, device: u32) -> PathBuf {
         self.links.join(format!("{program}@{device}"))
     }
+}
+
+/// Layout versions other than this one's that have folders below `base`, sorted.
+///
+/// # Errors
+/// Those of reading the folder.
+pub(crate) fn other_versions(base: &Path) -> io::Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(base)? {
+        let version = parse_version(&entry?.file_name().to_string_lossy());
+        found.extend(version.filter(|version| *version != ABI_VERSION));
+    }
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// The version of a folder of pins, from its name; `None`: it is no such folder.

@@ -2,13 +2,15 @@
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
+use aya::maps::MapInfo;
 use kproxy_common::abi::{map, program};
 
-use super::{cleanup::cleanup, pins::PinDirs};
+use super::{cleanup::cleanup, load::open_memory, pins::PinDirs};
 use crate::{
     dataplane::{
         Dataplane, Settings,
-        sandbox::{device, run, sandboxed},
+        kernel::memory::Memory,
+        sandbox::{device, plan, run, sandboxed},
     },
     node::Device,
 };
@@ -219,5 +221,89 @@ fn pinned_maps_that_do_not_grow_keep_their_size_and_all_must_have_this_layout() 
         let error = Dataplane::open(&sandbox.settings()).err().unwrap().to_string();
         assert!(error.contains("KP_FRONTENDS is not the one of this kproxy"), "{error}");
         assert!(error.contains("kproxy cleanup"), "{error}");
+    });
+}
+
+/// Moves all pins of a version to where those of another one are.
+fn move_pins(from: &PinDirs, to: &PinDirs) {
+    for (from, to) in
+        [(&from.maps, &to.maps), (&from.programs, &to.programs), (&from.links, &to.links)]
+    {
+        fs::create_dir_all(to).unwrap();
+        for entry in fs::read_dir(from).unwrap().flatten() {
+            fs::rename(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+        fs::remove_dir(from).unwrap();
+    }
+    fs::remove_dir(&from.version).unwrap();
+}
+
+#[test]
+fn another_layout_version_hands_on_what_means_the_same_and_goes() {
+    for (version, means_the_same) in [(2, true), (9, true), (2, false), (9, false)] {
+        sandboxed(move |sandbox| {
+            run("ip link add eth0 type veth peer name peer0");
+            run("ip link set eth0 up");
+            let plans = || [plan("a", "10.96.0.1", 30_001, &[8001, 8002])];
+            let mut before = sandbox.open();
+            before.reconcile(plans());
+            before.attach_cgroup().unwrap();
+            before.sync_devices(&[device("eth0")], &[]);
+            let links = sandbox.links();
+            drop(before);
+            let maps = |dirs: &PinDirs| {
+                map::handed_on()
+                    .map(|name| MapInfo::from_pin(dirs.map(name)).unwrap().id())
+                    .collect::<Vec<_>>()
+            };
+            let ours = PinDirs::new(&sandbox.bpffs);
+            let other = PinDirs::of_version(ours.base.clone(), version);
+            move_pins(&ours, &other);
+            let theirs = maps(&other);
+            if !means_the_same {
+                let layout: Memory<u64> = open_memory(&other, map::LAYOUT).unwrap();
+                assert!(layout.write(0, &7));
+            }
+
+            let mut dataplane = sandbox.open();
+            assert_eq!(maps(&ours) == theirs, means_the_same);
+            assert_eq!(dataplane.served().uplinks.len(), 1, "those of the other one");
+            let report = dataplane.reconcile(plans());
+            assert_eq!(report.problems, []);
+            assert_eq!((report.writes, report.words) == (0, 0), means_the_same, "{report:?}");
+            assert!(other.version.exists(), "its programs are attached until ours are");
+            dataplane.attach_cgroup().unwrap();
+            assert_eq!(dataplane.sync_devices(&[device("eth0")], &[]).problems, []);
+            assert!(!other.version.exists());
+            for (old, new) in links.iter().zip(sandbox.links()) {
+                assert_eq!((&old.0, old.2), (&new.0, new.2), "the link stays");
+                assert_ne!(old.3, new.3, "the program is the new one");
+            }
+        });
+    }
+}
+
+#[test]
+fn programs_of_another_layout_version_beside_ours_are_told_and_removed() {
+    sandboxed(|sandbox| {
+        run("ip link add eth0 type veth peer name peer0");
+        let serve = || {
+            let mut dataplane = sandbox.open();
+            dataplane.attach_cgroup().unwrap();
+            assert_eq!(dataplane.sync_devices(&[device("eth0")], &[]).problems, []);
+        };
+        let ours = PinDirs::new(&sandbox.bpffs);
+        let other = PinDirs::of_version(ours.base.clone(), 2);
+        // Attached beside ours, as a kproxy does that knows nothing of others.
+        let aside = PinDirs::of_version(sandbox.bpffs.join("aside"), 2);
+        serve();
+        move_pins(&ours, &aside);
+        serve();
+        move_pins(&aside, &other);
+        assert_eq!(sandbox.pins().other_versions(), [2]);
+        serve();
+        assert!(!other.version.exists());
+        assert!(sandbox.pins().other_versions().is_empty());
+        assert_eq!(sandbox.links().len(), 10);
     });
 }

@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::{
     dataplane::{
         error::Cause,
-        programs::pins::{PinDirs, parse_version},
+        programs::pins::{PinDirs, other_versions},
     },
     node::bpffs::is_bpffs,
 };
@@ -145,19 +145,10 @@ pub(super) fn check_folders(bpffs_root: &Path, dirs: &PinDirs) -> Result<(), Ope
     }
     match other_versions(&dirs.base) {
         Ok(found) if !found.is_empty() => {
+            let found: Vec<_> = found.iter().map(u32::to_string).collect();
             Err(OpenError::OtherVersion { found: found.join(", "), wanted: ABI_VERSION })
         }
         Ok(_) => Err(OpenError::NoPins { path: dirs.version.clone() }),
         Err(error) => Err(OpenError::opening(&dirs.version, error)),
     }
-}
-
-fn other_versions(base: &Path) -> io::Result<Vec<String>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(base)? {
-        let version = parse_version(&entry?.file_name().to_string_lossy());
-        found.extend(version.filter(|version| *version != ABI_VERSION));
-    }
-    found.sort_unstable();
-    Ok(found.iter().map(u32::to_string).collect())
 }

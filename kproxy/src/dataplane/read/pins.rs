@@ -1,6 +1,6 @@
 //! The pinned maps, opened for reading.
 
-use std::{mem::size_of, os::fd::AsFd as _, path::Path};
+use std::{fs, mem::size_of, os::fd::AsFd as _, path::Path};
 
 use aya::maps::{Map, MapData, MapError};
 use kproxy_common::{
@@ -16,7 +16,7 @@ use crate::dataplane::{
         memory::{Element, View},
     },
     maps::{Affinity, Counters, Drops, Flows, Frontends, Loads, Names, Netns, Ranges},
-    programs::pins::PinDirs,
+    programs::pins::{PinDirs, other_versions},
 };
 
 /// The pinned maps of this version, opened for reading.
@@ -62,6 +62,15 @@ impl Pins {
             config: open.view(map::CONFIG)?,
             dirs,
         })
+    }
+
+    /// Other layout versions that have programs attached, as far as their pins tell.
+    pub(crate) fn other_versions(&self) -> Vec<u32> {
+        let is_attached = |version: &u32| {
+            let links = PinDirs::of_version(self.dirs.base.clone(), *version).links;
+            fs::read_dir(links).is_ok_and(|mut links| links.next().is_some())
+        };
+        other_versions(&self.dirs.base).into_iter().flatten().filter(is_attached).collect()
     }
 
     /// Where the pins are.

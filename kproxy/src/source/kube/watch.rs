@@ -21,7 +21,7 @@ use super::client;
 use super::decoder::Decoder;
 use super::error::Error;
 use super::outage::{Failure, Outage};
-use crate::model::{Node, ServiceCidr};
+use crate::model::{Node, Problem, ServiceCidr};
 use crate::source::convert::{self, HEADLESS_LABEL, PROXY_NAME_LABEL};
 use crate::source::{Event, Object, Update, objects};
 use crate::timing;
@@ -175,22 +175,29 @@ impl Session {
         let selector = watcher::Config::default().fields(&format!("metadata.name={name}"));
         let mut changes = changes::<objects::Node>(Api::all(client), selector);
         let mut listed = None;
+        // Whether the own Node is there and cannot be read, and whether the list at hand has it so.
+        let (mut unreadable, mut listed_so) = (false, false);
         while let Some(change) = changes.next().await {
             let Some(change) = self.note("Node", change).await else {
-                listed = None;
+                (listed, listed_so) = (None, false);
                 continue;
             };
             let node = match change {
                 watcher::Event::Init => {
-                    listed = None;
+                    (listed, listed_so) = (None, false);
                     continue;
                 }
                 watcher::Event::InitApply(node) => {
-                    listed = own_node(&node);
+                    listed = self.own_node(name, Some(&node), &mut unreadable).await;
+                    listed_so = listed.is_none();
                     continue;
                 }
                 watcher::Event::InitDone => {
+                    if std::mem::take(&mut listed_so) {
+                        continue;
+                    }
                     if listed.is_none() {
+                        self.own_node(name, None, &mut unreadable).await;
                         warn!(
                             node = name,
                             "no Node of this name; if that is wrong, see --hostname-override"
@@ -198,16 +205,41 @@ impl Session {
                     }
                     listed.take()
                 }
-                watcher::Event::Apply(node) => match own_node(&node) {
-                    Some(node) => Some(node),
-                    None => continue,
-                },
-                watcher::Event::Delete(_) => None,
+                watcher::Event::Apply(node) => {
+                    match self.own_node(name, Some(&node), &mut unreadable).await {
+                        Some(node) => Some(node),
+                        None => continue,
+                    }
+                }
+                watcher::Event::Delete(_) => self.own_node(name, None, &mut unreadable).await,
             };
             if self.events.send(Event::Node(node)).await.is_err() {
                 return;
             }
         }
+    }
+
+    /// The own Node, if it is there and can be read; if it cannot, it stays as it was, which is reported.
+    /// `unreadable`: whether that was so last.
+    async fn own_node(
+        &self,
+        name: &str,
+        node: Option<&DeserializeGuard<objects::Node>>,
+        unreadable: &mut bool,
+    ) -> Option<Node> {
+        let (node, problem) = match node.map(|node| &node.0) {
+            None => (None, None),
+            Some(Ok(node)) => (Some(convert::node(node)), None),
+            Some(Err(invalid)) => (None, Some(unreadable_node(name, &invalid.error))),
+        };
+        let is_unreadable = problem.is_some();
+        if is_unreadable || *unreadable {
+            let origin = format!("Node {name}");
+            let problems = problem.into_iter().collect();
+            self.events.send(Event::Problems { origin, problems }).await.ok();
+        }
+        *unreadable = is_unreadable;
+        node
     }
 
     /// Keeps the outage in step with a watch; hands on what is no error.
@@ -247,7 +279,7 @@ impl Session {
     }
 
     /// Nobody listening is for the caller to notice.
-    async fn tell(&self, problems: Option<Vec<crate::model::Problem>>) {
+    async fn tell(&self, problems: Option<Vec<Problem>>) {
         if let Some(problems) = problems {
             let event = Event::Problems { origin: ORIGIN.to_owned(), problems };
             self.events.send(event).await.ok();
@@ -273,14 +305,12 @@ where
         .boxed()
 }
 
-fn own_node(node: &DeserializeGuard<objects::Node>) -> Option<Node> {
-    match &node.0 {
-        Ok(node) => Some(convert::node(node)),
-        Err(invalid) => {
-            warn!(error = %invalid.error, "the own Node cannot be read, its zone stays as it was");
-            None
-        }
-    }
+fn unreadable_node(name: &str, error: &impl std::fmt::Display) -> Problem {
+    Problem::new(
+        format!("Node {name}"),
+        format!("cannot be read: {error}; its zone and addresses stay as they were"),
+        "mend the object",
+    )
 }
 
 #[cfg(test)]

@@ -44,3 +44,33 @@ async fn node_08_an_api_server_without_service_cidrs_is_no_problem() {
     let told = received.try_recv().unwrap();
     assert!(matches!(told, Event::Problems { problems, .. } if problems.len() == 1));
 }
+
+#[tokio::test]
+async fn an_own_node_that_cannot_be_read_is_reported_until_it_can_be_or_is_gone() {
+    let (events, mut received) = mpsc::channel(8);
+    let outage = RefCell::new(Outage::new(String::new()));
+    let session = Session { outage, failed: Notify::new(), events };
+    let node = |addresses: serde_json::Value| {
+        let status = serde_json::json!({"addresses": addresses});
+        let object = serde_json::json!({"metadata": {"name": "n1"}, "status": status});
+        serde_json::from_value::<DeserializeGuard<objects::Node>>(object).unwrap()
+    };
+    let (good, bad) = (node(serde_json::json!([])), node(serde_json::json!("none")));
+    let mut unreadable = false;
+    for (node, is_there, problems) in [
+        (Some(&good), true, None),
+        (Some(&bad), false, Some(1)),
+        (Some(&bad), false, Some(1)),
+        (Some(&good), true, Some(0)),
+        (Some(&bad), false, Some(1)),
+        (None, false, Some(0)),
+        (None, false, None),
+    ] {
+        assert_eq!(session.own_node("n1", node, &mut unreadable).await.is_some(), is_there);
+        let told = received.try_recv().ok().map(|event| match event {
+            Event::Problems { problems, .. } => problems.len(),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(told, problems);
+    }
+}
