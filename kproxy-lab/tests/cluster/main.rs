@@ -15,6 +15,7 @@ mod opt_out;
 mod ports;
 mod ranges;
 mod repair;
+mod rights;
 mod sctp;
 mod sockets;
 mod udp;

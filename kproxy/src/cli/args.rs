@@ -323,7 +323,8 @@ pub(super) struct StatusArgs {
 /// `kproxy cleanup`
 #[derive(Args, Debug)]
 pub(super) struct CleanupArgs {
-    /// Clean up although a daemon is running (it will not notice; stop it afterwards)
+    /// Clean up although a daemon is running, which puts everything back within seconds: stop it
+    /// before or at once afterwards
     #[arg(long)]
     pub force: bool,
 

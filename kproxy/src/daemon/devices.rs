@@ -56,8 +56,9 @@ impl Devices {
         let mut others: Vec<_> = self.source_ports.follow().into_iter().collect();
         others.extend(node.problems.iter().cloned());
         let mut dataplane = self.dataplane.lock();
+        let mut failures = dataplane.repair_pins().problems;
         // A connection that comes in by a new device must find its source.
-        let mut failures = self.source_ports.apply(&mut dataplane, node).problems;
+        failures.extend(self.source_ports.apply(&mut dataplane, node).problems);
         failures.extend(dataplane.sync_devices(&node.devices, &node.pods).problems);
         failures.extend(dataplane.repair_cgroup().problems);
         self.table.update(&mut dataplane);

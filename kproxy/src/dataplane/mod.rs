@@ -83,6 +83,7 @@ use self::{
     writer::{KernelMaps, Writer},
 };
 use crate::{
+    errors::with_causes,
     model::Problem,
     node::{self, Device, Served},
     plan::{Change, ServicePortPlan, SocketVerdicts},
@@ -95,6 +96,8 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 pub struct Dataplane {
     attachments: Attachments,
     writer: Writer<KernelMaps>,
+    /// Capacities that maps grow to at most.
+    most: Sizes,
     flow_table: FlowTable,
     /// Runs [`program::SWEEP`].
     sweep: SharedProgram,
@@ -108,7 +111,7 @@ pub struct Dataplane {
     /// Other layout versions whose pins are to be removed once this one is attached.
     predecessors: Vec<Predecessor>,
     /// Two writers would undo each other's work.
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 impl Dataplane {
@@ -139,11 +142,13 @@ impl Dataplane {
         // Not before: where this version cannot be loaded, the other one's links stay as they are.
         predecessors.iter().try_for_each(|other| other.hand_on_links(&dirs))?;
         let mut writer = Writer::open(KernelMaps::new(service_maps)?)?;
-        writer.grow_to(settings.most());
+        let most = settings.most();
+        writer.grow_to(most);
         set_flow_room(&writer, flow_room);
         Ok(Self {
-            attachments: Attachments::new(object, kept, dirs, settings.cgroup_root.clone()),
+            attachments: Attachments::new(object, kept, dirs, settings.cgroup_root.clone())?,
             writer,
+            most,
             flow_table: FlowTable::new(loads, flow_room.entries),
             sweep: SharedProgram::new(sweep),
             pod_flows: PodFlows::new(flow_filter),
@@ -152,7 +157,7 @@ impl Dataplane {
             netns,
             notices,
             predecessors,
-            _lock: lock,
+            lock,
         })
     }
 
@@ -190,6 +195,7 @@ impl Dataplane {
     /// Makes the maps hold exactly `desired`: adds, changes, removes, and repairs what a crash has
     /// left. On a node that is as it should be, nothing is written.
     pub fn reconcile(&mut self, desired: impl IntoIterator<Item = ServicePortPlan>) -> Report {
+        self.writer.grow_to(self.most);
         let mut report = self.writer.reconcile(desired, clock::now());
         self.grow_for(&mut report);
         // Among the notices, if they fail.
@@ -216,15 +222,20 @@ impl Dataplane {
         const STEPS: usize = 4;
         for _ in 0..STEPS {
             let Some(sizes) = self.writer.sizes_wanted() else { return };
-            if let Err(error) = self.grow(&sizes) {
-                return report.problems.push(error.to_problem());
-            }
+            let failed = self.grow(&sizes).err().map(|error| {
+                // Until everything is tried again: what fits is served as with maps of the largest size.
+                self.writer.keep_size();
+                let what = format!("they cannot be made larger: {}", with_causes(&error));
+                let remedy = "see that the node has memory to spare; what finds no room waits, and \
+                              kproxy tries again";
+                Problem::new("the kernel maps", what, remedy)
+            });
             let waited = self.writer.take_waiting();
             report.problems.retain(|problem| !waited.contains(problem));
             let Report { writes, words, problems } = self.writer.apply(Vec::new(), clock::now());
             report.writes += writes;
             report.words += words;
-            report.problems.extend(problems);
+            report.problems.extend(problems.into_iter().chain(failed));
         }
     }
 
@@ -353,6 +364,18 @@ impl Dataplane {
     /// Devices that have programs, of this run or an earlier one, as far as pins tell.
     pub(crate) fn served(&self) -> Served {
         self.attachments.served()
+    }
+
+    /// Makes pins again that somebody has taken away.
+    pub(crate) fn repair_pins(&mut self) -> Report {
+        let repaired = self.attachments.repair_pins().and_then(|any| {
+            let folder = self.attachments.version_folder();
+            if any && !pinning::is_on(&self.lock, folder) {
+                self.lock = pinning::lock(folder)?;
+            }
+            Ok(())
+        });
+        repaired.err().into_iter().collect::<Vec<_>>().into()
     }
 
     /// Attaches socket programs again that somebody has taken off.

@@ -201,6 +201,37 @@ fn maps_grow_while_sockets_connect() {
 }
 
 #[test]
+fn maps_that_cannot_grow_serve_what_fits_and_grow_later() {
+    sandboxed(|sandbox| {
+        let service = |number: u8| {
+            let (name, addr) = (format!("s{number}"), format!("10.96.0.{number}"));
+            plan(&name, &addr, 30_000 + u16::from(number), &[8000])
+        };
+        drop(sandbox.open());
+        let most = Settings { max_services: 1024, max_frontends: 4096, ..sandbox.settings() };
+        let mut dataplane = Dataplane::open(&most).unwrap();
+        // Something is in the way of the new maps.
+        let maps = PinDirs::new(&sandbox.bpffs).maps;
+        let in_the_way = maps.join(format!("{}~", map::SERVICES));
+        std::fs::create_dir(&in_the_way).unwrap();
+        let report = dataplane.reconcile((1..=40).map(service));
+        let of_maps = |report: &Report| {
+            report.problems.iter().any(|problem| problem.what.contains("cannot be made larger"))
+        };
+        assert!(of_maps(&report), "{report:?}");
+        assert!(
+            report.problems.iter().any(|problem| problem.what.contains("KP_FRONTENDS is full"))
+        );
+        let served = sandbox.pins().frontends().unwrap().len();
+        assert!(served > 30, "{served}");
+        assert!(!of_maps(&dataplane.apply(vec![Change::Set(service(41))])), "not each time");
+        std::fs::remove_dir(&in_the_way).unwrap();
+        assert_eq!(dataplane.reconcile((1..=41).map(service)).problems, []);
+        assert_eq!(sandbox.pins().frontends().unwrap().len(), 82);
+    });
+}
+
+#[test]
 fn with_no_slot_free_an_endpoint_that_is_gone_gets_no_connection() {
     sandboxed(|sandbox| {
         let mut listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());

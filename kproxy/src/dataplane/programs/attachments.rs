@@ -1,7 +1,11 @@
 //! The loaded programs and what they are attached to: the cgroup, uplinks, pod-facing ports, the
 //! loopback device.
 
-use std::{collections::BTreeSet, os::fd::OwnedFd, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    os::fd::{AsFd as _, OwnedFd},
+    path::{Path, PathBuf},
+};
 
 use aya::{
     Ebpf,
@@ -14,11 +18,12 @@ use super::{
     devices::{self, TcMode},
     growth::Larger,
     load::{self, KeptMap},
+    pinning,
     pins::PinDirs,
     place::{Attached, Place, Places},
 };
 use crate::{
-    dataplane::{error::Error, maps::SweptMaps, settings::Sizes},
+    dataplane::{error::Error, kernel::bpf, maps::SweptMaps, settings::Sizes},
     node::{self, Served},
 };
 
@@ -27,6 +32,8 @@ pub(crate) struct Attachments {
     object: Ebpf,
     /// Maps without pins.
     kept: Vec<KeptMap>,
+    /// Those with one, so that they can be pinned again.
+    pinned: Vec<KeptMap>,
     dirs: PinDirs,
     /// The cgroup folder asked for; `None`: the root is looked for.
     cgroup_root: Option<PathBuf>,
@@ -43,16 +50,20 @@ pub(crate) struct Attachments {
 
 impl Attachments {
     /// The loaded `object`; nothing of it is attached by us yet, though earlier links may be there.
+    ///
+    /// # Errors
+    /// A pinned map cannot be opened.
     pub(crate) fn new(
         object: Ebpf,
         kept: Vec<KeptMap>,
         dirs: PinDirs,
         cgroup_root: Option<PathBuf>,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let tc = TcMode::of_kernel();
-        Self {
+        Ok(Self {
             object,
             kept,
+            pinned: load::pinned_maps(&dirs)?,
             dirs,
             cgroup_root,
             cgroup: None,
@@ -60,7 +71,44 @@ impl Attachments {
             tc,
             places: None,
             answers_pods: false,
+        })
+    }
+
+    /// Pins maps and programs again whose pins somebody has taken away, or the BPF file system with them. Whether
+    /// any was missing. The links that went with them are attached anew as after [`Self::sync_places`].
+    ///
+    /// # Errors
+    /// No BPF file system can be mounted, or the kernel refused.
+    pub(crate) fn repair_pins(&mut self) -> Result<bool, Error> {
+        let is_missing = |path: &Path| !path.exists();
+        let maps = self.pinned.iter().filter(|map| is_missing(&self.dirs.map(map.name))).count();
+        let programs = load::pinned_programs().filter(|name| is_missing(&self.dirs.program(name)));
+        let programs: Vec<_> = programs.collect();
+        if maps == 0 && programs.is_empty() && self.dirs.links.exists() {
+            return Ok(false);
         }
+        node::bpffs::ensure(self.dirs.base.parent().unwrap_or(&self.dirs.base))?;
+        for folder in [&self.dirs.maps, &self.dirs.programs, &self.dirs.links] {
+            pinning::make_folder(folder)?;
+        }
+        for KeptMap { name, map } in &self.pinned {
+            let path = self.dirs.map(name);
+            if is_missing(&path) {
+                bpf::pin(map.as_fd(), &path).map_err(Error::of_pin("pin", path))?;
+            }
+        }
+        for name in &programs {
+            load::pin_program(&mut self.object, name, &self.dirs)?;
+        }
+        let programs = programs.len();
+        let folder = self.dirs.version.display();
+        tracing::warn!(%folder, maps, programs, "pins were taken away by somebody; made again");
+        Ok(true)
+    }
+
+    /// Folder of this version's pins.
+    pub(crate) fn version_folder(&self) -> &Path {
+        &self.dirs.version
     }
 
     /// Loads the object with larger maps.
@@ -78,6 +126,7 @@ impl Attachments {
     /// The kernel refused: some links may go on with the programs that they have.
     pub(crate) fn replace(&mut self, object: Ebpf) -> Result<(), Error> {
         self.object = object;
+        self.pinned = load::pinned_maps(&self.dirs)?;
         let Some(root) = self.cgroup.clone() else { return Ok(()) };
         cgroup::attach_all(&mut self.object, &self.dirs, &root)?;
         if self.sees_closes {

@@ -9,6 +9,7 @@
 use std::{os::fd::AsFd as _, path::PathBuf};
 
 use aya::maps::MapInfo;
+use kproxy_common::abi::map;
 
 use super::{
     load::{self, KeptMap, Loaded, MapSource},
@@ -76,12 +77,15 @@ impl Larger {
         self.loaded.take()
     }
 
-    /// Puts the new maps in the place of the old ones.
+    /// Puts the new maps in the place of the old ones. That of the service ports comes last: until then it says
+    /// how many there may be, and the others have room for more.
     ///
     /// # Errors
     /// A pin could not be replaced. Those before it are.
     pub(crate) fn keep(mut self) -> Result<(), Error> {
-        for (fresh, pin) in std::mem::take(&mut self.pins) {
+        let mut pins = std::mem::take(&mut self.pins);
+        pins.sort_by_key(|(_, pin)| pin.ends_with(map::SERVICES));
+        for (fresh, pin) in pins {
             pinning::rename(&fresh, &pin)?;
         }
         Ok(())

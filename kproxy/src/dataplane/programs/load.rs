@@ -21,6 +21,7 @@ use crate::{
     dataplane::{
         error::{Cause, Error, Missing, Rejection},
         kernel::{
+            bpf::{self, Access},
             memory::{Element, Memory},
             release,
         },
@@ -54,7 +55,7 @@ pub(crate) struct Loaded {
     pub(crate) notices: Vec<Problem>,
 }
 
-/// A map that is not pinned.
+/// A map that is held, whatever becomes of its pin.
 pub(crate) struct KeptMap {
     pub(super) name: &'static str,
     pub(super) map: OwnedFd,
@@ -136,6 +137,21 @@ pub(super) fn load_maps(
     })
 }
 
+/// The programs that are pinned.
+pub(super) fn pinned_programs() -> impl Iterator<Item = &'static str> {
+    program::CGROUP.into_iter().chain([program::RELEASE]).chain(program::DEVICE)
+}
+
+/// Pins a loaded program.
+pub(super) fn pin_program(
+    object: &mut Ebpf,
+    name: &'static str,
+    dirs: &PinDirs,
+) -> Result<(), Error> {
+    let program = object.program_mut(name).ok_or_else(|| missing(name))?;
+    pinning::replace(&dirs.program(name), |path| program.pin(path))
+}
+
 /// Loads and pins the programs of the object.
 pub(super) fn load_programs(
     mut object: Ebpf,
@@ -144,14 +160,12 @@ pub(super) fn load_programs(
     are_new: bool,
     notices: Vec<Problem>,
 ) -> Result<Loaded, Error> {
-    let pinned = || program::CGROUP.into_iter().chain([program::RELEASE]).chain(program::DEVICE);
-    for name in pinned() {
+    for name in pinned_programs() {
         load_program(&mut object, name, memlock)?;
     }
     let sweep = load_to_run(&mut object, program::SWEEP)?;
-    for name in pinned() {
-        let program = object.program_mut(name).ok_or_else(|| missing(name))?;
-        pinning::replace(&dirs.program(name), |path| program.pin(path))?;
+    for name in pinned_programs() {
+        pin_program(&mut object, name, dirs)?;
     }
     let layout: Memory<u64> = memory(map::LAYOUT, &take_array(&mut object, map::LAYOUT)?)?;
     let _exists = layout.write(0, &layouts::meaning());
@@ -170,6 +184,19 @@ pub(super) fn load_programs(
         object,
         notices,
     })
+}
+
+/// Every pinned map.
+///
+/// # Errors
+/// One is not there.
+pub(super) fn pinned_maps(dirs: &PinDirs) -> Result<Vec<KeptMap>, Error> {
+    let pinned = map::PINNED.into_iter().map(|name| {
+        let path = dirs.map(name);
+        let map = bpf::open_pin(&path, Access::ReadWrite).map_err(Error::of_pin("open", path))?;
+        Ok(KeptMap { name, map })
+    });
+    pinned.collect()
 }
 
 /// The maps that are not pinned and outlive the programs.

@@ -3,7 +3,10 @@
 use std::{
     fs::{self, File},
     io,
-    os::fd::{AsFd as _, BorrowedFd},
+    os::{
+        fd::{AsFd as _, BorrowedFd},
+        unix::fs::MetadataExt as _,
+    },
     path::{Path, PathBuf},
 };
 
@@ -28,6 +31,15 @@ pub(crate) fn lock(folder: &Path) -> Result<Flock<File>, Error> {
         nix::Error::EWOULDBLOCK => Error::Busy { path: folder.to_owned() },
         errno => Error::of_pin("lock", folder)(io::Error::from(errno)),
     })
+}
+
+/// Whether the lock is on this very folder, and not on one that has gone and been made again.
+pub(crate) fn is_on(lock: &File, folder: &Path) -> bool {
+    let place = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    match (lock.metadata(), fs::metadata(folder)) {
+        (Ok(locked), Ok(there)) => place(locked) == place(there),
+        _ => false,
+    }
 }
 
 /// Pins under another name first, so that a pin that is there is replaced in one step.

@@ -1,9 +1,10 @@
 //! Links, filters and pinned maps on the real kernel.
 
-use std::{collections::BTreeSet, fs, time::Duration};
+use std::{collections::BTreeSet, fs, net::TcpListener, time::Duration};
 
 use aya::maps::MapInfo;
 use kproxy_common::abi::{map, program};
+use nix::mount::MntFlags;
 
 use super::{cleanup::cleanup, load::open_memory, pins::PinDirs};
 use crate::{
@@ -305,5 +306,42 @@ fn programs_of_another_layout_version_beside_ours_are_told_and_removed() {
         assert!(!other.version.exists());
         assert!(sandbox.pins().other_versions().is_empty());
         assert_eq!(sandbox.links().len(), 10);
+    });
+}
+
+#[test]
+fn pins_that_somebody_has_taken_away_are_made_again() {
+    sandboxed(|sandbox| {
+        run("ip link add eth0 type veth peer name peer0");
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut dataplane = sandbox.open();
+        dataplane.reconcile([plan("a", "10.96.0.1", 30_001, &[port])]);
+        dataplane.attach_cgroup().unwrap();
+        let serve = |dataplane: &mut Dataplane| {
+            let mut problems = dataplane.repair_pins().problems;
+            problems.extend(dataplane.sync_devices(&[device("eth0")], &[]).problems);
+            problems.extend(dataplane.repair_cgroup().problems);
+            assert_eq!(problems, []);
+        };
+        serve(&mut dataplane);
+        let connect = || sandbox.shell("exec 3<>/dev/tcp/10.96.0.1/80").status.success();
+        assert!(connect());
+        let links = sandbox.links().len();
+        let ours = PinDirs::new(&sandbox.bpffs);
+        let remove_maps = || fs::remove_dir_all(&ours.maps).unwrap();
+        let remove_all = || fs::remove_dir_all(&ours.base).unwrap();
+        let unmount = || nix::mount::umount2(&sandbox.bpffs, MntFlags::MNT_DETACH).unwrap();
+        for take_away in [&remove_maps as &dyn Fn(), &remove_all, &unmount] {
+            take_away();
+            serve(&mut dataplane);
+            assert_eq!(sandbox.links().len(), links);
+            assert!(connect());
+            assert_eq!(sandbox.pins().counters().unwrap().len(), 1, "the maps are those of before");
+            let busy = Dataplane::open(&sandbox.settings()).err().unwrap().to_string();
+            assert!(busy.starts_with("another kproxy is at work"), "{busy}");
+        }
+        drop(dataplane);
+        assert_eq!(sandbox.open().reconcile([plan("a", "10.96.0.1", 30_001, &[port])]).words, 0);
     });
 }

@@ -9,6 +9,12 @@ impl<M: Maps> Writer<M> {
         self.most = most;
     }
 
+    /// Lets the maps stay as large as they are, and has what waits for room tried again.
+    pub(crate) fn keep_size(&mut self) {
+        self.most = self.sizes();
+        self.has_room = true;
+    }
+
     /// Capacities that the maps may grow to; of one that is larger already, its own.
     pub(crate) fn most(&self) -> Sizes {
         let (most, present) = (self.most, self.sizes());
