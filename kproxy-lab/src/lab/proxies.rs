@@ -28,7 +28,9 @@ impl Lab {
     pub fn launch_proxy(&self, node: &str, spec: impl Into<ProxySpec>) -> Result<Arc<Proxy>> {
         let spec = spec.into();
         self.node_number(node)?;
-        if self.proxies().iter().any(|proxy| proxy.node() == node && proxy.is_running()) {
+        let has_one =
+            || self.proxies().iter().any(|proxy| proxy.node() == node && proxy.is_running());
+        if !spec.beside && has_one() {
             bail!("node {node} has a running proxy; stop it first");
         }
         let on =

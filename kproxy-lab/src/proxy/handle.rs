@@ -32,7 +32,7 @@ pub struct Proxy {
 impl Proxy {
     pub(super) fn new(
         node: &Node<'_>,
-        program: &str,
+        program: &'static str,
         run: Command,
         cleanup: Command,
         ready: Ready,
@@ -40,7 +40,7 @@ impl Proxy {
         let what = format!("{program} on {}", node.name());
         Self {
             node: node.name().to_owned(),
-            process: Process::new(what, &node.dir(), "proxy", run),
+            process: Process::new(what, &node.dir(), program, run),
             ready,
             cleanup: Mutex::new(cleanup),
         }

@@ -55,6 +55,7 @@ pub struct ProxySpec {
     pub(crate) node_name: Option<String>,
     pub(crate) cluster_cidr: String,
     pub(crate) config: Value,
+    pub(crate) beside: bool,
 }
 
 impl From<ProxyKind> for ProxySpec {
@@ -68,6 +69,7 @@ impl From<ProxyKind> for ProxySpec {
             node_name: None,
             cluster_cidr: CLUSTER_CIDRS.to_owned(),
             config: Value::Null,
+            beside: false,
         }
     }
 }
@@ -109,6 +111,13 @@ impl ProxySpec {
     #[must_use]
     pub fn config(mut self, fields: Value) -> Self {
         self.config = fields;
+        self
+    }
+
+    /// Starts beside another proxy that runs on the node.
+    #[must_use]
+    pub const fn beside(mut self) -> Self {
+        self.beside = true;
         self
     }
 

@@ -65,6 +65,10 @@ pub(super) fn run(options: &Options) -> Result<()> {
         println!("{}", report::json(&rows).context("write the figures")?);
     } else {
         print!("{}", report::table(&rows));
+        let sum = |of: fn(&Row) -> usize| rows.iter().map(of).sum();
+        let connections = sum(|row| row.attempted + row.standing);
+        let failed = sum(|row| row.failed + row.lost);
+        println!("{}", report::last_line(rows.len(), connections, failed));
     }
     let broken = rows.iter().filter(|row| !row.broken().is_empty()).count();
     if broken > 0 {

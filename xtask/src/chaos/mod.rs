@@ -2,9 +2,12 @@
 
 mod clients;
 mod flood;
+mod load;
 mod report;
+mod restart;
 mod scenario;
 mod stage;
+mod takeover;
 
 use anyhow::Result;
 
@@ -13,6 +16,10 @@ use anyhow::Result;
 pub(crate) enum Kind {
     /// Floods, forged packets, full tables: what a host outside of the cluster can send.
     Flood(flood::Options),
+    /// kill -9 and start, over and over, under load.
+    Restart(restart::Options),
+    /// From the real kube-proxy to kproxy and back, over and over, under load.
+    Takeover(takeover::Options),
 }
 
 /// Attacks, prints what came of it.
@@ -22,5 +29,7 @@ pub(crate) enum Kind {
 pub(crate) fn run(kind: &Kind) -> Result<()> {
     match kind {
         Kind::Flood(options) => flood::run(options),
+        Kind::Restart(options) => restart::run(options),
+        Kind::Takeover(options) => takeover::run(options),
     }
 }

@@ -80,6 +80,11 @@ impl Row {
     }
 }
 
+/// How every chaos command ends: what was done, and what came of it.
+pub(super) fn last_line(faults: usize, connections: usize, failed: usize) -> String {
+    format!("chaos: {faults} faults, {connections} connections, {failed} failed")
+}
+
 fn slower(quiet: Times, attacked: Times) -> Option<f64> {
     Some(attacked?.0 / quiet?.0)
 }

@@ -2,8 +2,10 @@
 //! elsewhere, a client outside.
 
 use std::{
+    cell::Cell,
     fmt,
     net::SocketAddr,
+    process::Command,
     sync::Arc,
     thread::{available_parallelism, sleep},
     time::Duration,
@@ -11,8 +13,8 @@ use std::{
 
 use anyhow::Result;
 use kproxy_lab::{
-    Family, Flood, FloodReport, Held, Hold, Lab, POD_PORT, Packets, Place, Probe, Proxy, ProxySpec,
-    SPOOFED, Source,
+    Family, Flood, FloodReport, Held, Hold, Lab, Mode, POD_PORT, Packets, Place, Probe, Proxy,
+    ProxySpec, SPOOFED, Source,
     manifest::{Service, slices, yaml},
 };
 use serde_json::Value;
@@ -82,6 +84,11 @@ pub(super) const UDP: Target = Target {
     backends: &["n1/b", "n2/b"],
 };
 const TARGETS: [&Target; 3] = [&NEAR, &FAR, &UDP];
+/// A Service that nobody dials.
+const EXTRA: Target =
+    Target { name: "extra", protocol: "TCP", host: 13, node_port: 30093, backends: &["n2/a"] };
+/// File of its manifests.
+const EXTRA_FILE: &str = "extra.yaml";
 
 /// The node that is dialled.
 const NODE: &str = "n1";
@@ -100,11 +107,30 @@ const STANDING: [usize; 2] = [20, 4];
 pub(super) struct Stage {
     lab: Lab,
     proxies: Vec<Arc<Proxy>>,
+    /// Whether there is a Service that nobody dials, beside the targets.
+    has_extra: Cell<bool>,
 }
 
 impl Stage {
     /// Makes it; `arguments` are those of kproxy besides the usual ones.
     pub(super) fn new(arguments: &[&str]) -> Result<Self> {
+        let (lab, objects) = Self::without_proxies()?;
+        lab.write_manifest(FILE, &yaml(objects)?)?;
+        Self::start(lab, ProxySpec::kproxy(Source::Manifests).args(arguments))
+    }
+
+    /// Makes it with the real API server and kube-proxy.
+    pub(super) fn with_kube_proxy(mode: Mode) -> Result<Self> {
+        let (lab, objects) = Self::without_proxies()?;
+        let api = lab.start_control_plane()?.api();
+        for object in objects {
+            api.apply_object(object)?;
+        }
+        Self::start(lab, ProxySpec::kube_proxy(mode))
+    }
+
+    /// The lab, and the targets' objects.
+    fn without_proxies() -> Result<(Lab, Vec<Value>)> {
         let lab = Lab::builder().nodes(2).pods(&["a", "b", "c"]).build()?;
         for (range, family) in SPOOFED.iter().zip(["-4", "-6"]) {
             lab.router().run("ip", &[family, "route", "add", "blackhole", range])?;
@@ -120,9 +146,12 @@ impl Stage {
                 backend.serve(POD_PORT)?;
             }
         }
-        lab.write_manifest(FILE, &yaml(objects)?)?;
-        let proxies = lab.start_proxies(ProxySpec::kproxy(Source::Manifests).args(arguments))?;
-        let stage = Self { lab, proxies };
+        Ok((lab, objects))
+    }
+
+    fn start(lab: Lab, spec: ProxySpec) -> Result<Self> {
+        let proxies = lab.start_proxies(spec)?;
+        let stage = Self { lab, proxies, has_extra: Cell::new(false) };
         for (target, family) in TARGETS.iter().flat_map(|t| Family::ALL.map(|f| (t, f))) {
             let probe = target.probe(stage.frontend(target, family));
             stage.client().probe_until(&probe, kproxy_lab::Outcome::all_answered)?;
@@ -145,6 +174,61 @@ impl Stage {
         Ok(self.lab.place(target.backends[0])?.at(family, POD_PORT))
     }
 
+    /// A pod of the dialled node.
+    pub(super) fn pod(&self) -> Result<Arc<Place>> {
+        self.lab.place(POD)
+    }
+
+    /// What pods dial.
+    pub(super) fn inside(&self, target: &Target, family: Family) -> Result<SocketAddr> {
+        Ok(SocketAddr::new(target.cluster_ip(family).parse()?, 80))
+    }
+
+    /// kproxy on both nodes, beside the proxies that run.
+    pub(super) fn start_kproxy_beside(&self) -> Result<Vec<Arc<Proxy>>> {
+        let spec = ProxySpec::kproxy(Source::Api).beside();
+        // kube-proxy has the usual address.
+        self.lab.start_proxies(spec.args(["--metrics-bind-address", ""]))
+    }
+
+    /// The daemons.
+    pub(super) fn proxies(&self) -> &[Arc<Proxy>] {
+        &self.proxies
+    }
+
+    /// A `kproxy` command on a node.
+    pub(super) fn kproxy(&self, node: &str, subcommand: &str) -> Result<Command> {
+        self.lab.kproxy_command(node, subcommand)
+    }
+
+    /// Adds a Service that nobody dials, or takes it away.
+    pub(super) fn toggle_extra(&self) -> Result<()> {
+        if self.has_extra.replace(!self.has_extra.get()) {
+            return self.lab.remove_manifest(EXTRA_FILE);
+        }
+        self.lab.write_manifest(EXTRA_FILE, &yaml(EXTRA.objects(&self.lab)?)?)
+    }
+
+    /// Whether that is there.
+    pub(super) fn has_extra(&self) -> bool {
+        self.has_extra.get()
+    }
+
+    /// Dialogues over UDP through a target, by its NodePort and by its ClusterIP.
+    pub(super) fn converse(&self, target: &Target, family: Family) -> Result<Standing> {
+        let dialled = [
+            (self.client(), self.frontend(target, family)),
+            (self.pod()?, self.inside(target, family)?),
+        ];
+        let mut held = Vec::new();
+        for ((from, to), count) in dialled.iter().zip([4, 4]) {
+            for _dialogue in 0..count {
+                held.push(from.hold(Hold::udp(*to).pause(Duration::from_millis(100)))?);
+            }
+        }
+        Ok(Standing(held))
+    }
+
     /// Kills the daemons of both nodes if that is what happens to them.
     pub(super) fn begin(&self, daemon: Daemon) -> Result<()> {
         match daemon {
@@ -162,10 +246,9 @@ impl Stage {
 
     /// TCP connections through a target, by its NodePort and by its ClusterIP, asked once a second.
     pub(super) fn stand(&self, target: &Target, family: Family) -> Result<Standing> {
-        let pod = self.lab.place(POD)?;
         let dialled = [
             (self.client(), self.frontend(target, family)),
-            (pod, SocketAddr::new(target.cluster_ip(family).parse()?, 80)),
+            (self.pod()?, self.inside(target, family)?),
         ];
         let mut held = Vec::new();
         for ((from, to), count) in dialled.iter().zip(STANDING) {
@@ -187,15 +270,22 @@ pub(super) struct Standing(Vec<Held>);
 impl Standing {
     /// Ends them; how many there were, and how many have lost anything or are not answered any more.
     pub(super) fn end(self) -> Result<(usize, usize)> {
+        self.end_telling().map(|(count, lost)| (count, lost.len()))
+    }
+
+    /// As [`Self::end`], with what those have seen that have lost something.
+    pub(super) fn end_telling(self) -> Result<(usize, Vec<String>)> {
         let before: Vec<u64> =
             self.0.iter().map(|held| Ok(held.report()?.answered)).collect::<Result<_>>()?;
         // Time for one more request of each.
         sleep(Duration::from_secs(2));
         let count = before.len();
-        let mut lost = 0;
+        let mut lost = Vec::new();
         for (held, before) in self.0.into_iter().zip(before) {
             let report = held.stop()?;
-            lost += usize::from(!report.is_flawless() || report.answered == before);
+            if !report.is_flawless() || report.answered == before {
+                lost.push(format!("{before} answers so far, {report:?}"));
+            }
         }
         Ok((count, lost))
     }

@@ -1,0 +1,118 @@
+//! `cargo xtask chaos takeover`: from the real kube-proxy to kproxy and back, as docs/install.md says, while clients
+//! connect and connections of either stand.
+
+use std::{
+    process::Stdio,
+    sync::Arc,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use kproxy_lab::{Family, Mode, Proxy};
+
+use super::{
+    load::{self, Tally},
+    report,
+    stage::{FAR, NEAR, Stage, Standing, UDP},
+};
+use crate::{prepare, say, setup::Scope};
+
+/// Options of `cargo xtask chaos takeover`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Options {
+    /// How often kproxy comes and goes with each mode of kube-proxy.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    times: u32,
+    /// Once: whether the command works, not whether kproxy holds.
+    #[arg(long, conflicts_with = "times")]
+    quick: bool,
+    /// Install nothing; report what is missing and stop.
+    #[arg(long)]
+    no_install: bool,
+}
+
+/// How long each proxy serves alone.
+const ALONE: Duration = Duration::from_secs(3);
+
+/// Comes and goes, prints the figures.
+///
+/// # Errors
+/// When the lab cannot be made, a request failed, or a connection was lost.
+pub(super) fn run(options: &Options) -> Result<()> {
+    prepare::programs(options.no_install, Scope::All)?;
+    kproxy_lab::clean_on_signals()?;
+    let times = if options.quick { 1 } else { options.times };
+    let (mut faults, mut all) = (0, Tally::default());
+    for mode in [Mode::Nftables, Mode::Iptables] {
+        say::heading(format!("{times} times from kube-proxy ({}) to kproxy and back", mode.name()));
+        let stage = Stage::with_kube_proxy(mode)?;
+        let started = Instant::now();
+        let ((), tally) = load::under(&stage, |tally| {
+            for number in 0..times {
+                once(&stage, tally).with_context(|| format!("time {number}"))?;
+            }
+            Ok(())
+        })?;
+        faults += 2 * times as usize;
+        say::line(format!("{tally} ({})", say::duration(started.elapsed())));
+        all = all.and(tally);
+    }
+    println!("\n{all}");
+    println!("{}", report::last_line(faults, all.connections(), all.failed()));
+    if all.failed() > 0 {
+        bail!("{} connections failed or were lost", all.failed());
+    }
+    Ok(())
+}
+
+/// kproxy takes over from kube-proxy, and gives back.
+fn once(stage: &Stage, tally: &mut Tally) -> Result<()> {
+    let of_kube_proxy = stand(stage)?;
+    let kproxies = stage.start_kproxy_beside()?;
+    stop(stage.proxies())?;
+    sleep(ALONE);
+    let of_kproxy = stand(stage)?;
+    sleep(ALONE);
+    // Connections of before stand as long as kube-proxy's rules do, which nobody has removed.
+    end(of_kube_proxy, tally)?;
+    stage.proxies().iter().try_for_each(|proxy| proxy.start())?;
+    stop(&kproxies)?;
+    let draining = kproxies
+        .iter()
+        .map(|proxy| {
+            let mut command = stage.kproxy(proxy.node(), "cleanup")?;
+            command.args(["--drain", "--timeout", "5m"]).stdout(Stdio::piped());
+            command.spawn().context("run kproxy cleanup --drain")
+        })
+        .collect::<Result<Vec<_>>>()?;
+    sleep(ALONE);
+    end(of_kproxy, tally)?;
+    for cleanup in draining {
+        let output = cleanup.wait_with_output().context("wait for kproxy cleanup --drain")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        ensure!(
+            output.status.success() && text.contains("nothing is translated any more"),
+            "kproxy cleanup --drain: {text}"
+        );
+    }
+    Ok(())
+}
+
+fn stop(proxies: &[Arc<Proxy>]) -> Result<()> {
+    // kube-proxy handles no signal: its status says nothing.
+    proxies.iter().try_for_each(|proxy| proxy.stop().map(drop))
+}
+
+/// Connections over TCP and dialogues over UDP.
+fn stand(stage: &Stage) -> Result<[Standing; 3]> {
+    Ok([
+        stage.stand(&NEAR, Family::V4)?,
+        stage.stand(&FAR, Family::V6)?,
+        stage.converse(&UDP, Family::V4)?,
+    ])
+}
+
+fn end(standing: [Standing; 3], tally: &mut Tally) -> Result<()> {
+    standing.into_iter().try_for_each(|standing| tally.end(standing))
+}
