@@ -126,7 +126,9 @@ fn a_drain_lets_go_on_what_is_open_and_opens_nothing_new() {
     let client = cluster.lab.client();
     let node_port = at(cluster.lab.node("n1").ip(Family::V4), NODE_PORT);
     let held = client.hold(Hold::tcp(node_port)).unwrap();
-    assert!(client.probe(Probe::tcp(node_port)).unwrap().all_answered());
+    for probe in [Probe::tcp(node_port), Probe::udp(node_port)] {
+        assert!(client.probe(probe).unwrap().all_answered());
+    }
     let refused = cluster.try_kproxy("n1", &["cleanup", "--drain"]);
     assert_eq!(refused.status.code(), Some(2), "not beside a running daemon");
     assert!(proxy.stop().unwrap().success());
@@ -148,7 +150,7 @@ fn a_drain_lets_go_on_what_is_open_and_opens_nothing_new() {
     let output = draining.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}");
-    let open = text.find("1 connection open; nothing new is translated");
+    let open = text.find("open; nothing new is translated");
     let over = text.find("nothing is translated any more").expect("it ends by itself");
     assert!(open.is_some_and(|open| open < over), "{text}");
     assert!(text[over..].contains("removed "), "{text}");

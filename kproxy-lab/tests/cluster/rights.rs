@@ -10,8 +10,9 @@ use kproxy_lab::Probe;
 fn who_has_no_rights_neither_reads_nor_changes_anything() {
     let cluster = Cluster::new(&["n1/a"]);
     let bpffs = cluster.lab.bpffs("n1");
-    let mode = fs::metadata(&bpffs).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode, 0o700, "only root enters {}", bpffs.display());
+    let pins = bpffs.join("kproxy");
+    let mode = fs::metadata(&pins).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o700, "only root enters {}", pins.display());
     // As a process of a pod is, and although it sees the node's files, which a pod does not.
     let program = kproxy_lab::kproxy().unwrap();
     let (program, bpffs) = (program.to_str().unwrap(), bpffs.to_str().unwrap());

@@ -6,7 +6,7 @@ use std::{fs::File, io, path::Path};
 use kproxy_common::{
     abi::map,
     config::Config,
-    flow::{flow_flags, state::is_over},
+    flow::{flow_flags, flow_state, state::is_over},
 };
 use nix::fcntl::Flock;
 
@@ -21,6 +21,11 @@ use super::{
         pins::PinDirs,
     },
 };
+
+/// Seconds of silence after which UDP is led by whoever comes next: nothing else says that a dialogue has ended, and
+/// clients that use their ports again would keep flows for ever.
+const UDP: [(u8, u32); 3] =
+    [(flow_state::UNREPLIED, 5), (flow_state::REPLIED, 5), (flow_state::STREAM, 30)];
 
 /// A data path that opens nothing any more.
 pub(crate) struct Drain {
@@ -46,9 +51,13 @@ impl Drain {
         let filter: Memory<u64> = open_memory(&dirs, map::FILTER)?;
         let config: Memory<Config> = open_memory(&dirs, map::CONFIG)?;
         let flows = open_map(&dirs, map::FLOWS)?;
-        if let Some(present) = config.get(0) {
-            let service = Config::default().service;
-            let _exists = config.write(0, &Config { service, ..present });
+        if let Some(mut present) = config.get(0) {
+            present.service = Config::default().service;
+            for (state, at_most) in UDP {
+                let timeout = &mut present.timeouts[usize::from(state)];
+                *timeout = at_most.min(*timeout);
+            }
+            let _exists = config.write(0, &present);
         }
         for word in 0..filter.len() {
             filter.change_bits(word, u64::MAX, 0);

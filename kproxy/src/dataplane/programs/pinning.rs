@@ -5,7 +5,7 @@ use std::{
     io,
     os::{
         fd::{AsFd as _, BorrowedFd},
-        unix::fs::MetadataExt as _,
+        unix::fs::{DirBuilderExt as _, MetadataExt as _},
     },
     path::{Path, PathBuf},
 };
@@ -18,9 +18,10 @@ use crate::dataplane::{
     kernel::bpf::{self, Access, LinkPlace},
 };
 
-/// Makes a folder for pins.
+/// Makes a folder for pins, which nobody else enters.
 pub(crate) fn make_folder(path: &Path) -> Result<(), Error> {
-    fs::create_dir_all(path).map_err(Error::of_pin("make", path))
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(Error::of_pin("make", path))
 }
 
 /// Locks a folder for this process; the kernel unlocks it when the process ends, however it ends.
