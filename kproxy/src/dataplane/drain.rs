@@ -27,6 +27,11 @@ use super::{
 const UDP: [(u8, u32); 3] =
     [(flow_state::UNREPLIED, 5), (flow_state::REPLIED, 5), (flow_state::STREAM, 30)];
 
+/// What is over goes as soon as it is found: whoever comes next may give out its source port for the same backend, and
+/// the answers must not be taken for those of before.
+const OVER: [(u8, u32); 3] =
+    [(flow_state::LAST_ACK, 0), (flow_state::TIME_WAIT, 0), (flow_state::RESET, 0)];
+
 /// A data path that opens nothing any more.
 pub(crate) struct Drain {
     flows: Flows,
@@ -53,7 +58,7 @@ impl Drain {
         let flows = open_map(&dirs, map::FLOWS)?;
         if let Some(mut present) = config.get(0) {
             present.service = Config::default().service;
-            for (state, at_most) in UDP {
+            for (state, at_most) in OVER.into_iter().chain(UDP) {
                 let timeout = &mut present.timeouts[usize::from(state)];
                 *timeout = at_most.min(*timeout);
             }
