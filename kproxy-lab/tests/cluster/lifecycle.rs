@@ -126,6 +126,7 @@ fn a_drain_lets_go_on_what_is_open_and_opens_nothing_new() {
     let client = cluster.lab.client();
     let node_port = at(cluster.lab.node("n1").ip(Family::V4), NODE_PORT);
     let held = client.hold(Hold::tcp(node_port)).unwrap();
+    let dialogue = client.hold(Hold::udp(node_port)).unwrap();
     for probe in [Probe::tcp(node_port), Probe::udp(node_port)] {
         assert!(client.probe(probe).unwrap().all_answered());
     }
@@ -143,10 +144,12 @@ fn a_drain_lets_go_on_what_is_open_and_opens_nothing_new() {
     assert_eq!(pod.probe(Probe::tcp(vips()[0]).timeout(SILENCE)).unwrap().answered(), 0);
     let busy = cluster.try_kproxy("n1", &["cleanup", "--drain"]);
     assert!(String::from_utf8_lossy(&busy.stderr).contains("another kproxy is at work"));
-    let before = held.report().unwrap();
-    std::thread::sleep(std::time::Duration::from_secs(2));
-    let after = held.stop().unwrap();
-    assert!(after.is_flawless() && after.answered > before.answered, "{before:?} {after:?}");
+    for held in [held, dialogue] {
+        let before = held.report().unwrap();
+        std::thread::sleep(std::time::Duration::from_secs(7));
+        let after = held.stop().unwrap();
+        assert!(after.is_flawless() && after.answered > before.answered, "{before:?} {after:?}");
+    }
     let output = draining.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}");

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use kproxy_common::abi::MARK_MASQUERADE;
 use kproxy_common::counters::NO_SERVICE;
 use kproxy_common::drop_reason::DropReason;
-use kproxy_common::net::proto::UDP;
+use kproxy_common::net::proto::{SCTP, UDP};
 use kproxy_common::service::{cluster_index, empty_verdict};
 
 use super::cases::{Act, BACKENDS, Case, Ends, Hook, NODE, PODS, Set, ip};
@@ -314,7 +314,10 @@ impl Model {
                 return Ok(Fate::Dropped);
             }
             Dialled::Nothing => {
-                self.flows.retain(|flow| flow.to != ends || !flow.life.is_over());
+                // Others are passed on at a glance: the node's own ports are none that are given out.
+                if self.case.by_packets || ends.proto == SCTP {
+                    self.flows.retain(|flow| flow.to != ends || !flow.life.is_over());
+                }
                 return Ok(Fate::Untouched);
             }
         };
