@@ -1,6 +1,7 @@
 //! Sweeps and the map of network namespaces on the real kernel.
 
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
     process::Command,
@@ -91,6 +92,31 @@ fn flows_are_read_and_the_old_ones_forgotten() {
         // Times are what the programs are told.
         dataplane.change_config(|config| config.timeouts[usize::from(flow_state::OPENING)] = 1);
         assert_eq!(sweep(&mut dataplane, &mut flows), (41, 40));
+    });
+}
+
+#[test]
+fn flow_09_a_flow_that_is_used_again_after_the_sweep_has_read_it_stays() {
+    sandboxed(|sandbox| {
+        let (mut dataplane, mut flows) = open(sandbox);
+        dataplane.reconcile([plan("web", "10.96.0.9", 30_080, &[8080])]);
+        // Of these the sweep asks, once it has read all.
+        put(&mut flows, 1, (flow_state::REPLIED, 0), 0);
+        let old = put(&mut flows, 2, (flow_state::RESET, 0), 10);
+        let table = RefCell::new(dataplane.attachments.swept_maps().unwrap().flows);
+        let used_again = |_given| {
+            for (key, value) in old {
+                let last_seen = clock::in_seconds(clock::now());
+                let value = FlowValue { state: flow_state::ESTABLISHED, last_seen, ..value };
+                table.borrow_mut().insert(key, value, 0).unwrap();
+            }
+            false
+        };
+        let config = dataplane.config();
+        assert_eq!(flows.sweep(&config, false, used_again).unwrap().removed, 0);
+        assert_eq!(sandbox.pins().flows().unwrap().len(), 2);
+        put(&mut flows, 2, (flow_state::RESET, 0), 10);
+        assert_eq!(flows.sweep(&config, false, |_| false).unwrap().removed, 2);
     });
 }
 
