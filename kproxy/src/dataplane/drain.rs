@@ -1,7 +1,7 @@
 //! Lets what is translated go on until it ends, and translates nothing new: the daemon is gone, and whoever comes
 //! after it has its rules in place.
 
-use std::{fs::File, io, path::Path};
+use std::{fs::File, path::Path};
 
 use kproxy_common::{
     abi::map,
@@ -75,8 +75,7 @@ impl Drain {
     /// # Errors
     /// The flow table cannot be read.
     pub(crate) fn open_connections(&self) -> Result<usize, Error> {
-        let failed = |error: io::Error| Error::of_map("read", map::FLOWS)(error);
-        let entries = hash::read(&self.flows).map_err(failed)?;
+        let entries = hash::read(&self.flows).map_err(Error::of_map("read", map::FLOWS))?;
         let config = self.config.get(0).unwrap_or_default();
         let now = clock::in_seconds(clock::now());
         let goes_on = |connection: &&Connection<'_>| {

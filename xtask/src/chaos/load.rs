@@ -2,12 +2,13 @@
 
 use std::fmt;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use kproxy_lab::Family;
 
 use super::{
     clients::{self, Seen},
-    stage::{FAR, Stage, Standing, UDP},
+    report,
+    stage::{FAR, NEAR, Stage, Standing, UDP},
 };
 
 /// Requests and connections, and those that failed.
@@ -21,10 +22,24 @@ pub(super) struct Tally {
 
 impl Tally {
     /// Ends connections that stood.
-    pub(super) fn end(&mut self, standing: Standing) -> Result<()> {
-        let (count, lost) = standing.end_telling()?;
-        self.standing += count;
-        self.lost.extend(lost);
+    pub(super) fn end(&mut self, all: [Standing; 3]) -> Result<()> {
+        for standing in all {
+            let (count, lost) = standing.end_telling()?;
+            self.standing += count;
+            self.lost.extend(lost);
+        }
+        Ok(())
+    }
+
+    /// Prints how the command ends.
+    ///
+    /// # Errors
+    /// Something failed or was lost.
+    pub(super) fn conclude(&self, faults: usize) -> Result<()> {
+        println!("{}", report::last_line(faults, self.connections(), self.failed()));
+        if self.failed() > 0 {
+            bail!("{} connections failed or were lost", self.failed());
+        }
         Ok(())
     }
 
@@ -39,12 +54,12 @@ impl Tally {
     }
 
     /// All of them.
-    pub(super) const fn connections(&self) -> usize {
+    const fn connections(&self) -> usize {
         self.seen.attempted + self.standing
     }
 
     /// Those that failed or lost something.
-    pub(super) const fn failed(&self) -> usize {
+    const fn failed(&self) -> usize {
         self.seen.failed + self.lost.len()
     }
 }
@@ -59,6 +74,15 @@ impl fmt::Display for Tally {
         failures.iter().try_for_each(|failure| write!(f, "\n  failed: {failure}"))?;
         lost.iter().try_for_each(|lost| write!(f, "\n  lost: {lost}"))
     }
+}
+
+/// Connections over TCP and dialogues over UDP that stand.
+pub(super) fn stand(stage: &Stage) -> Result<[Standing; 3]> {
+    Ok([
+        stage.stand(&NEAR, Family::V4)?,
+        stage.stand(&FAR, Family::V6)?,
+        stage.converse(&UDP, Family::V4)?,
+    ])
 }
 
 /// Does the work under load; what came of it, and what was lost meanwhile. The work adds what it finds itself.

@@ -8,13 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
-use kproxy_lab::{Family, Proxy};
+use anyhow::{Context as _, Result, ensure};
+use kproxy_lab::Proxy;
 
-use super::{
-    load, report,
-    stage::{FAR, NEAR, Stage, UDP},
-};
+use super::{load, stage::Stage};
 use crate::{prepare, say, setup::Scope};
 
 /// Options of `cargo xtask chaos restart`.
@@ -79,11 +76,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
     let times = if options.quick { 12 } else { options.times };
     let stage = Stage::new(&[])?;
     say::heading(format!("{times} times kill -9 and start, on both nodes"));
-    let standing = [
-        stage.stand(&NEAR, Family::V4)?,
-        stage.stand(&FAR, Family::V6)?,
-        stage.converse(&UDP, Family::V4)?,
-    ];
+    let standing = load::stand(&stage)?;
     let started = Instant::now();
     let (kills, mut tally) = load::under(&stage, |_| {
         let (mut kills, mut said) = (0, Instant::now());
@@ -99,15 +92,9 @@ pub(super) fn run(options: &Options) -> Result<()> {
         }
         Ok(kills)
     })?;
-    for standing in standing {
-        tally.end(standing)?;
-    }
+    tally.end(standing)?;
     println!("\n{kills} kills in {}: {tally}", say::duration(started.elapsed()));
-    println!("{}", report::last_line(kills, tally.connections(), tally.failed()));
-    if tally.failed() > 0 {
-        bail!("{} connections failed or were lost", tally.failed());
-    }
-    Ok(())
+    tally.conclude(kills)
 }
 
 /// Kills the daemons and starts them. How many kills there were.

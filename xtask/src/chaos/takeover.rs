@@ -8,13 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
-use kproxy_lab::{Family, Mode, Proxy};
+use anyhow::{Context as _, Result, ensure};
+use kproxy_lab::{Mode, Proxy};
 
 use super::{
     load::{self, Tally},
-    report,
-    stage::{FAR, NEAR, Stage, Standing, UDP},
+    stage::Stage,
 };
 use crate::{prepare, say, setup::Scope};
 
@@ -59,23 +58,19 @@ pub(super) fn run(options: &Options) -> Result<()> {
         all = all.and(tally);
     }
     println!("\n{all}");
-    println!("{}", report::last_line(faults, all.connections(), all.failed()));
-    if all.failed() > 0 {
-        bail!("{} connections failed or were lost", all.failed());
-    }
-    Ok(())
+    all.conclude(faults)
 }
 
 /// kproxy takes over from kube-proxy, and gives back.
 fn once(stage: &Stage, tally: &mut Tally) -> Result<()> {
-    let of_kube_proxy = stand(stage)?;
+    let of_kube_proxy = load::stand(stage)?;
     let kproxies = stage.start_kproxy_beside()?;
     stop(stage.proxies())?;
     sleep(ALONE);
-    let of_kproxy = stand(stage)?;
+    let of_kproxy = load::stand(stage)?;
     sleep(ALONE);
     // Connections of before stand as long as kube-proxy's rules do, which nobody has removed.
-    end(of_kube_proxy, tally)?;
+    tally.end(of_kube_proxy)?;
     stage.proxies().iter().try_for_each(|proxy| proxy.start())?;
     stop(&kproxies)?;
     let draining = kproxies
@@ -87,7 +82,7 @@ fn once(stage: &Stage, tally: &mut Tally) -> Result<()> {
         })
         .collect::<Result<Vec<_>>>()?;
     sleep(ALONE);
-    end(of_kproxy, tally)?;
+    tally.end(of_kproxy)?;
     for cleanup in draining {
         let output = cleanup.wait_with_output().context("wait for kproxy cleanup --drain")?;
         let text = String::from_utf8_lossy(&output.stdout);
@@ -102,17 +97,4 @@ fn once(stage: &Stage, tally: &mut Tally) -> Result<()> {
 fn stop(proxies: &[Arc<Proxy>]) -> Result<()> {
     // kube-proxy handles no signal: its status says nothing.
     proxies.iter().try_for_each(|proxy| proxy.stop().map(drop))
-}
-
-/// Connections over TCP and dialogues over UDP.
-fn stand(stage: &Stage) -> Result<[Standing; 3]> {
-    Ok([
-        stage.stand(&NEAR, Family::V4)?,
-        stage.stand(&FAR, Family::V6)?,
-        stage.converse(&UDP, Family::V4)?,
-    ])
-}
-
-fn end(standing: [Standing; 3], tally: &mut Tally) -> Result<()> {
-    standing.into_iter().try_for_each(|standing| tally.end(standing))
 }

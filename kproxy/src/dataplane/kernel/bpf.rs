@@ -1,6 +1,6 @@
 //! The few bpf(2) calls that aya does not offer: batch lookups, links updated in place, link
-//! details, pins opened for reading only and made for any object, programs run once. The only raw system calls of the data
-//! path.
+//! details, pins opened for reading only and made for any object, programs run once. The only raw
+//! system calls of the data path.
 
 use std::{
     ffi::CString,

@@ -164,9 +164,7 @@ impl<T: Element> Memory<T> {
         first.store(to_word(head), Ordering::Release);
         true
     }
-}
 
-impl<T: Element> Memory<T> {
     /// Writes what another array holds into the first elements, as long as nobody reads them.
     pub(crate) fn copy_from(&self, other: &View<T>) {
         for index in 0..other.len().min(self.len()) {
