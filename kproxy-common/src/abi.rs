@@ -116,6 +116,9 @@ pub mod program {
     /// Forgets flows whose time is up or whose backend has left ([`crate::flow::sweep::SweepQuery`]); run by the daemon, never
     /// attached nor pinned.
     pub const SWEEP: &str = "kp_sweep";
+    /// Leaves connections of kube-proxy's to netfilter ([`crate::flow::adopt::AdoptQuery`]); run by the daemon,
+    /// never attached nor pinned.
+    pub const ADOPT: &str = "kp_adopt";
     /// Uplink ingress on devices with an Ethernet header.
     pub const INGRESS: &str = "kp_ingress";
     /// Uplink egress on devices with an Ethernet header.

@@ -17,6 +17,7 @@ pub const TYPES: &[&[Layout]] = &[
     flow::LAYOUTS,
     flow::unassured::LAYOUTS,
     flow::sweep::LAYOUTS,
+    flow::adopt::LAYOUTS,
     socket::LAYOUTS,
     affinity::LAYOUTS,
     ranges::LAYOUTS,
@@ -73,8 +74,18 @@ pub const NUMBERS: &[Numbers] = &[
 
 /// Types that no map which a later version may go on with is made of: settings, which are written anew at
 /// each start, and what programs and daemon of one start tell each other.
-const PASSING_TYPES: &[&str] =
-    &["Range", "Config", "Uplink", "SweepQuery", "SocketQuery", "First", "Note", "Injection"];
+const PASSING_TYPES: &[&str] = &[
+    "Range",
+    "Config",
+    "Uplink",
+    "SweepQuery",
+    "Adopted",
+    "AdoptQuery",
+    "SocketQuery",
+    "First",
+    "Note",
+    "Injection",
+];
 /// Modules of numbers that such types are about, and those of which a later version may know more.
 const PASSING_NUMBERS: &[&str] = &[
     "kernel_feature",

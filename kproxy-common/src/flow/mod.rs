@@ -5,6 +5,7 @@
 //! the backend's answer as it leaves (backend → client) and says which frontend it must come from.
 //! The state is in both; how a packet moves it on says [`track`], how long it lasts [`state`].
 
+pub mod adopt;
 pub mod state;
 pub mod sweep;
 pub mod track;

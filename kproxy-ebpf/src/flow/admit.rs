@@ -68,7 +68,7 @@ pub(crate) fn flow_of<const L3: usize, const OPENER: u8>(
 /// Ends the flow of a forward entry in whose place a new one is opened, which may be refused. Answers
 /// of UDP under way go on, and a port that is another connection's stays taken.
 #[inline(never)]
-fn end(packet: &Packet, forward: &FlowValue) {
+pub(crate) fn end(packet: &Packet, forward: &FlowValue) {
     if packet.is_udp() || forward.flags & flow_flags::COLLIDES != 0 {
         table::forget_forward(&packet.key, forward);
     } else {

@@ -1,6 +1,7 @@
 //! Connections that the tc programs translate, two entries each.
 
 pub(crate) mod admit;
+pub(crate) mod adopt;
 mod assured;
 pub(crate) mod filter;
 pub(crate) mod fragments;

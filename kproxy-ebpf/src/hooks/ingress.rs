@@ -21,6 +21,7 @@ use crate::{
         filter,
         kind::{Place, at_ingress},
         opener, table,
+        track::{self, Belongs},
     },
     maps::CONFIG,
     packet::{Packet, early, headers::ethernet, icmp_error::IcmpError, rewrite::rewrite},
@@ -46,11 +47,18 @@ impl<const POD: bool> Hook for Ingress<POD> {
     #[inline(always)]
     fn packet<const L3: usize>(ctx: &TcContext, packet: &Packet, ours: &mut bool) -> Verdict {
         let mut found = table::find_for(packet);
-        if let Some(value) = &found {
+        if let Some(value) = found.as_deref_mut() {
             match at_ingress::<POD>(value.flags) {
                 Place::Here => {}
                 Place::HereIfOwn if skb::clear_mark(ctx) => {}
-                Place::Untranslated => return tc::pass_on(packet, found),
+                Place::Untranslated => {
+                    // Of kube-proxy's UDP, left to netfilter as long as its backend serves.
+                    if track::continues_flow(packet, value) != Belongs::Opens {
+                        return Verdict::PASS;
+                    }
+                    admit::end(packet, value);
+                    found = None;
+                }
                 Place::Elsewhere if packet.is_syn() => found = None,
                 Place::HereIfOwn | Place::Elsewhere | Place::Misplaced => return Verdict::PASS,
             }

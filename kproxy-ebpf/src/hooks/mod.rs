@@ -1,5 +1,6 @@
 //! Entry points: the programs by the hook that they are attached to.
 
+mod adopt;
 mod egress;
 mod ingress;
 mod inject;

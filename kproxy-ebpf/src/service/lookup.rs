@@ -81,9 +81,12 @@ fn is_frontend_of_node(addr: &Addr, port: Port, proto: u8) -> bool {
 /// Looks a dialled address up: exact frontend, then NodePort, then unknown port.
 #[inline(always)]
 pub(crate) fn frontend(addr: &Addr, port: Port, proto: u8) -> Lookup {
-    if is_ruled_out(addr) {
-        return Lookup::NotOurs;
-    }
+    if is_ruled_out(addr) { Lookup::NotOurs } else { frontend_past_filter(addr, port, proto) }
+}
+
+/// As [`frontend`], whatever the filter says.
+#[inline(always)]
+pub(crate) fn frontend_past_filter(addr: &Addr, port: Port, proto: u8) -> Lookup {
     let mut key = FrontendKey::new(*addr, port, proto);
     // SAFETY: the value is copied at once; user space only ever replaces whole elements.
     if let Some(value) = unsafe { FRONTENDS.get(&key) } {

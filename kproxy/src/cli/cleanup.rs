@@ -64,7 +64,13 @@ fn drain(bpffs_root: &Path, at_most: Option<Duration>, out: &mut dyn Write) -> R
     /// Between two looks, and between two words about what is open.
     const LOOK: Duration = Duration::from_secs(1);
     const SAY: Duration = Duration::from_secs(10);
-    let Some(drain) = Drain::begin(bpffs_root)? else { return Ok(()) };
+    let Some(mut drain) = Drain::begin(bpffs_root)? else { return Ok(()) };
+    if let Some(error) = drain.untold() {
+        note(format_args!(
+            "kproxy: netfilter cannot be told which source ports are in use ({error}): a connection that \
+             another proxy opens may be given one of them, and fail"
+        ));
+    }
     let start = Instant::now();
     let mut said = None;
     loop {
@@ -76,10 +82,12 @@ fn drain(bpffs_root: &Path, at_most: Option<Duration>, out: &mut dyn Write) -> R
             return Ok(());
         }
         if at_most.is_some_and(|at_most| start.elapsed() >= at_most) {
+            let waited = start.elapsed().as_secs();
+            let left = drain.leave();
+            let end = open.saturating_sub(left);
             writeln!(
                 out,
-                "{open} {connections} still open after {}s end now",
-                start.elapsed().as_secs()
+                "{open} {connections} still open after {waited}s: {left} left to netfilter, {end} end now"
             )?;
             return Ok(());
         }

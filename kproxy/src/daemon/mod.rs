@@ -12,6 +12,7 @@
 mod devices;
 mod error;
 mod fragments;
+mod kube_proxy;
 mod netfilter;
 mod opt_out;
 pub(crate) mod run_dir;
@@ -40,6 +41,7 @@ pub(crate) use self::run_dir::RunDir;
 pub(crate) use self::settings::{ClusterCidrs, Settings, SocketLb, Source, SourceNat};
 
 use self::devices::Devices;
+use self::kube_proxy::KubeProxy;
 use self::netfilter::{Need, Table};
 use self::shared::SharedDataplane;
 use self::sink::KernelSink;
@@ -120,10 +122,12 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     settings.noticeboard = notices.clone();
     let namespaces = opt_out.namespaces.clone();
     let dataplane = SharedDataplane::new(dataplane);
+    let kube_proxy = KubeProxy::new(dataplane.clone());
     let sink = KernelSink {
         dataplane: dataplane.clone(),
         devices: Devices { dataplane: dataplane.clone(), node, source_ports, table: table.clone() },
-        sweeper: Sweeper { dataplane, table, counts: metrics.sweep.clone(), timeouts },
+        kube_proxy: kube_proxy.clone(),
+        sweeper: Sweeper { dataplane, kube_proxy, table, counts: metrics.sweep.clone(), timeouts },
         socket_lb,
         opt_out,
         pods: watch::Sender::default(),

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 use tracing::info;
 
 use super::devices::{self, Devices};
+use super::kube_proxy::KubeProxy;
 use super::settings::SocketLb;
 use super::shared::SharedDataplane;
 use super::sweeper::Sweeper;
@@ -22,6 +23,7 @@ use crate::plan::{Change, OptOut, Protocol, ServicePortPlan};
 pub(super) struct KernelSink {
     pub(super) dataplane: SharedDataplane,
     pub(super) devices: Devices,
+    pub(super) kube_proxy: KubeProxy,
     pub(super) sweeper: Sweeper,
     pub(super) socket_lb: SocketLb,
     pub(super) opt_out: OptOut,
@@ -61,6 +63,22 @@ impl DataplaneSink for KernelSink {
     }
 
     fn attach(&mut self) -> Result<(), dataplane::Error> {
+        // With connections of kube-proxy's, nothing opens before all of them are known.
+        let is_alone = self.kube_proxy.look() == 0;
+        let held_back = if is_alone { None } else { self.dataplane.lock().hold_back() };
+        let attached = self.attach_all();
+        // What it has opened meanwhile.
+        self.kube_proxy.look();
+        if let Some(held_back) = held_back {
+            self.dataplane.lock().serve(held_back);
+            self.kube_proxy.look();
+        }
+        attached
+    }
+}
+
+impl KernelSink {
+    fn attach_all(&mut self) -> Result<(), dataplane::Error> {
         // What is attached to below is what the follower begins with: a change in between is news.
         let node = self.devices.node.borrow_and_update().clone();
         if !self.opt_out.is_empty() {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use nix::time::ClockId;
 use tracing::{debug, warn};
 
+use super::kube_proxy::KubeProxy;
 use super::netfilter::Need;
 use super::shared::SharedDataplane;
 use super::timeouts::Timeouts;
@@ -25,6 +26,7 @@ const NICENESS: i32 = 10;
 #[derive(Clone)]
 pub(super) struct Sweeper {
     pub(super) dataplane: SharedDataplane,
+    pub(super) kube_proxy: KubeProxy,
     /// Flows that netfilter masquerades may need the nftables table, also when no more are opened.
     pub(super) table: Need,
     pub(super) counts: metrics::Sweep,
@@ -55,6 +57,7 @@ impl Sweeper {
                 self.timeouts.apply(&mut self.dataplane.lock());
             }
             self.sweep(&mut flows);
+            self.kube_proxy.follow();
             let rest = timing::rest_after(cpu_time().saturating_sub(start));
             flows.rest(rest.max(PERIOD));
         }

@@ -1,7 +1,9 @@
 //! Lets what is translated go on until it ends, and translates nothing new: the daemon is gone, and whoever comes
 //! after it has its rules in place.
 
-use std::{fs::File, path::Path};
+mod conntrack;
+
+use std::{fs::File, io, path::Path};
 
 use kproxy_common::{
     abi::map,
@@ -10,6 +12,7 @@ use kproxy_common::{
 };
 use nix::fcntl::Flock;
 
+use self::conntrack::Told;
 use super::{
     connections::{Connection, connections},
     error::Error,
@@ -36,6 +39,8 @@ const OVER: [(u8, u32); 3] =
 pub(crate) struct Drain {
     flows: Flows,
     config: Memory<Config>,
+    /// Netfilter, which knows what is open, so that whoever comes next gives out none of its source ports.
+    told: Told,
     /// No daemon starts meanwhile: it would serve again.
     _lock: Flock<File>,
 }
@@ -56,33 +61,56 @@ impl Drain {
         let filter: Memory<u64> = open_memory(&dirs, map::FILTER)?;
         let config: Memory<Config> = open_memory(&dirs, map::CONFIG)?;
         let flows = open_map(&dirs, map::FLOWS)?;
-        if let Some(mut present) = config.get(0) {
+        let mut drain = Self { flows, config, told: Told::default(), _lock: lock };
+        // Before anybody else opens a connection; what is opened meanwhile in less time, and the rest just after.
+        drain.open_connections()?;
+        drain.open_connections()?;
+        if let Some(mut present) = drain.config.get(0) {
             present.service = Config::default().service;
             for (state, at_most) in OVER.into_iter().chain(UDP) {
                 let timeout = &mut present.timeouts[usize::from(state)];
                 *timeout = at_most.min(*timeout);
             }
-            let _exists = config.write(0, &present);
+            let _exists = drain.config.write(0, &present);
         }
         for word in 0..filter.len() {
             filter.change_bits(word, u64::MAX, 0);
         }
-        Ok(Some(Self { flows, config, _lock: lock }))
+        drain.open_connections()?;
+        Ok(Some(drain))
     }
 
-    /// Connections that are translated and may go on.
+    /// Connections that are translated and may go on. Netfilter knows them then.
     ///
     /// # Errors
     /// The flow table cannot be read.
-    pub(crate) fn open_connections(&self) -> Result<usize, Error> {
+    pub(crate) fn open_connections(&mut self) -> Result<usize, Error> {
         let entries = hash::read(&self.flows).map_err(Error::of_map("read", map::FLOWS))?;
         let config = self.config.get(0).unwrap_or_default();
         let now = clock::in_seconds(clock::now());
-        let goes_on = |connection: &&Connection<'_>| {
+        let goes_on = |connection: &Connection<'_>| {
             let is_over = connection.entries().all(|(_, value)| is_over(value.state));
-            let is_translated = !connection.has(flow_flags::UNTRANSLATED);
-            is_translated && !is_over && !connection.is_forgotten(&config, now)
+            !is_over && !connection.is_forgotten(&config, now)
         };
-        Ok(connections(&entries).iter().filter(goes_on).count())
+        let mut present = connections(&entries);
+        present.retain(|connection| {
+            let is_translated = !connection.has(flow_flags::UNTRANSLATED);
+            // The programs find what is over until its second is.
+            is_translated && (goes_on(connection) || connection.idle(now) <= 1)
+        });
+        self.told.tell(&present, &config);
+        present.retain(goes_on);
+        Ok(present.len())
+    }
+
+    /// Nobody waits any longer: what the programs pass on themselves is left to netfilter. How many connections
+    /// that are.
+    pub(crate) fn leave(mut self) -> usize {
+        self.told.leave(&mut self.flows)
+    }
+
+    /// Why netfilter does not know some of them.
+    pub(crate) const fn untold(&self) -> Option<&io::Error> {
+        self.told.problem()
     }
 }

@@ -37,6 +37,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     net::IpAddr,
+    os::fd::OwnedFd,
     sync::mpsc::{self, SyncSender},
 };
 
@@ -44,7 +45,7 @@ use ipnet::IpNet;
 pub(crate) use kproxy_common::config::SERVICE_RANGES;
 use kproxy_common::{
     abi::{map, program},
-    config::{Config, Uplink, config_flags},
+    config::{Config, Range, Uplink, config_flags},
     flow::{state, unassured},
 };
 use nix::fcntl::Flock;
@@ -79,13 +80,13 @@ use self::{
         place::{Place, Side},
         predecessor::{self, Predecessor},
     },
-    upkeep::{flow_table::FlowTable, netns, pod_flows::PodFlows, uplinks},
+    upkeep::{adopt, flow_table::FlowTable, netns, pod_flows::PodFlows, uplinks},
     writer::{KernelMaps, Writer},
 };
 use crate::{
     errors::with_causes,
     model::Problem,
-    node::{self, Device, Served},
+    node::{self, Device, Served, ctnetlink::Tracked},
     plan::{Change, ServicePortPlan, SocketVerdicts},
 };
 
@@ -101,6 +102,8 @@ pub struct Dataplane {
     flow_table: FlowTable,
     /// Runs [`program::SWEEP`].
     sweep: SharedProgram,
+    /// [`program::ADOPT`].
+    adopt: OwnedFd,
     pod_flows: PodFlows,
     uplinks: Uplinks,
     /// Tells the sweeper that an uplink has lost an address.
@@ -113,6 +116,9 @@ pub struct Dataplane {
     /// Two writers would undo each other's work.
     lock: Flock<File>,
 }
+
+/// What [`Dataplane::serve`] needs to have the programs serve.
+pub(crate) struct HeldBack([[Range; SERVICE_RANGES]; 2]);
 
 impl Dataplane {
     /// Mounts the BPF file system if needed, reuses or makes the pinned maps, loads the programs,
@@ -133,6 +139,7 @@ impl Dataplane {
             service_maps,
             flow_room,
             sweep,
+            adopt,
             loads,
             uplinks,
             netns,
@@ -151,6 +158,7 @@ impl Dataplane {
             most,
             flow_table: FlowTable::new(loads, flow_room.entries),
             sweep: SharedProgram::new(sweep),
+            adopt,
             pod_flows: PodFlows::new(flow_filter),
             uplinks,
             sweeper: None,
@@ -245,12 +253,15 @@ impl Dataplane {
         let Sizes { services, slots, frontends } = *sizes;
         let start = clock::now();
         let mut larger = self.attachments.load_larger(OBJECT, sizes)?;
-        let Some(Loaded { object, service_maps, sweep, .. }) = larger.take() else { return Ok(()) };
+        let Some(Loaded { object, service_maps, sweep, adopt, .. }) = larger.take() else {
+            return Ok(());
+        };
         let mut maps = KernelMaps::new(service_maps)?;
         maps.copy_from(self.writer.maps())?;
         larger.keep()?;
         self.writer.move_to(maps);
         self.sweep.replace(sweep);
+        self.adopt = adopt;
         self.attachments.replace(object)?;
         if let Some(places) = self.attachments.places().cloned() {
             self.sync_places(places).into_iter().next().map_or(Ok(()), Err)?;
@@ -469,6 +480,35 @@ impl Dataplane {
     pub(crate) fn swept(&mut self, report: SweepReport) {
         self.flow_table.swept(report);
         self.keep_loopback();
+    }
+
+    /// Has the programs leave to netfilter what it translates to a frontend: connections that kube-proxy has opened.
+    /// How many they are.
+    ///
+    /// # Errors
+    /// The program could not be run.
+    pub(crate) fn leave_to_netfilter(&mut self, tracked: &[Tracked]) -> Result<usize, Error> {
+        adopt::leave(&self.adopt, tracked)
+            .map_err(|error| Error::Program { program: program::ADOPT, source: error.into() })
+    }
+
+    /// Has the programs serve nothing while they are attached, until [`Self::serve`]. `None`: some are attached
+    /// already and go on.
+    pub(crate) fn hold_back(&mut self) -> Option<HeldBack> {
+        let is_new = self.served() == Served::default() && !self.attachments.has_cgroup();
+        is_new.then(|| {
+            let mut service = Default::default();
+            // Or every ClusterIP would be a free address of the range, from which packets must not leave.
+            self.change_config(|config| service = std::mem::take(&mut config.service));
+            self.writer.hold_back();
+            HeldBack(service)
+        })
+    }
+
+    /// Has the programs serve.
+    pub(crate) fn serve(&mut self, HeldBack(service): HeldBack) {
+        self.writer.serve();
+        self.change_config(|config| config.service = service);
     }
 
     /// What the programs read at run time.

@@ -4,6 +4,7 @@
 pub(crate) mod bpffs;
 pub(crate) mod cgroup;
 pub(crate) mod conntrack;
+pub(crate) mod ctnetlink;
 pub(crate) mod device;
 pub(crate) mod name;
 pub(crate) mod namespaces;

@@ -115,6 +115,7 @@ impl Programs {
             "kp_node_egress",
             "kp_inject",
             "kp_sweep",
+            "kp_adopt",
         ] {
             let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
             program.load().unwrap_or_else(|error| panic!("{name}: {error:?}"));

@@ -37,7 +37,7 @@ impl Seen {
         self.attempted += 1;
         if !matches!(attempt.verdict, Verdict::Answered(_)) {
             self.failed += 1;
-            self.failures.push(how(attempt));
+            self.failures.push(how(transport, attempt));
         }
         let time = match transport {
             Transport::Tcp => attempt.opened,
@@ -63,14 +63,14 @@ impl Seen {
 }
 
 /// How a request that was not answered ended.
-fn how(attempt: &Attempt) -> String {
+fn how(transport: Transport, attempt: &Attempt) -> String {
     let Attempt { verdict, local, opened, elapsed, .. } = attempt;
     let from = local.map_or_else(String::new, |local| format!(" from port {}", local.port()));
     let stage = match opened {
         Some(time) => format!("connected after {time:.1?}"),
         None => "never connected".to_owned(),
     };
-    format!("{verdict:?}{from} after {elapsed:.1?}, {stage}")
+    format!("{transport:?} {verdict:?}{from} after {elapsed:.1?}, {stage}")
 }
 
 /// Clients that go on as long as `work` does; what they saw, and what came of the work.

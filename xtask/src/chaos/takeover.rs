@@ -26,9 +26,19 @@ pub(crate) struct Options {
     /// Once: whether the command works, not whether kproxy holds.
     #[arg(long, conflicts_with = "times")]
     quick: bool,
+    /// Mode of kube-proxy; without, both.
+    #[arg(long, value_enum)]
+    mode: Option<FromMode>,
     /// Install nothing; report what is missing and stop.
     #[arg(long)]
     no_install: bool,
+}
+
+/// Mode of the kube-proxy that kproxy takes over from.
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum FromMode {
+    Nftables,
+    Iptables,
 }
 
 /// How long each proxy serves alone.
@@ -43,7 +53,12 @@ pub(super) fn run(options: &Options) -> Result<()> {
     kproxy_lab::clean_on_signals()?;
     let times = if options.quick { 1 } else { options.times };
     let (mut faults, mut all) = (0, Tally::default());
-    for mode in [Mode::Nftables, Mode::Iptables] {
+    let modes: &[Mode] = match options.mode {
+        None => &[Mode::Nftables, Mode::Iptables],
+        Some(FromMode::Nftables) => &[Mode::Nftables],
+        Some(FromMode::Iptables) => &[Mode::Iptables],
+    };
+    for &mode in modes {
         say::heading(format!("{times} times from kube-proxy ({}) to kproxy and back", mode.name()));
         let stage = Stage::with_kube_proxy(mode)?;
         let started = Instant::now();

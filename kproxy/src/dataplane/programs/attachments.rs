@@ -161,6 +161,11 @@ impl Attachments {
         self.dirs.cgroup_link(program::RELEASE).exists()
     }
 
+    /// Whether a program of sockets is attached, of this run or an earlier one.
+    pub(crate) fn has_cgroup(&self) -> bool {
+        program::CGROUP.into_iter().any(|name| self.dirs.cgroup_link(name).exists())
+    }
+
     /// Attaches the program that sees sockets close. `None`: it is attached, or no socket program is.
     pub(crate) fn attach_release(&mut self) -> Option<Result<(), Error>> {
         let root = self.cgroup.as_deref().filter(|_| !self.sees_closes)?;

@@ -43,6 +43,8 @@ pub(crate) struct Loaded {
     pub(crate) kept: Vec<KeptMap>,
     /// Runs what forgets flows. Loaded with the others: later some maps that it names are closed.
     pub(crate) sweep: OwnedFd,
+    /// [`program::ADOPT`].
+    pub(crate) adopt: OwnedFd,
     /// Open connections by backend.
     pub(crate) loads: Loads,
     /// Source addresses by device.
@@ -164,6 +166,7 @@ pub(super) fn load_programs(
         load_program(&mut object, name, memlock)?;
     }
     let sweep = load_to_run(&mut object, program::SWEEP)?;
+    let adopt = load_to_run(&mut object, program::ADOPT)?;
     for name in pinned_programs() {
         pin_program(&mut object, name, dirs)?;
     }
@@ -171,6 +174,7 @@ pub(super) fn load_programs(
     let _exists = layout.write(0, &layouts::meaning());
     Ok(Loaded {
         sweep,
+        adopt,
         kept: kept_maps(&object)?,
         service_maps: take_service_maps(&mut object, are_new)?,
         flow_room: FlowRoom {

@@ -1,6 +1,7 @@
 //! What is kept right while traffic goes on: flows that are over, counts of open connections, sockets
 //! of backends that are gone, fragments that came early, and the small maps that follow the node.
 
+pub(super) mod adopt;
 pub(super) mod flow_table;
 pub(super) mod fragments;
 pub(super) mod netns;

@@ -102,6 +102,17 @@ impl<M: Maps> Writer<M> {
         self.set_config(&config)
     }
 
+    /// Has the programs take no address for a Service's until [`Self::serve`].
+    pub(crate) fn hold_back(&self) {
+        let filter = self.maps.address_filter();
+        (0..filter.len()).for_each(|word| filter.change_bits(word, u64::MAX, 0));
+    }
+
+    /// Has them serve what the maps hold.
+    pub(crate) fn serve(&self) {
+        self.addresses.repair_filter(&self.maps);
+    }
+
     /// The service that a UDP frontend leads to: an address and port as a socket dialled it, so the
     /// address may be one of the node's own.
     pub(crate) fn udp_service(&self, addr: Addr, port: Port) -> Option<u32> {

@@ -1,0 +1,57 @@
+//! Connections that kube-proxy has opened: the programs leave them to netfilter.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+};
+
+use kproxy_common::{
+    flow::{
+        FlowKey,
+        adopt::{ADOPTED, AdoptQuery, Adopted},
+    },
+    net::{Addr, Port},
+};
+
+use crate::{dataplane::kernel::bpf, node::ctnetlink::Tracked};
+
+/// Has the programs know these connections. `program` is [`kproxy_common::abi::program::ADOPT`]. How many of them
+/// lead to frontends and are left to netfilter.
+///
+/// # Errors
+/// The program could not be run.
+pub(in crate::dataplane) fn leave(program: &OwnedFd, tracked: &[Tracked]) -> io::Result<usize> {
+    let mut left = 0;
+    for some in tracked.chunks(ADOPTED) {
+        let mut query = AdoptQuery {
+            ethernet: [0; 16],
+            count: some.len() as u32,
+            adopted: 0,
+            connections: [Adopted::default(); ADOPTED],
+        };
+        for (place, connection) in query.connections.iter_mut().zip(some) {
+            *place = adopted(connection);
+        }
+        bpf::run_on(program.as_fd(), &mut query)?;
+        left += query.adopted as usize;
+    }
+    Ok(left)
+}
+
+fn adopted(connection: &Tracked) -> Adopted {
+    let Tracked { protocol, client, frontend, backend, source, state } = *connection;
+    let key = |src: std::net::SocketAddr, dst: std::net::SocketAddr| FlowKey {
+        src: Addr::from(src.ip()),
+        dst: Addr::from(dst.ip()),
+        src_port: Port::new(src.port()),
+        dst_port: Port::new(dst.port()),
+        proto: protocol,
+        pad: [0; 3],
+    };
+    Adopted {
+        key: key(client, frontend),
+        answer: key(backend, source),
+        state: state.number(),
+        pad: [0; 7],
+    }
+}
