@@ -19,10 +19,12 @@ pub struct Adopted {
     pub key: FlowKey,
     /// Answers of the backend, as they arrive: to the client, or to what netfilter has put in its place.
     pub answer: FlowKey,
+    /// Seconds without a packet until netfilter forgets it.
+    pub left: u32,
     /// [`super::flow_state`].
     pub state: u8,
     /// 0.
-    pub pad: [u8; 7],
+    pub pad: [u8; 3],
 }
 
 /// Input and output of [`crate::abi::program::ADOPT`].
@@ -40,6 +42,6 @@ pub struct AdoptQuery {
 }
 
 shared_layout! {
-    Adopted: 88 { key, answer, state, pad }
+    Adopted: 88 { key, answer, left, state, pad }
     AdoptQuery: 728 { ethernet, count, adopted, connections }
 }

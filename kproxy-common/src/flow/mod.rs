@@ -115,7 +115,7 @@ shared_numbers! {
         /// [`crate::config::Config::max_assured`]: it does not give way to others (both entries).
         pub const ASSURED: u16 = 1 << 12;
         /// Nothing is translated: packets that this node has sent itself from a frontend's port, and
-        /// their answers (both entries).
+        /// their answers, and what kube-proxy has opened ([`adopt`](super::adopt); both entries).
         pub const UNTRANSLATED: u16 = 1 << 13;
         /// The backend has answered what this connection has not asked: it has another one with the
         /// same addresses and ports (forward entry).

@@ -23,7 +23,7 @@ use crate::{
 /// request may always open, so it has both entries, as long as the backend serves.
 #[inline(never)]
 pub(crate) fn leave_to_netfilter(connection: &Adopted, now: u32) -> bool {
-    let Adopted { key, answer, state, .. } = connection;
+    let Adopted { key, answer, left, state, .. } = connection;
     // The daemon may hold the filter back until all is left that is to be.
     let found = lookup::frontend_past_filter(&key.dst, key.dst_port, key.proto);
     let Lookup::Frontend(frontend) = found else { return false };
@@ -57,8 +57,17 @@ pub(crate) fn leave_to_netfilter(connection: &Adopted, now: u32) -> bool {
         return false;
     };
     (value.service, value.generation, value.end) = (service, generation, now);
-    if table::any(answer).is_some() || table::any(key).is_some() {
-        return table::any(key).is_some_and(|known| known.flags & flow_flags::UNTRANSLATED != 0);
+    // It is forgotten here when it is there.
+    value.last_seen = now.wrapping_sub(table::timeout(*state).saturating_sub(*left));
+    if let Some(known) = table::any(key) {
+        if known.flags & flow_flags::UNTRANSLATED == 0 {
+            return false;
+        }
+        if known.to.is_reverse_of(answer) {
+            return true;
+        }
+        // Netfilter has opened it anew.
+        table::forget(key, known);
     }
     if table::insert(answer, &value) != Ok(true) {
         return false;

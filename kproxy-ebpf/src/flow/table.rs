@@ -55,11 +55,19 @@ const fn age(then: u32, now: u32) -> u32 {
     if age as i32 >= 0 { age } else { 0 }
 }
 
+/// Seconds without a packet after which a connection in this state is forgotten.
+#[inline(always)]
+pub(super) fn timeout(state: u8) -> u32 {
+    CONFIG
+        .get(0)
+        .and_then(|config| config.timeouts.get(usize::from(state & 15)).copied())
+        .unwrap_or(LONE)
+}
+
 /// Removes the connection of this entry if its time is up, and says so.
 #[inline(never)]
 fn is_forgotten(key: &FlowKey, value: &FlowValue, now: u32) -> bool {
-    let Some(config) = CONFIG.get(0) else { return false };
-    let timeout = config.timeouts.get(usize::from(value.state & 15)).copied().unwrap_or(LONE);
+    let timeout = timeout(value.state);
     let idle = age(value.last_seen, now);
     if idle < timeout && idle < LONE {
         return false;

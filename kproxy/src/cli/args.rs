@@ -333,7 +333,8 @@ pub(super) struct CleanupArgs {
     #[arg(long, conflicts_with = "force")]
     pub drain: bool,
 
-    /// Longest time to wait with --drain, like 90s, 5m or 1h30m; what is open then ends [default: until
+    /// Longest time to wait with --drain, like 90s, 5m or 1h30m; what is open then is left to netfilter, which
+    /// needs the other's rules to go on with it [default: until
     /// all has ended]
     #[arg(long, value_name = "DURATION", requires = "drain")]
     pub timeout: Option<Timeout>,

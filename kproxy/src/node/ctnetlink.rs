@@ -64,6 +64,8 @@ pub(crate) struct Tracked {
     pub(crate) source: SocketAddr,
     /// How far it is.
     pub(crate) state: FlowState,
+    /// Seconds without a packet until it is forgotten.
+    pub(crate) left: u32,
 }
 
 /// A socket to the table of this network namespace.
@@ -94,19 +96,19 @@ impl Conntrack {
         Ok(found)
     }
 
-    /// Enters a connection as if netfilter had translated it, for so many seconds. `false`: an entry of it, or of
+    /// Enters a connection as if netfilter had translated it. `false`: an entry of it, or of
     /// another connection with its answers, is there.
     ///
     /// # Errors
     /// No right to, the table is full, or the kernel translates no addresses.
-    pub(crate) fn enter(&self, connection: &Tracked, seconds: u32) -> io::Result<bool> {
-        let Tracked { client, frontend, backend, source, .. } = connection;
+    pub(crate) fn enter(&self, connection: &Tracked) -> io::Result<bool> {
+        let Tracked { client, frontend, backend, source, left, .. } = connection;
         let mut attributes = vec![
             ConntrackAttribute::CtaTupleOrig(tuple(connection, client, frontend)),
             // What the translations below begin with.
             ConntrackAttribute::CtaTupleReply(tuple(connection, frontend, client)),
             ConntrackAttribute::CtaStatus(Status::Confirmed | Status::SeenReply | Status::Assured),
-            ConntrackAttribute::CtaTimeout(seconds),
+            ConntrackAttribute::CtaTimeout(*left),
             ConntrackAttribute::Other(nat(CTA_NAT_SRC, source)),
             ConntrackAttribute::Other(nat(CTA_NAT_DST, backend)),
         ];
@@ -207,11 +209,13 @@ fn length_of_first(bytes: &[u8]) -> Option<usize> {
 /// A connection of the default zone whose destination is translated and that is not over.
 fn tracked(attributes: &[ConntrackAttribute]) -> Option<Tracked> {
     let (mut there, mut back, mut status, mut tcp) = (None, None, Status::empty(), None);
+    let mut left = 0;
     for attribute in attributes {
         match attribute {
             ConntrackAttribute::CtaTupleOrig(tuple) => there = ends(tuple),
             ConntrackAttribute::CtaTupleReply(tuple) => back = ends(tuple),
             ConntrackAttribute::CtaStatus(bits) => status = *bits,
+            ConntrackAttribute::CtaTimeout(seconds) => left = *seconds,
             ConntrackAttribute::CtaProtoInfo(infos) => tcp = infos.iter().find_map(tcp_state),
             ConntrackAttribute::Other(other) if kind(other) == CTA_ZONE => return None,
             _ => {}
@@ -228,7 +232,7 @@ fn tracked(attributes: &[ConntrackAttribute]) -> Option<Tracked> {
     let is_over = matches!(state, flow_state::TIME_WAIT | flow_state::RESET);
     let state = FlowState::from_number(state)?;
     let counts = status.contains(Status::DstNat) && !is_over;
-    counts.then_some(Tracked { protocol, client, frontend, backend, source, state })
+    counts.then_some(Tracked { protocol, client, frontend, backend, source, state, left })
 }
 
 fn kind(attribute: &DefaultNla) -> u16 {
@@ -328,7 +332,7 @@ mod tests {
     fn connection(protocol: u8, state: u8, addresses: [&str; 4]) -> Tracked {
         let [client, frontend, backend, source] = addresses.map(|text| text.parse().unwrap());
         let state = FlowState::from_number(state).unwrap();
-        Tracked { protocol, client, frontend, backend, source, state }
+        Tracked { protocol, client, frontend, backend, source, state, left: 60 }
     }
 
     /// Needs root.
@@ -358,19 +362,23 @@ mod tests {
             let over =
                 connection(proto::TCP, flow_state::TIME_WAIT, [v4[0], near[1], v4[2], v4[3]]);
             for tracked in &all {
-                assert!(conntrack.enter(tracked, 60).unwrap(), "{tracked:?}");
-                assert!(!conntrack.enter(tracked, 60).unwrap(), "{tracked:?}");
+                assert!(conntrack.enter(tracked).unwrap(), "{tracked:?}");
+                assert!(!conntrack.enter(tracked).unwrap(), "{tracked:?}");
             }
-            assert!(!conntrack.enter(&over, 60).unwrap(), "its port is another's");
+            assert!(!conntrack.enter(&over).unwrap(), "its port is another's");
             let found = conntrack.translated().unwrap();
             assert_eq!(found.len(), all.len(), "{found:?}");
-            assert!(all.iter().all(|tracked| found.contains(tracked)), "{found:?}");
+            for tracked in &all {
+                // A second may have passed.
+                let is_it = |other: &&Tracked| Tracked { left: 60, ..**other } == *tracked;
+                assert!(found.iter().any(|other| is_it(&other) && other.left > 50), "{found:?}");
+            }
             for tracked in &all {
                 conntrack.keep(tracked, 120).unwrap();
                 conntrack.remove(tracked).unwrap();
                 assert!(conntrack.remove(tracked).is_err());
             }
-            assert!(conntrack.enter(&over, 60).unwrap());
+            assert!(conntrack.enter(&over).unwrap());
             assert_eq!(conntrack.translated().unwrap(), [], "what is over is left out");
         };
         thread::spawn(test).join().unwrap();

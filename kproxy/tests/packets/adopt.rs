@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 
 use aya::programs::{TestRun as _, TestRunOptions};
 use kproxy_common::{
-    abi::program,
+    abi::{map, program},
     config::Config,
     drop_reason::DropReason,
     filter,
     flow::{
-        FlowKey,
+        FlowKey, FlowValue,
         adopt::{ADOPTED, AdoptQuery, Adopted},
         flow_state,
     },
@@ -43,7 +43,8 @@ fn connection(proto: u8, [client, frontend]: [&str; 2], [backend, source]: [&str
         key: key(at(client), at(frontend)),
         answer: key(at(backend), at(source)),
         state: if proto == UDP { flow_state::STREAM } else { flow_state::ESTABLISHED },
-        pad: [0; 7],
+        left: 100,
+        pad: [0; 3],
     }
 }
 
@@ -70,6 +71,12 @@ fn adopt(programs: &mut Programs, connections: &[Adopted]) -> usize {
     adopted
 }
 
+fn forget_all(programs: &mut Programs) {
+    for (key, _) in programs.flows() {
+        programs.hash::<FlowKey, FlowValue>(map::FLOWS).remove(&key).unwrap();
+    }
+}
+
 /// Whether it passed as it was, past the addresses of the harness's link.
 fn is_unchanged(ran: &Ran, packet: &[u8]) -> bool {
     ran.action == NEXT && ran.packet[12..] == packet[12..]
@@ -80,6 +87,7 @@ fn udp_of_kube_proxy_passes_both_ways_until_its_backend_serves_no_more() {
     on_a_node(|programs| {
         for family in &FAMILIES {
             let (client, frontend) = (family.client, family.node_port);
+            forget_all(programs);
             programs.service(SERVICE, &[family.backend]);
             let source = frontend.replace("30080", "55001");
             let known = connection(UDP, [client, frontend], [family.backend, &source]);
@@ -90,6 +98,19 @@ fn udp_of_kube_proxy_passes_both_ways_until_its_backend_serves_no_more() {
                 let ran = programs.ingress(&packet);
                 assert!(is_unchanged(&ran, &packet), "{client}: {ran:?}");
             }
+            // Netfilter opens it anew, with another port; and has forgotten it when its time is up.
+            let other_source = frontend.replace("30080", "55002");
+            let mut anew = connection(UDP, [client, frontend], [family.backend, &other_source]);
+            assert_eq!(adopt(programs, &[anew]), 1);
+            let flows = programs.flows();
+            assert_eq!(flows.len(), 2, "{flows:?}");
+            assert!(flows.iter().any(|(key, _)| *key == anew.answer), "{flows:?}");
+            forget_all(programs);
+            anew.left = 0;
+            adopt(programs, &[anew]);
+            assert_eq!(programs.ingress(&udp(client, frontend)).action, REDIRECT, "{client}");
+            forget_all(programs);
+            assert_eq!(adopt(programs, &[known]), 1);
             // Another client is served by kproxy.
             let other = client.replace("40000", "40001");
             assert_eq!(programs.ingress(&udp(&other, frontend)).action, REDIRECT);
@@ -160,7 +181,7 @@ fn what_leads_to_no_frontend_is_none_of_kproxys_business() {
             assert_eq!(adopt(programs, &[known]), left, "{proto} {frontend}");
         }
         // Nine of one kind: more than one query. The filter is held back until all are known.
-        let mut words = programs.array::<u64>(kproxy_common::abi::map::FILTER);
+        let mut words = programs.array::<u64>(map::FILTER);
         (0..filter::WORDS).for_each(|word| words.set(word, 0, 0).unwrap());
         let many: Vec<Adopted> = (0..9)
             .map(|n| {

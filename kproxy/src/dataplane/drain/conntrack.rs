@@ -32,9 +32,8 @@ pub(super) struct Told {
     conntrack: Option<Conntrack>,
     /// By the key of the forward entry.
     connections: HashMap<FlowKey, Entered>,
-    /// Those that go through the stack, which netfilter follows by the backend's address; and how long each may
-    /// rest, in seconds.
-    near: Vec<(FlowKey, Tracked, u32)>,
+    /// Those that go through the stack, which netfilter follows by the backend's address.
+    near: Vec<(FlowKey, Tracked)>,
     problem: Option<io::Error>,
 }
 
@@ -68,7 +67,7 @@ impl Told {
             let timeout = connection.timeout(config);
             if flags & flow_flags::SNAT == 0 {
                 let is_near = flags & (flow_flags::MASQUERADE | CLAIMS) == 0;
-                self.near.extend(is_near.then_some((key, tracked, timeout)));
+                self.near.extend(is_near.then_some((key, Tracked { left: timeout, ..tracked })));
                 continue;
             }
             match connections.get_mut(&key) {
@@ -81,7 +80,7 @@ impl Told {
                 }
                 None => {
                     // What netfilter knows already has taken its port there.
-                    if conntrack.enter(&tracked, LASTS)? {
+                    if conntrack.enter(&tracked)? {
                         let named = Instant::now();
                         connections.insert(key, Entered { tracked, named, timeout, is_open: true });
                     }
@@ -108,12 +107,12 @@ impl Told {
             let is_kept = conntrack.keep(tracked, *timeout).is_ok();
             left += usize::from(is_kept && pass_on(flows, key).is_ok());
         }
-        for (key, tracked, timeout) in near {
+        for (key, tracked) in near {
             // The answers bear the same addresses by either entry, so there can be one; a packet that the programs
             // translate between this and the next two would have netfilter choose another port for the client.
             let as_translated = Tracked { frontend: tracked.backend, ..*tracked };
             conntrack.remove(&as_translated).ok();
-            let is_entered = matches!(conntrack.enter(tracked, *timeout), Ok(true));
+            let is_entered = matches!(conntrack.enter(tracked), Ok(true));
             left += usize::from(is_entered && pass_on(flows, key).is_ok());
         }
         left
@@ -149,6 +148,7 @@ fn tracked(connection: &Connection<'_>) -> Option<(FlowKey, u16, Tracked)> {
         backend: socket(forward.to.dst, forward.to.dst_port),
         source: socket(forward.to.src, forward.to.src_port),
         state: FlowState::from_number(forward.state)?,
+        left: LASTS,
     };
     Some((*key, forward.flags, tracked))
 }

@@ -159,7 +159,8 @@ pub(crate) enum FlowKind {
     /// It dials a backend itself, which has another connection with the same addresses and ports: the
     /// backend sees another port.
     Direct,
-    /// This node has sent it from a NodePort, past every frontend: nothing is translated.
+    /// This node has sent it from a NodePort, past every frontend, or kube-proxy has opened it: nothing is translated
+    /// here.
     Untranslated,
 }
 

@@ -39,7 +39,7 @@ pub(in crate::dataplane) fn leave(program: &OwnedFd, tracked: &[Tracked]) -> io:
 }
 
 fn adopted(connection: &Tracked) -> Adopted {
-    let Tracked { protocol, client, frontend, backend, source, state } = *connection;
+    let Tracked { protocol, client, frontend, backend, source, state, left } = *connection;
     let key = |src: std::net::SocketAddr, dst: std::net::SocketAddr| FlowKey {
         src: Addr::from(src.ip()),
         dst: Addr::from(dst.ip()),
@@ -51,7 +51,8 @@ fn adopted(connection: &Tracked) -> Adopted {
     Adopted {
         key: key(client, frontend),
         answer: key(backend, source),
+        left,
         state: state.number(),
-        pad: [0; 7],
+        pad: [0; 3],
     }
 }
