@@ -1,6 +1,7 @@
 //! Packet programs on single packets: packet in, verdict and packet out, counters moved.
 //! Needs root (BPF_PROG_TEST_RUN); sends nothing, the routes are those of own namespaces.
 
+mod absence;
 mod affinity;
 mod algorithms;
 mod conntrack;
