@@ -65,7 +65,7 @@ mod wiring;
 
 pub use binary::{in_path, kproxy};
 pub use cli::Cli;
-pub use control::{Api, ControlPlane};
+pub use control::{Api, ControlPlane, Fault, Relay};
 pub use lab::{Builder, Lab};
 pub use layout::{Addresses, CLUSTER_CIDRS, Family, POD_PORT};
 pub use lifetime::clean::clean_dead;

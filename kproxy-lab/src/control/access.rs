@@ -80,13 +80,18 @@ impl Access {
 
     /// Writes a kubeconfig; its path.
     pub(super) fn write(&self, name: &str, token: &str) -> Result<PathBuf> {
+        self.write_for(name, token, &format!("https://{}", self.server))
+    }
+
+    /// As [`Self::write`], for a server elsewhere.
+    pub(super) fn write_for(&self, name: &str, token: &str, server: &str) -> Result<PathBuf> {
         let config = json!({
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{
                 "name": "lab",
                 "cluster": {
-                    "server": format!("https://{}", self.server),
+                    "server": server,
                     "certificate-authority": self.authority,
                 },
             }],

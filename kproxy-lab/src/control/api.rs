@@ -256,7 +256,7 @@ impl Api {
     }
 }
 
-async fn connect(kubeconfig: &Path) -> Result<Client> {
+pub(super) async fn connect(kubeconfig: &Path) -> Result<Client> {
     let read = Kubeconfig::read_from(kubeconfig)
         .with_context(|| format!("read {}", kubeconfig.display()))?;
     let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())

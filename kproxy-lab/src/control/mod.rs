@@ -4,9 +4,11 @@
 mod access;
 mod api;
 mod certificates;
+mod relay;
+mod store;
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 
 pub use api::Api;
+pub use relay::{Fault, Relay};
 
 use crate::layout::{self, Addresses, Family, SERVICE_CIDR_V4, SERVICE_CIDR_V6};
 use crate::place::Place;
@@ -26,6 +29,9 @@ use certificates::Files;
 const PORT: u16 = 6443;
 /// etcd listens in its own namespace only.
 const ETCD: &str = "http://127.0.0.1:2379";
+
+/// Folder of what etcd holds, below its folder.
+const STORE: &str = "data";
 
 /// The programs of a control plane.
 pub(crate) struct Programs {
@@ -49,6 +55,10 @@ pub struct ControlPlane {
     api: Api,
     access: Access,
     kproxy: PathBuf,
+    /// The relay's address.
+    relay: SocketAddr,
+    /// Folder of etcd's data.
+    data: PathBuf,
 }
 
 impl ControlPlane {
@@ -77,7 +87,9 @@ impl ControlPlane {
         api_server.launch()?;
         let api = Api::start(place.netns(), &access.admin)?;
         let netns = place.netns().to_owned();
-        let mut control = Self { etcd, api_server, netns, api, access, kproxy: PathBuf::new() };
+        let relay = place.at(Family::V4, relay::PORT);
+        let kproxy = PathBuf::new();
+        let mut control = Self { etcd, api_server, netns, api, access, kproxy, relay, data };
         control.wait_ready()?;
         // The API server's own Service comes shortly after its readiness.
         control.api_server.wait_until("the Service default/kubernetes", || {
@@ -131,6 +143,17 @@ impl ControlPlane {
         self.access.write(&format!("{namespace}-{name}"), &token)
     }
 
+    /// Starts a relay that stands between its clients and the API server and reads there what kproxy may.
+    ///
+    /// # Errors
+    /// When there is one already.
+    pub fn start_relay(&self) -> Result<Relay> {
+        let server = format!("http://{}", self.relay);
+        // The relay has an account of its own.
+        let kubeconfig = self.access.write_for("relay", "nobody", &server)?;
+        Relay::start(&self.netns, &self.kproxy, kubeconfig)
+    }
+
     /// Ends the API server; etcd keeps its data.
     ///
     /// # Errors
@@ -166,7 +189,7 @@ impl ControlPlane {
 
 fn etcd_command(place: &Place, program: &Path, data: &Path) -> Result<Command> {
     let mut command = place.command(program)?;
-    command.arg("--data-dir").arg(data.join("data"));
+    command.arg("--data-dir").arg(data.join(STORE));
     command.args(["--listen-client-urls", ETCD, "--advertise-client-urls", ETCD]);
     command.args(["--listen-peer-urls", "http://127.0.0.1:2380"]);
     Ok(command)

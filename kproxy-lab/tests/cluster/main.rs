@@ -5,6 +5,7 @@ mod affinity;
 mod algorithms;
 mod api;
 mod common;
+mod control;
 mod fragments;
 mod lifecycle;
 mod memory;

@@ -208,15 +208,14 @@ impl<S: DataplaneSink> Loop<S> {
         if !changes.is_empty() {
             let objects = changes.iter().map(service_text).collect();
             let count = changes.len();
-            let Report { writes, words, problems } = self.sink.apply(changes);
+            let Report { writes, words, problems } = self.counted(|sink| sink.apply(changes));
             debug!(changes = count, writes, words, "applied");
             self.planner.problems().set_sink(Some(&objects), problems);
         }
     }
 
     fn first_sync(&mut self) -> Result<(), Error> {
-        self.addresses = self.planner.node_port_addresses();
-        let mut total = self.sink.set_node_addresses(&self.addresses);
+        let mut total = self.sync_node_addresses();
         let plans = self.planner.plans();
         let (services, backends) = size(&plans);
         let report = self.sync(plans);
@@ -235,19 +234,30 @@ impl<S: DataplaneSink> Loop<S> {
     /// run has left stays: it may be just that.
     fn sync(&mut self, plans: Vec<ServicePortPlan>) -> Report {
         if !self.exact && self.planner.has_unread() {
-            return self.sink.apply(plans.into_iter().map(Change::Set).collect());
+            return self.counted(|sink| sink.apply(plans.into_iter().map(Change::Set).collect()));
         }
         self.exact = true;
-        self.sink.reconcile(plans)
+        self.counted(|sink| sink.reconcile(plans))
+    }
+
+    fn sync_node_addresses(&mut self) -> Report {
+        self.addresses = self.planner.node_port_addresses();
+        let addresses = self.addresses.clone();
+        self.counted(|sink| sink.set_node_addresses(&addresses))
+    }
+
+    /// Does something to the data path, and counts what that has changed.
+    fn counted(&mut self, act: impl FnOnce(&mut S) -> Report) -> Report {
+        let report = act(&mut self.sink);
+        self.settings.metrics.wrote(report.writes + report.words);
+        report
     }
 
     fn sync_addresses(&mut self) {
-        let addresses = self.planner.node_port_addresses();
-        if addresses == self.addresses {
+        if self.planner.node_port_addresses() == self.addresses {
             return;
         }
-        let report = self.sink.set_node_addresses(&addresses);
-        self.addresses = addresses;
+        let report = self.sync_node_addresses();
         debug!(writes = report.writes, "addresses of NodePorts changed");
         let objects = report.problems.iter().map(|problem| problem.object.clone()).collect();
         self.planner.problems().set_sink(Some(&objects), report.problems);
@@ -260,7 +270,7 @@ impl<S: DataplaneSink> Loop<S> {
             return;
         }
         if let Some(ranges) = &ranges {
-            let report = self.sink.set_service_ranges(ranges);
+            let report = self.counted(|sink| sink.set_service_ranges(ranges));
             debug!(?ranges, writes = report.writes, "ranges of ClusterIPs changed");
         }
         self.service_ranges = ranges;
@@ -296,8 +306,7 @@ impl<S: DataplaneSink> Loop<S> {
     /// Everything again, because a step left something undone.
     fn retry(&mut self) {
         self.retry_at = None;
-        self.addresses = self.planner.node_port_addresses();
-        let mut problems = self.sink.set_node_addresses(&self.addresses).problems;
+        let mut problems = self.sync_node_addresses().problems;
         let plans = self.planner.plans();
         let report = self.sync(plans);
         problems.extend(report.problems);

@@ -45,6 +45,7 @@ pub(crate) struct Control {
     services: Changes,
     endpoints: Changes,
     no_local_endpoints: IntGaugeVec,
+    writes: IntCounter,
     problems: IntGauge,
     stale: IntGauge,
 }
@@ -70,6 +71,13 @@ impl Control {
             &["traffic_policy", IP_FAMILY],
         )?;
         register(registry, &no_local_endpoints)?;
+        let writes = Opts::new(
+            "map_writes_total",
+            "Changes of kernel maps that the daemon has made since it started, to follow Services, endpoints \
+             and addresses",
+        );
+        let writes = IntCounter::with_opts(writes.namespace(KPROXY))?;
+        register(registry, &writes)?;
         let problems = Opts::new(
             "problems",
             "Problems that the daemon reports now: see kproxy status, or problems.json in its run \
@@ -125,6 +133,7 @@ impl Control {
             services: changes(registry, "service", "Services")?,
             endpoints: changes(registry, "endpoint", "EndpointSlices")?,
             no_local_endpoints,
+            writes,
             problems,
             stale,
         };
@@ -164,6 +173,11 @@ impl Control {
         self.last_synced.iter().for_each(|gauge| gauge.set(seconds));
         self.services.pending.set(0);
         self.endpoints.pending.set(0);
+    }
+
+    /// So many changes were made to kernel maps.
+    pub(crate) fn wrote(&self, count: usize) {
+        self.writes.inc_by(count as u64);
     }
 
     /// A change of pods is in force, so long after it.

@@ -2,6 +2,7 @@
 //! Needs root (BPF_PROG_TEST_RUN); sends nothing, the routes are those of own namespaces.
 
 mod adopt;
+mod absence;
 mod affinity;
 mod algorithms;
 mod conntrack;

@@ -4,20 +4,21 @@
 use std::{
     cell::Cell,
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     process::Command,
     sync::Arc,
     thread::{available_parallelism, sleep},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use kproxy_lab::{
-    Family, Flood, FloodReport, Held, Hold, Lab, Mode, POD_PORT, Packets, Place, Probe, Proxy,
-    ProxySpec, SPOOFED, Source,
-    manifest::{Service, slices, yaml},
+    Family, Flood, FloodReport, Held, Hold, Lab, Mode, Outcome, POD_PORT, Packets, Place, Probe,
+    Proxy, ProxySpec, Relay, SPOOFED, Source,
+    manifest::{Service, Slice, slices, yaml},
+    poll_until,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Whether the daemon lives through an attack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -129,6 +130,55 @@ impl Stage {
         Self::start(lab, ProxySpec::kube_proxy(mode))
     }
 
+    /// Makes it with the real API server behind a relay that can break what passes, and `fillers` Services that
+    /// nobody dials.
+    pub(super) fn behind_relay(fillers: u16) -> Result<(Self, Relay)> {
+        let (lab, objects) = Self::without_proxies()?;
+        let control = lab.start_control_plane()?;
+        for object in objects.into_iter().chain(EXTRA.objects(&lab)?) {
+            control.api().apply_object(object)?;
+        }
+        for number in 0..fillers {
+            for object in filler(&lab, number, 1)? {
+                control.api().apply_object(object)?;
+            }
+        }
+        let relay = control.start_relay()?;
+        let spec = ProxySpec::kproxy(Source::Api).kubeconfig(relay.kubeconfig());
+        Ok((Self::start(lab, spec)?, relay))
+    }
+
+    /// The lab.
+    pub(super) const fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    /// Gives the Service that nobody dials this backend and no other.
+    pub(super) fn move_extra(&self, backend: &str) -> Result<()> {
+        let place = self.lab.place(backend)?;
+        for slice in slices(EXTRA.name, "main", EXTRA.protocol, POD_PORT, &[&place]) {
+            self.lab.control()?.api().apply_object(slice)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until clients outside, by either node, and a pod reach this backend by it and no other; how long that
+    /// took.
+    pub(super) fn extra_is_at(&self, backend: &str, patience: Duration) -> Result<Duration> {
+        let started = Instant::now();
+        for (node, family) in self.lab.nodes().iter().flat_map(|n| Family::ALL.map(|f| (n, f))) {
+            let to = self.lab.node(node).at(family, EXTRA.node_port);
+            leads_to(&self.client(), to, backend, patience)?;
+        }
+        self.extra_v4_is_at(backend, patience)?;
+        Ok(started.elapsed())
+    }
+
+    /// As [`Self::extra_is_at`], for pods and IPv4.
+    pub(super) fn extra_v4_is_at(&self, backend: &str, patience: Duration) -> Result<()> {
+        leads_to(&*self.pod()?, self.inside(&EXTRA, Family::V4)?, backend, patience)
+    }
+
     /// The lab, and the targets' objects.
     fn without_proxies() -> Result<(Lab, Vec<Value>)> {
         let lab = Lab::builder().nodes(2).pods(&["a", "b", "c"]).build()?;
@@ -154,7 +204,7 @@ impl Stage {
         let stage = Self { lab, proxies, has_extra: Cell::new(false) };
         for (target, family) in TARGETS.iter().flat_map(|t| Family::ALL.map(|f| (t, f))) {
             let probe = target.probe(stage.frontend(target, family));
-            stage.client().probe_until(&probe, kproxy_lab::Outcome::all_answered)?;
+            stage.client().probe_until(&probe, Outcome::all_answered)?;
         }
         Ok(stage)
     }
@@ -289,6 +339,45 @@ impl Standing {
         }
         Ok((count, lost))
     }
+}
+
+/// Waits until an address leads to this backend and no other.
+fn leads_to(from: &Place, to: SocketAddr, backend: &str, patience: Duration) -> Result<()> {
+    let is_there = |outcome: &Outcome| {
+        outcome.all_answered() && outcome.server_set().into_iter().eq([backend])
+    };
+    let probe = Probe::tcp(to).count(3).timeout(Duration::from_secs(1));
+    let ask = || from.probe(probe.clone());
+    let outcome = poll_until(patience, Duration::from_millis(50), ask, is_there)?;
+    let name = from.name();
+    ensure!(is_there(&outcome), "{to} leads {name} not to {backend} in {patience:?}: {outcome}");
+    Ok(())
+}
+
+/// A Service that nobody dials, with so many endpoints that are nobody's.
+pub(super) fn filler(lab: &Lab, number: u16, endpoints: u8) -> Result<Vec<Value>> {
+    let name = format!("filler-{number}");
+    let [high, low] = number.to_be_bytes();
+    let service = Service::new(&name)
+        .cluster_ips(
+            &format!("10.96.{}.{low}", 128 + high),
+            &format!("fd00:10:96::{:x}", 0x8000 + number),
+        )
+        .port("main", "TCP", 80, POD_PORT);
+    let node = lab.node(NODE);
+    let mut objects = vec![Value::from(service)];
+    for family in Family::ALL {
+        let mut slice = Slice::of(&name, family).port("main", "TCP", POD_PORT);
+        for endpoint in 1..=endpoints {
+            let ip: IpAddr = match family {
+                Family::V4 => Ipv4Addr::new(192, 0, 2, endpoint).into(),
+                Family::V6 => format!("2001:db8::{endpoint:x}").parse()?,
+            };
+            slice = slice.endpoint(ip, node.name(), json!({"ready": true}));
+        }
+        objects.push(slice.into());
+    }
+    Ok(objects)
 }
 
 impl Target {

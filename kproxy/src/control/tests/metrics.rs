@@ -129,3 +129,16 @@ async fn since_when_the_view_is_stale_is_told_as_long_as_it_is() {
     running.send([Event::Stale(None)]).await;
     assert_eq!(stale(), Some(0.0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_says_nothing_new_changes_nothing() {
+    let running = Running::in_sync().await;
+    let writes = || value(&running.metrics, "kproxy_map_writes_total").unwrap();
+    let before = writes();
+    let list = || all_services(["web", "api"].map(|name| service(name, &["10.96.0.1"])));
+    running.send([list()]).await;
+    let changed = writes();
+    assert!(changed > before);
+    running.send([list()]).await;
+    assert_eq!(writes(), changed);
+}

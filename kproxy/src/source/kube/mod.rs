@@ -5,13 +5,16 @@
 //! list and lists again whenever it lost track; a list replaces everything that was known, so
 //! objects that went away meanwhile are deleted. Objects are turned into model values at once and
 //! not kept. An API server that does not answer is waited for, with backoff, for as long as it
-//! takes; nothing is taken from the data path meanwhile (LC-11).
+//! takes; nothing is taken from the data path meanwhile (LC-11). One that hangs or whose store was set back is
+//! noticed by asking it from time to time.
 
 mod client;
 mod decoder;
 mod error;
+mod newest;
 mod outage;
 mod pods;
+mod probe;
 mod watch;
 
 pub(crate) use error::Error;

@@ -33,6 +33,11 @@ pub(super) struct Failure {
 }
 
 impl Failure {
+    /// There is no answer.
+    pub(super) fn silent(text: String) -> Self {
+        Self { text, answered: false, code: None }
+    }
+
     /// `None` for what is no failure: 410 means that the history the watch wanted is gone, and it
     /// lists again by itself.
     pub(super) fn of(error: &watcher::Error) -> Option<Self> {
@@ -177,7 +182,7 @@ mod tests {
     const URL: &str = "https://192.0.2.1:6443";
 
     fn silent(text: &str) -> Failure {
-        Failure { text: text.to_owned(), answered: false, code: None }
+        Failure::silent(text.to_owned())
     }
 
     #[tokio::test(start_paused = true)]

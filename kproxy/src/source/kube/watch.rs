@@ -20,11 +20,11 @@ use tracing::{info, warn};
 use super::client;
 use super::decoder::Decoder;
 use super::error::Error;
+use super::newest::Newest;
 use super::outage::{Failure, Outage};
 use crate::model::{Node, Problem, ServiceCidr};
 use crate::source::convert::{self, HEADLESS_LABEL, PROXY_NAME_LABEL};
 use crate::source::{Event, Object, Update, objects};
-use crate::timing;
 
 /// Log filter directives for this source. The client logs each failed request as an error; what
 /// there is to know of them is in the problems that this source reports, once.
@@ -32,8 +32,6 @@ pub(crate) const LOG_DIRECTIVES: &[&str] = &["kube_client=off", "kube_runtime=of
 
 /// The standing problem of this source.
 const ORIGIN: &str = "API server";
-/// First and longest pause between two questions whether the API server is back.
-const PROBE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 /// Time between two questions whether the API server knows ServiceCIDRs by now: it was upgraded.
 const UNKNOWN_KIND_PAUSE: Duration = Duration::from_secs(600);
 
@@ -63,15 +61,18 @@ pub(crate) async fn run(
     let client =
         client::client(config).map_err(|source| Error::Client { url: url.clone(), source })?;
     info!(%url, node = settings.node_name, "watching the API server");
-    let session = Session { outage: RefCell::new(Outage::new(url)), failed: Notify::new(), events };
+    let session = Session::new(url, events);
     let watches = async {
-        tokio::select! {
-            () = session.services(client.clone()) => {}
-            () = session.slices(client.clone()) => {}
-            () = session.service_cidrs(client.clone()) => {}
-            () = session.node(client.clone(), &settings.node_name) => {}
-            () = session.pods(client.clone(), &settings.node_name, &settings.namespaces) => {}
-            () = session.probe(client.clone()) => {}
+        loop {
+            tokio::select! {
+                () = session.services(client.clone()) => return,
+                () = session.slices(client.clone()) => return,
+                () = session.service_cidrs(client.clone()) => return,
+                () = session.node(client.clone(), &settings.node_name) => return,
+                () = session.pods(client.clone(), &settings.node_name, &settings.namespaces) => return,
+                // What the watches have told is no longer so: they begin anew.
+                () = session.probe(client.clone()) => session.forget(),
+            }
         }
     };
     shutdown.run_until_cancelled(watches).await;
@@ -91,25 +92,42 @@ async fn config(kubeconfig: Option<PathBuf>) -> Result<Config, Error> {
 
 /// What the watches share. They run as one task, so a `RefCell` is enough.
 pub(super) struct Session {
-    outage: RefCell<Outage>,
+    pub(super) outage: RefCell<Outage>,
     /// A watch failed: time to probe.
-    failed: Notify,
+    pub(super) failed: Notify,
     pub(super) events: mpsc::Sender<Event>,
+    /// The newest of Services and EndpointSlices.
+    pub(super) services: Newest,
+    pub(super) slices: Newest,
 }
 
 impl Session {
+    pub(super) fn new(url: String, events: mpsc::Sender<Event>) -> Self {
+        let outage = RefCell::new(Outage::new(url));
+        let (services, slices) = Default::default();
+        Self { outage, failed: Notify::new(), events, services, slices }
+    }
+
+    fn forget(&self) {
+        [&self.services, &self.slices].into_iter().for_each(Newest::forget);
+    }
+
     async fn services(&self, client: Client) {
         let selector = watcher::Config::default()
             .labels(&format!("!{PROXY_NAME_LABEL}"))
             .fields("spec.clusterIP!=None");
         let decoder = Decoder::new(convert::service, convert::service_key);
-        self.objects::<objects::Service, _>(client, selector, decoder, Event::Services).await;
+        let newest = &self.services;
+        self.objects::<objects::Service, _>(client, selector, decoder, newest, Event::Services)
+            .await;
     }
 
     async fn slices(&self, client: Client) {
         let selector = watcher::Config::default().labels(&format!("!{HEADLESS_LABEL}"));
         let decoder = Decoder::new(convert::slice, convert::slice_key);
-        self.objects::<objects::EndpointSlice, _>(client, selector, decoder, Event::Slices).await;
+        let newest = &self.slices;
+        self.objects::<objects::EndpointSlice, _>(client, selector, decoder, newest, Event::Slices)
+            .await;
     }
 
     async fn objects<K, T>(
@@ -117,6 +135,7 @@ impl Session {
         client: Client,
         selector: watcher::Config,
         mut decoder: Decoder<K, T>,
+        newest: &Newest,
         event: fn(Update<T>) -> Event,
     ) where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
@@ -128,6 +147,12 @@ impl Session {
                 decoder.restart();
                 continue;
             };
+            if let watcher::Event::InitApply(object)
+            | watcher::Event::Apply(object)
+            | watcher::Event::Delete(object) = &change
+            {
+                newest.saw(object.meta().resource_version.as_deref());
+            }
             if let Some(update) = decoder.update(change)
                 && self.events.send(event(update)).await.is_err()
             {
@@ -260,26 +285,8 @@ impl Session {
         event
     }
 
-    /// Notices that the API server is back although no watch has news.
-    async fn probe(&self, client: Client) {
-        loop {
-            self.failed.notified().await;
-            for pause in timing::backoff(PROBE) {
-                tokio::time::sleep(pause).await;
-                // Any answer will do, a refusal too.
-                if matches!(client.apiserver_version().await, Ok(_) | Err(kube::Error::Api(_))) {
-                    let problems = self.outage.borrow_mut().reached();
-                    self.tell(problems).await;
-                }
-                if self.outage.borrow().is_over() {
-                    break;
-                }
-            }
-        }
-    }
-
     /// Nobody listening is for the caller to notice.
-    async fn tell(&self, problems: Option<Vec<Problem>>) {
+    pub(super) async fn tell(&self, problems: Option<Vec<Problem>>) {
         if let Some(problems) = problems {
             let event = Event::Problems { origin: ORIGIN.to_owned(), problems };
             self.events.send(event).await.ok();

@@ -30,6 +30,19 @@ impl Programs {
         }
     }
 
+    /// Makes every flow that may give way older, by hours.
+    pub(crate) fn age_unassured(&mut self) {
+        let config: Config = self.array(map::CONFIG).get(&0, 0).unwrap();
+        let mut elements = self.array::<Unassured>(map::UNASSURED);
+        for place in 0..config.unassured {
+            let element = elements.get(&place, 0).unwrap();
+            if element.stamp != 0 {
+                let stamp = element.stamp.wrapping_sub(1 << 24).max(1);
+                elements.set(place, Unassured { stamp, ..element }, 0).unwrap();
+            }
+        }
+    }
+
     /// Ends every flow.
     pub(crate) fn forget_flows(&mut self) {
         forget(&mut self.hash::<FlowKey, FlowValue>(map::FLOWS));

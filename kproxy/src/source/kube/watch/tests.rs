@@ -33,7 +33,7 @@ async fn node_08_an_api_server_without_service_cidrs_is_no_problem() {
     let url = ignorant();
     let client = Client::try_from(Config::new(url.parse().unwrap())).unwrap();
     let (events, mut received) = mpsc::channel(8);
-    let session = Session { outage: RefCell::new(Outage::new(url)), failed: Notify::new(), events };
+    let session = Session::new(url, events);
     let some_time = Duration::from_secs(1);
     let waiting = tokio::time::timeout(some_time, session.service_cidrs(client.clone())).await;
     assert!(waiting.is_err(), "it asks again later");
@@ -48,8 +48,7 @@ async fn node_08_an_api_server_without_service_cidrs_is_no_problem() {
 #[tokio::test]
 async fn an_own_node_that_cannot_be_read_is_reported_until_it_can_be_or_is_gone() {
     let (events, mut received) = mpsc::channel(8);
-    let outage = RefCell::new(Outage::new(String::new()));
-    let session = Session { outage, failed: Notify::new(), events };
+    let session = Session::new(String::new(), events);
     let node = |addresses: serde_json::Value| {
         let status = serde_json::json!({"addresses": addresses});
         let object = serde_json::json!({"metadata": {"name": "n1"}, "status": status});
