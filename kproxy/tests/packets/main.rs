@@ -1,8 +1,8 @@
 //! Packet programs on single packets: packet in, verdict and packet out, counters moved.
 //! Needs root (BPF_PROG_TEST_RUN); sends nothing, the routes are those of own namespaces.
 
-mod adopt;
 mod absence;
+mod adopt;
 mod affinity;
 mod algorithms;
 mod conntrack;
