@@ -18,5 +18,6 @@ mod repair;
 mod rights;
 mod sctp;
 mod sockets;
+mod start;
 mod udp;
 mod uplink;

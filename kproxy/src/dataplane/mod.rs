@@ -36,7 +36,9 @@ mod writer;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
+    mem,
     net::IpAddr,
+    path::PathBuf,
     sync::mpsc::{self, SyncSender},
 };
 
@@ -112,6 +114,9 @@ pub struct Dataplane {
     predecessors: Vec<Predecessor>,
     /// Two writers would undo each other's work.
     lock: Flock<File>,
+    /// The lock on a folder that is gone: as long as it is open, so is the file system that was unmounted, with the
+    /// links to pods in it.
+    last_lock: Option<Flock<File>>,
 }
 
 impl Dataplane {
@@ -158,6 +163,7 @@ impl Dataplane {
             notices,
             predecessors,
             lock,
+            last_lock: None,
         })
     }
 
@@ -189,7 +195,7 @@ impl Dataplane {
             tracing::info!(version = other.version(), "removed another layout version");
             other.remove()
         };
-        std::mem::take(&mut self.predecessors).into_iter().flat_map(remove).collect()
+        mem::take(&mut self.predecessors).into_iter().flat_map(remove).collect()
     }
 
     /// Makes the maps hold exactly `desired`: adds, changes, removes, and repairs what a crash has
@@ -371,16 +377,24 @@ impl Dataplane {
         let repaired = self.attachments.repair_pins().and_then(|any| {
             let folder = self.attachments.version_folder();
             if any && !pinning::is_on(&self.lock, folder) {
-                self.lock = pinning::lock(folder)?;
+                self.last_lock = Some(mem::replace(&mut self.lock, pinning::lock(folder)?));
             }
             Ok(())
         });
         repaired.err().into_iter().collect::<Vec<_>>().into()
     }
 
+    /// The folders of pins.
+    pub(crate) fn pin_folders(&self) -> [PathBuf; 3] {
+        self.attachments.pin_folders()
+    }
+
     /// Attaches socket programs again that somebody has taken off.
     pub(crate) fn repair_cgroup(&mut self) -> Report {
-        self.attachments.repair_cgroup().err().into_iter().collect::<Vec<_>>().into()
+        let failed = self.attachments.repair_cgroup().err();
+        // Everything is attached anew by now.
+        self.last_lock = None;
+        failed.into_iter().collect::<Vec<_>>().into()
     }
 
     /// Attaches the programs to these uplinks and pod-facing ports and takes them off all other

@@ -2,6 +2,8 @@
 
 mod clients;
 mod flood;
+mod host;
+mod limits;
 mod load;
 mod report;
 mod restart;
@@ -16,6 +18,10 @@ use anyhow::Result;
 pub(crate) enum Kind {
     /// Floods, forged packets, full tables: what a host outside of the cluster can send.
     Flood(flood::Options),
+    /// Devices, addresses, routes, settings, rules and pins change under kproxy, under load.
+    Host(host::Options),
+    /// Tables at their limits, under load.
+    Limits(limits::Options),
     /// kill -9 and start, over and over, under load.
     Restart(restart::Options),
     /// From the real kube-proxy to kproxy and back, over and over, under load.
@@ -29,6 +35,8 @@ pub(crate) enum Kind {
 pub(crate) fn run(kind: &Kind) -> Result<()> {
     match kind {
         Kind::Flood(options) => flood::run(options),
+        Kind::Host(options) => host::run(options),
+        Kind::Limits(options) => limits::run(options),
         Kind::Restart(options) => restart::run(options),
         Kind::Takeover(options) => takeover::run(options),
     }

@@ -13,7 +13,8 @@ use crate::{
         kernel::memory::Memory,
         sandbox::{device, plan, run, sandboxed},
     },
-    node::Device,
+    errors::with_causes,
+    node::{self, Device},
 };
 
 #[test]
@@ -356,5 +357,24 @@ fn pins_that_somebody_has_taken_away_are_made_again() {
         }
         drop(dataplane);
         assert_eq!(sandbox.open().reconcile([plan("a", "10.96.0.1", 30_001, &[port])]).words, 0);
+    });
+}
+
+/// Without CAP_PERFMON the verifier lets no program compare packet pointers.
+#[test]
+fn what_the_verifier_refuses_is_one_line_that_names_the_program_and_the_reason() {
+    use caps::{CapSet, Capability};
+
+    sandboxed(|sandbox| {
+        node::bpffs::ensure(&sandbox.bpffs).unwrap();
+        for capability in [Capability::CAP_PERFMON, Capability::CAP_SYS_ADMIN] {
+            caps::drop(None, CapSet::Effective, capability).unwrap();
+        }
+        let opened = Dataplane::open(&sandbox.settings()).map(drop);
+        caps::set(None, CapSet::Effective, &caps::read(None, CapSet::Permitted).unwrap()).unwrap();
+        let told = with_causes(&opened.unwrap_err());
+        assert!(told.starts_with("the kernel refused the BPF program kp_"), "{told}");
+        assert!(told.contains("please report this") && told.contains("prohibited"), "{told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
     });
 }
