@@ -80,12 +80,7 @@ fn the_daemon_keeps_no_capability_that_it_has_no_use_for() {
         if limited {
             cluster.proxies[0].stop().unwrap();
             let spec = ProxySpec::kproxy(Source::Manifests).capabilities(&granted);
-            let spec = spec.args([
-                "--snat",
-                "netfilter",
-                "--log-level",
-                "info,kproxy::daemon=debug,kproxy::control=debug",
-            ]);
+            let spec = spec.args(["--snat", "netfilter"]);
             cluster.proxies[0] = cluster.lab.start_proxy("n1", spec).unwrap();
         }
         let all = if limited { granted.clone() } else { [&granted[..], &useful].concat() };

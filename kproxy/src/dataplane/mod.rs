@@ -114,9 +114,6 @@ pub struct Dataplane {
     predecessors: Vec<Predecessor>,
     /// Two writers would undo each other's work.
     lock: Flock<File>,
-    /// The lock on a folder that is gone: as long as it is open, so is the file system that was unmounted, with the
-    /// links to pods in it.
-    last_lock: Option<Flock<File>>,
 }
 
 impl Dataplane {
@@ -163,7 +160,6 @@ impl Dataplane {
             notices,
             predecessors,
             lock,
-            last_lock: None,
         })
     }
 
@@ -377,7 +373,9 @@ impl Dataplane {
         let repaired = self.attachments.repair_pins().and_then(|any| {
             let folder = self.attachments.version_folder();
             if any && !pinning::is_on(&self.lock, folder) {
-                self.last_lock = Some(mem::replace(&mut self.lock, pinning::lock(folder)?));
+                // What was unmounted is there as long as its folder is open, with the links in it.
+                self.attachments.carry_over(&self.lock)?;
+                self.lock = pinning::lock(self.attachments.version_folder())?;
             }
             Ok(())
         });
@@ -391,10 +389,7 @@ impl Dataplane {
 
     /// Attaches socket programs again that somebody has taken off.
     pub(crate) fn repair_cgroup(&mut self) -> Report {
-        let failed = self.attachments.repair_cgroup().err();
-        // Everything is attached anew by now.
-        self.last_lock = None;
-        failed.into_iter().collect::<Vec<_>>().into()
+        self.attachments.repair_cgroup().err().into_iter().collect::<Vec<_>>().into()
     }
 
     /// Attaches the programs to these uplinks and pod-facing ports and takes them off all other

@@ -7,11 +7,11 @@ use std::{
     net::SocketAddr,
     process::Command,
     sync::Arc,
-    thread::{available_parallelism, sleep},
+    thread::{self, available_parallelism, sleep},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use kproxy_lab::{
     Family, Flood, FloodReport, Held, Hold, Lab, Mode, POD_PORT, Packets, Place, Probe, Proxy,
     ProxySpec, SPOOFED, Source,
@@ -337,8 +337,16 @@ impl Standing {
         sleep(Duration::from_secs(2));
         let count = before.len();
         let mut lost = Vec::new();
-        for (held, before) in self.0.into_iter().zip(before) {
-            let report = held.stop()?;
+        // Each ends after its pause.
+        let reports = thread::scope(|scope| {
+            let ending: Vec<_> =
+                self.0.into_iter().map(|held| scope.spawn(move || held.stop())).collect();
+            ending
+                .into_iter()
+                .map(|thread| thread.join().map_err(|_panic| anyhow!("a thread panicked"))?)
+                .collect::<Result<Vec<_>>>()
+        })?;
+        for (report, before) in reports.into_iter().zip(before) {
             if !report.is_flawless() || report.answered == before {
                 lost.push(format!("{before} answers so far, {report:?}"));
             }

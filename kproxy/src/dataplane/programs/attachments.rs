@@ -4,8 +4,8 @@
 use std::{
     cmp::Reverse,
     collections::BTreeSet,
-    fs,
-    os::fd::{AsFd as _, OwnedFd},
+    fs::{self, File},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -126,6 +126,25 @@ impl Attachments {
         let folder = self.dirs.version.display();
         tracing::warn!(%folder, maps, programs, links, "pins were taken away by somebody; made again");
         Ok(true)
+    }
+
+    /// Pins the links that are in `old`, a folder as [`Self::version_folder`] that nobody else sees any more, and not
+    /// in that.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub(crate) fn carry_over(&self, old: &File) -> Result<(), Error> {
+        let links = self.dirs.links.file_name().unwrap_or_default();
+        let old = Path::new("/proc/self/fd").join(old.as_raw_fd().to_string()).join(links);
+        for entry in fs::read_dir(old).into_iter().flatten().flatten() {
+            let pin = self.dirs.links.join(entry.file_name());
+            if !pin.exists() {
+                let link = bpf::open_pin(&entry.path(), Access::ReadWrite)
+                    .map_err(Error::of_pin("open", entry.path()))?;
+                bpf::pin(link.as_fd(), &pin).map_err(Error::of_pin("pin", pin))?;
+            }
+        }
+        Ok(())
     }
 
     /// Holds the links that are pinned now, those to pods left out: there may be more of them than this process

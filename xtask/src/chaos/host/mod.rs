@@ -144,6 +144,7 @@ fn once(stage: &Stage, fault: &'static Fault) -> Result<Row> {
     {
         bail!("kproxy complains of what is no problem: {line}");
     }
+    say::line(format!("{}: {}", fault.what, say::duration(begun.elapsed())));
     Ok(Row {
         fault,
         seen: (!matches!(fault.seen, Seen::Silence)).then_some(seen),
