@@ -41,10 +41,10 @@ const SERVICES: usize = 40;
 /// Clients with an address of their own, more than the affinity map has room for.
 const CLIENTS: u8 = 64;
 /// How long a change may need to be there.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long an address is dialled that may be served by nobody.
-const SILENCE: Duration = Duration::from_millis(300);
+const SILENCE: Duration = Duration::from_secs(1);
 /// File of the manifests.
 const FILE: &str = "many.yaml";
 /// The pods that endpoints are taken from.
