@@ -125,17 +125,14 @@ fn services(stage: &Stage, times: u32) -> Result<usize> {
     let waiting_now = waiting()?;
     let (mut served, pod) = (Vec::new(), stage.pod()?);
     for number in 0..SERVICES {
-        let is_named = waiting_now.contains(&name(number));
-        let answers = dial(&pod, cluster_ip(number, Family::V4)?)?.all_answered()
-            && dial(&pod, cluster_ip(number, Family::V6)?)?.all_answered();
-        ensure!(
-            answers || is_named,
-            "{} is neither served nor named: {waiting_now:?}",
-            name(number)
-        );
-        if answers && !is_named {
-            served.push(number);
+        if waiting_now.contains(&name(number)) {
+            continue;
         }
+        for family in Family::ALL {
+            let outcome = dial(&pod, cluster_ip(number, family)?)?;
+            ensure!(outcome.all_answered(), "{} is not named: {outcome}", name(number));
+        }
+        served.push(number);
     }
     ensure!(
         !served.is_empty() && served.len() < SERVICES,
