@@ -74,14 +74,14 @@ pub(super) fn run(options: &Options) -> Result<()> {
         let (harmless, others): (Vec<_>, Vec<_>) =
             faults::ALL.iter().partition(|fault| fault.traffic == Traffic::GoesOn);
         let standing = load::stand(&stage)?;
-        let ((), mut tally) = load::under(&stage, |_| {
-            for fault in harmless {
-                rows.push(once(&stage, fault).with_context(|| fault.what)?);
-            }
-            Ok(())
-        })?;
-        tally.end(standing)?;
-        all = all.and(tally);
+        for fault in harmless {
+            let (row, tally) =
+                load::under(&stage, |_| once(&stage, fault).with_context(|| fault.what))?;
+            say::line(format!("{}: {tally}", fault.what));
+            rows.push(row);
+            all = all.and(tally);
+        }
+        all.end(standing)?;
         for fault in others {
             let standing = match fault.traffic {
                 Traffic::Breaks => Vec::new(),
@@ -98,6 +98,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
                 Ok(())
             })?;
             tally.end(standing)?;
+            say::line(format!("{}: {tally}", fault.what));
             all = all.and(tally);
         }
     }
@@ -144,7 +145,6 @@ fn once(stage: &Stage, fault: &'static Fault) -> Result<Row> {
     {
         bail!("kproxy complains of what is no problem: {line}");
     }
-    say::line(format!("{}: {}", fault.what, say::duration(begun.elapsed())));
     Ok(Row {
         fault,
         seen: (!matches!(fault.seen, Seen::Silence)).then_some(seen),
@@ -185,7 +185,8 @@ fn table(rows: &[Row]) -> Result<String> {
         let affected = match (fault.traffic, affected.is_zero()) {
             (Traffic::GoesOn, true) => "not".to_owned(),
             (Traffic::GoesOn, false) => format!("{affected:.1?}"),
-            _ => format!("until undone + {affected:.1?}"),
+            (_, true) => "until undone".to_owned(),
+            (_, false) => format!("until undone + {affected:.1?}"),
         };
         writeln!(text, "{:<46} {seen:>12} {affected:>24}", fault.what)?;
     }
