@@ -106,6 +106,11 @@ fn checks() -> Vec<String> {
         say::line(error);
         failed.push("tidy".to_owned());
     }
+    say::heading("advisories");
+    if let Err(error) = tidy::deny::advisories() {
+        say::line(error);
+        failed.push("advisories".to_owned());
+    }
     failed
 }
 

@@ -20,5 +20,6 @@ mod rights;
 mod sctp;
 mod sockets;
 mod takeover;
+mod start;
 mod udp;
 mod uplink;

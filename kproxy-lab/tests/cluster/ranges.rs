@@ -49,7 +49,12 @@ fn balancer(cluster: &Cluster, pods: &[&str], ranges: &[&str]) {
 
 /// A cluster with the Service `lb`, whose addresses lead to n1.
 fn cluster(pods: &[&str], ranges: &[&str]) -> Cluster {
-    let cluster = Cluster::new(&["n1/a"]);
+    cluster_with(pods, ranges, &[])
+}
+
+/// As [`cluster`], with arguments for kproxy.
+fn cluster_with(pods: &[&str], ranges: &[&str], arguments: &[&str]) -> Cluster {
+    let cluster = Cluster::with_arguments(&["n1/a"], json!({}), arguments);
     let nodes = cluster.lab.nodes().into_iter().map(|name| node(&cluster.lab.node(&name)));
     cluster.lab.write_manifest("nodes.yaml", &yaml(nodes).unwrap()).unwrap();
     let gateway = cluster.lab.node("n1").addresses();
@@ -264,6 +269,79 @@ fn lbr_02_each_source_of_a_udp_socket_is_judged() {
     for from_bridge in [false, true, false, false, true, true] {
         assert_eq!(asked(&sockets, from_bridge), [from_bridge; 2], "{from_bridge}");
     }
+}
+
+/// Where no socket is looked at, each packet is.
+#[test]
+fn lbr_02_packets_that_no_socket_hook_has_seen_are_held_to_the_ranges() {
+    let cluster = cluster_with(&["n1/a", "n2/a"], &OUTSIDE, &["--socket-lb", "none"]);
+    let (pod, host, client) =
+        (cluster.lab.pod("n1", "b"), cluster.lab.node("n1"), cluster.lab.client());
+    let mut silent = 0;
+    for (from, (transport, to)) in
+        [&pod, &host].into_iter().flat_map(|from| inside().into_iter().map(move |way| (from, way)))
+    {
+        is_silent(from, Probe::new(transport, to));
+        silent += 1;
+    }
+    for (transport, to) in TRANSPORTS.into_iter().flat_map(|t| ends(ADDRESSES).map(|to| (t, to))) {
+        answers(&client, transport, to);
+    }
+    assert!(dropped(&cluster) >= silent, "{} of {silent}", dropped(&cluster));
+    let inside_alone: Vec<_> = PODS.into_iter().chain(NODES).collect();
+    change(&cluster, &["n1/a", "n2/a"], &inside_alone);
+    for (from, (transport, to)) in
+        [&pod, &host].into_iter().flat_map(|from| inside().into_iter().map(move |way| (from, way)))
+    {
+        answers(from, transport, to);
+    }
+    for (transport, to) in TRANSPORTS.into_iter().flat_map(|t| ends(ADDRESSES).map(|to| (t, to))) {
+        is_silent(&client, Probe::new(transport, to));
+    }
+    // Without a ports' part of its own until the first fragment has come.
+    for family in Family::ALL {
+        let to = ends(ADDRESSES)[usize::from(family == Family::V6)];
+        is_silent(&client, Probe::new(Transport::UdpReversed, to).padding(6000));
+    }
+}
+
+/// What a UDP socket remembers of one frontend opens no other.
+#[test]
+fn lbr_02_a_udp_socket_that_knows_a_backend_is_judged_anew() {
+    let cluster = cluster(&["n1/a"], &NOBODY);
+    for from in [cluster.lab.pod("n1", "b"), cluster.lab.node("n1")] {
+        for number in 0..2 {
+            let (denied, open) = (ends(ADDRESSES)[number], ends(CLUSTER_IPS)[number]);
+            let any = ["0.0.0.0", "::"].map(|ip| at(ip.parse::<IpAddr>().unwrap(), 0))[number];
+            let socket = from.socket(Transport::UdpUnconnected, any).unwrap();
+            let step = |step| socket.step(step).unwrap();
+            let is_open = |seen: &Seen| matches!(seen, Seen::Answered { source, .. } if *source == Some(open));
+            let is_shut = |seen: &Seen| matches!(seen, Seen::Failed(_));
+            // The same backend, by another frontend of the same Service.
+            for _ in 0..2 {
+                let seen = step(Step::AskAt(open));
+                assert!(is_open(&seen), "{} {open}: {seen:?}", from.name());
+                let seen = step(Step::AskAt(denied));
+                assert!(is_shut(&seen), "{} {denied}: {seen:?}", from.name());
+            }
+            // Connected to what is open, a datagram to what is not; and the other way round.
+            assert_eq!(step(Step::Connect(open)), Seen::Done);
+            let seen = step(Step::AskAt(denied));
+            assert!(is_shut(&seen), "{} connected, {denied}: {seen:?}", from.name());
+            assert_eq!(step(Step::Dissolve), Seen::Done);
+            // That it is shut may be told here or by the next call.
+            let connected = step(Step::Connect(denied));
+            let seen = step(Step::Ask);
+            assert!(is_shut(&seen), "{} {denied}: {connected:?}, {seen:?}", from.name());
+            step(Step::Dissolve);
+            // An IPv6 socket goes on hearing its last peer alone (__udp_disconnect() leaves sk_v6_daddr).
+            if open.is_ipv4() {
+                let seen = step(Step::AskAt(open));
+                assert!(is_open(&seen), "{} {open}: {connected:?}, then {seen:?}", from.name());
+            }
+        }
+    }
+    assert!(dropped(&cluster) >= 16, "{}", dropped(&cluster));
 }
 
 #[test]

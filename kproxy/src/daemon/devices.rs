@@ -6,11 +6,13 @@ use tokio::sync::watch;
 use tracing::info;
 
 use super::netfilter::Need;
+use super::pins::PinWatch;
 use super::shared::SharedDataplane;
 use super::source_nat::SourcePorts;
 use crate::control::Noticeboard;
 use crate::model::Problem;
-use crate::node::NodeState;
+use crate::node::{NodeState, forwarding};
+use crate::plan::Family;
 use crate::timing;
 
 /// Time between two looks whether a pod-facing port waits: TCP tries again after a second (RFC 6298
@@ -18,6 +20,8 @@ use crate::timing;
 const LOOK: Duration = Duration::from_millis(200);
 /// Time between two looks whether everything is still attached.
 const CHECK: Duration = Duration::from_secs(15);
+/// How long to wait for further pins that are taken away.
+const SETTLE: Duration = Duration::from_millis(20);
 /// Shortest and longest pause before attaching is tried again.
 const RETRY: [Duration; 2] = [Duration::from_secs(1), CHECK];
 /// Where the problems of devices are posted.
@@ -55,6 +59,12 @@ impl Devices {
     fn try_serve(&mut self, node: &NodeState) -> Found {
         let mut others: Vec<_> = self.source_ports.follow().into_iter().collect();
         others.extend(node.problems.iter().cloned());
+        if !node.pods.is_empty() {
+            let has_v6 = node.sources.values().any(|sources| sources.v6.is_some());
+            others.extend(forwarding::problems(
+                [Some(Family::V4), has_v6.then_some(Family::V6)].into_iter().flatten(),
+            ));
+        }
         let mut dataplane = self.dataplane.lock();
         let mut failures = dataplane.repair_pins().problems;
         // A connection that comes in by a new device must find its source.
@@ -74,22 +84,32 @@ impl Devices {
             state
         };
         let mut known = without_addresses(served);
+        let mut pins = PinWatch::new();
+        pins.follow(&self.dataplane.lock().pin_folders());
         // The first look may have failed.
         let mut pauses = Some(timing::backoff(RETRY));
         loop {
             let pause = pauses.as_mut().and_then(Iterator::next).unwrap_or(CHECK);
-            match tokio::time::timeout(pause, self.node.changed()).await {
-                Ok(Err(_nobody_follows)) => return,
-                Ok(Ok(())) => {
+            tokio::select! {
+                changed = self.node.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
                     let now = without_addresses(self.node.borrow_and_update().clone());
                     if now == known {
                         continue;
                     }
                     known = now;
                 }
-                Err(_elapsed) => {}
+                () = pins.taken() => {
+                    // Who takes one takes several.
+                    tokio::time::sleep(SETTLE).await;
+                    pins.forget();
+                }
+                () = tokio::time::sleep(pause) => {}
             }
             let found = self.try_serve(&known);
+            pins.follow(&self.dataplane.lock().pin_folders());
             if found.failures.is_empty() {
                 pauses = None;
             } else {

@@ -8,6 +8,9 @@ use crate::{control, dataplane, node, source};
 /// What ends the daemon, other than a signal.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
+    /// The process has too few rights.
+    #[error(transparent)]
+    Rights(#[from] node::capabilities::Error),
     /// The asynchronous runtime cannot be made.
     #[error("start the runtime")]
     Runtime(#[source] io::Error),
@@ -20,6 +23,9 @@ pub(crate) enum Error {
     /// The data path cannot be opened.
     #[error(transparent)]
     Dataplane(#[from] dataplane::Error),
+    /// The folder of cgroups that was asked for is none.
+    #[error(transparent)]
+    Cgroup(#[from] node::cgroup::Error),
     /// The kernel does not say which network namespace this is.
     #[error("ask for the identity of the network namespace")]
     Netns(#[source] io::Error),
@@ -27,7 +33,10 @@ pub(crate) enum Error {
     #[error(transparent)]
     Node(#[from] node::watch::Error),
     /// The kernel does not say which source ports are free.
-    #[error("find free source ports")]
+    #[error(
+        "find free source ports in net.ipv4.ip_local_port_range; mount /proc with its folder sys, or name \
+         the ports with --snat-ports"
+    )]
     SourcePorts(#[source] io::Error),
     /// The metrics contradict each other.
     #[error("make the metrics")]

@@ -15,6 +15,7 @@ mod fragments;
 mod kube_proxy;
 mod netfilter;
 mod opt_out;
+mod pins;
 pub(crate) mod run_dir;
 mod settings;
 mod shared;
@@ -27,6 +28,7 @@ mod timeouts;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use futures::future::LocalBoxFuture;
@@ -51,7 +53,8 @@ use self::timeouts::Timeouts;
 use crate::control::{self, Noticeboard};
 use crate::dataplane::Dataplane;
 use crate::metrics::Metrics;
-use crate::node::{NodeState, netns, watch as node_watch};
+use crate::model::Problem;
+use crate::node::{NodeState, capabilities, cgroup, netns, watch as node_watch};
 use crate::plan::{OptOut, SocketVerdicts};
 use crate::server;
 use crate::source::{self, Event};
@@ -65,6 +68,11 @@ const EVENTS: usize = 1024;
 /// The daemon cannot start (another one runs, a setting cannot be used, the kernel refuses), or the
 /// source of Services has ended.
 pub(crate) fn run(settings: Settings) -> Result<(), Error> {
+    capabilities::check()?;
+    // Before there are other threads, which would keep theirs.
+    if let Err(error) = capabilities::keep_useful() {
+        warn!(%error, "kproxy keeps capabilities that it does not need: the kernel does not let it give them up");
+    }
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -82,8 +90,8 @@ async fn serve(settings: Settings) -> Result<(), Error> {
         cluster_cidrs,
         node_port_addresses,
         bind_address,
-        socket_lb,
-        opt_out,
+        mut socket_lb,
+        mut opt_out,
         source_nat,
         flow_timeouts,
         algorithm,
@@ -93,6 +101,12 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     let shutdown = CancellationToken::new();
     signals::stop_on_signals(shutdown.clone()).map_err(Error::Signals)?;
 
+    let notices = Noticeboard::default();
+    if let Some(problem) = without_cgroup(socket_lb, dataplane.cgroup_root.as_deref())? {
+        warn!(%problem, "packets are translated instead of sockets");
+        notices.post("cgroup", vec![problem]);
+        (socket_lb, opt_out) = (SocketLb::None, OptOut::default());
+    }
     let bpffs_root = dataplane.bpffs_root.clone();
     let map_limits = dataplane.map_limits();
     let mut dataplane = Dataplane::open(&dataplane)?;
@@ -109,7 +123,6 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     let source_ports = SourcePorts::choose(source_nat).map_err(Error::SourcePorts)?;
     // Before anything is attached; what this reports is reported again when the devices are.
     let _told_later = source_ports.apply(&mut dataplane, &node.borrow());
-    let notices = Noticeboard::default();
     let table = Need::of(&mut dataplane);
     tokio::spawn(Table::start(&table, notices.clone()).keep());
     let metrics = Arc::new(Metrics::new().map_err(Error::Metrics)?);
@@ -152,6 +165,22 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     }
     info!("stopped; Services go on working, changes do not arrive");
     Ok(())
+}
+
+/// What is wrong where the node's cgroup v2 tree is wanted and not to be had: Services work without it, as with
+/// `--socket-lb none`.
+///
+/// # Errors
+/// The folder that was asked for is none of cgroup v2.
+fn without_cgroup(socket_lb: SocketLb, asked: Option<&Path>) -> Result<Option<Problem>, Error> {
+    if socket_lb == SocketLb::None {
+        return Ok(None);
+    }
+    match cgroup::root(asked) {
+        Ok(_) => Ok(None),
+        Err(error) if asked.is_some() => Err(error.into()),
+        Err(error) => Ok(Some(error.to_problem())),
+    }
 }
 
 /// Tells the programs what they are to do, as far as it is known before anything is attached.

@@ -11,8 +11,8 @@ use thiserror::Error;
 use crate::{errors::with_causes, model::Problem, node};
 
 /// What every start needs.
-const NEEDS: &str = "kproxy needs Linux 5.10 or newer with BTF in /sys/kernel/btf/vmlinux, and root \
-                     or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON";
+const NEEDS: &str = "kproxy needs Linux 5.10 or newer with BTF in /sys/kernel/btf/vmlinux; CAP_BPF, \
+                     CAP_NET_ADMIN and CAP_PERFMON; and no seccomp profile or security module that forbids bpf(2)";
 
 /// Errors of the data path, each with what to do.
 #[derive(Debug, Error)]
@@ -82,7 +82,8 @@ pub enum Error {
     },
     /// The kernel's verifier refused a program.
     #[error(
-        "the kernel refused the BPF program {program} (please report this with your kernel version)"
+        "the kernel refused the BPF program {program} (please report this with your kernel version, and with \
+         the verifier's log above)"
     )]
     Verifier {
         /// Program name.
@@ -104,8 +105,8 @@ pub enum Error {
     },
     /// A file below the BPF file system could not be handled.
     #[error(
-        "{action} {} (check that the folder is on a BPF file system, that you are root, and that \
-         no other kproxy uses it)",
+        "{action} {} (check that the folder is on a BPF file system that may be written, that you are root, \
+         and that no other kproxy uses it)",
         path.display()
     )]
     Pin {
@@ -159,12 +160,12 @@ pub(super) struct Missing;
 
 /// The answer of the verifier.
 #[derive(Debug, Error)]
-#[error("{error}; end of the verifier's log:\n{log}")]
+#[error("{error}: {reason}")]
 pub struct Rejection {
     /// The error of the call.
     pub error: io::Error,
-    /// The last lines of the log.
-    pub log: String,
+    /// What it said last.
+    pub reason: String,
 }
 
 /// What sort of map one is.

@@ -36,8 +36,10 @@ mod writer;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
+    mem,
     net::IpAddr,
     os::fd::OwnedFd,
+    path::PathBuf,
     sync::mpsc::{self, SyncSender},
 };
 
@@ -197,7 +199,7 @@ impl Dataplane {
             tracing::info!(version = other.version(), "removed another layout version");
             other.remove()
         };
-        std::mem::take(&mut self.predecessors).into_iter().flat_map(remove).collect()
+        mem::take(&mut self.predecessors).into_iter().flat_map(remove).collect()
     }
 
     /// Makes the maps hold exactly `desired`: adds, changes, removes, and repairs what a crash has
@@ -382,11 +384,18 @@ impl Dataplane {
         let repaired = self.attachments.repair_pins().and_then(|any| {
             let folder = self.attachments.version_folder();
             if any && !pinning::is_on(&self.lock, folder) {
-                self.lock = pinning::lock(folder)?;
+                // What was unmounted is there as long as its folder is open, with the links in it.
+                self.attachments.carry_over(&self.lock)?;
+                self.lock = pinning::lock(self.attachments.version_folder())?;
             }
             Ok(())
         });
         repaired.err().into_iter().collect::<Vec<_>>().into()
+    }
+
+    /// The folders of pins.
+    pub(crate) fn pin_folders(&self) -> [PathBuf; 3] {
+        self.attachments.pin_folders()
     }
 
     /// Attaches socket programs again that somebody has taken off.

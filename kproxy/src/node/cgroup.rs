@@ -9,6 +9,15 @@ use std::{
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use procfs::process::MountInfo;
 
+use crate::{errors::with_causes, model::Problem};
+
+const NONE: &str = "no cgroup v2 file system is mounted";
+const MOUNT: &str = "run `mount -t cgroup2 none /sys/fs/cgroup/unified` on the node, or give its folder with \
+                     --cgroup-root, and restart kproxy";
+const OWN: &str = "this container sees only its own cgroups, not those of pods";
+const SHOW: &str = "mount the node's /sys/fs/cgroup into it (see deploy/kproxy.yaml), or give --cgroup-root, and \
+                    restart kproxy";
+
 /// Why no cgroup v2 tree can be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -19,20 +28,31 @@ pub enum Error {
     )]
     NotCgroup2(PathBuf),
     /// Nothing was given and nothing was found.
-    #[error(
-        "no cgroup v2 file system is mounted; run `mount -t cgroup2 none /sys/fs/cgroup/unified` \
-         on the node, or give its folder with --cgroup-root"
-    )]
+    #[error("{NONE}; {MOUNT}")]
     NotFound,
     /// In a container, and only the container's own part of the tree is there.
-    #[error(
-        "this container sees only its own cgroups: sockets of pods would not be served; mount the \
-         node's /sys/fs/cgroup into it (see deploy/kproxy.yaml), or give --cgroup-root"
-    )]
+    #[error("{OWN}; {SHOW}")]
     OnlyOwn,
     /// The mount table cannot be read.
     #[error("read {TABLE}")]
     Mounts(#[source] io::Error),
+}
+
+impl Error {
+    /// The error as a problem that does not stop the rest.
+    pub(crate) fn to_problem(&self) -> Problem {
+        let (what, remedy) = match self {
+            Self::NotCgroup2(_) | Self::Mounts(_) => {
+                (with_causes(self), "mount it, and restart kproxy")
+            }
+            Self::NotFound => (NONE.to_owned(), MOUNT),
+            Self::OnlyOwn => (OWN.to_owned(), SHOW),
+        };
+        let what = format!(
+            "{what}; sockets are not served, their packets are translated instead, as with --socket-lb none"
+        );
+        Problem::new("cgroup v2", what, remedy)
+    }
 }
 
 const TABLE: &str = "/proc/self/mountinfo";

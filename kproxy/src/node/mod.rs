@@ -1,11 +1,13 @@
-//! What kproxy knows of and changes on the node itself: its name, devices, addresses, cgroups, bpffs and
-//! one nftables table. Nothing here touches BPF maps or links.
+//! What kproxy knows of and changes on the node itself: its name, devices, addresses, cgroups, bpffs, one
+//! nftables table, and its own rights. Nothing here touches BPF maps or links.
 
 pub(crate) mod bpffs;
+pub(crate) mod capabilities;
 pub(crate) mod cgroup;
 pub(crate) mod conntrack;
 pub(crate) mod ctnetlink;
 pub(crate) mod device;
+pub(crate) mod forwarding;
 pub(crate) mod name;
 pub(crate) mod namespaces;
 pub(crate) mod netns;

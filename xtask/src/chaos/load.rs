@@ -22,7 +22,7 @@ pub(super) struct Tally {
 
 impl Tally {
     /// Ends connections that stood.
-    pub(super) fn end(&mut self, all: [Standing; 3]) -> Result<()> {
+    pub(super) fn end(&mut self, all: impl IntoIterator<Item = Standing>) -> Result<()> {
         for standing in all {
             let (count, lost) = standing.end_telling()?;
             self.standing += count;

@@ -4,6 +4,8 @@ mod clients;
 mod control;
 mod flood;
 mod footprint;
+mod host;
+mod limits;
 mod load;
 mod report;
 mod restart;
@@ -21,6 +23,10 @@ pub(crate) enum Kind {
     Flood(flood::Options),
     /// All that may be wrong with the API server, under load.
     Control(control::Options),
+    /// Devices, addresses, routes, settings, rules and pins change under kproxy, under load.
+    Host(host::Options),
+    /// Tables at their limits, under load.
+    Limits(limits::Options),
     /// kill -9 and start, over and over, under load.
     Restart(restart::Options),
     /// From the real kube-proxy to kproxy and back, over and over, under load.
@@ -38,6 +44,8 @@ pub(crate) fn run(kind: &Kind) -> Result<()> {
         Kind::Control(options) => control::run(options),
         Kind::Soak(options) => soak::run(options),
         Kind::Flood(options) => flood::run(options),
+        Kind::Host(options) => host::run(options),
+        Kind::Limits(options) => limits::run(options),
         Kind::Restart(options) => restart::run(options),
         Kind::Takeover(options) => takeover::run(options),
     }

@@ -7,11 +7,11 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     process::Command,
     sync::Arc,
-    thread::{available_parallelism, sleep},
+    thread::{self, available_parallelism, sleep},
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use kproxy_lab::{
     Family, Flood, FloodReport, Held, Hold, Lab, Mode, Outcome, POD_PORT, Packets, Place, Probe,
     Proxy, ProxySpec, Relay, SPOOFED, Source,
@@ -202,10 +202,7 @@ impl Stage {
     fn start(lab: Lab, spec: ProxySpec) -> Result<Self> {
         let proxies = lab.start_proxies(spec)?;
         let stage = Self { lab, proxies, has_extra: Cell::new(false) };
-        for (target, family) in TARGETS.iter().flat_map(|t| Family::ALL.map(|f| (t, f))) {
-            let probe = target.probe(stage.frontend(target, family));
-            stage.client().probe_until(&probe, Outcome::all_answered)?;
-        }
+        stage.wait_served()?;
         Ok(stage)
     }
 
@@ -239,6 +236,55 @@ impl Stage {
         let spec = ProxySpec::kproxy(Source::Api).beside();
         // kube-proxy has the usual address.
         self.lab.start_proxies(spec.args(["--metrics-bind-address", ""]))
+    }
+
+    /// A place of the lab.
+    pub(super) fn place(&self, name: &str) -> Result<Arc<Place>> {
+        self.lab.place(name)
+    }
+
+    /// A NodePort, as clients outside dial it.
+    pub(super) fn node_port(&self, family: Family, port: u16) -> SocketAddr {
+        self.lab.node(NODE).at(family, port)
+    }
+
+    /// Writes a file of manifests, in the place of one of this name.
+    pub(super) fn write(&self, file: &str, objects: Vec<Value>) -> Result<()> {
+        self.lab.write_manifest(file, &yaml(objects)?)
+    }
+
+    /// Removes it.
+    pub(super) fn remove(&self, file: &str) -> Result<()> {
+        self.lab.remove_manifest(file)
+    }
+
+    /// Runs a script on the dialled node; `$BPFFS` is where the pins are, `$KEPT` where files may be kept.
+    pub(super) fn shell(&self, script: &str) -> Result<()> {
+        let bpffs = self.lab.bpffs(NODE);
+        let kept = self.lab.dir().join("kept");
+        let script = format!("BPFFS='{}'; KEPT='{}'; {script}", bpffs.display(), kept.display());
+        self.lab.node(NODE).run("sh", &["-c", &script]).map(drop)
+    }
+
+    /// What `kproxy status` says on the dialled node.
+    pub(super) fn status(&self) -> Result<Value> {
+        let output = self.kproxy(NODE, "status")?.args(["-o", "json"]).output()?;
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// The daemon of the dialled node.
+    pub(super) fn proxy(&self) -> &Proxy {
+        &self.proxies[0]
+    }
+
+    /// Waits until clients outside are answered by every target.
+    pub(super) fn wait_served(&self) -> Result<()> {
+        for (target, family) in TARGETS.iter().flat_map(|t| Family::ALL.map(|f| (t, f))) {
+            let probe = target.probe(self.frontend(target, family));
+            self.client().probe_until(&probe, kproxy_lab::Outcome::all_answered)?;
+        }
+        Ok(())
     }
 
     /// The daemons.
@@ -296,6 +342,16 @@ impl Stage {
 
     /// TCP connections through a target, by its NodePort and by its ClusterIP, asked once a second.
     pub(super) fn stand(&self, target: &Target, family: Family) -> Result<Standing> {
+        self.stand_for(target, family, PATIENCE)
+    }
+
+    /// The same; each waits for so long for an answer.
+    pub(super) fn stand_for(
+        &self,
+        target: &Target,
+        family: Family,
+        patience: Duration,
+    ) -> Result<Standing> {
         let dialled = [
             (self.client(), self.frontend(target, family)),
             (self.pod()?, self.inside(target, family)?),
@@ -303,7 +359,7 @@ impl Stage {
         let mut held = Vec::new();
         for ((from, to), count) in dialled.iter().zip(STANDING) {
             for _connection in 0..count {
-                let hold = Hold::tcp(*to).pause(Duration::from_secs(1)).timeout(PATIENCE);
+                let hold = Hold::tcp(*to).pause(Duration::from_secs(1)).timeout(patience);
                 held.push(from.hold(hold)?);
             }
         }
@@ -331,8 +387,16 @@ impl Standing {
         sleep(Duration::from_secs(2));
         let count = before.len();
         let mut lost = Vec::new();
-        for (held, before) in self.0.into_iter().zip(before) {
-            let report = held.stop()?;
+        // Each ends after its pause.
+        let reports = thread::scope(|scope| {
+            let ending: Vec<_> =
+                self.0.into_iter().map(|held| scope.spawn(move || held.stop())).collect();
+            ending
+                .into_iter()
+                .map(|thread| thread.join().map_err(|_panic| anyhow!("a thread panicked"))?)
+                .collect::<Result<Vec<_>>>()
+        })?;
+        for (report, before) in reports.into_iter().zip(before) {
             if !report.is_flawless() || report.answered == before {
                 lost.push(format!("{before} answers so far, {report:?}"));
             }
@@ -385,6 +449,11 @@ impl Target {
     pub(super) fn flood(&self, to: SocketAddr, effort: Effort) -> Flood {
         let packets = if self.protocol == "TCP" { Packets::Syn } else { Packets::Datagram };
         Flood::new(packets, to, effort.rate).duration(effort.time)
+    }
+
+    /// Its NodePort.
+    pub(super) const fn node_port(&self) -> u16 {
+        self.node_port
     }
 
     /// One honest request.

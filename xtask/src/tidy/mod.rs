@@ -4,6 +4,7 @@
 //! a rule; each finding names the file, the line and the rule.
 
 mod circles;
+pub(crate) mod deny;
 mod deploy;
 mod imports;
 mod layers;
@@ -54,6 +55,7 @@ pub(crate) fn run() -> Result<()> {
     }
     findings.extend(deploy::check(&root)?);
     findings.extend(lints::check(&root)?);
+    findings.extend(deny::check(&root)?);
     findings.extend(parity::check(&root, &files)?);
     for finding in &findings {
         say::line(finding);

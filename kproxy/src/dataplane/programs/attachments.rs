@@ -2,8 +2,10 @@
 //! loopback device.
 
 use std::{
+    cmp::Reverse,
     collections::BTreeSet,
-    os::fd::{AsFd as _, OwnedFd},
+    fs::{self, File},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -23,7 +25,12 @@ use super::{
     place::{Attached, Place, Places},
 };
 use crate::{
-    dataplane::{error::Error, kernel::bpf, maps::SweptMaps, settings::Sizes},
+    dataplane::{
+        error::Error,
+        kernel::bpf::{self, Access},
+        maps::SweptMaps,
+        settings::Sizes,
+    },
     node::{self, Served},
 };
 
@@ -34,6 +41,8 @@ pub(crate) struct Attachments {
     kept: Vec<KeptMap>,
     /// Those with one, so that they can be pinned again.
     pinned: Vec<KeptMap>,
+    /// Links of the cgroup and of uplinks, by their pins: who takes a pin away takes no program off.
+    links: Vec<HeldLink>,
     dirs: PinDirs,
     /// The cgroup folder asked for; `None`: the root is looked for.
     cgroup_root: Option<PathBuf>,
@@ -46,6 +55,12 @@ pub(crate) struct Attachments {
     places: Option<BTreeSet<Place>>,
     /// Whether pod-facing ports among them translate answers.
     answers_pods: bool,
+}
+
+/// A link that is held, whatever becomes of its pin.
+struct HeldLink {
+    pin: PathBuf,
+    link: OwnedFd,
 }
 
 impl Attachments {
@@ -64,6 +79,7 @@ impl Attachments {
             object,
             kept,
             pinned: load::pinned_maps(&dirs)?,
+            links: Vec::new(),
             dirs,
             cgroup_root,
             cgroup: None,
@@ -84,7 +100,8 @@ impl Attachments {
         let maps = self.pinned.iter().filter(|map| is_missing(&self.dirs.map(map.name))).count();
         let programs = load::pinned_programs().filter(|name| is_missing(&self.dirs.program(name)));
         let programs: Vec<_> = programs.collect();
-        if maps == 0 && programs.is_empty() && self.dirs.links.exists() {
+        let links = self.links.iter().filter(|held| is_missing(&held.pin)).count();
+        if maps == 0 && programs.is_empty() && links == 0 && self.dirs.links.exists() {
             return Ok(false);
         }
         node::bpffs::ensure(self.dirs.base.parent().unwrap_or(&self.dirs.base))?;
@@ -100,15 +117,59 @@ impl Attachments {
         for name in &programs {
             load::pin_program(&mut self.object, name, &self.dirs)?;
         }
+        for HeldLink { pin, link } in &self.links {
+            if is_missing(pin) {
+                bpf::pin(link.as_fd(), pin).map_err(Error::of_pin("pin", pin))?;
+            }
+        }
         let programs = programs.len();
         let folder = self.dirs.version.display();
-        tracing::warn!(%folder, maps, programs, "pins were taken away by somebody; made again");
+        tracing::warn!(%folder, maps, programs, links, "pins were taken away by somebody; made again");
         Ok(true)
+    }
+
+    /// Pins the links that are in `old`, a folder as [`Self::version_folder`] that nobody else sees any more, and not
+    /// in that.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub(crate) fn carry_over(&self, old: &File) -> Result<(), Error> {
+        let links = self.dirs.links.file_name().unwrap_or_default();
+        let old = Path::new("/proc/self/fd").join(old.as_raw_fd().to_string()).join(links);
+        for entry in fs::read_dir(old).into_iter().flatten().flatten() {
+            let pin = self.dirs.links.join(entry.file_name());
+            if !pin.exists() {
+                let link = bpf::open_pin(&entry.path(), Access::ReadWrite)
+                    .map_err(Error::of_pin("open", entry.path()))?;
+                bpf::pin(link.as_fd(), &pin).map_err(Error::of_pin("pin", pin))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds the links that are pinned now, those to pods left out: there may be more of them than this process
+    /// may have files open.
+    fn hold_links(&mut self) {
+        let entries = fs::read_dir(&self.dirs.links).into_iter().flatten().flatten();
+        let pins = entries.map(|entry| entry.path()).filter(|pin| devices::is_held(pin));
+        let held = |pin: PathBuf| {
+            let link = bpf::open_pin(&pin, Access::ReadWrite).ok()?;
+            Some(HeldLink { pin, link })
+        };
+        let mut links: Vec<_> = pins.filter_map(held).collect();
+        // Those whose pins have been removed go with this, the way there before the way back.
+        links.sort_by_key(|held| Reverse(devices::attach_order(&held.pin)));
+        self.links = links;
     }
 
     /// Folder of this version's pins.
     pub(crate) fn version_folder(&self) -> &Path {
         &self.dirs.version
+    }
+
+    /// Folders of this version's pins.
+    pub(crate) fn pin_folders(&self) -> [PathBuf; 3] {
+        [&self.dirs.maps, &self.dirs.programs, &self.dirs.links].map(Clone::clone)
     }
 
     /// Loads the object with larger maps.
@@ -143,6 +204,7 @@ impl Attachments {
         let root = node::cgroup::root(self.cgroup_root.as_deref())?;
         cgroup::attach_all(&mut self.object, &self.dirs, &root)?;
         self.cgroup = Some(root);
+        self.hold_links();
         Ok(())
     }
 
@@ -153,6 +215,7 @@ impl Attachments {
     pub(crate) fn detach_cgroup(&mut self) -> Result<bool, Error> {
         let were_there = cgroup::detach(&self.dirs)?;
         (self.cgroup, self.sees_closes) = (None, false);
+        self.hold_links();
         Ok(were_there)
     }
 
@@ -171,6 +234,7 @@ impl Attachments {
         let root = self.cgroup.as_deref().filter(|_| !self.sees_closes)?;
         let attached = cgroup::attach(&mut self.object, &self.dirs, root, program::RELEASE);
         self.sees_closes = attached.is_ok();
+        self.hold_links();
         Some(attached.map(drop))
     }
 
@@ -185,12 +249,17 @@ impl Attachments {
     /// The kernel refused.
     pub(crate) fn repair_cgroup(&mut self) -> Result<(), Error> {
         let Some(root) = self.cgroup.clone() else { return Ok(()) };
+        let mut any = false;
         let release = self.sees_closes.then_some(program::RELEASE);
         for name in program::CGROUP.into_iter().chain(release) {
             if cgroup::attach(&mut self.object, &self.dirs, &root, name)? == Attached::Anew {
+                any = true;
                 let cgroup = root.display();
                 tracing::warn!(program = name, %cgroup, "was taken off by somebody; attached again");
             }
+        }
+        if any {
+            self.hold_links();
         }
         Ok(())
     }
@@ -225,6 +294,7 @@ impl Attachments {
         let places = Places { wanted: &wanted, answers_pods, answered_pods };
         let errors = devices::sync(&mut self.object, &self.dirs, self.tc, places, &before);
         self.places = Some(wanted);
+        self.hold_links();
         errors
     }
 

@@ -116,6 +116,13 @@ pub(super) fn served(dirs: &PinDirs) -> Served {
     served
 }
 
+/// Whether a link is one that the daemon holds: of the cgroup, or of a device that leads to no pod.
+pub(super) fn is_held(pin: &Path) -> bool {
+    let name = pin.file_name().unwrap_or_default().to_string_lossy();
+    !pinning::is_fresh_name(pin)
+        && !matches!(parse_link(&name).0, program::POD_INGRESS | program::POD_EGRESS)
+}
+
 /// Whether programs have been attached to the loopback device, as far as pins tell.
 pub(super) fn is_on_loopback(dirs: &PinDirs) -> bool {
     dirs.device_link(program::NODE_EGRESS, node::LOOPBACK).exists()

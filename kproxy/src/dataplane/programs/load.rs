@@ -252,11 +252,25 @@ fn load_error(program: &'static str, error: ProgramError, memlock: Option<u64>) 
         (ProgramError::LoadError { io_error, verifier_log }, _) => {
             let log = verifier_log.to_string();
             let lines: Vec<_> = log.lines().collect();
-            let log = lines[lines.len().saturating_sub(LINES)..].join("\n");
-            Error::Verifier { program, source: Rejection { error: io_error, log } }
+            let Some(reason) = reason(&lines) else {
+                // Not the verifier's doing.
+                return Error::Program { program, source: io_error.into() };
+            };
+            let end = lines[lines.len().saturating_sub(LINES)..].join("\n");
+            tracing::warn!(program, "end of the verifier's log:\n{end}");
+            Error::Verifier { program, source: Rejection { error: io_error, reason } }
         }
         (other, _) => Error::Program { program, source: other.into() },
     }
+}
+
+/// What the verifier's log gives as the reason: the last line that is none of its statistics.
+fn reason(log: &[&str]) -> Option<String> {
+    const STATISTICS: [&str; 3] = ["verification time ", "stack depth ", "processed "];
+    let is_told = |line: &&&str| {
+        !line.trim().is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start))
+    };
+    log.iter().rev().find(is_told).map(|line| (*line).to_owned())
 }
 
 /// Loads a program that the daemon runs itself: it is neither pinned nor attached.

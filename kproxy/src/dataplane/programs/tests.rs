@@ -13,7 +13,8 @@ use crate::{
         kernel::memory::Memory,
         sandbox::{device, plan, run, sandboxed},
     },
-    node::Device,
+    errors::with_causes,
+    node::{self, Device},
 };
 
 #[test]
@@ -313,6 +314,7 @@ fn programs_of_another_layout_version_beside_ours_are_told_and_removed() {
 fn pins_that_somebody_has_taken_away_are_made_again() {
     sandboxed(|sandbox| {
         run("ip link add eth0 type veth peer name peer0");
+        run("ip link add pod0 type veth peer name peer1");
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let mut dataplane = sandbox.open();
@@ -320,7 +322,7 @@ fn pins_that_somebody_has_taken_away_are_made_again() {
         dataplane.attach_cgroup().unwrap();
         let try_serve = |dataplane: &mut Dataplane| {
             let mut problems = dataplane.repair_pins().problems;
-            problems.extend(dataplane.sync_devices(&[device("eth0")], &[]).problems);
+            problems.extend(dataplane.sync_devices(&[device("eth0")], &[device("pod0")]).problems);
             problems.extend(dataplane.repair_cgroup().problems);
             problems
         };
@@ -340,15 +342,24 @@ fn pins_that_somebody_has_taken_away_are_made_again() {
         serve(&mut dataplane);
         let connect = || sandbox.shell("exec 3<>/dev/tcp/10.96.0.1/80").status.success();
         assert!(connect());
-        let links = sandbox.links().len();
+        let ids = |of_pods: bool| -> Vec<_> {
+            let counts = |program: &str| of_pods || !program.starts_with("kp_pod");
+            let links = sandbox.links().into_iter().filter(|(program, ..)| counts(program));
+            links.map(|(program, _, id, _)| (program, id)).collect()
+        };
         let ours = PinDirs::new(&sandbox.bpffs);
         let remove_maps = || fs::remove_dir_all(&ours.maps).unwrap();
         let remove_all = || fs::remove_dir_all(&ours.base).unwrap();
         let unmount = || nix::mount::umount2(&sandbox.bpffs, MntFlags::MNT_DETACH).unwrap();
-        for take_away in [&remove_maps as &dyn Fn(), &remove_all, &unmount] {
+        // Links of pods' devices are not held, but for what is left of a file system that is unmounted.
+        for (take_away, of_pods) in
+            [(&remove_maps as &dyn Fn(), true), (&remove_all, false), (&unmount, true)]
+        {
+            let (before, all) = (ids(of_pods), ids(true).len());
             take_away();
             serve(&mut dataplane);
-            assert_eq!(sandbox.links().len(), links);
+            assert_eq!(ids(of_pods), before, "the links are those of before");
+            assert_eq!(ids(true).len(), all);
             assert!(connect());
             assert_eq!(sandbox.pins().counters().unwrap().len(), 1, "the maps are those of before");
             let busy = Dataplane::open(&sandbox.settings()).err().unwrap().to_string();
@@ -356,5 +367,24 @@ fn pins_that_somebody_has_taken_away_are_made_again() {
         }
         drop(dataplane);
         assert_eq!(sandbox.open().reconcile([plan("a", "10.96.0.1", 30_001, &[port])]).words, 0);
+    });
+}
+
+/// Without CAP_PERFMON the verifier lets no program compare packet pointers.
+#[test]
+fn what_the_verifier_refuses_is_one_line_that_names_the_program_and_the_reason() {
+    use caps::{CapSet, Capability};
+
+    sandboxed(|sandbox| {
+        node::bpffs::ensure(&sandbox.bpffs).unwrap();
+        for capability in [Capability::CAP_PERFMON, Capability::CAP_SYS_ADMIN] {
+            caps::drop(None, CapSet::Effective, capability).unwrap();
+        }
+        let opened = Dataplane::open(&sandbox.settings()).map(drop);
+        caps::set(None, CapSet::Effective, &caps::read(None, CapSet::Permitted).unwrap()).unwrap();
+        let told = with_causes(&opened.unwrap_err());
+        assert!(told.starts_with("the kernel refused the BPF program kp_"), "{told}");
+        assert!(told.contains("please report this") && told.contains("prohibited"), "{told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
     });
 }

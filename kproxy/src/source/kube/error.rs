@@ -16,6 +16,19 @@ pub(crate) enum Error {
         #[source]
         source: KubeconfigError,
     },
+    /// The kubeconfig cannot be understood. Only where: what stands there may be a token.
+    #[error(
+        "the kubeconfig {} cannot be understood at line {line}, column {column}; give a usable one to \
+         --kubeconfig", path.display()
+    )]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: u64,
+        /// Column, from 1.
+        column: u64,
+    },
     /// There is no kubeconfig, and no service account either.
     #[error(
         "use the service account of this pod; outside a cluster give --kubeconfig or --manifests"
@@ -30,4 +43,41 @@ pub(crate) enum Error {
         #[source]
         source: kube::Error,
     },
+}
+
+impl Error {
+    /// A kubeconfig cannot be used.
+    pub(super) fn of_kubeconfig(path: PathBuf, source: KubeconfigError) -> Self {
+        match source {
+            KubeconfigError::Parse(error) => {
+                let place = error.location();
+                let (line, column) = place.map_or((1, 1), |place| (place.line(), place.column()));
+                Self::Malformed { path, line, column }
+            }
+            source => Self::Kubeconfig { path, source },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::config::Kubeconfig;
+
+    use super::*;
+    use crate::errors::with_causes;
+
+    #[test]
+    fn a_kubeconfig_that_cannot_be_understood_shows_no_secret() {
+        for (text, place) in [
+            ("users:\n- name: a\n  user: {token: [s3cret]}\n", "line 3"),
+            ("users:\n- name: a\n  user: s3cret\n", "line 3"),
+            ("users:\n- name: a\n  user:\n    token: s3cret\n   tokenFile: [\n", "line 5"),
+        ] {
+            let error = Kubeconfig::from_yaml(text).unwrap_err();
+            let told = with_causes(&Error::of_kubeconfig("/etc/kc".into(), error));
+            assert!(told.starts_with("the kubeconfig /etc/kc cannot be understood at "), "{told}");
+            assert!(told.contains(place) && !told.contains("s3cret"), "{text}: {told}");
+            assert_eq!(told.lines().count(), 1, "{told}");
+        }
+    }
 }

@@ -82,7 +82,7 @@ pub(crate) async fn run(
 async fn config(kubeconfig: Option<PathBuf>) -> Result<Config, Error> {
     Ok(match kubeconfig {
         Some(path) => {
-            let unusable = |source| Error::Kubeconfig { path: path.clone(), source };
+            let unusable = |source| Error::of_kubeconfig(path.clone(), source);
             let file = Kubeconfig::read_from(&path).map_err(unusable)?;
             Config::from_custom_kubeconfig(file, &Default::default()).await.map_err(unusable)?
         }
