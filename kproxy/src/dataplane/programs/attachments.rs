@@ -21,6 +21,7 @@ use super::{
     pinning,
     pins::PinDirs,
     place::{Attached, Place, Places},
+    takeover,
 };
 use crate::{
     dataplane::{error::Error, kernel::bpf, maps::SweptMaps, settings::Sizes},
@@ -209,10 +210,7 @@ impl Attachments {
         answers_pods: bool,
     ) -> Vec<Error> {
         let mut before = self.places.take().unwrap_or_default();
-        wanted.remove(&Place::loopback());
-        if wants_loopback {
-            wanted.insert(Place::loopback());
-        } else {
+        if !with_loopback(&mut wanted, wants_loopback) {
             // An earlier run may have attached its filter.
             before.insert(Place::loopback());
         }
@@ -221,6 +219,37 @@ impl Attachments {
         let errors = devices::sync(&mut self.object, &self.dirs, self.tc, places, &before);
         self.places = Some(wanted);
         errors
+    }
+
+    /// Attaches the programs to places of [`Self::sync_places`] behind those of another version. Returns what failed.
+    pub(crate) fn attach_behind(
+        &mut self,
+        mut wanted: BTreeSet<Place>,
+        wants_loopback: bool,
+        answers_pods: bool,
+    ) -> Vec<Error> {
+        with_loopback(&mut wanted, wants_loopback);
+        let places = Places { wanted: &wanted, answers_pods, answered_pods: answers_pods };
+        devices::attach_behind(&mut self.object, &self.dirs, self.tc, places)
+    }
+
+    /// Takes off what [`Self::attach_behind`] has attached, once [`Self::sync_places`] has put the programs in front.
+    /// Returns what failed.
+    pub(crate) fn detach_behind(&self) -> Vec<Error> {
+        let Some(wanted) = &self.places else { return Vec::new() };
+        let answers_pods = self.answers_pods;
+        devices::detach_behind(
+            self.tc,
+            Places { wanted, answers_pods, answered_pods: answers_pods },
+        )
+    }
+
+    /// All is taken over from other versions.
+    ///
+    /// # Errors
+    /// What says otherwise cannot be removed.
+    pub(crate) fn finish_takeover(&self) -> Result<(), Error> {
+        takeover::finish(&self.dirs.version)
     }
 
     /// Loads a program that the daemon runs itself.
@@ -261,4 +290,14 @@ impl Attachments {
     pub(crate) const fn use_clsact(&mut self) {
         self.tc = TcMode::Clsact;
     }
+}
+
+/// Adds the loopback device to places if it is wanted, or takes it out. Whether it is.
+fn with_loopback(places: &mut BTreeSet<Place>, is_wanted: bool) -> bool {
+    if is_wanted {
+        places.insert(Place::loopback());
+    } else {
+        places.remove(&Place::loopback());
+    }
+    is_wanted
 }

@@ -9,6 +9,7 @@ use std::{
 use super::{
     clsact, devices,
     pins::{PinDirs, parse_version},
+    takeover,
 };
 use crate::{
     dataplane::error::Error,
@@ -65,7 +66,8 @@ impl Cleanup {
         for pin in links.into_iter().chain(others) {
             self.note(&pin, fs::remove_file(&pin));
         }
-        for folder in folders.iter().map(PathBuf::as_path).chain([version]) {
+        let unfinished = takeover::unfinished(version);
+        for folder in folders.iter().chain([&unfinished]).map(PathBuf::as_path).chain([version]) {
             self.note(folder, fs::remove_dir(folder));
         }
     }
