@@ -423,9 +423,9 @@ impl Dataplane {
             takeover.copy()
         };
         let mut errors: Vec<_> = hand_over().err().into_iter().collect();
-        errors.extend(self.sync_places(places));
+        errors.extend(self.attachments.come_first(places.clone(), loopback, answers_pods));
         errors.extend(takeover.copy().err());
-        errors.extend(self.attachments.detach_behind());
+        errors.extend(self.sync_places(places));
         let took = clock::now().saturating_sub(start);
         tracing::info!(?took, "took over the flows of another layout version");
         errors

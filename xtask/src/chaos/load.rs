@@ -53,6 +53,11 @@ impl Tally {
         }
     }
 
+    /// Connections that stood and were lost.
+    pub(super) const fn lost(&self) -> usize {
+        self.lost.len()
+    }
+
     /// All of them.
     const fn connections(&self) -> usize {
         self.seen.attempted + self.standing

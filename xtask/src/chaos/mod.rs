@@ -8,6 +8,7 @@ mod restart;
 mod scenario;
 mod stage;
 mod takeover;
+mod upgrade;
 
 use anyhow::Result;
 
@@ -20,6 +21,8 @@ pub(crate) enum Kind {
     Restart(restart::Options),
     /// From the real kube-proxy to kproxy and back, over and over, under load.
     Takeover(takeover::Options),
+    /// To other builds and other layouts of the maps and back, over and over, under load.
+    Upgrade(upgrade::Options),
 }
 
 /// Attacks, prints what came of it.
@@ -31,5 +34,11 @@ pub(crate) fn run(kind: &Kind) -> Result<()> {
         Kind::Flood(options) => flood::run(options),
         Kind::Restart(options) => restart::run(options),
         Kind::Takeover(options) => takeover::run(options),
+        Kind::Upgrade(options) => upgrade::run(options),
     }
+}
+
+/// A number below `most` that differs from one time to the next.
+fn spread(number: u32, most: u32) -> u32 {
+    number.wrapping_mul(0x9e37_79b1) % most
 }

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use kproxy_lab::Proxy;
 
-use super::{load, stage::Stage};
+use super::{load, spread, stage::Stage};
 use crate::{prepare, say, setup::Scope};
 
 /// Options of `cargo xtask chaos restart`.
@@ -131,11 +131,6 @@ fn once(stage: &Stage, turn: Turn, number: u32) -> Result<usize> {
         ensure!(is_there == wanted, "extra is there: {is_there}, wanted: {wanted}\n{frontends}");
     }
     Ok(kills)
-}
-
-/// A number below `most` that differs from one time to the next.
-fn spread(number: u32, most: u32) -> u32 {
-    number.wrapping_mul(0x9e37_79b1) % most
 }
 
 fn stdout(command: &mut Command) -> Result<String> {

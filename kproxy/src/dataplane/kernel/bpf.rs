@@ -72,6 +72,16 @@ pub(crate) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr).map(drop)
 }
 
+/// Takes the program of a link off at once (`BPF_LINK_DETACH`), whoever has the link open.
+///
+/// # Errors
+/// Those of the call.
+pub(crate) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = empty_attr();
+    attr.link_detach.link_fd = link.as_raw_fd() as u32;
+    bpf(bpf_cmd::BPF_LINK_DETACH, &mut attr).map(drop)
+}
+
 /// What the kernel tells of a link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct LinkInfo {

@@ -233,15 +233,20 @@ impl Attachments {
         devices::attach_behind(&mut self.object, &self.dirs, self.tc, places)
     }
 
-    /// Takes off what [`Self::attach_behind`] has attached, once [`Self::sync_places`] has put the programs in front.
-    /// Returns what failed.
-    pub(crate) fn detach_behind(&self) -> Vec<Error> {
-        let Some(wanted) = &self.places else { return Vec::new() };
-        let answers_pods = self.answers_pods;
-        devices::detach_behind(
-            self.tc,
-            Places { wanted, answers_pods, answered_pods: answers_pods },
-        )
+    /// Puts what [`Self::attach_behind`] has attached in the place of those before it. Returns what failed.
+    pub(crate) fn come_first(
+        &mut self,
+        wanted: BTreeSet<Place>,
+        wants_loopback: bool,
+        answers_pods: bool,
+    ) -> Vec<Error> {
+        let mut before = wanted.clone();
+        with_loopback(&mut before, wants_loopback);
+        let places = Places { wanted: &before, answers_pods, answered_pods: answers_pods };
+        let mut errors = devices::come_first(&self.dirs, self.tc, places);
+        errors.extend(self.sync_places(wanted, wants_loopback, answers_pods));
+        errors.extend(devices::detach_behind(self.tc, places));
+        errors
     }
 
     /// All is taken over from other versions.

@@ -137,7 +137,27 @@ pub(super) fn attach_behind(
     })
 }
 
-/// Takes those off again. Links need nothing: [`sync`] removes pins that are none of its own.
+/// Takes those of the other version off, so that the programs behind them see each packet first; links get the pins
+/// of theirs. Filters are replaced by [`sync`].
+pub(super) fn come_first(dirs: &PinDirs, mode: TcMode, places: Places<'_>) -> Vec<Error> {
+    if mode == TcMode::Clsact {
+        return Vec::new();
+    }
+    each(places, |Place { device, side }, name, _| {
+        let path = dirs.device_link(name, device.index);
+        let behind = pinning::fresh_name(&path);
+        if !behind.exists() {
+            return Ok(());
+        }
+        // Without this the kernel would do so some moments later.
+        let detached = bpf::open_pin(&path, Access::ReadWrite)
+            .and_then(|first| bpf::detach_link(first.as_fd()));
+        detached.map_err(|error| failed_at(name, device, *side, error.into()))?;
+        pinning::rename(&behind, &path)
+    })
+}
+
+/// Takes off the filters that [`attach_behind`] has attached, once [`sync`] has replaced those in front.
 pub(super) fn detach_behind(mode: TcMode, places: Places<'_>) -> Vec<Error> {
     if mode == TcMode::Tcx {
         return Vec::new();

@@ -9,7 +9,7 @@
 //!         flows copied
 //!         theirs leave (config_flags::LEAVING)              old flows by theirs, new ones by ours
 //!         flows copied
-//!         their links get our programs, one by one          all by ours
+//!         theirs taken off, one by one                      all by ours
 //!         flows copied, their pins removed
 //! ```
 //!
