@@ -159,7 +159,7 @@ fn once(
     for proxy in proxies {
         let status = stage.kproxy_of(builds.current(), proxy.node(), "status")?;
         let status = stdout(status)?;
-        ensure!(!status.contains("layout version"), "{}: {status}", proxy.node());
+        ensure!(!status.contains("programs of layout version"), "{}: {status}", proxy.node());
     }
     tally.end(before)?;
     Ok(faults)
