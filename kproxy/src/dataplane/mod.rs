@@ -152,6 +152,12 @@ impl Dataplane {
         let most = settings.most();
         writer.grow_to(most);
         set_flow_room(&writer, flow_room);
+        if !takeover.as_ref().is_some_and(Takeover::is_apart) {
+            // Nobody comes after these, whatever was begun.
+            let config = writer.config();
+            let flags = config.flags & !config_flags::LEAVING;
+            writer.set_config(&Config { flags, ..config });
+        }
         Ok(Self {
             attachments: Attachments::new(object, kept, dirs, settings.cgroup_root.clone())?,
             writer,
@@ -175,10 +181,11 @@ impl Dataplane {
         dirs: &PinDirs,
     ) -> Result<Option<Takeover>, Error> {
         let Some(latest) = predecessors.last() else { return Ok(None) };
+        let has_none = !dirs.map(map::FLOWS).exists();
         let (takeover, version) = (latest.take_over(dirs)?, latest.version());
         if takeover.is_some() {
             tracing::info!(version, "going on with the maps of another layout version");
-        } else {
+        } else if has_none {
             tracing::warn!(
                 version,
                 "another layout version does not say what its maps mean: connections that it \
@@ -412,14 +419,13 @@ impl Dataplane {
     /// go on with them afterwards.
     fn take_over(&mut self, mut takeover: Takeover, places: BTreeSet<Place>) -> Vec<Error> {
         let start = clock::now();
-        // What fails here fails again below, or costs a connection that is opened at this very moment.
         let (loopback, answers_pods) = (self.wants_loopback(), self.pod_flows.answers_pods());
-        let _again = self.attachments.attach_behind(places.clone(), loopback, answers_pods);
         let mut hand_over = || {
+            takeover.stay()?;
+            // What fails here fails again below.
+            let _again = self.attachments.attach_behind(places.clone(), loopback, answers_pods);
             takeover.copy()?;
-            if !takeover.stay()? {
-                takeover.leave()?;
-            }
+            takeover.leave()?;
             takeover.copy()
         };
         let mut errors: Vec<_> = hand_over().err().into_iter().collect();

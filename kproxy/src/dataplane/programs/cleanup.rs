@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use kproxy_common::abi::map;
+
 use super::{
     clsact, devices,
     pins::{PinDirs, parse_version},
@@ -62,7 +64,9 @@ impl Cleanup {
         let folders = ["links", "programs", "maps"].map(|name| version.join(name));
         let mut links = self.list(&folders[0]);
         links.sort_by_key(|path| Reverse(devices::attach_order(path)));
-        let others = folders[1..].iter().flat_map(|folder| self.list(folder)).collect::<Vec<_>>();
+        let mut others: Vec<_> = folders[1..].iter().flat_map(|folder| self.list(folder)).collect();
+        // Without flows what is left after a crash is not gone on with.
+        others.sort_by_key(|path| !path.ends_with(map::FLOWS));
         for pin in links.into_iter().chain(others) {
             self.note(&pin, fs::remove_file(&pin));
         }

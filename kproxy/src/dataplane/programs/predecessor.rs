@@ -58,7 +58,8 @@ impl Predecessor {
         };
         for from in entries.flatten().map(|entry| entry.path()) {
             let to = own.links.join(from.file_name().unwrap_or_default());
-            if is_known(&from) && !to.exists() {
+            // Those that it has put behind others stay where they are, until the rest is removed.
+            if is_known(&from) && !pinning::is_fresh_name(&from) && !to.exists() {
                 pinning::rename(&from, &to)?;
             }
         }

@@ -167,8 +167,11 @@ impl Takeover {
                 continue;
             }
             let failed = |error| Error::of_map("convert", name)(error);
-            let (from, to) = (raw(&self.theirs, name), raw(&self.ours, name));
-            let (from, to) = (from.map_err(failed)?, to.map_err(failed)?);
+            let from = match raw(&self.theirs, name) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                from => from.map_err(failed)?,
+            };
+            let to = raw(&self.ours, name).map_err(failed)?;
             let mut copier = Copier::new(from, to, conversion, time(name)).map_err(failed)?;
             let Pass { written, lost } = copier.pass().map_err(failed)?;
             tracing::info!(map = name, written, lost, "filled from another layout version");
@@ -198,40 +201,39 @@ impl Takeover {
         Ok(())
     }
 
-    /// Has their programs leave what belongs to no flow of theirs to those that come after them. Whether they
-    /// can.
+    /// Has their programs leave what belongs to no flow of theirs to those that come after them, if they can.
     ///
     /// # Errors
     /// Their settings cannot be written.
-    pub(crate) fn leave(&self) -> Result<bool, Error> {
-        let Some((place, bytes, bit)) = self.leaving else { return Ok(false) };
+    pub(crate) fn leave(&self) -> Result<(), Error> {
+        let Some((place, bytes, bit)) = self.leaving else { return Ok(()) };
         let failed = Error::of_map("change", map::CONFIG);
         let set = || {
             let config = raw(&self.theirs, map::CONFIG)?;
             let key = 0u32.to_ne_bytes();
             let mut value = config.get(&key)?.unwrap_or_default();
-            let Some(flags) = value.get_mut(place..place + bytes) else { return Ok(false) };
+            let Some(flags) = value.get_mut(place..place + bytes) else { return Ok(()) };
             for (byte, bits) in flags.iter_mut().zip(bit.to_le_bytes()) {
                 *byte |= bits;
             }
-            config.set(&key, &value, false)
+            config.set(&key, &value, false).map(drop)
         };
         set().map_err(failed)
     }
 
-    /// Whether the programs of this version have been told to leave: another version has begun to take over,
-    /// and this one takes over in turn. From now on they stay.
+    /// Has the programs of this version stay, if they have been told to leave: another version has begun to take
+    /// over, and this one takes over in turn.
     ///
     /// # Errors
-    /// The settings cannot be written.
-    pub(crate) fn stay(&self) -> Result<bool, Error> {
+    /// The settings cannot be opened.
+    pub(crate) fn stay(&self) -> Result<(), Error> {
         let config: Memory<Config> = open_memory(&self.ours, map::CONFIG)?;
-        let mut now = config.get(0).unwrap_or_default();
-        if now.flags & config_flags::LEAVING == 0 {
-            return Ok(false);
+        let now = config.get(0).unwrap_or_default();
+        if now.flags & config_flags::LEAVING != 0 {
+            let flags = now.flags & !config_flags::LEAVING;
+            let _exists = config.write(0, &Config { flags, ..now });
         }
-        now.flags &= !config_flags::LEAVING;
-        Ok(config.write(0, &now))
+        Ok(())
     }
 
     /// Sets what is set there.
