@@ -24,7 +24,7 @@ use crate::{
 
 /// Whether flows are opened by programs that come after these ([`config_flags::LEAVING`]).
 #[inline(always)]
-pub(crate) fn is_leaving() -> bool {
+fn is_leaving() -> bool {
     CONFIG.get(0).is_some_and(|config| config.flags & config_flags::LEAVING != 0)
 }
 

@@ -16,7 +16,7 @@ use crate::{run, workspace};
 pub(super) enum Build {
     /// The one that the lab runs otherwise.
     This,
-    /// The same source, compiled otherwise.
+    /// The same source, optimized.
     Another,
     /// With maps of another layout.
     OtherLayout,
@@ -55,31 +55,30 @@ pub(super) struct Builds {
 }
 
 impl Builds {
-    /// Makes them; [`Build::This`] is chosen, and has been built before.
+    /// Makes them; [`Build::This`] is chosen, and has been built before. `all`: also [`Build::Another`], which takes
+    /// several minutes the first time.
     ///
     /// # Errors
     /// A build fails, or a file cannot be written.
-    pub(super) fn make() -> Result<Self> {
+    pub(super) fn make(all: bool) -> Result<Self> {
         let built = kproxy_lab::kproxy()?;
         let folder = built.with_file_name("chaos-upgrade");
         fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
         let builds =
             Self { current: folder.join("kproxy"), folder, chosen: Cell::new(Build::This) };
         builds.keep(Build::This, &fs::read(&built)?)?;
-        for (build, arguments) in [
-            (Build::Another, ["--config", "profile.dev.package.kproxy.opt-level=1"]),
-            (Build::OtherLayout, ["--features", "other-layout"]),
-        ] {
-            let mut cargo = workspace::cargo();
-            cargo.args(["build", "--package", "kproxy", "--bins"]).args(arguments);
-            run::step(&build.to_string(), &mut cargo)?;
-            builds.keep(build, &fs::read(&built)?)?;
-        }
+        build(Build::OtherLayout, &["--features", "other-layout"])?;
+        let mut program = fs::read(&built)?;
+        builds.keep(Build::OtherLayout, &program)?;
+        spoil(&mut program).context("find the BPF programs in kproxy")?;
+        builds.keep(Build::Refused, &program)?;
         // The next command finds what it would have built.
-        builds.put_back(&built)?;
-        let mut refused = fs::read(builds.path(Build::OtherLayout))?;
-        spoil(&mut refused).context("find the BPF programs in kproxy")?;
-        builds.keep(Build::Refused, &refused)?;
+        build(Build::This, &[])?;
+        if all {
+            build(Build::Another, &["--release"])?;
+            let release = built.ancestors().nth(2).unwrap_or(&built).join("release/kproxy");
+            builds.keep(Build::Another, &fs::read(release)?)?;
+        }
         builds.choose(Build::This)?;
         Ok(builds)
     }
@@ -118,13 +117,12 @@ impl Builds {
         let path = self.path(build);
         write_program(&path, bytes).with_context(|| format!("write {}", path.display()))
     }
+}
 
-    fn put_back(&self, built: &Path) -> Result<()> {
-        let mut cargo = workspace::cargo();
-        run::step("this build", cargo.args(["build", "--package", "kproxy", "--bins"]))?;
-        anyhow::ensure!(built.is_file(), "{} has gone", built.display());
-        Ok(())
-    }
+fn build(which: Build, arguments: &[&str]) -> Result<()> {
+    let mut cargo = workspace::cargo();
+    cargo.args(["build", "--package", "kproxy", "--bins"]).args(arguments);
+    run::step(&which.to_string(), &mut cargo)
 }
 
 fn write_program(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
