@@ -106,3 +106,8 @@ pub(super) fn under<T>(
     tally.seen = first.and(second).and(third);
     Ok((result, tally))
 }
+
+/// A number below `most` that differs from one time to the next.
+pub(super) fn spread(number: u32, most: u32) -> u32 {
+    number.wrapping_mul(0x9e37_79b1) % most
+}

@@ -37,8 +37,3 @@ pub(crate) fn run(kind: &Kind) -> Result<()> {
         Kind::Upgrade(options) => upgrade::run(options),
     }
 }
-
-/// A number below `most` that differs from one time to the next.
-fn spread(number: u32, most: u32) -> u32 {
-    number.wrapping_mul(0x9e37_79b1) % most
-}

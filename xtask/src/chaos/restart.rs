@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use kproxy_lab::Proxy;
 
-use super::{load, spread, stage::Stage};
+use super::{load, stage::Stage};
 use crate::{prepare, say, setup::Scope};
 
 /// Options of `cargo xtask chaos restart`.
@@ -105,7 +105,7 @@ fn once(stage: &Stage, turn: Turn, number: u32) -> Result<usize> {
     if turn == Turn::KilledWhileChanging {
         stage.toggle_extra()?;
         // The daemon looks at a file some milliseconds after it has changed.
-        sleep(Duration::from_millis(u64::from(spread(number, 150))));
+        sleep(Duration::from_millis(u64::from(load::spread(number, 150))));
     }
     all(&Proxy::kill)?;
     if turn == Turn::ChangedWhileDead {
@@ -113,7 +113,7 @@ fn once(stage: &Stage, turn: Turn, number: u32) -> Result<usize> {
     }
     if turn == Turn::KilledWhileStarting {
         all(&Proxy::launch)?;
-        sleep(Duration::from_millis(u64::from(spread(number, STARTING))));
+        sleep(Duration::from_millis(u64::from(load::spread(number, STARTING))));
         all(&Proxy::kill)?;
         kills += proxies.len();
     }

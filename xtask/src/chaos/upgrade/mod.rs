@@ -140,7 +140,7 @@ fn once(
             let said = ON_THE_WAY[number as usize % ON_THE_WAY.len()];
             for proxy in proxies {
                 proxy.wait_for_log(said)?;
-                sleep(Duration::from_millis(u64::from(super::spread(number, LATER))));
+                sleep(Duration::from_millis(u64::from(load::spread(number, LATER))));
                 proxy.kill()?;
             }
             faults += proxies.len();
