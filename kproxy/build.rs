@@ -23,7 +23,10 @@ fn main() {
     };
     println!("cargo::rerun-if-changed={}", toolchain.linker.path.display());
     let output = out_dir.join("kproxy-ebpf");
-    if let Err(error) = build_object(&toolchain, root, &target_dir(&out_dir), &output) {
+    let features: &[&str] =
+        if env::var_os("CARGO_FEATURE_OTHER_LAYOUT").is_some() { &["other-layout"] } else { &[] };
+    let target_dir = target_dir(&out_dir);
+    if let Err(error) = build_object(&toolchain, root, features, &target_dir, &output) {
         fail(&error.to_string());
     }
 }

@@ -57,18 +57,20 @@ pub fn object_inputs(root: &Path) -> Vec<PathBuf> {
     .collect()
 }
 
-/// Builds the object of the repository at `root` in `target_dir` and copies it to `output`.
+/// Builds the object of the repository at `root` with these features in `target_dir` and copies it to `output`.
 ///
 /// # Errors
 /// When cargo cannot be started, fails, or the object cannot be copied.
 pub fn build_object(
     toolchain: &Toolchain,
     root: &Path,
+    features: &[&str],
     target_dir: &Path,
     output: &Path,
 ) -> Result<(), BuildError> {
     let mut cargo = toolchain.compiler.cargo();
     for_programs(cargo.arg("build"), toolchain, root, target_dir);
+    cargo.args(["--features", &features.join(",")]);
     let result = cargo
         .output()
         .map_err(|error| BuildError::Io(format!("start {:?}", cargo.get_program()), error))?;

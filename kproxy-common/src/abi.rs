@@ -3,7 +3,7 @@
 use crate::pod::shared_numbers;
 
 /// Version of all layouts in this crate. Pins live in `<bpffs-root>/kproxy/v<ABI_VERSION>/`.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = if cfg!(feature = "other-layout") { 1003 } else { 3 };
 
 /// Map names, at most 15 bytes (the kernel keeps no more). They are also the names of the pins.
 pub mod map {
@@ -43,7 +43,7 @@ pub mod map {
     pub const LOAD: &str = "KP_LOAD";
     /// Hash: cookie of a network namespace (u64) → [`crate::netns::netns_verdict`] (u32).
     pub const NETNS: &str = "KP_NETNS";
-    /// Mmapable array with one element: what the maps mean ([`crate::layouts::meaning`]).
+    /// Mmapable array: what the maps mean, as text ([`crate::layouts`]), zeros behind it.
     pub const LAYOUT: &str = "KP_LAYOUT";
     /// LRU hash, not pinned: fragments' [`crate::flow::FlowKey`] → [`crate::fragment::First`].
     pub const FRAGMENTS: &str = "KP_FRAGMENTS";
@@ -84,7 +84,7 @@ pub mod map {
     /// Those whose contents another version may go on with: all that have a meaning of their own, and not the
     /// settings, which are written anew at each start.
     pub fn handed_on() -> impl Iterator<Item = &'static str> {
-        PINNED.into_iter().filter(|name| ![CONFIG, UPLINKS, NETNS].contains(name))
+        PINNED.into_iter().filter(|name| ![CONFIG, UPLINKS, NETNS, LAYOUT].contains(name))
     }
 
     /// The others that both sides know.
@@ -166,6 +166,9 @@ pub const KERNEL_FEATURES_SINCE: [(u32, u8, u8); 4] = [
 
 /// Mark bit for "masquerade this connection" (the bit kube-proxy uses by default, MSQ-07).
 pub const MARK_MASQUERADE: u32 = 0x4000;
+
+/// Bytes of [`map::LAYOUT`].
+pub const LAYOUT_BYTES: u32 = 32 << 10;
 
 /// Capacity that [`map::SERVICES`] and [`map::COUNTERS`] begin with, in entries (two a service port).
 pub const FIRST_SERVICES: u32 = 8_192;

@@ -140,6 +140,9 @@ shared_numbers! {
         /// Some pods are opted out of the socket path: it asks whom a network namespace belongs to
         /// ([`crate::netns`]).
         pub const OPT_OUT: u32 = 1 << 3;
+        /// Programs of another version come after these and open flows: these translate what belongs to their
+        /// flows, and let everything else go on to those.
+        pub const LEAVING: u32 = 1 << 4;
         /// A program sees sockets close, so that their connections can be counted
         /// ([`crate::load`]).
         pub const COUNT_SOCKETS: u32 = 1 << 16;

@@ -7,7 +7,7 @@ use crate::{
     ranges, service, socket,
 };
 
-pub use crate::pod::{Field, Layout, Numbers};
+pub use crate::pod::{Field, Kind, Layout, Numbers};
 
 /// The types, by module.
 pub const TYPES: &[&[Layout]] = &[
@@ -72,64 +72,75 @@ pub const NUMBERS: &[Numbers] = &[
     numbers!(service { MAX_EXTRA }),
 ];
 
-/// Types that no map which a later version may go on with is made of: settings, which are written anew at
-/// each start, and what programs and daemon of one start tell each other.
-const PASSING_TYPES: &[&str] = &[
-    "Range",
-    "Config",
-    "Uplink",
-    "SweepQuery",
-    "Adopted",
-    "AdoptQuery",
-    "SocketQuery",
-    "First",
-    "Note",
-    "Injection",
-];
-/// Modules of numbers that such types are about, and those of which a later version may know more.
-const PASSING_NUMBERS: &[&str] = &[
-    "kernel_feature",
-    "config_flags",
-    "uplink_flags",
-    "netns_verdict",
-    "state",
-    "note_flags",
-    "DropReason",
-    "abi",
-    "fragment",
-];
-
-/// What the maps mean that a version may take over from another one, as a number (FNV-1a of all names, places
-/// and values): where it is the same, the maps are.
-pub fn meaning() -> u64 {
-    let mut sum = Sum(0xcbf2_9ce4_8422_2325);
-    let types = TYPES.iter().copied().flatten();
-    for layout in types.filter(|layout| !PASSING_TYPES.contains(&layout.name)) {
-        sum.add(layout.name, layout.size as u64);
-        for field in layout.fields {
-            sum.add(field.name, field.offset as u64);
-            sum.add("", field.size as u64);
-        }
-    }
-    for numbers in NUMBERS.iter().filter(|numbers| !PASSING_NUMBERS.contains(&numbers.name)) {
-        for (name, value) in numbers.values {
-            sum.add(numbers.name, 0);
-            sum.add(name, *value);
-        }
-    }
-    sum.0
+/// A map whose contents, or some of them, another version may go on with.
+pub struct MapLayout {
+    /// Its name.
+    pub name: &'static str,
+    /// Name of its key's type: that of a [`Layout`] or of an integer.
+    pub key: &'static str,
+    /// The same of its value.
+    pub value: &'static str,
+    /// The [`Numbers`] without which its contents mean nothing. Those that fields hold ([`HELD`]) need not be
+    /// the same.
+    pub depends_on: &'static [&'static str],
 }
 
-struct Sum(u64);
+/// Those whose contents have a meaning of their own, and the settings.
+pub const MAPS: &[MapLayout] = &[
+    of(abi::map::FRONTENDS, "FrontendKey", "FrontendValue", &[]),
+    of(abi::map::SERVICES, "u32", "Service", &["Word", "empty_verdict", "maglev", "service"]),
+    of(abi::map::SLOTS, "u32", "Slot", &["maglev", "service"]),
+    of(abi::map::FILTER, "u32", "u64", &["filter"]),
+    of(abi::map::NAMES, "u32", "Name", &[]),
+    of(abi::map::FLOWS, "FlowKey", "FlowValue", &[]),
+    of(abi::map::UNASSURED, "u32", "Unassured", &[]),
+    of(abi::map::ASSURED, "u32", "u64", &[]),
+    of(abi::map::FLOW_FILTER, "u32", "u64", &["filter"]),
+    of(abi::map::COUNTERS, "u32", "ServiceCounters", &[]),
+    of(abi::map::DROPS, "DropKey", "u64", &["counters"]),
+    of(abi::map::SOCKETS, "u32", "SocketState", &["Word"]),
+    of(abi::map::AFFINITY, "AffinityKey", "AffinityValue", &[]),
+    of(abi::map::RANGES, "RangeData", "u32", &["ranges"]),
+    of(abi::map::LOAD, "LoadKey", "u64", &[]),
+    of(abi::map::CONFIG, "u32", "Config", &[]),
+];
 
-impl Sum {
-    fn add(&mut self, name: &str, number: u64) {
-        // A byte that no name holds keeps two names apart.
-        for byte in name.bytes().chain([0xff]).chain(number.to_le_bytes()) {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    }
+const fn of(
+    name: &'static str,
+    key: &'static str,
+    value: &'static str,
+    depends_on: &'static [&'static str],
+) -> MapLayout {
+    MapLayout { name, key, value, depends_on }
 }
+
+/// What a field holds whose numbers have names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Holds {
+    /// Bits.
+    Bits,
+    /// One of the values.
+    Value,
+}
+
+/// Fields that hold named numbers: type, field, [`Numbers`], and how. Another version may have other numbers for
+/// the same names.
+pub const HELD: &[(&str, &str, &str, Holds)] = &[
+    ("FrontendValue", "flags", "frontend_flags", Holds::Bits),
+    ("Service", "flags", "service_flags", Holds::Bits),
+    ("Slot", "flags", "slot_flags", Holds::Bits),
+    ("FlowValue", "flags", "flow_flags", Holds::Bits),
+    ("FlowValue", "state", "flow_state", Holds::Value),
+    ("DropKey", "reason", "DropReason", Holds::Value),
+    ("AffinityKey", "kind", "client_kind", Holds::Value),
+    ("LoadKey", "path", "counted", Holds::Value),
+    ("Config", "flags", "config_flags", Holds::Bits),
+];
+
+/// Fields that earlier versions (from 3 on) do not have, and that mean by 0 what was so before. All others are
+/// needed: what lacks one is not gone on with.
+pub const ADDED: &[(&str, &str)] =
+    if cfg!(feature = "other-layout") { &[("FlowValue", "other")] } else { &[] };
 
 /// The bits of a service's word that each part of it takes.
 const WORD: Numbers = Numbers {
@@ -146,25 +157,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_passes_is_there() {
-        for name in PASSING_TYPES {
-            let found = TYPES.iter().copied().flatten().any(|layout| layout.name == *name);
-            assert!(found, "{name}");
-        }
-        for name in PASSING_NUMBERS {
-            assert!(NUMBERS.iter().any(|numbers| numbers.name == *name), "{name}");
-        }
-    }
-
-    #[test]
-    fn the_sum_tells_names_and_numbers_apart() {
-        let of = |parts: &[(&str, u64)]| {
-            let mut sum = Sum(1);
-            parts.iter().for_each(|(name, number)| sum.add(name, *number));
-            sum.0
+    fn what_is_named_is_there() {
+        let layout = |name: &str| TYPES.iter().copied().flatten().find(|of| of.name == name);
+        let has_field = |of: &str, field: &str| {
+            layout(of).is_some_and(|of| of.fields.iter().any(|other| other.name == field))
         };
-        assert_ne!(of(&[("ab", 1)]), of(&[("a", 1), ("b", 1)]));
-        assert_ne!(of(&[("a", 1)]), of(&[("a", 2)]));
-        assert_eq!(meaning(), meaning());
+        let has_numbers = |name: &str| NUMBERS.iter().any(|numbers| numbers.name == name);
+        for MapLayout { name, key, value, depends_on } in MAPS {
+            for of in [key, value] {
+                assert!(["u32", "u64"].contains(of) || layout(of).is_some(), "{name}: {of}");
+            }
+            assert!(depends_on.iter().all(|numbers| has_numbers(numbers)), "{name}");
+        }
+        for (of, field, numbers, _) in HELD {
+            assert!(has_field(of, field) && has_numbers(numbers), "{of}.{field}");
+        }
+        assert!(ADDED.iter().all(|(of, field)| has_field(of, field)));
+        let described = |name: &&str| MAPS.iter().any(|map| map.name == *name);
+        assert!(abi::map::handed_on().all(|name| described(&name)));
     }
 }

@@ -19,7 +19,37 @@ pub struct Field {
     pub offset: usize,
     /// Its own bytes.
     pub size: usize,
+    /// What they hold.
+    pub kind: Kind,
 }
+
+/// What a field holds: so many of one type, one after the other.
+#[derive(Clone, Copy)]
+pub struct Kind {
+    /// Name of the type: another [`Layout`]'s, or that of an integer.
+    pub name: &'static str,
+    /// How many.
+    pub count: usize,
+}
+
+/// What can be a field of a shared type.
+pub(crate) trait Shared {
+    /// What it is.
+    const KIND: Kind;
+}
+
+impl<T: Shared, const N: usize> Shared for [T; N] {
+    const KIND: Kind = Kind { name: T::KIND.name, count: N * T::KIND.count };
+}
+
+macro_rules! integers {
+    ($($ty:ident),+) => {
+        $(impl Shared for $ty {
+            const KIND: Kind = Kind { name: stringify!($ty), count: 1 };
+        })+
+    };
+}
+integers!(u8, u16, u32, u64);
 
 /// Numbers with a meaning that programs and user space agree on: flag bits, states, limits.
 pub struct Numbers {
@@ -51,9 +81,13 @@ impl Layout {
     }
 }
 
-/// Bytes of the field that `_get` leads to.
-pub(crate) const fn size_of_field<T, F>(_get: fn(&T) -> &F) -> usize {
-    size_of::<F>()
+/// The field that `_get` leads to.
+pub(crate) const fn field<T, F: Shared>(
+    name: &'static str,
+    offset: usize,
+    _get: fn(&T) -> &F,
+) -> Field {
+    Field { name, offset, size: size_of::<F>(), kind: F::KIND }
 }
 
 /// Asserts the size of shared layouts and that all their fields are listed, describes them and, in
@@ -66,17 +100,22 @@ macro_rules! shared_layout {
             // that there is no padding; the types are `Copy` and hold no references.
             #[cfg(feature = "user")]
             unsafe impl aya::Pod for $ty {}
+
+            impl crate::pod::Shared for $ty {
+                const KIND: crate::pod::Kind =
+                    crate::pod::Kind { name: stringify!($ty), count: 1 };
+            }
         )+
 
         /// The layouts of this module.
         pub(crate) const LAYOUTS: &[crate::pod::Layout] = &[$(crate::pod::Layout::new(
             stringify!($ty),
             $size,
-            &[$(crate::pod::Field {
-                name: stringify!($field),
-                offset: core::mem::offset_of!($ty, $field),
-                size: crate::pod::size_of_field(|value: &$ty| &value.$field),
-            }),+],
+            &[$(crate::pod::field(
+                stringify!($field),
+                core::mem::offset_of!($ty, $field),
+                |value: &$ty| &value.$field,
+            )),+],
         )),+];
     };
 }
@@ -110,7 +149,8 @@ mod tests {
 
     #[test]
     fn a_field_that_is_not_listed_is_found() {
-        let field = |offset, size| Field { name: "field", offset, size };
+        let kind = u8::KIND;
+        let field = |offset, size| Field { name: "field", offset, size, kind };
         for (fields, want) in [
             (vec![field(0, 4), field(4, 2), field(6, 2)], true),
             (vec![field(0, 4), field(6, 2)], false),

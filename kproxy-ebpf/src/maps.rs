@@ -55,7 +55,7 @@ static NAMES: HashMap<u32, Name> =
 
 /// What the maps mean. No program reads it: it is here to be made and pinned with the rest.
 #[map(name = "KP_LAYOUT")]
-static LAYOUT: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+static LAYOUT: Array<u64> = Array::with_max_entries(abi::LAYOUT_BYTES / 8, BPF_F_MMAPABLE);
 
 /// Flows, two entries a connection. Written by the tc programs alone. An ordinary hash: an LRU would
 /// evict live connections, and one entry of two.

@@ -77,6 +77,31 @@ pub(crate) fn clear_mark(ctx: &TcContext) -> bool {
     mark & MARK_MASQUERADE != 0
 }
 
+/// What says in the packet's control block that it has been translated here. It may be there still at the next hook,
+/// and on another node that is a network namespace of the same kernel: so it is other for each of them.
+#[inline(always)]
+fn translated_at(ctx: &TcContext, egress: bool, netns: u64) -> u32 {
+    const BASE: u32 = 0x6b70_0000;
+    let hook = device(ctx.skb.skb) ^ (egress as u32) << 31;
+    // Fibonacci hashing: cookies are small numbers, as indices are.
+    BASE ^ hook ^ (netns as u32).wrapping_mul(0x9e37_79b1)
+}
+
+/// Tells programs of another version, which come after these while one takes over from the other, that the
+/// packet is translated. `netns`: cookie of the node's network namespace.
+#[inline(always)]
+pub(crate) fn set_translated(ctx: &TcContext, egress: bool, netns: u64) {
+    let says = translated_at(ctx, egress, netns);
+    // SAFETY: a field of a live context that tc programs may write.
+    unsafe { (*ctx.skb.skb).cb[4] = says };
+}
+
+/// Whether those that come before these have translated it.
+#[inline(always)]
+pub(crate) fn is_translated(ctx: &TcContext, egress: bool, netns: u64) -> bool {
+    field!(ctx, cb)[4] == translated_at(ctx, egress, netns)
+}
+
 /// Gives this node's stack a copy of a packet that has come in, which passes the programs once more.
 /// `false`: it is the copy.
 #[inline(always)]

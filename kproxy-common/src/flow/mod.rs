@@ -24,9 +24,13 @@ use crate::pod::{shared_layout, shared_numbers};
 )]
 #[repr(C)]
 pub struct FlowKey {
+    /// Destination address.
+    #[cfg(feature = "other-layout")]
+    pub dst: Addr,
     /// Source address.
     pub src: Addr,
     /// Destination address.
+    #[cfg(not(feature = "other-layout"))]
     pub dst: Addr,
     /// Source port.
     pub src_port: Port,
@@ -44,6 +48,9 @@ pub struct FlowKey {
 )]
 #[repr(C)]
 pub struct FlowValue {
+    /// What the other layout has besides: nothing.
+    #[cfg(feature = "other-layout")]
+    pub other: u32,
     /// What a packet becomes. Forward: from the source that the backend sees, the client's own or
     /// this node's ([`flow_flags::SNAT`]), to the backend. Reverse: from the frontend to the client.
     /// Reversed, it is the key of the other entry.
@@ -90,9 +97,9 @@ shared_numbers! {
         /// on.
         pub const REPLIED: u16 = 1 << 2;
         /// A FIN of the connection has passed in this direction.
-        pub const FIN: u16 = 1 << 3;
+        pub const FIN: u16 = if cfg!(feature = "other-layout") { 1 << 4 } else { 1 << 3 };
         /// A RST that the receiver takes has passed in this direction.
-        pub const RST: u16 = 1 << 4;
+        pub const RST: u16 = if cfg!(feature = "other-layout") { 1 << 3 } else { 1 << 4 };
         /// The backend is elsewhere and sees this node as its client: the programs rewrite both
         /// ends and pass the packets on themselves, in both directions (both entries).
         pub const SNAT: u16 = 1 << 5;
@@ -172,6 +179,14 @@ impl FlowKey {
     }
 }
 
+#[cfg(feature = "other-layout")]
+shared_layout! {
+    FlowKey: 40 { dst, src, src_port, dst_port, proto, pad }
+    FlowValue: 76 {
+        other, to, flags, generation, service, last_seen, slot, end, ack, syn, state, pad, opened
+    }
+}
+#[cfg(not(feature = "other-layout"))]
 shared_layout! {
     FlowKey: 40 { src, dst, src_port, dst_port, proto, pad }
     FlowValue: 72 {

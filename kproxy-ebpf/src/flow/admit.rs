@@ -2,6 +2,7 @@
 
 use aya_ebpf::programs::TcContext;
 use kproxy_common::{
+    config::config_flags,
     counters::NO_SERVICE,
     drop_reason::DropReason,
     flow::{FlowValue, flow_flags, state::is_over},
@@ -14,11 +15,18 @@ use super::{
     unassured,
 };
 use crate::{
+    maps::CONFIG,
     packet::Packet,
     service::pick,
     skb, stats,
     verdict::{Kind, Verdict},
 };
+
+/// Whether flows are opened by programs that come after these ([`config_flags::LEAVING`]).
+#[inline(always)]
+fn is_leaving() -> bool {
+    CONFIG.get(0).is_some_and(|config| config.flags & config_flags::LEAVING != 0)
+}
 
 /// The flow of a packet: the one that was found for it, or a new one. Else what becomes of the packet.
 ///
@@ -45,7 +53,7 @@ pub(crate) fn flow_of<const L3: usize, const OPENER: u8>(
         }
     }
     // Without a flow only an opening packet is ours: connections that kube-proxy opened live on.
-    if !packet.opens() {
+    if !packet.opens() || is_leaving() {
         return Err(Verdict::PASS);
     }
     let mut verdict = dial(packet);

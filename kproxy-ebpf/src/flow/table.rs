@@ -42,6 +42,12 @@ pub(crate) fn find_for(packet: &Packet) -> Option<&'static mut FlowValue> {
     }
 }
 
+/// Whether there is an entry for the packet, though its time may be up.
+#[inline(never)]
+pub(crate) fn has_any(packet: &Packet) -> bool {
+    is_there(&packet.key)
+}
+
 /// The other entry of a connection.
 #[inline(always)]
 pub(super) fn other(key: &FlowKey, value: &FlowValue) -> Option<&'static mut FlowValue> {

@@ -24,7 +24,7 @@ use crate::{
         lookup::{self, Lookup},
         source_ranges,
     },
-    stats,
+    skb, stats,
     verdict::Verdict,
 };
 
@@ -77,12 +77,26 @@ pub(super) fn run<const L3: usize, H: Hook>(ctx: &TcContext) -> i32 {
     if packet.parse::<L3>(ctx).is_none() {
         return error::<L3, H>(ctx).action();
     }
+    let Some(config) = CONFIG.get(0) else { return Verdict::PASS.action() };
+    if skb::is_translated(ctx, H::EGRESS, config.host_netns) {
+        return Verdict::PASS.action();
+    }
     packet.now = clock.now();
+    let is_leaving = config.flags & config_flags::LEAVING != 0;
     if packet.is_later() && !fragments::recall(packet) {
+        if is_leaving {
+            return Verdict::PASS.action();
+        }
         return fragments::hold::<L3>(ctx, packet).action();
+    }
+    if is_leaving && !table::has_any(packet) {
+        return Verdict::PASS.action();
     }
     let mut ours = false;
     let verdict = H::packet::<L3>(ctx, packet, &mut ours);
+    if ours {
+        skb::set_translated(ctx, H::EGRESS, config.host_netns);
+    }
     if packet.is_first() {
         fragments::remember(ctx, packet, ours);
     }
@@ -108,11 +122,16 @@ pub(super) fn pass_on(packet: &Packet, found: Option<&'static mut FlowValue>) ->
 /// An ICMP error about a packet of a flow, on its way to who sent the packet.
 #[inline(never)]
 fn error<const L3: usize, H: Hook>(ctx: &TcContext) -> Verdict {
+    let Some(config) = CONFIG.get(0) else { return Verdict::PASS };
+    if skb::is_translated(ctx, H::EGRESS, config.host_netns) {
+        return Verdict::PASS;
+    }
     let Some(error) = IcmpError::parse::<L3>(ctx) else { return Verdict::PASS };
     let Some(value) = table::find(error.key(), now()) else { return Verdict::PASS };
     error.follow(value);
     let Some(result) = H::error::<L3>(ctx, error, value) else { return Verdict::PASS };
     stats::count_packet(value.service, ctx.len());
+    skb::set_translated(ctx, H::EGRESS, config.host_netns);
     result.unwrap_or_else(|reason| Verdict::drop(value.service, reason))
 }
 

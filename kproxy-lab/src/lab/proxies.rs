@@ -1,5 +1,6 @@
 //! Starting proxies on the nodes of a lab.
 
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -62,7 +63,20 @@ impl Lab {
     /// # Errors
     /// When there is no such node or no kproxy binary.
     pub fn kproxy_command(&self, node: &str, subcommand: &str) -> Result<Command> {
-        let mut command = self.place(node)?.command(binary::kproxy()?)?;
+        self.kproxy_command_of(&binary::kproxy()?, node, subcommand)
+    }
+
+    /// As [`Self::kproxy_command`], of another build.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn kproxy_command_of(
+        &self,
+        program: &Path,
+        node: &str,
+        subcommand: &str,
+    ) -> Result<Command> {
+        let mut command = self.place(node)?.command(program)?;
         command.arg(subcommand).arg("--bpffs-root").arg(self.bpffs(node));
         if matches!(subcommand, "status" | "cleanup") {
             command.arg("--run-dir").arg(self.run_dir(node));

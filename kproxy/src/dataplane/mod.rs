@@ -81,6 +81,7 @@ use self::{
         pins::PinDirs,
         place::{Place, Side},
         predecessor::{self, Predecessor},
+        takeover::Takeover,
     },
     upkeep::{adopt, flow_table::FlowTable, netns, pod_flows::PodFlows, uplinks},
     writer::{KernelMaps, Writer},
@@ -115,6 +116,8 @@ pub struct Dataplane {
     notices: Vec<Problem>,
     /// Other layout versions whose pins are to be removed once this one is attached.
     predecessors: Vec<Predecessor>,
+    /// Going on with the maps of the latest of them, until this version is attached.
+    takeover: Option<Takeover>,
     /// Two writers would undo each other's work.
     lock: Flock<File>,
 }
@@ -134,7 +137,8 @@ impl Dataplane {
         node::bpffs::ensure(&settings.bpffs_root)?;
         let dirs = PinDirs::new(&settings.bpffs_root);
         let lock = pinning::lock(&dirs.version)?;
-        let predecessors = Self::find_predecessors(&dirs)?;
+        let predecessors = predecessor::find(&dirs)?;
+        let mut takeover = Self::begin_takeover(&predecessors, &dirs)?;
         let Loaded {
             object,
             kept,
@@ -147,13 +151,22 @@ impl Dataplane {
             netns,
             flow_filter,
             notices,
-        } = load::load(OBJECT, settings, &dirs)?;
+        } = load::load(OBJECT, settings, &dirs, |name| takeover.as_ref()?.capacity(name))?;
+        if let Some(takeover) = &mut takeover {
+            takeover.fill()?;
+        }
         // Not before: where this version cannot be loaded, the other one's links stay as they are.
         predecessors.iter().try_for_each(|other| other.hand_on_links(&dirs))?;
         let mut writer = Writer::open(KernelMaps::new(service_maps)?)?;
         let most = settings.most();
         writer.grow_to(most);
         set_flow_room(&writer, flow_room);
+        if !takeover.as_ref().is_some_and(Takeover::is_apart) {
+            // Nobody comes after these, whatever was begun.
+            let config = writer.config();
+            let flags = config.flags & !config_flags::LEAVING;
+            writer.set_config(&Config { flags, ..config });
+        }
         Ok(Self {
             attachments: Attachments::new(object, kept, dirs, settings.cgroup_root.clone())?,
             writer,
@@ -167,30 +180,29 @@ impl Dataplane {
             netns,
             notices,
             predecessors,
+            takeover,
             lock,
         })
     }
 
-    /// What other layout versions have left. Where this one has no maps yet, it goes on with those of the latest
-    /// other, if they mean the same.
-    fn find_predecessors(dirs: &PinDirs) -> Result<Vec<Predecessor>, Error> {
-        let others = predecessor::find(dirs)?;
-        if let Some(latest) = others.last()
-            && !dirs.map(map::FLOWS).exists()
-        {
-            pinning::make_folder(&dirs.maps)?;
-            let version = latest.version();
-            if latest.hand_on_maps(dirs)? {
-                tracing::info!(version, "going on with the maps of another layout version");
-            } else {
-                tracing::warn!(
-                    version,
-                    "the maps of another layout version mean something else: connections that it \
-                     translates packet by packet end"
-                );
-            }
+    /// Begins to go on with the maps of the latest of other layout versions.
+    fn begin_takeover(
+        predecessors: &[Predecessor],
+        dirs: &PinDirs,
+    ) -> Result<Option<Takeover>, Error> {
+        let Some(latest) = predecessors.last() else { return Ok(None) };
+        let has_none = !dirs.map(map::FLOWS).exists();
+        let (takeover, version) = (latest.take_over(dirs)?, latest.version());
+        if takeover.is_some() {
+            tracing::info!(version, "going on with the maps of another layout version");
+        } else if has_none {
+            tracing::warn!(
+                version,
+                "another layout version does not say what its maps mean: connections that it \
+                 translates packet by packet end"
+            );
         }
-        Ok(others)
+        Ok(takeover)
     }
 
     /// Removes what other layout versions have left, once this one is attached.
@@ -199,7 +211,10 @@ impl Dataplane {
             tracing::info!(version = other.version(), "removed another layout version");
             other.remove()
         };
-        mem::take(&mut self.predecessors).into_iter().flat_map(remove).collect()
+        let predecessors = mem::take(&mut self.predecessors);
+        let mut errors: Vec<_> = predecessors.into_iter().flat_map(remove).collect();
+        errors.extend(self.attachments.finish_takeover().err());
+        errors
     }
 
     /// Makes the maps hold exactly `desired`: adds, changes, removes, and repairs what a crash has
@@ -409,11 +424,37 @@ impl Dataplane {
         let place = |side| move |device: &Device| Place { device: device.clone(), side };
         let uplinks = uplinks.iter().map(place(Side::Uplink));
         let pods = pods.iter().map(place(Side::Pod));
-        let mut errors = self.sync_places(uplinks.chain(pods).collect());
+        let places = uplinks.chain(pods).collect();
+        let mut errors = match self.takeover.take() {
+            Some(takeover) if takeover.is_apart() => self.take_over(takeover, places),
+            _ => self.sync_places(places),
+        };
         if errors.is_empty() {
             errors = self.remove_predecessors();
         }
         errors.into()
+    }
+
+    /// Attaches the programs to these places while those of another version go on with flows of their own; these
+    /// go on with them afterwards.
+    fn take_over(&mut self, mut takeover: Takeover, places: BTreeSet<Place>) -> Vec<Error> {
+        let start = clock::now();
+        let (loopback, answers_pods) = (self.wants_loopback(), self.pod_flows.answers_pods());
+        let mut hand_over = || {
+            takeover.stay()?;
+            // What fails here fails again below.
+            let _again = self.attachments.attach_behind(places.clone(), loopback, answers_pods);
+            takeover.copy()?;
+            takeover.leave()?;
+            takeover.copy()
+        };
+        let mut errors: Vec<_> = hand_over().err().into_iter().collect();
+        errors.extend(self.attachments.come_first(places.clone(), loopback, answers_pods));
+        errors.extend(takeover.copy().err());
+        errors.extend(self.sync_places(places));
+        let took = clock::now().saturating_sub(start);
+        tracing::info!(?took, "took over the flows of another layout version");
+        errors
     }
 
     /// Attaches the programs to these places, and to the loopback device when it is wanted.

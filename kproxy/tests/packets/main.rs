@@ -10,6 +10,7 @@ mod drops;
 mod early;
 mod flows;
 mod harness;
+mod leaving;
 mod model;
 mod node;
 mod parts;

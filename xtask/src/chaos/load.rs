@@ -53,6 +53,11 @@ impl Tally {
         }
     }
 
+    /// Connections that stood and were lost.
+    pub(super) const fn lost(&self) -> usize {
+        self.lost.len()
+    }
+
     /// All of them.
     const fn connections(&self) -> usize {
         self.seen.attempted + self.standing
@@ -100,4 +105,9 @@ pub(super) fn under<T>(
     })?;
     tally.seen = first.and(second).and(third);
     Ok((result, tally))
+}
+
+/// A number below `most` that differs from one time to the next.
+pub(super) fn spread(number: u32, most: u32) -> u32 {
+    number.wrapping_mul(0x9e37_79b1) % most
 }

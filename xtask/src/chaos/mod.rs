@@ -13,6 +13,7 @@ mod scenario;
 mod soak;
 mod stage;
 mod takeover;
+mod upgrade;
 
 use anyhow::Result;
 
@@ -33,6 +34,8 @@ pub(crate) enum Kind {
     Takeover(takeover::Options),
     /// A long time of churn and faults under load: memory, files and threads of the daemon.
     Soak(soak::Options),
+    /// To other builds and other layouts of the maps and back, over and over, under load.
+    Upgrade(upgrade::Options),
 }
 
 /// Attacks, prints what came of it.
@@ -48,5 +51,6 @@ pub(crate) fn run(kind: &Kind) -> Result<()> {
         Kind::Limits(options) => limits::run(options),
         Kind::Restart(options) => restart::run(options),
         Kind::Takeover(options) => takeover::run(options),
+        Kind::Upgrade(options) => upgrade::run(options),
     }
 }

@@ -105,7 +105,7 @@ fn once(stage: &Stage, turn: Turn, number: u32) -> Result<usize> {
     if turn == Turn::KilledWhileChanging {
         stage.toggle_extra()?;
         // The daemon looks at a file some milliseconds after it has changed.
-        sleep(Duration::from_millis(u64::from(spread(number, 150))));
+        sleep(Duration::from_millis(u64::from(load::spread(number, 150))));
     }
     all(&Proxy::kill)?;
     if turn == Turn::ChangedWhileDead {
@@ -113,7 +113,7 @@ fn once(stage: &Stage, turn: Turn, number: u32) -> Result<usize> {
     }
     if turn == Turn::KilledWhileStarting {
         all(&Proxy::launch)?;
-        sleep(Duration::from_millis(u64::from(spread(number, STARTING))));
+        sleep(Duration::from_millis(u64::from(load::spread(number, STARTING))));
         all(&Proxy::kill)?;
         kills += proxies.len();
     }
@@ -131,11 +131,6 @@ fn once(stage: &Stage, turn: Turn, number: u32) -> Result<usize> {
         ensure!(is_there == wanted, "extra is there: {is_there}, wanted: {wanted}\n{frontends}");
     }
     Ok(kills)
-}
-
-/// A number below `most` that differs from one time to the next.
-fn spread(number: u32, most: u32) -> u32 {
-    number.wrapping_mul(0x9e37_79b1) % most
 }
 
 fn stdout(command: &mut Command) -> Result<String> {

@@ -5,6 +5,7 @@ use std::{
     cell::Cell,
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
     process::Command,
     sync::Arc,
     thread::{self, available_parallelism, sleep},
@@ -118,6 +119,13 @@ impl Stage {
         let (lab, objects) = Self::without_proxies()?;
         lab.write_manifest(FILE, &yaml(objects)?)?;
         Self::start(lab, ProxySpec::kproxy(Source::Manifests).args(arguments))
+    }
+
+    /// Makes it with another build of kproxy.
+    pub(super) fn with_build(program: &Path) -> Result<Self> {
+        let (lab, objects) = Self::without_proxies()?;
+        lab.write_manifest(FILE, &yaml(objects)?)?;
+        Self::start(lab, ProxySpec::kproxy(Source::Manifests).binary(program))
     }
 
     /// Makes it with the real API server and kube-proxy.
@@ -295,6 +303,16 @@ impl Stage {
     /// A `kproxy` command on a node.
     pub(super) fn kproxy(&self, node: &str, subcommand: &str) -> Result<Command> {
         self.lab.kproxy_command(node, subcommand)
+    }
+
+    /// The same of another build.
+    pub(super) fn kproxy_of(
+        &self,
+        program: &Path,
+        node: &str,
+        subcommand: &str,
+    ) -> Result<Command> {
+        self.lab.kproxy_command_of(program, node, subcommand)
     }
 
     /// Adds a Service that nobody dials, or takes it away.

@@ -117,6 +117,7 @@ const EBPF: [Layer; 14] = [
             "stats.rs",
             "kernel.rs",
             "maps.rs",
+            "skb.rs",
         ],
     ),
     (

@@ -14,7 +14,9 @@ use std::{
 };
 
 use aya::maps::{HashMap, IterableMap, MapData};
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_prog_info};
+use aya_obj::generated::{
+    bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_map_info, bpf_map_type, bpf_prog_info,
+};
 use kproxy_common::fragment::Injection;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -68,6 +70,16 @@ pub(crate) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     attr.link_update.link_fd = link.as_raw_fd() as u32;
     attr.link_update.__bindgen_anon_1.new_prog_fd = program.as_raw_fd() as u32;
     bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr).map(drop)
+}
+
+/// Takes the program of a link off at once (`BPF_LINK_DETACH`), whoever has the link open.
+///
+/// # Errors
+/// Those of the call.
+pub(crate) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = empty_attr();
+    attr.link_detach.link_fd = link.as_raw_fd() as u32;
+    bpf(bpf_cmd::BPF_LINK_DETACH, &mut attr).map(drop)
 }
 
 /// What the kernel tells of a link.
@@ -208,16 +220,172 @@ where
     K: MapBytes + aya::Pod,
     V: MapBytes + aya::Pod,
 {
+    // aya has checked that keys and values have the sizes of `K` and `V`.
     let room = keys.len().min(values.len());
+    let fd = IterableMap::map(map).fd().as_fd();
+    look_up_batch(fd, from, keys.as_mut_ptr().cast(), values.as_mut_ptr().cast(), room)
+}
+
+/// A key and its values.
+pub(crate) type RawElement = (Vec<u8>, Vec<u8>);
+
+/// A map whose elements are bytes: one of another version, of which only the sizes are known.
+pub(crate) struct RawMap {
+    map: OwnedFd,
+    /// Bytes of a key.
+    key: usize,
+    /// Bytes of a value.
+    value: usize,
+    /// Bytes of what is read and written with a key: a value, or one of each CPU.
+    values: usize,
+    entries: u32,
+    /// Whether all elements are there always.
+    is_array: bool,
+}
+
+impl RawMap {
+    /// Of a map that has keys and can be read.
+    ///
+    /// # Errors
+    /// Those of `BPF_OBJ_GET_INFO_BY_FD`, and of asking for the number of CPUs.
+    pub(crate) fn new(map: OwnedFd) -> io::Result<Self> {
+        // SAFETY: all-zero is a valid value of this struct of plain integers.
+        let mut info = unsafe { std::mem::zeroed::<bpf_map_info>() };
+        let mut attr = empty_attr();
+        attr.info.bpf_fd = map.as_raw_fd() as u32;
+        attr.info.info_len = size_of_val(&info) as u32;
+        attr.info.info = &raw mut info as u64;
+        bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+        const OF_EACH_CPU: [bpf_map_type; 3] = [
+            bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY,
+            bpf_map_type::BPF_MAP_TYPE_PERCPU_HASH,
+            bpf_map_type::BPF_MAP_TYPE_LRU_PERCPU_HASH,
+        ];
+        let (key, value) = (info.key_size as usize, info.value_size as usize);
+        let values = if OF_EACH_CPU.iter().any(|kind| *kind as u32 == info.type_) {
+            let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+            value.next_multiple_of(8) * cpus
+        } else {
+            value
+        };
+        let is_array = [bpf_map_type::BPF_MAP_TYPE_ARRAY, bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY]
+            .iter()
+            .any(|kind| *kind as u32 == info.type_);
+        Ok(Self { map, key, value, values, entries: info.max_entries, is_array })
+    }
+
+    /// Bytes of a key and of a value.
+    pub(crate) const fn sizes(&self) -> (usize, usize) {
+        (self.key, self.value)
+    }
+
+    /// Whether all elements are there always, at first with nothing but zeros.
+    pub(crate) const fn is_array(&self) -> bool {
+        self.is_array
+    }
+
+    /// How many elements fit.
+    pub(crate) const fn entries(&self) -> u32 {
+        self.entries
+    }
+
+    /// The values of a key; `None`: there are none.
+    ///
+    /// # Errors
+    /// Those of `BPF_MAP_LOOKUP_ELEM`.
+    pub(crate) fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        let mut values = vec![0u8; self.values];
+        let mut attr = self.element(key, &values)?;
+        attr.__bindgen_anon_2.__bindgen_anon_1.value = values.as_mut_ptr() as u64;
+        match bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attr) {
+            Ok(_) => Ok(Some(values)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sets the values of a key. Whether it did: with `only_new` it does not where there are some.
+    ///
+    /// # Errors
+    /// Those of `BPF_MAP_UPDATE_ELEM`; `EINVAL` for bytes of another size.
+    pub(crate) fn set(&self, key: &[u8], values: &[u8], only_new: bool) -> io::Result<bool> {
+        /// include/uapi/linux/bpf.h.
+        const BPF_NOEXIST: u64 = 1;
+        let mut attr = self.element(key, values)?;
+        attr.__bindgen_anon_2.flags = if only_new { BPF_NOEXIST } else { 0 };
+        match bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr) {
+            Ok(_) => Ok(true),
+            Err(error) if only_new && error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A call about one element, checked for its size.
+    fn element(&self, key: &[u8], values: &[u8]) -> io::Result<bpf_attr> {
+        if key.len() != self.key || values.len() != self.values {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let mut attr = empty_attr();
+        attr.__bindgen_anon_2.map_fd = self.map.as_raw_fd() as u32;
+        attr.__bindgen_anon_2.key = key.as_ptr() as u64;
+        attr.__bindgen_anon_2.__bindgen_anon_1.value = values.as_ptr() as u64;
+        Ok(attr)
+    }
+
+    /// The key after this one, the first one after `None`; `None`: there is no other.
+    ///
+    /// # Errors
+    /// Those of `BPF_MAP_GET_NEXT_KEY`.
+    pub(crate) fn key_after(&self, key: Option<&[u8]>) -> io::Result<Option<Vec<u8>>> {
+        if key.is_some_and(|key| key.len() != self.key) {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let mut next = vec![0u8; self.key];
+        let mut attr = empty_attr();
+        attr.__bindgen_anon_2.map_fd = self.map.as_raw_fd() as u32;
+        attr.__bindgen_anon_2.key = key.map_or(0, |key| key.as_ptr() as u64);
+        attr.__bindgen_anon_2.__bindgen_anon_1.next_key = next.as_mut_ptr() as u64;
+        match bpf(bpf_cmd::BPF_MAP_GET_NEXT_KEY, &mut attr) {
+            Ok(_) => Ok(Some(next)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// As [`lookup_batch`], at most `room` elements: their keys and values, one after the other.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn batch(
+        &self,
+        from: Option<u32>,
+        room: usize,
+    ) -> io::Result<(Vec<RawElement>, Option<u32>)> {
+        let (mut keys, mut values) = (vec![0u8; room * self.key], vec![0u8; room * self.values]);
+        let (found, next) =
+            look_up_batch(self.map.as_fd(), from, keys.as_mut_ptr(), values.as_mut_ptr(), room)?;
+        let keys = keys.chunks_exact(self.key).map(<[u8]>::to_vec);
+        let values = values.chunks_exact(self.values).map(<[u8]>::to_vec);
+        Ok((keys.zip(values).take(found).collect(), next))
+    }
+}
+
+/// Room at `keys` and `values` for so many elements of the map, as the callers in this module have checked.
+fn look_up_batch(
+    map: BorrowedFd<'_>,
+    from: Option<u32>,
+    keys: *mut u8,
+    values: *mut u8,
+    room: usize,
+) -> io::Result<(usize, Option<u32>)> {
     let (start, mut next) = (from.unwrap_or(0), 0u32);
     let mut attr = empty_attr();
     attr.batch.in_batch = if from.is_some() { &raw const start as u64 } else { 0 };
     attr.batch.out_batch = &raw mut next as u64;
-    // aya has checked that keys and values have the sizes of `K` and `V`.
-    attr.batch.keys = keys.as_mut_ptr() as u64;
-    attr.batch.values = values.as_mut_ptr() as u64;
+    attr.batch.keys = keys as u64;
+    attr.batch.values = values as u64;
     attr.batch.count = room as u32;
-    attr.batch.map_fd = IterableMap::map(map).fd().as_fd().as_raw_fd() as u32;
+    attr.batch.map_fd = map.as_raw_fd() as u32;
     let next = match bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr) {
         Ok(_) => Some(next),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => None,

@@ -53,7 +53,8 @@ where
     }
 }
 
-fn has_no_batches(error: &io::Error) -> bool {
+/// Whether the kernel has none for this map.
+pub(crate) fn has_no_batches(error: &io::Error) -> bool {
     const ENOTSUPP: i32 = 524;
     matches!(error.raw_os_error(), Some(libc::EINVAL | ENOTSUPP | libc::EOPNOTSUPP))
 }

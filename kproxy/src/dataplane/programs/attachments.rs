@@ -23,6 +23,7 @@ use super::{
     pinning,
     pins::PinDirs,
     place::{Attached, Place, Places},
+    takeover,
 };
 use crate::{
     dataplane::{
@@ -283,10 +284,7 @@ impl Attachments {
         answers_pods: bool,
     ) -> Vec<Error> {
         let mut before = self.places.take().unwrap_or_default();
-        wanted.remove(&Place::loopback());
-        if wants_loopback {
-            wanted.insert(Place::loopback());
-        } else {
+        if !with_loopback(&mut wanted, wants_loopback) {
             // An earlier run may have attached its filter.
             before.insert(Place::loopback());
         }
@@ -296,6 +294,42 @@ impl Attachments {
         self.places = Some(wanted);
         self.hold_links();
         errors
+    }
+
+    /// Attaches the programs to places of [`Self::sync_places`] behind those of another version. Returns what failed.
+    pub(crate) fn attach_behind(
+        &mut self,
+        mut wanted: BTreeSet<Place>,
+        wants_loopback: bool,
+        answers_pods: bool,
+    ) -> Vec<Error> {
+        with_loopback(&mut wanted, wants_loopback);
+        let places = Places { wanted: &wanted, answers_pods, answered_pods: answers_pods };
+        devices::attach_behind(&mut self.object, &self.dirs, self.tc, places)
+    }
+
+    /// Puts what [`Self::attach_behind`] has attached in the place of those before it. Returns what failed.
+    pub(crate) fn come_first(
+        &mut self,
+        wanted: BTreeSet<Place>,
+        wants_loopback: bool,
+        answers_pods: bool,
+    ) -> Vec<Error> {
+        let mut before = wanted.clone();
+        with_loopback(&mut before, wants_loopback);
+        let places = Places { wanted: &before, answers_pods, answered_pods: answers_pods };
+        let mut errors = devices::come_first(&self.dirs, self.tc, places);
+        errors.extend(self.sync_places(wanted, wants_loopback, answers_pods));
+        errors.extend(devices::detach_behind(self.tc, places));
+        errors
+    }
+
+    /// All is taken over from other versions.
+    ///
+    /// # Errors
+    /// What says otherwise cannot be removed.
+    pub(crate) fn finish_takeover(&self) -> Result<(), Error> {
+        takeover::finish(&self.dirs.version)
     }
 
     /// Loads a program that the daemon runs itself.
@@ -336,4 +370,14 @@ impl Attachments {
     pub(crate) const fn use_clsact(&mut self) {
         self.tc = TcMode::Clsact;
     }
+}
+
+/// Adds the loopback device to places if it is wanted, or takes it out. Whether it is.
+fn with_loopback(places: &mut BTreeSet<Place>, is_wanted: bool) -> bool {
+    if is_wanted {
+        places.insert(Place::loopback());
+    } else {
+        places.remove(&Place::loopback());
+    }
+    is_wanted
 }

@@ -6,9 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use kproxy_common::abi::map;
+
 use super::{
     clsact, devices,
     pins::{PinDirs, parse_version},
+    takeover,
 };
 use crate::{
     dataplane::error::Error,
@@ -61,11 +64,14 @@ impl Cleanup {
         let folders = ["links", "programs", "maps"].map(|name| version.join(name));
         let mut links = self.list(&folders[0]);
         links.sort_by_key(|path| Reverse(devices::attach_order(path)));
-        let others = folders[1..].iter().flat_map(|folder| self.list(folder)).collect::<Vec<_>>();
+        let mut others: Vec<_> = folders[1..].iter().flat_map(|folder| self.list(folder)).collect();
+        // Without flows what is left after a crash is not gone on with.
+        others.sort_by_key(|path| !path.ends_with(map::FLOWS));
         for pin in links.into_iter().chain(others) {
             self.note(&pin, fs::remove_file(&pin));
         }
-        for folder in folders.iter().map(PathBuf::as_path).chain([version]) {
+        let unfinished = takeover::unfinished(version);
+        for folder in folders.iter().chain([&unfinished]).map(PathBuf::as_path).chain([version]) {
             self.note(folder, fs::remove_dir(folder));
         }
     }

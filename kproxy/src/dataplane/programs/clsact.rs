@@ -4,7 +4,7 @@
 use std::io;
 
 use aya::programs::{
-    ProgramError, SchedClassifier, TcAttachType,
+    Link as _, ProgramError, SchedClassifier, TcAttachType,
     tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
 };
 use kproxy_common::abi::program;
@@ -15,6 +15,8 @@ use crate::dataplane::error::Error;
 /// Priority of kproxy's filters: the kernel runs lower ones first. An odd number of our own, so that
 /// no other program's filter is replaced by mistake.
 const PRIORITY: u16 = 19_312;
+/// The kernel runs these right after them.
+const BEHIND: u16 = PRIORITY + 1;
 /// Handle of kproxy's filters.
 const HANDLE: TcHandle = TcHandle::new(0, 1);
 
@@ -24,18 +26,46 @@ pub(super) fn attach(
     device: &str,
     direction: TcAttachType,
 ) -> Result<Attached, ProgramError> {
+    attach_as(program, device, direction, PRIORITY)
+}
+
+/// Adds a filter behind kproxy's, or gives the one that is there the program.
+pub(super) fn attach_behind(
+    program: &mut SchedClassifier,
+    device: &str,
+    direction: TcAttachType,
+) -> Result<Attached, ProgramError> {
+    attach_as(program, device, direction, BEHIND)
+}
+
+/// Removes what [`attach_behind`] has added.
+pub(super) fn detach_behind(device: &str, direction: TcAttachType) -> Result<(), ProgramError> {
+    let link = SchedClassifierLink::attached(device, direction, BEHIND, HANDLE, None)?;
+    match link.detach() {
+        Err(ProgramError::TcError(error)) if !is_absent(&error) => Err(error.into()),
+        Err(ProgramError::TcError(_)) | Ok(()) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn attach_as(
+    program: &mut SchedClassifier,
+    device: &str,
+    direction: TcAttachType,
+    priority: u16,
+) -> Result<Attached, ProgramError> {
     match tc::qdisc_add_clsact(device) {
         Ok(()) => {}
         Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
         Err(error) => return Err(error.into()),
     }
-    let present = SchedClassifierLink::attached(device, direction, PRIORITY, HANDLE, None)?;
+    let present = SchedClassifierLink::attached(device, direction, priority, HANDLE, None)?;
     let (link, attached) = match program.attach_to_link(present) {
         Ok(link) => (link, Attached::AsBefore),
         Err(ProgramError::TcError(TcError::NetlinkError(error)))
             if error.raw_os_error() == Some(libc::ENOENT) =>
         {
-            let options = NlOptions { priority: PRIORITY, handle: HANDLE, ..NlOptions::default() };
+            let options = NlOptions { priority, handle: HANDLE, ..NlOptions::default() };
             let options = TcAttachOptions::Netlink(options);
             (program.attach_with_options(device, direction, options)?, Attached::Anew)
         }

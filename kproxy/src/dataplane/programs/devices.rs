@@ -10,7 +10,11 @@ use std::{
 
 use aya::{
     Ebpf,
-    programs::{LinkOrder, SchedClassifier, TcAttachType, links::FdLink, tc::TcAttachOptions},
+    programs::{
+        LinkOrder, SchedClassifier, TcAttachType,
+        links::{FdLink, PinnedLink},
+        tc::{SchedClassifierLink, TcAttachOptions},
+    },
 };
 use kproxy_common::abi::program;
 
@@ -22,7 +26,10 @@ use super::{
 use crate::{
     dataplane::{
         error::{Cause, Error, Missing},
-        kernel::{bpf::LinkPlace, release},
+        kernel::{
+            bpf::{self, Access, LinkPlace},
+            release,
+        },
     },
     node::{self, Device, Served},
 };
@@ -95,6 +102,86 @@ pub(super) fn sync(
     errors
 }
 
+/// Attaches the programs behind those of another version that have their links: those see each packet first. Every
+/// device is tried; returns what failed.
+pub(super) fn attach_behind(
+    object: &mut Ebpf,
+    dirs: &PinDirs,
+    mode: TcMode,
+    places: Places<'_>,
+) -> Vec<Error> {
+    each(places, |place, name, way| {
+        let Place { device, side } = place;
+        let path = dirs.device_link(name, device.index);
+        let failed = |source| failed_at(name, device, *side, source);
+        let program = classifier(object, name).map_err(failed)?;
+        match mode {
+            TcMode::Tcx if !path.exists() => Ok(()),
+            TcMode::Tcx => {
+                let behind = pinning::fresh_name(&path);
+                let Some(link) =
+                    link_behind(program, &path, &behind, device, way).map_err(failed)?
+                else {
+                    return Ok(());
+                };
+                pinning::remove(&behind)?;
+                link.pin(&behind).map_err(Error::of_pin("pin", &behind))?;
+                Ok(())
+            }
+            TcMode::Clsact => {
+                let attached = name_now(device)
+                    .and_then(|name| Ok(clsact::attach_behind(program, &name, way)?));
+                attached.map(drop).map_err(failed)
+            }
+        }
+    })
+}
+
+/// Takes those of the other version off, so that the programs behind them see each packet first; links get the pins
+/// of theirs. Filters are replaced by [`sync`].
+pub(super) fn come_first(dirs: &PinDirs, mode: TcMode, places: Places<'_>) -> Vec<Error> {
+    if mode == TcMode::Clsact {
+        return Vec::new();
+    }
+    each(places, |Place { device, side }, name, _| {
+        let path = dirs.device_link(name, device.index);
+        let behind = pinning::fresh_name(&path);
+        if !behind.exists() {
+            return Ok(());
+        }
+        // Without this the kernel would do so some moments later.
+        let detached = bpf::open_pin(&path, Access::ReadWrite)
+            .and_then(|first| bpf::detach_link(first.as_fd()));
+        detached.map_err(|error| failed_at(name, device, *side, error.into()))?;
+        pinning::rename(&behind, &path)
+    })
+}
+
+/// Takes off the filters that [`attach_behind`] has attached, once [`sync`] has replaced those in front.
+pub(super) fn detach_behind(mode: TcMode, places: Places<'_>) -> Vec<Error> {
+    if mode == TcMode::Tcx {
+        return Vec::new();
+    }
+    each(places, |Place { device, side }, name, way| {
+        let detached = name_now(device).and_then(|name| Ok(clsact::detach_behind(&name, way)?));
+        detached.map_err(|source| failed_at(name, device, *side, source))
+    })
+}
+
+/// Does something for each program of each place; what failed, but for devices that have gone.
+fn each(
+    places: Places<'_>,
+    mut act: impl FnMut(&Place, &'static str, TcAttachType) -> Result<(), Error>,
+) -> Vec<Error> {
+    let mut errors = Vec::new();
+    for place in places.wanted {
+        let done = places.programs_of(place).try_for_each(|(name, way)| act(place, name, way));
+        let is_there = || node::device::name_of(place.device.index).is_some();
+        errors.extend(done.err().filter(|_| is_there()));
+    }
+    errors
+}
+
 /// The program that translates answers to pods comes later to places that are served already.
 fn before_had(places: Places<'_>, name: &str) -> bool {
     places.answered_pods || name != program::POD_EGRESS
@@ -136,25 +223,8 @@ fn attach(
     name: &'static str,
     direction: TcAttachType,
 ) -> Result<Attached, Error> {
-    let failed = |source: Cause| Error::Attach {
-        program: name,
-        target: format!("device {}", device.name),
-        remedy: match side {
-            Side::Uplink => {
-                "leave the device out with --devices if it is not meant to carry Service traffic"
-            }
-            Side::Pod => "leave the device out with --pod-devices if it does not lead to a pod",
-            Side::Node => {
-                "processes of this node reach no Service by its own addresses until it is: see \
-                 `tc qdisc show dev lo`"
-            }
-        },
-        source,
-    };
-    let program: &mut SchedClassifier = object
-        .program_mut(name)
-        .and_then(|program| program.try_into().ok())
-        .ok_or_else(|| failed(Missing.into()))?;
+    let failed = |source| failed_at(name, device, *side, source);
+    let program = classifier(object, name).map_err(failed)?;
     if mode == TcMode::Clsact {
         let name = name_now(device).map_err(failed)?;
         return clsact::attach(program, &name, direction).map_err(|error| failed(error.into()));
@@ -165,6 +235,47 @@ fn attach(
     };
     pinning::replace(&path, |path| link.pin(path))?;
     Ok(Attached::Anew)
+}
+
+fn failed_at(program: &'static str, device: &Device, side: Side, source: Cause) -> Error {
+    let remedy = match side {
+        Side::Uplink => {
+            "leave the device out with --devices if it is not meant to carry Service traffic"
+        }
+        Side::Pod => "leave the device out with --pod-devices if it does not lead to a pod",
+        Side::Node => {
+            "processes of this node reach no Service by its own addresses until it is: see \
+             `tc qdisc show dev lo`"
+        }
+    };
+    Error::Attach { program, target: format!("device {}", device.name), remedy, source }
+}
+
+fn classifier<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, Cause> {
+    let program = object.program_mut(name).and_then(|program| program.try_into().ok());
+    program.ok_or_else(|| Missing.into())
+}
+
+/// A new link right behind the one that is pinned at `path`; `None`: there is none of this device, or the one pinned
+/// at `behind` has got the program.
+fn link_behind(
+    program: &mut SchedClassifier,
+    path: &Path,
+    behind: &Path,
+    device: &Device,
+    direction: TcAttachType,
+) -> Result<Option<FdLink>, Cause> {
+    let place = LinkPlace::Device(device.index);
+    let first = bpf::open_pin(path, Access::ReadWrite)?;
+    if bpf::link_info(first.as_fd())?.place != place
+        || pinning::update_link(behind, place, program.fd()?.as_fd())?
+    {
+        return Ok(None);
+    }
+    let first = SchedClassifierLink::try_from(FdLink::from(PinnedLink::from_pin(path)?))?;
+    let order = TcAttachOptions::TcxOrder(LinkOrder::after_link(&first)?);
+    let link = program.attach_with_options(&name_now(device)?, direction, order)?;
+    Ok(Some(FdLink::try_from(program.take_link(link)?)?))
 }
 
 /// A new link; `None`: the pinned one has got the program.

@@ -11,12 +11,11 @@ use aya::{
     maps::{Map, MapData, MapError, MapInfo},
     programs::{Program, ProgramError, SchedClassifier},
 };
-use kproxy_common::{
-    abi::{GLOBAL_KERNEL_FEATURES, KERNEL_FEATURES_SINCE, kernel_feature, map, program},
-    layouts,
+use kproxy_common::abi::{
+    GLOBAL_KERNEL_FEATURES, KERNEL_FEATURES_SINCE, kernel_feature, map, program,
 };
 
-use super::{map_shapes, memlock, pinning, pins::PinDirs};
+use super::{layout, map_shapes, memlock, pinning, pins::PinDirs};
 use crate::{
     dataplane::{
         error::{Cause, Error, Missing, Rejection},
@@ -72,11 +71,17 @@ pub(crate) struct FlowRoom {
     pub(crate) unassured: u32,
 }
 
-/// Loads `bytes` with the pins below `dirs`, making what is missing.
+/// Loads `bytes` with the pins below `dirs`, making what is missing. `capacity`: that of a new map, where it is not
+/// the one of the settings.
 ///
 /// # Errors
 /// A pinned map of another layout, a program that the verifier refuses, missing rights.
-pub(crate) fn load(bytes: &[u8], settings: &Settings, dirs: &PinDirs) -> Result<Loaded, Error> {
+pub(crate) fn load(
+    bytes: &[u8],
+    settings: &Settings,
+    dirs: &PinDirs,
+    capacity: impl Fn(&str) -> Option<u32>,
+) -> Result<Loaded, Error> {
     let memlock = memlock::raise_limit();
     for folder in [&dirs.maps, &dirs.programs, &dirs.links] {
         pinning::make_folder(folder)?;
@@ -93,7 +98,7 @@ pub(crate) fn load(bytes: &[u8], settings: &Settings, dirs: &PinDirs) -> Result<
     let maps = map_shapes::ALL.iter().map(|map| MapSource {
         name: map.name,
         pin: dirs.map(map.name),
-        capacity: settings.capacity(map.name),
+        capacity: capacity(map.name).or_else(|| settings.capacity(map.name)),
     });
     let object = load_maps(bytes, maps, memlock)?;
     load_programs(object, dirs, memlock, are_new, notices)
@@ -170,8 +175,10 @@ pub(super) fn load_programs(
     for name in pinned_programs() {
         pin_program(&mut object, name, dirs)?;
     }
-    let layout: Memory<u64> = memory(map::LAYOUT, &take_array(&mut object, map::LAYOUT)?)?;
-    let _exists = layout.write(0, &layouts::meaning());
+    let pinned: Memory<u64> = memory(map::LAYOUT, &take_array(&mut object, map::LAYOUT)?)?;
+    for (index, word) in (0..).zip(layout::words()) {
+        let _exists = pinned.write(index, &word);
+    }
     Ok(Loaded {
         sweep,
         adopt,

@@ -4,7 +4,7 @@ use std::{io, mem::size_of, path::Path};
 
 use aya::maps::{MapError, MapInfo, MapType, lpm_trie::Key};
 use kproxy_common::{
-    abi::map,
+    abi::{LAYOUT_BYTES, map},
     affinity::{AffinityKey, AffinityValue},
     config::{Config, Uplink},
     counters::{DropKey, ServiceCounters},
@@ -50,7 +50,7 @@ pub(super) const ALL: [PinnedMap; map::PINNED.len()] = [
     of::<LoadKey, i64>(map::LOAD, MapType::Hash),
     of::<u64, u32>(map::NETNS, MapType::Hash),
     of::<Key<RangeData>, u32>(map::RANGES, MapType::LpmTrie),
-    with_entries(1, of::<u32, u64>(map::LAYOUT, MapType::Array)),
+    with_entries(LAYOUT_BYTES / 8, of::<u32, u64>(map::LAYOUT, MapType::Array)),
 ];
 
 const fn of<K, V>(name: &'static str, kind: MapType) -> PinnedMap {

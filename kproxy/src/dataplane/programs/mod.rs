@@ -3,7 +3,7 @@
 //! ```text
 //! load: map_shapes, memlock ─▶ object, maps, pinned programs
 //! attachments ─▶ cgroup, devices (tcx links, or clsact filters) ─▶ pinned links
-//! predecessor: what another layout version has left
+//! predecessor: what another layout version has left; takeover, copier, layout: its maps and flows go on
 //! growth: larger maps in the place of full ones
 //! cleanup: everything that is pinned, of every version
 //! ```
@@ -20,10 +20,13 @@ pub(super) mod pinning;
 pub(super) mod pins;
 pub(super) mod place;
 pub(super) mod predecessor;
+pub(super) mod takeover;
 
 mod cgroup;
 mod clsact;
+mod copier;
 mod devices;
+mod layout;
 mod map_shapes;
 mod memlock;
 #[cfg(test)]

@@ -1,27 +1,18 @@
-//! What a kproxy of another layout version has left on this node: maps that mean the same are gone on with, its
-//! links get the programs of this version, and the rest is removed once those are attached.
+//! What a kproxy of another layout version has left on this node: its maps are gone on with ([`super::takeover`]),
+//! its links get the programs of this version, and the rest is removed once those are attached.
 
-use std::{fs, fs::File, io, os::fd::AsFd as _, path::Path};
+use std::{fs, fs::File, io, path::Path};
 
-use kproxy_common::{
-    abi::{map, program},
-    layouts,
-};
+use kproxy_common::abi::program;
 use nix::fcntl::Flock;
 
 use super::{
     cleanup::Cleanup,
-    load::open_memory,
     pinning,
     pins::{PinDirs, other_versions, parse_link},
+    takeover::Takeover,
 };
-use crate::dataplane::{
-    error::Error,
-    kernel::{
-        bpf::{self, Access},
-        memory::Memory,
-    },
-};
+use crate::dataplane::error::Error;
 
 /// The pins of another version.
 pub(crate) struct Predecessor {
@@ -46,35 +37,12 @@ pub(crate) fn find(own: &PinDirs) -> Result<Vec<Predecessor>, Error> {
 }
 
 impl Predecessor {
-    /// Pins its maps for this version, where they mean the same. Whether they do; if so, flows, sockets,
-    /// affinity and counters go on, and Services are served from the first moment.
+    /// Begins to go on with its maps. `None`: it does not say what they mean, as versions before 3.
     ///
     /// # Errors
-    /// A map cannot be opened or pinned: those before it are.
-    pub(crate) fn hand_on_maps(&self, own: &PinDirs) -> Result<bool, Error> {
-        if !self.means_the_same() {
-            return Ok(false);
-        }
-        // By this one is told whether all are here: after a crash in between this is done once more.
-        let last = [map::FLOWS];
-        let names = map::handed_on().filter(|name| !last.contains(name)).chain(last);
-        for name in names {
-            let (from, to) = (self.dirs.map(name), own.map(name));
-            let map = match bpf::open_pin(&from, Access::ReadWrite) {
-                Ok(map) => map,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(Error::of_pin("open", from)(error)),
-            };
-            pinning::remove(&to)?;
-            bpf::pin(map.as_fd(), &to).map_err(Error::of_pin("pin", to))?;
-        }
-        Ok(true)
-    }
-
-    /// Versions before 3 do not say what their maps mean.
-    fn means_the_same(&self) -> bool {
-        let layout: Result<Memory<u64>, _> = open_memory(&self.dirs, map::LAYOUT);
-        layout.ok().and_then(|layout| layout.get(0)) == Some(layouts::meaning())
+    /// Those of [`Takeover::begin`].
+    pub(crate) fn take_over(&self, own: &PinDirs) -> Result<Option<Takeover>, Error> {
+        Takeover::begin(&self.dirs, own)
     }
 
     /// Moves the pins of its links to where this version looks for links, so that each gets the program of this
@@ -90,7 +58,8 @@ impl Predecessor {
         };
         for from in entries.flatten().map(|entry| entry.path()) {
             let to = own.links.join(from.file_name().unwrap_or_default());
-            if is_known(&from) && !to.exists() {
+            // Those that it has put behind others stay where they are, until the rest is removed.
+            if is_known(&from) && !pinning::is_fresh_name(&from) && !to.exists() {
                 pinning::rename(&from, &to)?;
             }
         }

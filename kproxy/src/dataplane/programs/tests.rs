@@ -3,15 +3,25 @@
 use std::{collections::BTreeSet, fs, net::TcpListener, time::Duration};
 
 use aya::maps::MapInfo;
-use kproxy_common::abi::{map, program};
+use kproxy_common::{
+    abi::{map, program},
+    config::{Config, config_flags},
+    flow::{FlowKey, FlowValue, flow_flags},
+    net::{Addr, Port},
+};
 use nix::mount::MntFlags;
 
-use super::{cleanup::cleanup, load::open_memory, pins::PinDirs};
+use super::{
+    cleanup::cleanup,
+    load::{open_map, open_memory},
+    pins::PinDirs,
+};
 use crate::{
     dataplane::{
         Dataplane, Settings,
-        kernel::memory::Memory,
-        sandbox::{device, plan, run, sandboxed},
+        kernel::{clock, memory::Memory},
+        maps::Flows,
+        sandbox::{device, ip, plan, run, sandboxed},
     },
     errors::with_causes,
     node::{self, Device},
@@ -240,9 +250,56 @@ fn move_pins(from: &PinDirs, to: &PinDirs) {
     fs::remove_dir(&from.version).unwrap();
 }
 
+/// What another version says of its maps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Says {
+    TheSame,
+    /// Flags of flows have other bits.
+    OtherFlags,
+    Nothing,
+}
+
+/// Has the version with these pins say it.
+fn have_say(dirs: &PinDirs, says: Says) {
+    let layout: Memory<u64> = open_memory(dirs, map::LAYOUT).unwrap();
+    match says {
+        Says::TheSame => {}
+        Says::Nothing => assert!(layout.write(0, &7)),
+        Says::OtherFlags => {
+            let words = (0..layout.len()).filter_map(|index| layout.get(index));
+            let text = String::from_utf8(words.flat_map(u64::to_ne_bytes).collect()).unwrap();
+            let (fin, rst) = ("number FIN 8\nnumber RST 16", "number FIN 16\nnumber RST 8 ");
+            let changed = text.replace(fin, rst);
+            assert_ne!(changed, text);
+            for (index, bytes) in (0..).zip(changed.as_bytes().as_chunks().0) {
+                assert!(layout.write(index, &u64::from_ne_bytes(*bytes)));
+            }
+        }
+    }
+}
+
+/// Both entries of a flow from this port, with these flags in addition.
+fn flow(port: u16, flags: u16) -> [(FlowKey, FlowValue); 2] {
+    let of = |addr: &str| Addr::from(ip(addr));
+    let key = FlowKey {
+        src: of("192.0.2.9"),
+        dst: of("192.0.2.1"),
+        src_port: Port::new(port),
+        dst_port: Port::new(30_001),
+        proto: 6,
+        pad: [0; 3],
+    };
+    let to = FlowKey { dst: of("127.0.0.1"), dst_port: Port::new(8001), ..key };
+    let last_seen = clock::in_seconds(clock::now());
+    let forward = FlowValue { to, flags, last_seen, state: 3, ..FlowValue::default() };
+    let flags = flags | flow_flags::REVERSE;
+    [(key, forward), (to.reversed(), FlowValue { to: key.reversed(), flags, ..forward })]
+}
+
 #[test]
-fn another_layout_version_hands_on_what_means_the_same_and_goes() {
-    for (version, means_the_same) in [(2, true), (9, true), (2, false), (9, false)] {
+fn another_layout_version_hands_on_what_has_a_meaning_and_goes() {
+    let cases = [Says::TheSame, Says::OtherFlags, Says::Nothing];
+    for (version, says) in [2, 9].into_iter().flat_map(|of| cases.map(|says| (of, says))) {
         sandboxed(move |sandbox| {
             run("ip link add eth0 type veth peer name peer0");
             run("ip link set eth0 up");
@@ -255,32 +312,64 @@ fn another_layout_version_hands_on_what_means_the_same_and_goes() {
             drop(before);
             let maps = |dirs: &PinDirs| {
                 map::handed_on()
-                    .map(|name| MapInfo::from_pin(dirs.map(name)).unwrap().id())
-                    .collect::<Vec<_>>()
+                    .filter(|name| MapInfo::from_pin(dirs.map(name)).is_ok())
+                    .map(|name| (name, MapInfo::from_pin(dirs.map(name)).unwrap().id()))
+                    .collect::<BTreeSet<_>>()
             };
             let ours = PinDirs::new(&sandbox.bpffs);
             let other = PinDirs::of_version(ours.base.clone(), version);
             move_pins(&ours, &other);
             let theirs = maps(&other);
-            if !means_the_same {
-                let layout: Memory<u64> = open_memory(&other, map::LAYOUT).unwrap();
-                assert!(layout.write(0, &7));
-            }
+            have_say(&other, says);
+            let mut their_flows: Flows = open_map(&other, map::FLOWS).unwrap();
+            let their_config: Memory<Config> = open_memory(&other, map::CONFIG).unwrap();
+            let mut insert = |port, flags| {
+                for (key, value) in flow(port, flags) {
+                    their_flows.insert(key, value, 0).unwrap();
+                }
+            };
+            insert(1, flow_flags::FIN);
 
             let mut dataplane = sandbox.open();
-            assert_eq!(maps(&ours) == theirs, means_the_same);
+            let shared = maps(&ours).intersection(&theirs).count();
+            let unshared = match says {
+                Says::TheSame => 0,
+                Says::OtherFlags => 4,
+                Says::Nothing => theirs.len(),
+            };
+            assert_eq!(theirs.len() - shared, unshared, "{says:?}");
             assert_eq!(dataplane.served().uplinks.len(), 1, "those of the other one");
             let report = dataplane.reconcile(plans());
             assert_eq!(report.problems, []);
-            assert_eq!((report.writes, report.words) == (0, 0), means_the_same, "{report:?}");
+            assert_eq!((report.writes, report.words) == (0, 0), says != Says::Nothing);
             assert!(other.version.exists(), "its programs are attached until ours are");
             dataplane.attach_cgroup().unwrap();
+            // Opened and gone on with meanwhile.
+            insert(2, 0);
+            insert(1, flow_flags::FIN | flow_flags::REPLIED);
             assert_eq!(dataplane.sync_devices(&[device("eth0")], &[]).problems, []);
             assert!(!other.version.exists());
             for (old, new) in links.iter().zip(sandbox.links()) {
-                assert_eq!((&old.0, old.2), (&new.0, new.2), "the link stays");
+                assert_eq!((&old.0, &old.1), (&new.0, &new.1));
+                let stays = says != Says::OtherFlags || old.1.is_none();
+                assert_eq!(old.2 == new.2, stays, "of the cgroup, or without a second one beside");
                 assert_ne!(old.3, new.3, "the program is the new one");
             }
+            assert_eq!(sandbox.links().len(), links.len());
+            let left = their_config.get(0).unwrap().flags & config_flags::LEAVING != 0;
+            assert_eq!(left, says == Says::OtherFlags);
+            let our_flows: Flows = open_map(&ours, map::FLOWS).unwrap();
+            let flags = |port| {
+                let [(key, _), _] = flow(port, 0);
+                our_flows.get(&key, 0).ok().map(|value| value.flags)
+            };
+            let wanted = match says {
+                Says::TheSame => Some((flow_flags::FIN | flow_flags::REPLIED, 0)),
+                Says::OtherFlags => Some((flow_flags::RST | flow_flags::REPLIED, 0)),
+                Says::Nothing => None,
+            };
+            assert_eq!(flags(1).zip(flags(2)), wanted, "{says:?}");
+            assert!(!ours.version.join("unfinished").exists());
         });
     }
 }
