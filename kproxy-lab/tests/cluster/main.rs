@@ -6,6 +6,7 @@ mod algorithms;
 mod api;
 mod common;
 mod fragments;
+mod health;
 mod lifecycle;
 mod memory;
 mod metrics;

@@ -3,15 +3,18 @@
 //! ```text
 //! Settings ─▶ run ─▶ source ─▶ control ─▶ KernelSink ─▶ Dataplane ◀─ devices, sweeper, sockets,
 //!                                │                                   fragments, opt_out
-//!                                └─▶ server: health checks, metrics       │
-//!                                ◀──────── Noticeboard: problems ◀────────┴─ netfilter
+//!                                └─▶ server: health, probes, metrics      │
+//!                                ◀──────── Noticeboard: problems ◀────────┴─ netfilter, conntrack, ipsec
 //! ```
 //!
 //! Nothing here knows what was typed: `cli` makes [`Settings`] of it.
 
+mod configz;
+mod conntrack;
 mod devices;
 mod error;
 mod fragments;
+mod ipsec;
 mod netfilter;
 mod opt_out;
 pub(crate) mod run_dir;
@@ -37,7 +40,7 @@ use tracing::{info, warn};
 
 pub(crate) use self::error::Error;
 pub(crate) use self::run_dir::RunDir;
-pub(crate) use self::settings::{ClusterCidrs, Settings, SocketLb, Source, SourceNat};
+pub(crate) use self::settings::{ClusterCidrs, Conntrack, Settings, SocketLb, Source, SourceNat};
 
 use self::devices::Devices;
 use self::netfilter::{Need, Table};
@@ -71,6 +74,7 @@ pub(crate) fn run(settings: Settings) -> Result<(), Error> {
 }
 
 async fn serve(settings: Settings) -> Result<(), Error> {
+    let config = configz::of(&settings);
     let Settings {
         node_name,
         source,
@@ -86,11 +90,16 @@ async fn serve(settings: Settings) -> Result<(), Error> {
         flow_timeouts,
         algorithm,
         metrics_address,
+        healthz_address,
+        conntrack,
     } = settings;
     let _pid_file = run_dir.claim()?;
     let shutdown = CancellationToken::new();
     signals::stop_on_signals(shutdown.clone()).map_err(Error::Signals)?;
 
+    let notices = Noticeboard::default();
+    // Before the times of flows are read, which follow it.
+    tokio::spawn(conntrack::Keeper::start(&conntrack, notices.clone()).keep());
     let bpffs_root = dataplane.bpffs_root.clone();
     let map_limits = dataplane.map_limits();
     let mut dataplane = Dataplane::open(&dataplane)?;
@@ -107,7 +116,6 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     let source_ports = SourcePorts::choose(source_nat).map_err(Error::SourcePorts)?;
     // Before anything is attached; what this reports is reported again when the devices are.
     let _told_later = source_ports.apply(&mut dataplane, &node.borrow());
-    let notices = Noticeboard::default();
     let table = Need::of(&mut dataplane);
     tokio::spawn(Table::start(&table, notices.clone()).keep());
     let metrics = Arc::new(Metrics::new().map_err(Error::Metrics)?);
@@ -117,6 +125,7 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     settings.node_port_addresses = node_port_addresses;
     settings.bind_address = bind_address;
     settings.algorithm = algorithm;
+    settings.needs_node = matches!(source, Source::ApiServer { .. });
     settings.noticeboard = notices.clone();
     let namespaces = opt_out.namespaces.clone();
     let dataplane = SharedDataplane::new(dataplane);
@@ -131,8 +140,15 @@ async fn serve(settings: Settings) -> Result<(), Error> {
         notices: notices.clone(),
     };
     tokio::spawn(server::health_check::serve(settings.state.subscribe(), notices.clone()));
+    tokio::spawn(ipsec::watch(notices.clone()));
+    let state = || settings.state.subscribe();
+    tokio::spawn(server::probes::serve(run_dir.socket(), state(), notices.clone()));
+    if let Some(address) = healthz_address {
+        let counts = metrics.health.clone();
+        tokio::spawn(server::health::serve(address, state(), counts, notices.clone()));
+    }
     if let Some(address) = metrics_address {
-        tokio::spawn(server::metrics::serve(address, metrics, bpffs_root, notices));
+        tokio::spawn(server::metrics::serve(address, metrics, bpffs_root, config, notices));
     }
     let (sender, events) = mpsc::channel(EVENTS);
     let feeding = feed(source, node_name, namespaces, sender, shutdown.clone());
