@@ -11,7 +11,6 @@ use kproxy_common::{
     counters::NO_SERVICE,
     drop_reason::DropReason,
     flow::{FlowValue, flow_flags},
-    net::Addr,
 };
 
 use super::tc::{self, Hook};
