@@ -69,8 +69,8 @@ pub struct Config {
     /// Cookie of the node's network namespace (SO_NETNS_COOKIE). NodePorts answer on loopback
     /// only there: in a pod, loopback is the pod's own. 0: the initial namespace.
     pub host_netns: u64,
-    /// Pod ranges (`--cluster-cidr`, one a family): senders in them count as pods on the packet
-    /// path (MSQ-08).
+    /// Pod ranges (`--cluster-cidr`, one a family): where all of them are among the source ranges of a
+    /// frontend, any pod may open connections to it, whatever its address will be.
     pub cluster: [Range; 2],
     /// First source port that the programs give out, host byte order.
     pub snat_first: u16,

@@ -11,7 +11,6 @@ use kproxy_common::{
     counters::NO_SERVICE,
     drop_reason::DropReason,
     flow::{FlowValue, flow_flags},
-    net::Addr,
 };
 
 use super::tc::{self, Hook};
@@ -23,7 +22,6 @@ use crate::{
         opener, table,
         track::{self, Belongs},
     },
-    maps::CONFIG,
     packet::{Packet, early, headers::ethernet, icmp_error::IcmpError, rewrite::rewrite},
     path::{
         forward::{forward, forward_error},
@@ -137,8 +135,9 @@ fn dial<const POD: bool>(packet: &Packet) -> Verdict {
     let key = &packet.key;
     match lookup::frontend(&key.dst, key.dst_port, key.proto) {
         Lookup::Frontend(frontend) => {
-            let inside = POD || is_pod(&key.src);
-            let service = if inside { frontend.internal } else { frontend.external };
+            // Who comes in by an uplink is outside, a pod of another node too: its answer would go past
+            // this node if the endpoint was elsewhere and its address its own (VER-15).
+            let service = if POD { frontend.internal } else { frontend.external };
             if source_ranges::allows(&frontend, &key.src) {
                 Verdict::admit(service)
             } else {
@@ -173,15 +172,6 @@ fn dial_of_pod(ctx: &TcContext, packet: &Packet) -> Verdict {
         return Verdict::PASS;
     }
     verdict
-}
-
-/// Whether the sender counts as a pod (MSQ-08): pods of other nodes are "inside".
-#[inline(always)]
-fn is_pod(addr: &Addr) -> bool {
-    match CONFIG.get(0) {
-        Some(config) => config.cluster[0].contains(addr) || config.cluster[1].contains(addr),
-        None => false,
-    }
 }
 
 #[inline(always)]

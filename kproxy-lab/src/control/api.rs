@@ -137,6 +137,20 @@ impl Api {
         value(&patched)
     }
 
+    /// Changes an object as `kubectl patch --patch-file` does: by a strategic merge patch in YAML.
+    ///
+    /// # Errors
+    /// As [`Self::patch`], and when the text is no YAML.
+    pub fn patch_file(&self, kind: &str, namespace: &str, name: &str, text: &str) -> Result<Value> {
+        let target = Target::new(kind, namespace, name)?;
+        let fields: Value = serde_saphyr::from_str(text).context("read the patch")?;
+        let (api, name) = (self.api(&target)?, target.name.clone());
+        let patched = self.work(&format!("patch {target}"), async move {
+            api.patch(&name, &PatchParams::default(), &Patch::Strategic(fields)).await
+        })?;
+        value(&patched)
+    }
+
     /// An object; `None` if there is none of this name. The namespace of objects without one is
     /// empty.
     ///

@@ -207,6 +207,35 @@ fn kproxy_runs_with_exactly_what_the_deployed_manifests_grant() {
     wait_until(|| !report().errors.is_empty(), || format!("{:?}", report()));
 }
 
+/// The patches of deploy/ change what they say and leave the rest.
+#[test]
+fn the_deployed_patches_fit_the_daemon_set() {
+    let lab = Lab::builder().nodes(1).build().unwrap();
+    let control = lab.start_control_plane().unwrap();
+    let api = control.api();
+    api.apply(include_str!("../../../deploy/kproxy.yaml")).unwrap();
+    let patched = |text| api.patch_file("apps/v1/DaemonSet", "kproxy", "kproxy", text).unwrap();
+    let container = |set: &Value| set["spec"]["template"]["spec"]["containers"][0].clone();
+    let probes = ["startupProbe", "livenessProbe", "readinessProbe"];
+
+    let private = container(&patched(include_str!("../../../deploy/private-run.yaml")));
+    let mounts = private["volumeMounts"].as_array().unwrap();
+    let mount = |path: &str| mounts.iter().find(|mount| mount["mountPath"] == path).unwrap();
+    assert_eq!(mount("/run/netns")["mountPropagation"], "None");
+    assert_eq!(mount("/run/netns")["readOnly"], true);
+    assert_eq!(mount("/sys/fs/bpf")["mountPropagation"], "HostToContainer");
+    for probe in probes {
+        assert_eq!(private[probe]["exec"]["command"][1], "status", "{private}");
+    }
+
+    let back = patched(include_str!("../../../deploy/go-back.yaml"));
+    let resting = container(&back);
+    assert_eq!(resting["args"], json!(["cleanup", "--drain", "--timeout", "10m", "--stay"]));
+    assert!(probes.iter().all(|probe| resting.get(*probe).is_none()), "{resting}");
+    assert_eq!(resting["image"], private["image"]);
+    assert_eq!(back["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"], "100%");
+}
+
 /// With the rights that deploy/kproxy.yaml describes for it, in the namespace that is opted out only.
 #[test]
 fn pods_of_a_namespace_are_opted_out_with_the_right_to_read_that_one() {

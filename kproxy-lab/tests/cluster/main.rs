@@ -7,6 +7,7 @@ mod api;
 mod common;
 mod control;
 mod fragments;
+mod health;
 mod lifecycle;
 mod memory;
 mod metrics;

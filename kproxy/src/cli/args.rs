@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use kproxy_common::abi;
 
 use crate::plan::Algorithm;
 
 use super::values::{
-    AddressFilter, ClusterRanges, DeviceGlob, MapSize, MetricsAddress, NamespaceName,
-    NodePortRanges, PodRange, PortFilter, PortRange, ServiceFilter, StateTimeout, Timeout,
+    AddressFilter, ClusterRanges, ConntrackTime, DeviceGlob, HealthzAddress, MapSize,
+    MetricsAddress, NamespaceName, NodePortRanges, PodRange, PortFilter, PortRange, ServiceFilter,
+    StateTimeout, Timeout,
 };
 
 /// An eBPF data path for Kubernetes Services that replaces kube-proxy beside any CNI.
@@ -65,8 +66,8 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "NAME", value_parser = super::values::node_name)]
     pub hostname_override: Option<String>,
 
-    /// Pod ranges, at most one a family: senders outside them are masqueraded where kube-proxy
-    /// would do it
+    /// Pod ranges, at most one a family, as kube-proxy has them: load-balancer source ranges that hold
+    /// one as a whole let every pod in
     #[arg(long, value_name = "CIDR[,CIDR]", default_value = "", hide_default_value = true)]
     pub cluster_cidr: ClusterRanges,
 
@@ -153,10 +154,20 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = MapSize(abi::DEFAULT_RANGES))]
     pub max_ranges: MapSize,
 
-    /// Where `/metrics` is served: an address and port, or an address alone for port 10249; an empty
-    /// value: nowhere
+    /// Where `/metrics` is served, and `/proxyMode` and `/configz` beside it: an address and port, or an
+    /// address alone for port 10249; an empty value: nowhere
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:10249")]
     pub metrics_bind_address: MetricsAddress,
+
+    /// Where load balancers ask whether this node takes traffic (`/healthz`, `/livez`): an address and
+    /// port, or an address alone for port 10256; `0.0.0.0` and `::` are every address of both families;
+    /// an empty value: nowhere
+    #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:10256")]
+    pub healthz_bind_address: HealthzAddress,
+
+    /// The kernel's connection tracking.
+    #[command(flatten)]
+    pub conntrack: ConntrackArgs,
 
     /// Where the maps are pinned.
     #[command(flatten)]
@@ -165,6 +176,44 @@ pub(super) struct RunArgs {
     /// Where the daemon keeps its pid and its list of problems.
     #[command(flatten)]
     pub run_dir: RunDirArgs,
+}
+
+/// What the kernel's connection tracking is set to.
+#[derive(Args, Debug, Clone)]
+#[command(
+    next_help_heading = "Connection tracking of the kernel, set at the start as kube-proxy does"
+)]
+pub(super) struct ConntrackArgs {
+    /// Connections that there is room for, for each CPU: the limit is raised to that, never lowered, and
+    /// to 1048576 at most; 0: left as it is, whatever `--conntrack-min` says
+    #[arg(long, value_name = "N", default_value_t = 32_768)]
+    pub conntrack_max_per_core: u32,
+
+    /// Connections that there is room for at least, however few CPUs there are
+    #[arg(long, value_name = "N", default_value_t = 131_072)]
+    pub conntrack_min: u32,
+
+    /// How long an established TCP connection is kept without a packet; 0: left as it is
+    #[arg(long, value_name = "DURATION", default_value = "24h")]
+    pub conntrack_tcp_timeout_established: ConntrackTime,
+
+    /// How long one is kept that the far end has closed; 0: left as it is
+    #[arg(long, value_name = "DURATION", default_value = "1h")]
+    pub conntrack_tcp_timeout_close_wait: ConntrackTime,
+
+    /// Packets outside the window of a TCP connection are no reason to call it invalid
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value_t = false, default_missing_value = "true", hide_default_value = true,
+          action = ArgAction::Set, hide_possible_values = true)]
+    pub conntrack_tcp_be_liberal: bool,
+
+    /// How long an unanswered UDP exchange is kept; 0: left as it is
+    #[arg(long, value_name = "DURATION", default_value = "0s")]
+    pub conntrack_udp_timeout: ConntrackTime,
+
+    /// How long a UDP stream is kept; 0: left as it is
+    #[arg(long, value_name = "DURATION", default_value = "0s")]
+    pub conntrack_udp_timeout_stream: ConntrackTime,
 }
 
 /// Who changes the source of connections to backends on other nodes.
@@ -307,6 +356,15 @@ pub(super) struct FilterArgs {
 /// `kproxy status`
 #[derive(Args, Debug)]
 pub(super) struct StatusArgs {
+    /// Only say whether the daemon has brought this node in step with the cluster and keeps it so: for the
+    /// readiness probe of its pod
+    #[arg(long, conflicts_with = "live")]
+    pub ready: bool,
+
+    /// Only say whether the daemon answers: for the liveness and startup probes of its pod
+    #[arg(long)]
+    pub live: bool,
+
     /// How to print.
     #[command(flatten)]
     pub output: OutputArgs,

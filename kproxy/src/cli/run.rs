@@ -4,10 +4,10 @@ use anyhow::Result;
 use tracing::warn;
 use wildmatch::WildMatch;
 
-use super::args::{self, RunArgs};
+use super::args::{self, ConntrackArgs, RunArgs};
 use super::exit::Exit;
 use super::values::DeviceGlob;
-use crate::daemon::{self, RunDir, Settings, SocketLb, Source, SourceNat};
+use crate::daemon::{self, Conntrack, RunDir, Settings, SocketLb, Source, SourceNat};
 use crate::dataplane;
 use crate::node::{name, watch::Names};
 use crate::plan::{Family, NodePortAddresses, OptOut};
@@ -46,6 +46,8 @@ fn settings(args: RunArgs) -> Result<Settings> {
         max_affinity,
         max_ranges,
         metrics_bind_address,
+        healthz_bind_address,
+        conntrack,
         pins,
         run_dir,
     } = args;
@@ -91,7 +93,21 @@ fn settings(args: RunArgs) -> Result<Settings> {
         flow_timeouts: flow_timeouts.into_iter().map(|timeout| (timeout.0, timeout.1)).collect(),
         algorithm: lb_algorithm,
         metrics_address: metrics_bind_address.0,
+        healthz_address: healthz_bind_address.0,
+        conntrack: self::conntrack(&conntrack),
     })
+}
+
+const fn conntrack(args: &ConntrackArgs) -> Conntrack {
+    Conntrack {
+        max_per_core: args.conntrack_max_per_core,
+        min: args.conntrack_min,
+        tcp_established: args.conntrack_tcp_timeout_established.0,
+        tcp_close_wait: args.conntrack_tcp_timeout_close_wait.0,
+        tcp_be_liberal: args.conntrack_tcp_be_liberal,
+        udp: args.conntrack_udp_timeout.0,
+        udp_stream: args.conntrack_udp_timeout_stream.0,
+    }
 }
 
 /// Who is opted out in effect: with `--socket-lb host` every pod is already.

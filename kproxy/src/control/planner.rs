@@ -30,6 +30,8 @@ pub(crate) struct Planner {
     problems: Problems,
     dirty: Touched,
     lists: Lists,
+    /// The own Node is there.
+    has_node: bool,
     /// What has not been readable since the start.
     unread: BTreeSet<String>,
 }
@@ -59,6 +61,7 @@ impl Planner {
             problems: Problems::default(),
             dirty: Touched::new(),
             lists: Lists::default(),
+            has_node: false,
             unread: BTreeSet::new(),
         }
     }
@@ -106,6 +109,7 @@ impl Planner {
             }
             Event::Node(node) => {
                 self.lists.node = true;
+                self.has_node = node.is_some();
                 self.set_node(node.unwrap_or_default());
                 let problem = self.node_port_addresses.problem(self.model.node());
                 let origin = Origin::Whole("--nodeport-addresses");
@@ -139,6 +143,11 @@ impl Planner {
     /// The own Node was read, or is known not to exist. Without it the plan has no zone.
     pub(crate) const fn knows_node(&self) -> bool {
         self.lists.node
+    }
+
+    /// Whether the own Node is there to stay (HZ-06); `None`: there is no such Node.
+    pub(crate) fn node_stays(&self) -> Option<bool> {
+        self.has_node.then(|| !self.model.node().leaving)
     }
 
     /// Whether something has not been readable since the start: the plans may lack what a run

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant as Clock};
 
 use backon::ExponentialBackoff;
 use ipnet::IpNet;
+use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -292,12 +293,17 @@ impl<S: DataplaneSink> Loop<S> {
     fn publish_state(&self) {
         let (health_checks, listen) =
             (self.planner.health_checks(), self.planner.listen_addresses());
+        let node_eligible = self.planner.node_stays().unwrap_or(!self.settings.needs_node);
         self.settings.state.send_if_modified(|state| {
             state.behind_since = None;
-            let changed = state.health_checks != *health_checks || state.listen != listen;
+            state.last_synced = Some(Timestamp::now());
+            let changed = state.health_checks != *health_checks
+                || state.listen != listen
+                || state.node_eligible != node_eligible;
             if changed {
                 state.health_checks.clone_from(health_checks);
                 state.listen = listen;
+                state.node_eligible = node_eligible;
             }
             changed
         });

@@ -28,6 +28,8 @@ pub(crate) struct Settings {
     pub algorithm: Algorithm,
     /// Takes what the servers beside the loop want to know.
     pub state: watch::Sender<State>,
+    /// Without a Node object of its own the node takes no traffic of load balancers.
+    pub needs_node: bool,
     /// Where the other parts of the daemon post their problems.
     pub noticeboard: Noticeboard,
     /// Counts.
@@ -49,6 +51,7 @@ impl Settings {
             bind_address: None,
             algorithm: Algorithm::default(),
             state: watch::Sender::default(),
+            needs_node: false,
             noticeboard: Noticeboard::default(),
             metrics,
         }

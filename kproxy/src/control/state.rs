@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::plan::HealthChecks;
@@ -12,7 +13,7 @@ use crate::plan::HealthChecks;
 /// period).
 const ILL_AFTER: Duration = Duration::from_secs(60);
 
-/// The state of the loop. Receivers are woken for everything but `behind_since`.
+/// The state of the loop. Receivers are woken for everything but the two times.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct State {
     /// Services that load balancers ask this node about, as the data path has them.
@@ -21,6 +22,10 @@ pub(crate) struct State {
     pub listen: BTreeSet<IpAddr>,
     /// Since when a change waits for the data path.
     pub behind_since: Option<Instant>,
+    /// When the data path was last brought in step; `None`: not yet in this run.
+    pub last_synced: Option<Timestamp>,
+    /// The own Node is there to stay (HZ-06).
+    pub node_eligible: bool,
 }
 
 impl State {

@@ -3,15 +3,18 @@
 //! ```text
 //! Settings ─▶ run ─▶ source ─▶ control ─▶ KernelSink ─▶ Dataplane ◀─ devices, sweeper, sockets,
 //!                                │                                   fragments, opt_out
-//!                                └─▶ server: health checks, metrics       │
-//!                                ◀──────── Noticeboard: problems ◀────────┴─ netfilter
+//!                                └─▶ server: health, probes, metrics      │
+//!                                ◀──────── Noticeboard: problems ◀────────┴─ netfilter, conntrack, ipsec
 //! ```
 //!
 //! Nothing here knows what was typed: `cli` makes [`Settings`] of it.
 
+mod configz;
+mod conntrack;
 mod devices;
 mod error;
 mod fragments;
+mod ipsec;
 mod kube_proxy;
 mod netfilter;
 mod opt_out;
@@ -40,7 +43,7 @@ use tracing::{info, warn};
 
 pub(crate) use self::error::Error;
 pub(crate) use self::run_dir::RunDir;
-pub(crate) use self::settings::{ClusterCidrs, Settings, SocketLb, Source, SourceNat};
+pub(crate) use self::settings::{ClusterCidrs, Conntrack, Settings, SocketLb, Source, SourceNat};
 
 use self::devices::Devices;
 use self::kube_proxy::KubeProxy;
@@ -81,6 +84,7 @@ pub(crate) fn run(settings: Settings) -> Result<(), Error> {
 }
 
 async fn serve(settings: Settings) -> Result<(), Error> {
+    let config = configz::of(&settings);
     let Settings {
         node_name,
         source,
@@ -96,6 +100,8 @@ async fn serve(settings: Settings) -> Result<(), Error> {
         flow_timeouts,
         algorithm,
         metrics_address,
+        healthz_address,
+        conntrack,
     } = settings;
     let _pid_file = run_dir.claim()?;
     let shutdown = CancellationToken::new();
@@ -107,6 +113,8 @@ async fn serve(settings: Settings) -> Result<(), Error> {
         notices.post("cgroup", vec![problem]);
         (socket_lb, opt_out) = (SocketLb::None, OptOut::default());
     }
+    // Before the times of flows are read, which follow it.
+    tokio::spawn(conntrack::Keeper::start(&conntrack, notices.clone()).keep());
     let bpffs_root = dataplane.bpffs_root.clone();
     let map_limits = dataplane.map_limits();
     let mut dataplane = Dataplane::open(&dataplane)?;
@@ -132,6 +140,7 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     settings.node_port_addresses = node_port_addresses;
     settings.bind_address = bind_address;
     settings.algorithm = algorithm;
+    settings.needs_node = matches!(source, Source::ApiServer { .. });
     settings.noticeboard = notices.clone();
     let namespaces = opt_out.namespaces.clone();
     let dataplane = SharedDataplane::new(dataplane);
@@ -148,8 +157,15 @@ async fn serve(settings: Settings) -> Result<(), Error> {
         notices: notices.clone(),
     };
     tokio::spawn(server::health_check::serve(settings.state.subscribe(), notices.clone()));
+    tokio::spawn(ipsec::watch(notices.clone()));
+    let state = || settings.state.subscribe();
+    tokio::spawn(server::probes::serve(run_dir.socket(), state(), notices.clone()));
+    if let Some(address) = healthz_address {
+        let counts = metrics.health.clone();
+        tokio::spawn(server::health::serve(address, state(), counts, notices.clone()));
+    }
     if let Some(address) = metrics_address {
-        tokio::spawn(server::metrics::serve(address, metrics, bpffs_root, notices));
+        tokio::spawn(server::metrics::serve(address, metrics, bpffs_root, config, notices));
     }
     let (sender, events) = mpsc::channel(EVENTS);
     let feeding = feed(source, node_name, namespaces, sender, shutdown.clone());

@@ -1,5 +1,5 @@
 //! The daemon's run folder: what others read of it. Its pid, the problems that it reports, who is opted
-//! out of the socket path, and where the timeouts of flows come from.
+//! out of the socket path, where the timeouts of flows come from, and the socket where it answers probes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -88,6 +88,11 @@ impl RunDir {
         self.0.join(PROBLEMS_FILE)
     }
 
+    /// Where the daemon answers probes.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.0.join("kproxy.sock")
+    }
+
     fn opt_out_file(&self) -> PathBuf {
         self.0.join("opt-out.json")
     }
@@ -101,10 +106,11 @@ impl RunDir {
     }
 
     /// Every file that the daemon keeps there.
-    pub(crate) fn files(&self) -> [PathBuf; 5] {
+    pub(crate) fn files(&self) -> [PathBuf; 6] {
         [
             self.pid_file(),
             self.problems_file(),
+            self.socket(),
             self.opt_out_file(),
             self.timeouts_file(),
             self.map_limits_file(),

@@ -44,6 +44,29 @@ pub(crate) struct Settings {
     pub algorithm: Algorithm,
     /// Where metrics are served; `None`: nowhere.
     pub metrics_address: Option<SocketAddr>,
+    /// Where load balancers ask after the node; `None`: nowhere.
+    pub healthz_address: Option<SocketAddr>,
+    /// What the kernel's connection tracking is set to.
+    pub conntrack: Conntrack,
+}
+
+/// What the kernel's connection tracking is set to; 0 leaves it as it is, times are in seconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Conntrack {
+    /// Connections there is room for, for each CPU.
+    pub max_per_core: u32,
+    /// Connections there is room for at least, if `max_per_core` is not 0.
+    pub min: u32,
+    /// An established TCP connection.
+    pub tcp_established: u32,
+    /// One that the far end has closed.
+    pub tcp_close_wait: u32,
+    /// Packets outside the window count.
+    pub tcp_be_liberal: bool,
+    /// An unanswered UDP exchange.
+    pub udp: u32,
+    /// A UDP stream.
+    pub udp_stream: u32,
 }
 
 /// Seconds without a packet after which a flow in a state is forgotten.
@@ -61,7 +84,7 @@ pub(crate) enum Source {
     },
 }
 
-/// Pod ranges: at most one a family. Senders outside them are masqueraded where kube-proxy would do it.
+/// Pod ranges: at most one a family. Source ranges that hold one as a whole let every pod in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct ClusterCidrs {
     /// IPv4 range.

@@ -10,6 +10,7 @@ use super::shared::SharedDataplane;
 use crate::control::Noticeboard;
 use crate::dataplane::{Closed, SocketCloser};
 use crate::metrics;
+use crate::model::Problem;
 use crate::node::namespaces;
 use crate::timing;
 
@@ -41,9 +42,25 @@ pub(super) async fn close_stale(
             info!(sockets, "closed UDP sockets that were connected to endpoints that have gone");
         }
         debug!(namespaces, "looked for UDP sockets of endpoints that have gone");
-        notices.post(ORIGIN, problem.into_iter().collect());
+        notices.post(ORIGIN, problem.into_iter().chain(unseen()).collect());
         tokio::time::sleep(timing::rest_after(start.elapsed())).await;
     }
+}
+
+/// The namespaces that nobody can look into here.
+fn unseen() -> Option<Problem> {
+    let count = namespaces::unseen();
+    (count > 0).then(|| {
+        Problem::new(
+            "/run/netns",
+            format!(
+                "{count} names lead to no network namespace here: UDP sockets of those pods that are \
+                 connected to an endpoint that has gone are not closed"
+            ),
+            "`mount --make-shared /run` on the node, and mount /run/netns with HostToContainer (see \
+             deploy/private-run.yaml); or restart kproxy, which then sees those of now",
+        )
+    })
 }
 
 async fn close(closer: Arc<SocketCloser>, dataplane: SharedDataplane) -> Option<Closed> {

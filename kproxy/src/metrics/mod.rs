@@ -8,9 +8,10 @@
 //! room for kube-proxy's gauge `..._no_local_endpoints_total`.
 //!
 //! Each part of the daemon holds the numbers that it counts: [`Control`] the control loop, [`Sweep`]
-//! the sweeper. [`Traffic`] is read from the kernel maps for each scrape.
+//! the sweeper, [`Health`] the servers. [`Traffic`] is read from the kernel maps for each scrape.
 
 mod control;
+mod health;
 mod series;
 mod sweep;
 mod traffic;
@@ -22,6 +23,7 @@ use prometheus::process_collector::ProcessCollector;
 use prometheus::{IntGaugeVec, Opts, Registry, Result, TextEncoder};
 
 pub(crate) use control::{Change, Control, Pass};
+pub(crate) use health::Health;
 pub(crate) use sweep::Sweep;
 pub(crate) use traffic::Traffic;
 
@@ -32,6 +34,8 @@ pub(crate) struct Metrics {
     registry: Registry,
     /// Numbers of the control loop.
     pub control: Control,
+    /// What was answered of kproxy's health.
+    pub health: Health,
     /// Numbers of the sweeper.
     pub sweep: Sweep,
     /// Numbers of the programs.
@@ -47,6 +51,7 @@ impl Metrics {
         let registry = Registry::new();
         let metrics = Self {
             control: Control::new(&registry)?,
+            health: Health::new(&registry)?,
             sweep: Sweep::new(&registry)?,
             traffic: Traffic::new(&registry)?,
             registry,

@@ -72,6 +72,8 @@ fn lively() -> Metrics {
     };
     metrics.sweep.swept(&report, Duration::from_millis(3));
     metrics.sweep.closed(2);
+    metrics.health.told_healthz("200");
+    metrics.health.told_livez("503");
     let fill = Fill { used: 3, capacity: 64 };
     let most = Sizes { services: 128, slots: 256, frontends: 512 };
     let usage = Usage { frontends: fill, services: fill, slots: fill, flows: fill, most };
@@ -255,7 +257,7 @@ fn the_page_lists_every_metric() {
 }
 
 /// The metrics that every mode of kube-proxy 1.36.3 has (`pkg/proxy/metrics/metrics.go`), and their
-/// labels, without those of its health server.
+/// labels.
 #[test]
 fn names_and_labels_are_kube_proxys() {
     let families = lively().registry.gather();
@@ -272,6 +274,8 @@ fn names_and_labels_are_kube_proxys() {
         ("conntrack_reconciler_deleted_entries_total", family()),
         ("conntrack_reconciler_sync_duration_seconds", family()),
         ("network_programming_duration_seconds", family()),
+        ("proxy_healthz_total", vec!["code"]),
+        ("proxy_livez_total", vec!["code"]),
         ("sync_full_proxy_rules_duration_seconds", family()),
         ("sync_partial_proxy_rules_duration_seconds", family()),
         ("sync_proxy_rules_duration_seconds", family()),

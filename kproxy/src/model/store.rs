@@ -126,7 +126,7 @@ impl Model {
     /// Sets the own Node. A new zone touches every Service (NODE-04), new addresses those whose source
     /// ranges may hold the node (LBR-03).
     pub(crate) fn set_node(&mut self, node: Node) -> Touched {
-        let Node { zone, addresses } = std::mem::replace(&mut self.node, node);
+        let Node { zone, addresses, leaving: _ } = std::mem::replace(&mut self.node, node);
         if zone != self.node.zone {
             self.services.keys().cloned().collect()
         } else if addresses != self.node.addresses {

@@ -5,11 +5,13 @@ pub(crate) mod bpffs;
 pub(crate) mod capabilities;
 pub(crate) mod cgroup;
 pub(crate) mod conntrack;
+pub(crate) mod conntrack_limits;
 pub(crate) mod ctnetlink;
 pub(crate) mod device;
 pub(crate) mod forwarding;
 pub(crate) mod name;
 pub(crate) mod namespaces;
+pub(crate) mod netlink;
 pub(crate) mod netns;
 pub mod nft;
 mod pods;
@@ -19,6 +21,7 @@ pub(crate) mod source_ports;
 mod sources;
 mod state;
 pub mod watch;
+pub(crate) mod xfrm;
 
 pub use self::{
     device::{Device, LOOPBACK},

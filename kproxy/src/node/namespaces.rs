@@ -15,6 +15,7 @@ use nix::{
     sched::{CloneFlags, setns},
     sys::socket::SockaddrStorage,
 };
+use procfs::process::{MountInfo, MountOptFields};
 use tokio::sync::oneshot;
 
 use super::{netns, roles};
@@ -95,6 +96,28 @@ pub(crate) fn addresses() -> io::Result<BTreeSet<IpAddr>> {
     Ok(addresses.collect())
 }
 
+/// How many namespaces have a name here but cannot be entered by it: in a container whose mount of the folder
+/// does not follow the node's, those that were made after it began.
+pub(crate) fn unseen() -> usize {
+    let Some((nsfs, _)) = identity(Path::new("/proc/self/ns/net")) else { return 0 };
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let names = FOLDERS.iter().filter(|folder| stands_still(&table, folder)).flat_map(entries);
+    names.filter_map(|path| identity(&path)).filter(|(device, _)| *device != nsfs).count()
+}
+
+/// Whether a folder is mounted by itself, as a container has it, and neither shares mounts nor follows
+/// others'.
+fn stands_still(table: &str, folder: &str) -> bool {
+    let mut mounts = table.lines().filter_map(|line| MountInfo::from_line(line).ok());
+    let last = mounts.rfind(|mount| mount.mount_point == Path::new(folder));
+    last.is_some_and(|mount| {
+        let follows = |field: &MountOptFields| {
+            matches!(field, MountOptFields::Shared(_) | MountOptFields::Master(_))
+        };
+        !mount.opt_fields.iter().any(follows)
+    })
+}
+
 fn entries(folder: &&str) -> impl Iterator<Item = PathBuf> {
     fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path())
 }
@@ -107,6 +130,18 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mount_of_its_own_that_follows_nobody_stands_still() {
+        let mount =
+            |fields: &str| format!("720 700 0:27 /netns /run/netns ro {fields}- tmpfs none rw\n");
+        assert!(stands_still(&mount(""), "/run/netns"));
+        for follows in ["master:4 ", "shared:7 ", "shared:7 master:4 "] {
+            assert!(!stands_still(&mount(follows), "/run/netns"), "{follows}");
+        }
+        let parent = "30 1 0:25 / /run rw - tmpfs tmpfs rw\n";
+        assert!(!stands_still(parent, "/run/netns"), "no container");
+    }
 
     #[tokio::test]
     async fn a_namespace_shows_its_addresses_and_never_those_of_the_own_one() {

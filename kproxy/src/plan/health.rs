@@ -17,6 +17,15 @@ pub(crate) struct HealthCheck {
     pub endpoints: BTreeMap<Family, usize>,
 }
 
+impl HealthCheck {
+    /// What is answered on addresses of a family: the endpoints of that family, or those that the Service
+    /// has where it has none of the family.
+    pub(crate) fn count(&self, family: Family) -> usize {
+        let of_service = || self.endpoints.values().copied().max();
+        self.endpoints.get(&family).copied().or_else(of_service).unwrap_or(0)
+    }
+}
+
 /// The health check of a Service, if it has one. As pure as [`super::plan_service`].
 pub(crate) fn health_check<'s>(
     service: &Service,

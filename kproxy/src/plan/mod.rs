@@ -23,9 +23,7 @@ pub(crate) mod tests;
 pub(crate) use check::check_service;
 pub(crate) use claims::Claims;
 pub(crate) use context::PlanContext;
-#[cfg(test)]
-pub(crate) use health::HealthCheck;
-pub(crate) use health::{HealthChecks, health_check};
+pub(crate) use health::{HealthCheck, HealthChecks, health_check};
 pub use maglev::table as maglev_table;
 pub(crate) use no_local_endpoints::{NoLocalEndpoints, Policy};
 pub(crate) use node_ports::NodePortAddresses;

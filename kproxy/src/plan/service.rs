@@ -24,8 +24,8 @@ use super::{
 /// | NodePort, externalIP, load balancer | cluster | externalTrafficPolicy (VER-05 to VER-07) |
 ///
 /// Without `--cluster-cidr` kube-proxy cannot tell pods from strangers and gives both the external
-/// set (VER-08). kproxy's socket path knows its pods by construction, so they keep the internal
-/// set; on the packet path no range means that every sender counts as external, as VER-08 has it.
+/// set (VER-08). kproxy knows the pods of this node by their sockets and by the device that their packets
+/// come in by; pods of other nodes come in by an uplink and are strangers (VER-15).
 ///
 /// A cluster IP that is bound to one of the node's own devices (node-local DNS) gets no frontend
 /// here: whoever bound it answers.

@@ -1,8 +1,9 @@
 //! Answers load balancers that ask whether this node has endpoints of a Service
 //! (healthCheckNodePort, HCN-01 to HCN-12).
 //!
-//! One listener for each Service, family and address; what it answers is looked up at each request,
-//! so a change of endpoints opens and closes nothing.
+//! One listener for each Service and address, of both families whatever the Service's are: load
+//! balancers ask on an address of the node. What it answers is looked up at each request, so a change
+//! of endpoints opens and closes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::ready;
@@ -10,9 +11,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http_body_util::Full;
-use hyper::body::Bytes;
-use hyper::{Response, StatusCode, header};
+use hyper::{StatusCode, header};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -22,6 +21,7 @@ use tracing::debug;
 use super::http::{self, Answer};
 use crate::control::{Noticeboard, State};
 use crate::model::{Family, Problem, ServiceName};
+use crate::plan::HealthCheck;
 
 /// Time between two tries to listen where it has failed.
 const RETRY: Duration = Duration::from_secs(5);
@@ -41,7 +41,8 @@ pub(crate) async fn serve(mut state: watch::Receiver<State>, notices: Noticeboar
         let wanted = wanted(&state.borrow_and_update());
         let failed = servers.follow(&wanted);
         let retry = !failed.is_empty();
-        notices.post(ORIGIN, failed.iter().map(problem).collect());
+        let problems = failed.iter().filter(|failed| matters(&state.borrow(), failed)).map(problem);
+        notices.post(ORIGIN, problems.collect());
         tokio::select! {
             changed = state.changed() => if changed.is_err() { return },
             () = sleep(RETRY), if retry => {}
@@ -49,15 +50,12 @@ pub(crate) async fn serve(mut state: watch::Receiver<State>, notices: Noticeboar
     }
 }
 
-/// Every listener that should be there (HCN-01, HCN-12).
+/// Every listener that should be there (HCN-01).
 fn wanted(state: &State) -> BTreeSet<Wanted> {
     let mut wanted = BTreeSet::new();
     for (name, check) in &state.health_checks {
-        for family in check.endpoints.keys() {
-            let of_family = state.listen.iter().filter(|ip| Family::of(ip) == *family);
-            let at = of_family.map(|ip| SocketAddr::new(*ip, check.port.get()));
-            wanted.extend(at.map(|at| (name.clone(), at)));
-        }
+        let at = state.listen.iter().map(|ip| SocketAddr::new(*ip, check.port.get()));
+        wanted.extend(at.map(|at| (name.clone(), at)));
     }
     wanted
 }
@@ -110,6 +108,13 @@ impl Drop for Servers {
     }
 }
 
+/// A node may be without the family that the Service does not have either.
+fn matters(state: &State, ((name, at), error): &(Wanted, io::Error)) -> bool {
+    let check = state.health_checks.get(name);
+    let has_family = |check: &HealthCheck| check.endpoints.contains_key(&Family::of(&at.ip()));
+    check.is_some_and(has_family) || !http::is_no_family(error)
+}
+
 fn problem(((name, at), error): &(Wanted, io::Error)) -> Problem {
     Problem::new(
         format!("Service {name}"),
@@ -139,21 +144,17 @@ struct Named<'a> {
 /// HCN-03 to HCN-05.
 fn answer(state: &State, name: &ServiceName, family: Family, now: Instant) -> Answer {
     let check = state.health_checks.get(name);
-    let count = check.and_then(|check| check.endpoints.get(&family)).copied().unwrap_or(0);
+    let count = check.map_or(0, |check| check.count(family));
     let healthy = state.is_healthy(now);
     let body = Body {
         service: Named { namespace: &name.namespace, name: &name.name },
         local_endpoints: count,
         service_proxy_healthy: healthy,
     };
-    let mut answer = Response::new(Full::new(Bytes::from(json(&body))));
-    *answer.status_mut() =
+    let status =
         if count > 0 && healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let headers = answer.headers_mut();
-    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
-    let nosniff = header::HeaderValue::from_static("nosniff");
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
-    headers.insert(WEIGHT, header::HeaderValue::from(count));
+    let mut answer = http::answer(status, "application/json", json(&body));
+    answer.headers_mut().insert(WEIGHT, header::HeaderValue::from(count));
     answer
 }
 

@@ -13,11 +13,13 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
+use hyper::header::HeaderValue;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
@@ -34,6 +36,55 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// An answer.
 pub(super) type Answer = Response<Full<Bytes>>;
+
+/// An answer with a body of this type, which no reader is to guess anew.
+pub(super) fn answer(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+}
+
+/// The same with a line of text.
+pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    answer(status, "text/plain; charset=utf-8", body)
+}
+
+/// As Go's servers say it.
+pub(super) fn not_found() -> Answer {
+    text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+/// Where connections come in.
+pub(super) trait Listener: Send + Sync + 'static {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// Waits for the next one.
+    fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+
+    async fn next(&self) -> io::Result<TcpStream> {
+        self.accept().await.map(|(stream, _)| stream)
+    }
+}
+
+impl Listener for UnixListener {
+    type Stream = UnixStream;
+
+    async fn next(&self) -> io::Result<UnixStream> {
+        self.accept().await.map(|(stream, _)| stream)
+    }
+}
 
 /// Listens on an address, for its own family only: on `::` that is IPv6.
 ///
@@ -53,9 +104,15 @@ pub(super) fn listen(ip: IpAddr, port: u16) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// Whether an address cannot be listened on because the node lacks its family.
+pub(super) fn is_no_family(error: &io::Error) -> bool {
+    let number = error.raw_os_error();
+    number == Some(libc::EAFNOSUPPORT) || number == Some(libc::EADDRNOTAVAIL)
+}
+
 /// Answers every request with what `answer` says, until it is dropped.
 pub(super) async fn serve<F>(
-    listener: TcpListener,
+    listener: impl Listener,
     answer: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static,
 ) where
     F: Future<Output = Answer> + Send + 'static,
@@ -64,12 +121,9 @@ pub(super) async fn serve<F>(
     let mut connections = JoinSet::new();
     let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(_) => {
-                sleep(PAUSE).await;
-                continue;
-            }
+        let Ok(stream) = listener.next().await else {
+            sleep(PAUSE).await;
+            continue;
         };
         while connections.try_join_next().is_some() {}
         open.retain(|connection| !connection.is_finished());
@@ -84,7 +138,7 @@ pub(super) async fn serve<F>(
 
 /// One request and its answer.
 async fn converse<F>(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     answer: Arc<impl Fn(Request<Incoming>) -> F + Send + Sync + 'static>,
 ) where
     F: Future<Output = Answer> + Send + 'static,

@@ -1,4 +1,5 @@
-//! Serves `/metrics` (kube-proxy's `--metrics-bind-address`).
+//! Serves `/metrics`, and what kube-proxy tells beside them at its `--metrics-bind-address`: `/healthz`
+//! (that somebody answers), `/proxyMode` and `/configz`.
 
 use std::error::Error;
 use std::io;
@@ -29,15 +30,23 @@ const ORIGIN: &str = "metrics";
 /// The text format of Prometheus.
 const FORMAT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
-/// Serves the numbers at `address` for ever. As long as it cannot listen there, that is a problem that
+/// What tools that ask for kube-proxy's mode are to take for granted. Those that ask know its modes only:
+/// Kubernetes' own suite looks for iptables' counters where it hears `iptables`, others for dummy
+/// devices and ARP settings where it is `ipvs`. What is left is what `nftables` does: no rules of
+/// iptables, a ClusterIP refuses unknown ports.
+pub(crate) const MODE: &str = "nftables";
+
+/// Serves the numbers, and `config` as `/configz`, at `address` for ever. As long as it cannot listen there, that is a problem that
 /// is posted to `notices`, and tried again.
 pub(crate) async fn serve(
     address: SocketAddr,
     metrics: Arc<Metrics>,
     bpffs_root: PathBuf,
+    config: Bytes,
     notices: Noticeboard,
 ) {
-    let scraper = Arc::new(Scraper { metrics, bpffs_root, last: Mutex::default() });
+    let scraper = Scraper { metrics, bpffs_root, last: Mutex::default() };
+    let told = Arc::new(Told { scraper, config });
     let listener = loop {
         match http::listen(address.ip(), address.port()) {
             Ok(listener) => break listener,
@@ -47,7 +56,7 @@ pub(crate) async fn serve(
     };
     info!(%address, "metrics are served");
     notices.post(ORIGIN, Vec::new());
-    http::serve(listener, move |request| answer(Arc::clone(&scraper), request)).await;
+    http::serve(listener, move |request| answer(Arc::clone(&told), request)).await;
 }
 
 fn problem(address: SocketAddr, error: &io::Error) -> Problem {
@@ -58,31 +67,36 @@ fn problem(address: SocketAddr, error: &io::Error) -> Problem {
     )
 }
 
-async fn answer(scraper: Arc<Scraper>, request: Request<Incoming>) -> Answer {
-    if request.uri().path() != "/metrics" {
-        return text(StatusCode::NOT_FOUND, "404 page not found\n");
+/// What there is to tell.
+struct Told {
+    scraper: Scraper,
+    config: Bytes,
+}
+
+async fn answer(told: Arc<Told>, request: Request<Incoming>) -> Answer {
+    match request.uri().path() {
+        "/metrics" if !matches!(*request.method(), Method::GET | Method::HEAD) => {
+            http::text(StatusCode::METHOD_NOT_ALLOWED, "405 method not allowed\n")
+        }
+        "/metrics" => numbers(told).await,
+        "/healthz" | "/healthz/ping" => http::text(StatusCode::OK, "ok"),
+        "/proxyMode" => http::text(StatusCode::OK, MODE),
+        "/configz" => http::answer(StatusCode::OK, "application/json", told.config.clone()),
+        _ => http::not_found(),
     }
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "405 method not allowed\n");
-    }
+}
+
+async fn numbers(told: Arc<Told>) -> Answer {
     // Maps are read: not on the thread of the control loop.
-    match tokio::task::spawn_blocking(move || scraper.scrape()).await {
+    match tokio::task::spawn_blocking(move || told.scraper.scrape()).await {
         Ok(Some(body)) => {
             let mut answer = Response::new(Full::new(body));
             answer.headers_mut().insert(header::CONTENT_TYPE, FORMAT);
             answer
         }
         // What is wrong is in the log; it is no business of whoever asks.
-        _ => text(StatusCode::INTERNAL_SERVER_ERROR, "500 see the log of kproxy\n"),
+        _ => http::text(StatusCode::INTERNAL_SERVER_ERROR, "500 see the log of kproxy\n"),
     }
-}
-
-fn text(status: StatusCode, body: &'static str) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
-    *answer.status_mut() = status;
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    answer.headers_mut().insert(header::CONTENT_TYPE, plain);
-    answer
 }
 
 /// Reads the numbers, one request at a time.

@@ -78,7 +78,7 @@ watched! {
         ports: Option<Vec<EndpointPort>>,
     }
     /// A Node.
-    Node of core::Node { status: Option<NodeStatus>, }
+    Node of core::Node { spec: Option<NodeSpec>, status: Option<NodeStatus>, }
     /// A Pod.
     Pod of core::Pod { spec: Option<PodSpec>, status: Option<PodStatus>, }
     /// A ServiceCIDR.
@@ -140,6 +140,10 @@ objects! {
     Named { name: String, }
     /// A port of an EndpointSlice.
     EndpointPort { name: Option<String>, port: Option<i32>, protocol: Option<String>, }
+    /// `spec` of a Node.
+    NodeSpec { taints: Option<Vec<Taint>>, }
+    /// A mark that keeps pods away.
+    Taint { key: String, }
     /// `status` of a Node.
     NodeStatus { addresses: Option<Vec<NodeAddress>>, }
     /// An address of a Node.
@@ -183,6 +187,8 @@ fn metadata<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> 
         resource_version: Option<String>,
         /// Only settles who of two has a frontend: one that cannot be read counts as none.
         creation_timestamp: Option<Value>,
+        /// Only whether there is one counts, for a Node.
+        deletion_timestamp: Option<Value>,
     }
     let read = Option::<Metadata>::deserialize(from)?.unwrap_or_default();
     Ok(ObjectMeta {
@@ -192,6 +198,7 @@ fn metadata<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> 
         annotations: read.annotations,
         resource_version: read.resource_version,
         creation_timestamp: read.creation_timestamp.and_then(|time| Time::deserialize(time).ok()),
+        deletion_timestamp: read.deletion_timestamp.and_then(|time| Time::deserialize(time).ok()),
         ..ObjectMeta::default()
     })
 }

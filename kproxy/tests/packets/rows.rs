@@ -160,9 +160,12 @@ fn ver_07_local_policy_without_local_endpoint_drops_outsiders_only() {
     let syn = tcp("203.0.113.9:1", "192.0.2.1:30080", Tcp::Syn);
     assert_eq!(programs.ingress(&syn).action, SHOT);
     assert_eq!(programs.drops(), [(LOCAL, DropReason::NoLocalBackend, 1)]);
-    // VER-15: a pod of another node gets the cluster list.
-    let pod = programs.ingress(&tcp("10.244.3.7:1", "192.0.2.1:30080", Tcp::Syn));
-    assert_eq!(pod.destination(), "10.244.2.5:8080".parse().unwrap());
+    // VER-15: a pod of another node is outside, one of this node is not.
+    let pod = tcp("10.244.3.7:1", "192.0.2.1:30080", Tcp::Syn);
+    assert_eq!(programs.ingress(&pod).action, SHOT);
+    assert_eq!(programs.drops(), [(LOCAL, DropReason::NoLocalBackend, 2)]);
+    let inside = programs.run("kp_pod_ingress", &pod);
+    assert_eq!(inside.destination(), "10.244.2.5:8080".parse().unwrap());
 }
 
 /// The kernel gives up at a million; older kernels prune less.

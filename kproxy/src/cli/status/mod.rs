@@ -4,6 +4,7 @@ pub(super) mod attached;
 pub(super) mod facts;
 pub(super) mod opt_out;
 pub(super) mod print;
+mod probe;
 pub(super) mod source_nat;
 pub(super) mod timeouts;
 
@@ -27,8 +28,12 @@ use crate::dataplane::read::Pins;
 /// # Errors
 /// Maps or run folder that cannot be read, and those of the writer.
 pub(super) fn run(args: StatusArgs, look: &Look, out: &mut dyn Write) -> Result<Exit> {
-    let StatusArgs { output, pins, run_dir } = args;
-    let status = collect(&Pins::open(&pins.bpffs_root)?, &RunDir::new(run_dir.run_dir))?;
+    let StatusArgs { ready, live, output, pins, run_dir } = args;
+    let run_dir = RunDir::new(run_dir.run_dir);
+    if ready || live {
+        return probe::run(&run_dir.socket(), if ready { "/readyz" } else { "/livez" }, out);
+    }
+    let status = collect(&Pins::open(&pins.bpffs_root)?, &run_dir)?;
     match output.output {
         Format::Table | Format::Wide => print(out, look, &status)?,
         Format::Json => json::write(out, &status)?,

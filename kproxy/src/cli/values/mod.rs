@@ -6,8 +6,8 @@ mod timeouts;
 
 pub(super) use dump::{AddressFilter, PortFilter, ServiceFilter};
 pub(super) use run::{
-    ClusterRanges, DeviceGlob, MapSize, MetricsAddress, NamespaceName, NodePortRanges, PodRange,
-    PortRange,
+    ClusterRanges, DeviceGlob, HealthzAddress, MapSize, MetricsAddress, NamespaceName,
+    NodePortRanges, PodRange, PortRange,
 };
 pub(super) use run::{algorithm, node_name};
-pub(super) use timeouts::{StateTimeout, Timeout, typed};
+pub(super) use timeouts::{ConntrackTime, StateTimeout, Timeout, typed};

@@ -66,16 +66,16 @@ impl FromStr for NodePortRanges {
     }
 }
 
-/// Where metrics are served; `None`: nowhere.
+/// Where something is served, on `PORT` unless another is given; `None`: nowhere.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct MetricsAddress(pub Option<SocketAddr>);
+pub(crate) struct ServeAddress<const PORT: u16>(pub Option<SocketAddr>);
 
-impl MetricsAddress {
-    /// kube-proxy's port.
-    const PORT: u16 = 10249;
-}
+/// Where metrics are served, on kube-proxy's port.
+pub(crate) type MetricsAddress = ServeAddress<10249>;
+/// Where load balancers ask after the node, on kube-proxy's port.
+pub(crate) type HealthzAddress = ServeAddress<10256>;
 
-impl FromStr for MetricsAddress {
+impl<const PORT: u16> FromStr for ServeAddress<PORT> {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -83,11 +83,11 @@ impl FromStr for MetricsAddress {
             return Ok(Self(None));
         }
         let with_port = text.parse().ok().filter(|address: &SocketAddr| address.port() != 0);
-        let alone = || text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, Self::PORT));
+        let alone = || text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, PORT));
         with_port.or_else(alone).map(|address| Self(Some(address))).ok_or_else(|| {
             format!(
-                "`{text}` is no address with a port; write it like 127.0.0.1:10249 or [::]:10249, \
-                 or leave it empty for no metrics"
+                "`{text}` is no address with a port; write it like 127.0.0.1:{PORT} or [::]:{PORT}, \
+                 or leave it empty to serve nothing"
             )
         })
     }

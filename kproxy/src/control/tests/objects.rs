@@ -342,7 +342,11 @@ fn lbr_03_the_node_is_let_in_and_kept_out_as_its_addresses_change() {
         found.sources == Sources::Ranges { node: true }
     };
     let node = |zone: Option<&str>, address: &str| {
-        Some(Node { zone: zone.map(str::to_owned), addresses: vec![ip(address)] })
+        Some(Node {
+            zone: zone.map(str::to_owned),
+            addresses: vec![ip(address)],
+            ..Node::default()
+        })
     };
     assert!(!node_is_let_in(None), "nobody has said what its address is");
     assert!(node_is_let_in(node(None, "192.0.2.1")), "its Node has come late");

@@ -102,8 +102,13 @@ fn any_slice(i: u8) -> impl Strategy<Value = Slice> {
 /// Zone and addresses change each for itself; one address is in the source ranges, one is not.
 fn any_node() -> impl Strategy<Value = Node> {
     let address = prop_oneof![Just(ip("192.0.2.1")), Just(ip("198.51.100.1"))];
-    (prop::option::of(Just("a".to_owned())), btree_set(address, 0..2))
-        .prop_map(|(zone, addresses)| Node { zone, addresses: addresses.into_iter().collect() })
+    (prop::option::of(Just("a".to_owned())), btree_set(address, 0..2)).prop_map(
+        |(zone, addresses)| Node {
+            zone,
+            addresses: addresses.into_iter().collect(),
+            leaving: false,
+        },
+    )
 }
 
 fn any_step() -> impl Strategy<Value = Step> {

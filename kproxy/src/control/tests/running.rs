@@ -113,6 +113,26 @@ async fn the_first_plan_waits_a_little_for_the_node() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn hz_06_the_node_is_eligible_while_it_is_there_to_stay() {
+    let running = Running::in_sync().await;
+    let eligible = || running.state.borrow().node_eligible;
+    assert!(eligible(), "a folder of manifests need not hold a Node");
+    assert!(running.state.borrow().last_synced.is_some());
+    for (leaving, wanted) in [(true, false), (false, true)] {
+        let node = Node { leaving, ..Node::default() };
+        running.send([Event::Node(Some(node))]).await;
+        assert_eq!(eligible(), wanted);
+    }
+    let needs_node = start_with(|settings| settings.needs_node = true);
+    let lists = [all_services([]), all_slices([])];
+    needs_node.send([Event::Node(None)].into_iter().chain(lists)).await;
+    assert!(needs_node.state.borrow().last_synced.is_some());
+    assert!(!needs_node.state.borrow().node_eligible);
+    needs_node.send([Event::Node(Some(Node::default()))]).await;
+    assert!(needs_node.state.borrow().node_eligible);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_an_earlier_run_left_stays_while_something_is_unread() {
     let running = start();
     let earlier = Running::in_sync().await;

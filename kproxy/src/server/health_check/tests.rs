@@ -3,7 +3,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 use std::num::NonZeroU16;
 
 use super::*;
-use crate::plan::HealthCheck;
 
 const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
@@ -132,6 +131,27 @@ async fn hcn_08_hcn_12_families_have_listeners_of_their_own_which_open_and_close
     served.state.send_modify(|state| state.listen = [LOOPBACK[0]].into());
     until(LOOPBACK[1], port, None).await;
     until(LOOPBACK[0], port, Some("200")).await;
+}
+
+#[tokio::test]
+async fn hcn_12_a_node_answers_on_both_families_whatever_the_service_has() {
+    let port = free_port();
+    let endpoints = [(Family::V4, 3)].into();
+    let v4_only = HealthCheck { port: NonZeroU16::new(port).unwrap(), endpoints };
+    let unspecified = [Family::V4.unspecified(), Family::V6.unspecified()];
+    let served = Served::start(v4_only, unspecified);
+    for loopback in LOOPBACK {
+        let answer = until(loopback, port, Some("200")).await.unwrap();
+        assert!(answer.contains("\"localEndpoints\": 3"), "{answer}");
+    }
+    assert!(served.notices.posted().is_empty());
+    // A node without IPv6 is no problem of a Service without it.
+    let failed = |number| {
+        ((name(), SocketAddr::new(unspecified[1], port)), io::Error::from_raw_os_error(number))
+    };
+    let state = served.state.borrow();
+    assert!(!matters(&state, &failed(libc::EADDRNOTAVAIL)));
+    assert!(matters(&state, &failed(libc::EADDRINUSE)));
 }
 
 #[tokio::test]

@@ -10,7 +10,8 @@ fn start() -> (SocketAddr, TcpListener, Noticeboard) {
     let notices = Noticeboard::default();
     let nowhere = tempfile::tempdir().unwrap();
     let metrics = Arc::new(Metrics::new().unwrap());
-    tokio::spawn(serve(address, metrics, nowhere.path().into(), notices.clone()));
+    let config = Bytes::from_static(b"{}");
+    tokio::spawn(serve(address, metrics, nowhere.path().into(), config, notices.clone()));
     (address, taken, notices)
 }
 
@@ -50,10 +51,31 @@ async fn a_port_that_is_taken_is_told_and_tried_again() {
         ("GET /debug/pprof", "404"),
         ("POST /metrics", "405"),
         ("HEAD /metrics", "200"),
+        ("GET /healthz/x", "404"),
         ("GET /metrics?name[]=x", "200"),
     ] {
         let answer = ask(address, request).await;
         assert_eq!(answer.split(' ').nth(1), Some(status), "{request}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn what_kube_proxy_tells_beside_the_numbers_is_told() {
+    let (address, taken, notices) = start();
+    drop(taken);
+    notices.wait_for(<[Problem]>::is_empty).await;
+    for (path, kind, wanted) in [
+        ("GET /healthz", "text/plain; charset=utf-8", "ok"),
+        ("GET /healthz/ping", "text/plain; charset=utf-8", "ok"),
+        ("GET /proxyMode", "text/plain; charset=utf-8", "nftables"),
+        ("GET /configz", "application/json", "{}"),
+    ] {
+        let answer = ask(address, path).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200"), "{path}: {head}");
+        assert!(head.contains(&format!("Content-Type: {kind}")), "{path}: {head}");
+        assert!(head.contains("X-Content-Type-Options: nosniff"), "{path}: {head}");
+        assert_eq!(body, wanted, "{path}");
     }
 }
 

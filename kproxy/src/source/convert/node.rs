@@ -9,10 +9,20 @@ use crate::source::objects;
 /// Zone label of a Node (`k8s.io/api/core/v1/well_known_labels.go`).
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
-/// What the plan wants of a Node.
+/// Key of the taint of a Node that the cluster autoscaler is about to delete (kubernetes
+/// `pkg/proxy/healthcheck/proxy_health.go`).
+const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
+
+/// What is wanted of a Node.
 pub(crate) fn node(node: &objects::Node) -> Node {
     let zone = node.metadata.labels.as_ref().and_then(|labels| labels.get(ZONE_LABEL));
-    Node { zone: zone.filter(|zone| !zone.is_empty()).cloned(), addresses: addresses(node) }
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    Node {
+        zone: zone.filter(|zone| !zone.is_empty()).cloned(),
+        addresses: addresses(node),
+        leaving: node.metadata.deletion_timestamp.is_some()
+            || taints.iter().any(|taint| taint.key == TO_BE_DELETED),
+    }
 }
 
 /// The first internal address, or the first external one, and the next one of the other family

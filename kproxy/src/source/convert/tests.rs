@@ -390,6 +390,26 @@ fn node_04_the_zone_is_the_label_unless_empty() {
 }
 
 #[test]
+fn hz_06_a_node_leaves_that_is_deleted_or_about_to_be() {
+    for (object, leaving) in [
+        (json!({}), false),
+        (json!({"metadata": {"deletionTimestamp": "2026-01-02T03:04:05Z"}}), true),
+        (
+            json!({"spec": {"taints": [{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]}}),
+            true,
+        ),
+        (
+            json!({"spec": {"taints": [{"key": "node.kubernetes.io/not-ready"}], "unschedulable": true}}),
+            false,
+        ),
+        (json!({"metadata": {"deletionTimestamp": null}, "spec": {"taints": null}}), false),
+    ] {
+        let found = node(&serde_json::from_value(object.clone()).unwrap()).leaving;
+        assert_eq!(found, leaving, "{object}");
+    }
+}
+
+#[test]
 fn node_02_the_first_internal_address_is_the_primary_one() {
     for (written, chosen) in [
         (&["InternalIP 192.0.2.1", "InternalIP 192.0.2.2"][..], &["192.0.2.1"][..]),

@@ -9,7 +9,7 @@ use kproxy_common::drop_reason::DropReason;
 use kproxy_common::net::proto::{SCTP, UDP};
 use kproxy_common::service::{cluster_index, empty_verdict};
 
-use super::cases::{Act, BACKENDS, Case, Ends, Hook, NODE, PODS, Set, ip};
+use super::cases::{Act, BACKENDS, Case, Ends, Hook, NODE, Set, ip};
 use super::life::Life;
 use super::lookup::{Dialled, holds};
 use crate::conntrack::rules::{Fate as Verdict, Way};
@@ -253,8 +253,7 @@ impl Model {
                 return self.open_direct(ends, act, bytes, seen);
             }
         };
-        let inside = pod || PODS.iter().any(|(base, len)| holds(base, *len, &ends.from.ip()));
-        let local = if inside { frontend.internal } else { frontend.external };
+        let local = if pod { frontend.internal } else { frontend.external };
         let service = index(service_port as usize, local);
         if !self.is_allowed(service_port, &frontend, &ends.from.ip()) {
             self.count_drop(service, DropReason::SourceNotAllowed);

@@ -6,12 +6,10 @@ use std::{
 };
 
 use kproxy_common::net::{Addr, Port, proto};
-use rtnetlink::{
-    packet_core::NetlinkBuffer,
-    sys::{Socket, protocols::NETLINK_SOCK_DIAG},
-};
+use rtnetlink::sys::{Socket, protocols::NETLINK_SOCK_DIAG};
 
 use crate::model::Family;
+use crate::node::netlink;
 
 /// Messages: uapi/linux/sock_diag.h.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -21,8 +19,6 @@ const ESTABLISHED: u32 = 1 << 1;
 
 /// Length of `struct inet_diag_sockid`: ports, addresses, device, cookie.
 const ID_LEN: usize = 48;
-/// Length of `struct nlmsghdr`.
-const HEADER_LEN: usize = 16;
 
 /// A connected UDP socket.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,10 +47,10 @@ impl Diag {
         let mut sockets = Vec::new();
         loop {
             let (bytes, _) = self.0.recv_from_full()?;
-            for message in messages(&bytes) {
+            for message in netlink::messages(&bytes) {
                 match i32::from(message.message_type()) {
                     libc::NLMSG_DONE => return Ok(sockets),
-                    libc::NLMSG_ERROR => return Err(error(message.payload())),
+                    libc::NLMSG_ERROR => return Err(netlink::error(message.payload())),
                     _ => sockets.extend(parse(family, message.payload())),
                 }
             }
@@ -66,7 +62,8 @@ impl Diag {
         let flags = libc::NLM_F_REQUEST | libc::NLM_F_ACK;
         self.0.send(&request(SOCK_DESTROY, flags, socket.family, u32::MAX, &socket.id), 0)?;
         let (bytes, _) = self.0.recv_from_full()?;
-        let error = error(messages(&bytes).next().map_or(&[], |message| message.payload()));
+        let answer = netlink::messages(&bytes).next();
+        let error = netlink::error(answer.map_or(&[], |message| message.payload()));
         match error.raw_os_error() {
             // Nothing wrong; closed or connected anew meanwhile.
             Some(0 | libc::ENOENT | libc::ESTALE) => Ok(()),
@@ -80,15 +77,7 @@ fn request(kind: u16, flags: i32, family: Family, states: u32, id: &[u8; ID_LEN]
     let mut body = vec![address_family(family), proto::UDP, 0, 0];
     body.extend(states.to_ne_bytes());
     body.extend(id);
-    let mut bytes = vec![0; HEADER_LEN];
-    bytes.extend(body);
-    let length = bytes.len() as u32;
-    let mut header = NetlinkBuffer::new(&mut bytes);
-    header.set_length(length);
-    header.set_message_type(kind);
-    header.set_flags(flags as u16);
-    header.set_sequence_number(1);
-    bytes
+    netlink::message(kind, flags, &body)
 }
 
 const fn address_family(family: Family) -> u8 {
@@ -96,23 +85,6 @@ const fn address_family(family: Family) -> u8 {
         Family::V4 => libc::AF_INET as u8,
         Family::V6 => libc::AF_INET6 as u8,
     }
-}
-
-/// The messages of one datagram.
-fn messages(bytes: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
-    let mut rest = bytes;
-    std::iter::from_fn(move || {
-        let message = NetlinkBuffer::new_checked(rest).ok()?;
-        let length = (message.length() as usize).next_multiple_of(4);
-        rest = rest.get(length..).unwrap_or_default();
-        Some(message)
-    })
-}
-
-/// The error of a `struct nlmsgerr`, 0 for none.
-fn error(payload: &[u8]) -> io::Error {
-    let code = payload.first_chunk().map_or(-libc::EPROTO, |code| i32::from_ne_bytes(*code));
-    io::Error::from_raw_os_error(-code)
 }
 
 /// A `struct inet_diag_msg`, whose id follows four bytes.

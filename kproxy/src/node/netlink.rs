@@ -1,0 +1,38 @@
+//! Netlink messages of the families that `rtnetlink` has no types for.
+
+use std::io;
+
+use rtnetlink::packet_core::NetlinkBuffer;
+
+/// Length of `struct nlmsghdr`.
+const HEADER_LEN: usize = 16;
+
+/// A message: a header and what follows it.
+pub(crate) fn message(kind: u16, flags: i32, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; HEADER_LEN];
+    bytes.extend(body);
+    let length = bytes.len() as u32;
+    let mut header = NetlinkBuffer::new(&mut bytes);
+    header.set_length(length);
+    header.set_message_type(kind);
+    header.set_flags(flags as u16);
+    header.set_sequence_number(1);
+    bytes
+}
+
+/// The messages of one datagram.
+pub(crate) fn messages(bytes: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let message = NetlinkBuffer::new_checked(rest).ok()?;
+        let length = (message.length() as usize).next_multiple_of(4);
+        rest = rest.get(length..).unwrap_or_default();
+        Some(message)
+    })
+}
+
+/// The error of a `struct nlmsgerr`, 0 for none.
+pub(crate) fn error(payload: &[u8]) -> io::Error {
+    let code = payload.first_chunk().map_or(-libc::EPROTO, |code| i32::from_ne_bytes(*code));
+    io::Error::from_raw_os_error(-code)
+}
