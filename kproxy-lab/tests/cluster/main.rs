@@ -20,7 +20,7 @@ mod repair;
 mod rights;
 mod sctp;
 mod sockets;
-mod takeover;
 mod start;
+mod takeover;
 mod udp;
 mod uplink;

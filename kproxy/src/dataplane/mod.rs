@@ -549,7 +549,7 @@ impl Dataplane {
         is_new.then(|| {
             let mut service = Default::default();
             // Or every ClusterIP would be a free address of the range, from which packets must not leave.
-            self.change_config(|config| service = std::mem::take(&mut config.service));
+            self.change_config(|config| service = mem::take(&mut config.service));
             self.writer.hold_back();
             HeldBack(service)
         })

@@ -290,7 +290,7 @@ impl Stage {
     pub(super) fn wait_served(&self) -> Result<()> {
         for (target, family) in TARGETS.iter().flat_map(|t| Family::ALL.map(|f| (t, f))) {
             let probe = target.probe(self.frontend(target, family));
-            self.client().probe_until(&probe, kproxy_lab::Outcome::all_answered)?;
+            self.client().probe_until(&probe, Outcome::all_answered)?;
         }
         Ok(())
     }
