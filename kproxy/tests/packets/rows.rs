@@ -169,6 +169,7 @@ fn ver_07_local_policy_without_local_endpoint_drops_outsiders_only() {
 #[test]
 fn the_verifier_has_room_to_spare() {
     for (name, instructions) in Programs::load().verified() {
+        let Some(instructions) = instructions else { continue };
         println!("{name}: {instructions}");
         assert!(instructions < 300_000, "{name}: {instructions} instructions verified");
     }
