@@ -3,6 +3,7 @@
 
 mod affinity;
 mod algorithms;
+mod budgets;
 mod conntrack;
 mod drops;
 mod early;
