@@ -14,8 +14,8 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::wait::poll_until;
 
 /// How long a program may need to get ready or to end: far more than any does, so that only a
-/// broken one meets it.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// broken one meets it. On an old kernel that is emulated, on a busy machine, kproxy takes minutes.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// How often to look.
 const TICK: Duration = Duration::from_millis(5);
 

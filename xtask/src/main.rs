@@ -7,6 +7,7 @@
 //! | `parity` | runs the same cases on kproxy and on the real kube-proxy |
 //! | `bench` | measures what a connection costs, directly and through each proxy |
 //! | `chaos` | attacks kproxy, and tells what honest clients lose |
+//! | `kernels` | tries kproxy on other kernels, in QEMU |
 //! | `test` | checks and tests everything |
 //! | `tidy` | checks the sources against the project's rules |
 //!
@@ -15,6 +16,7 @@
 mod bench;
 mod chaos;
 mod demo;
+mod kernels;
 mod parity;
 mod prepare;
 mod run;
@@ -44,6 +46,8 @@ enum Command {
     /// Attack kproxy, and tell what honest clients lose.
     #[command(subcommand)]
     Chaos(chaos::Kind),
+    /// Try kproxy on other kernels, in QEMU; hold what the verifier walks to the budgets.
+    Kernels(kernels::Options),
     /// Check and test everything.
     Test(test::Options),
     /// Check the sources against the project's rules.
@@ -57,6 +61,7 @@ fn main() -> ExitCode {
         Command::Parity(options) => parity::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Chaos(kind) => chaos::run(&kind),
+        Command::Kernels(options) => kernels::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Tidy => tidy::run(),
     };

@@ -68,6 +68,7 @@ pub(crate) use self::{
 };
 pub use self::{
     error::{Cause, Error, MapShape, Rejection},
+    programs::load::kernel_features,
     report::Report,
     settings::Settings,
 };

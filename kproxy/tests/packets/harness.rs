@@ -3,6 +3,7 @@
 //! The maps are private to each [`Programs`] and filled directly: what is tested here is the
 //! programs, not the writer.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use aya::{
@@ -11,9 +12,12 @@ use aya::{
     programs::{Program, SchedClassifier, TestRunOptions},
     util::KernelVersion,
 };
-use kproxy::plan::{Backend, maglev_table};
+use kproxy::{
+    dataplane::kernel_features,
+    plan::{Backend, maglev_table},
+};
 use kproxy_common::{
-    abi::map,
+    abi::{GLOBAL_KERNEL_FEATURES, map},
     affinity::{AffinityKey, AffinityValue},
     config::{Config, Range, Uplink, config_flags},
     counters::{DropKey, ServiceCounters},
@@ -38,8 +42,15 @@ pub(crate) use craft::{
     with_header, with_ttl,
 };
 
+#[path = "reset.rs"]
+mod reset;
+use reset::Lent;
+
 pub(crate) static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/kproxy-ebpf"));
+
+/// Capacity of the service map.
+const SERVICES: u32 = 1024;
 
 /// TCX_NEXT, TC_ACT_SHOT and TC_ACT_REDIRECT.
 pub(crate) const NEXT: i32 = -1;
@@ -79,7 +90,7 @@ pub(crate) fn knows_where_packets_come_from() -> bool {
 
 /// All programs, with maps of their own.
 pub(crate) struct Programs {
-    pub(crate) ebpf: Ebpf,
+    pub(crate) ebpf: Lent,
     /// Index of the device that packets come in or leave by, 0: the loopback device.
     device: u32,
     /// Index of the device that packets that leave have come in by, 0: they are made here.
@@ -96,31 +107,8 @@ impl Programs {
 
     /// With room for `flows` flow entries.
     pub(crate) fn with_flows(flows: u32) -> Self {
-        let mut ebpf = EbpfLoader::new()
-            .map_max_entries(map::SLOTS, 4096)
-            .map_max_entries(map::SERVICES, 1024)
-            .map_max_entries(map::COUNTERS, 1024)
-            .map_max_entries(map::FLOWS, flows)
-            .map_max_entries(map::UNASSURED, unassured::elements(flows))
-            .map_max_entries(map::AFFINITY, 4096)
-            .load(OBJECT)
-            .expect("load the BPF object (needs root)");
-        for name in [
-            "kp_ingress",
-            "kp_egress",
-            "kp_ingress_l3",
-            "kp_egress_l3",
-            "kp_pod_ingress",
-            "kp_pod_egress",
-            "kp_node_egress",
-            "kp_inject",
-            "kp_sweep",
-            "kp_adopt",
-        ] {
-            let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
-            program.load().unwrap_or_else(|error| panic!("{name}: {error:?}"));
-        }
-        let mut programs = Self { ebpf, device: 0, from: 0, mark: 0 };
+        let mut programs =
+            Self { ebpf: Lent::with_flows(flows, || load(flows)), device: 0, from: 0, mark: 0 };
         // Backends elsewhere are marked for netfilter, unless a test says otherwise.
         let config = Config {
             flags: config_flags::NETFILTER,
@@ -129,7 +117,7 @@ impl Programs {
             ..Config::default()
         };
         programs.configure(|_| config);
-        programs.pod_flows(true);
+        programs.forget_test(SERVICES);
         programs
     }
 
@@ -140,25 +128,31 @@ impl Programs {
         self.array::<[u8; 8]>(map::FLOW_FILTER).set(filter::POD_FLOWS, bytes, 0).unwrap();
     }
 
-    /// Instructions that the verifier walked, by program; those of sockets are loaded for it.
-    pub(crate) fn verified(&mut self) -> Vec<(String, u32)> {
-        for (name, program) in self.ebpf.programs_mut() {
-            match program {
+    /// Loads every program. Instructions that the verifier walked, by program; `None`: the kernel does
+    /// not tell (before 5.16).
+    pub(crate) fn verified(&mut self) -> BTreeMap<String, Option<u32>> {
+        let count = |(name, program): (&str, &mut Program)| {
+            let loaded = match program {
+                ref program if program.fd().is_ok() => Ok(()),
                 Program::CgroupSockAddr(program) => program.load(),
                 Program::CgroupSock(program) => program.load(),
-                _ => continue,
-            }
-            .unwrap_or_else(|error| panic!("{name}: {error:?}"));
-        }
-        let count = |program: &Program| program.info().ok()?.verified_instruction_count();
-        self.ebpf
-            .programs()
-            .filter_map(|(name, program)| Some((name.to_owned(), count(program)?)))
-            .collect()
+                Program::SchedClassifier(program) => program.load(),
+                _ => panic!("{name}: a kind that is not known here"),
+            };
+            loaded.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+            (name.to_owned(), program.info().unwrap().verified_instruction_count())
+        };
+        self.ebpf.programs_mut().map(count).collect()
     }
 
+    /// A program, loaded once it is needed: the verifier takes most of the time of a test.
     pub(crate) fn program(&mut self, name: &str) -> &mut SchedClassifier {
-        self.ebpf.program_mut(name).unwrap().try_into().unwrap()
+        let program: &mut SchedClassifier =
+            self.ebpf.program_mut(name).unwrap().try_into().unwrap();
+        if program.fd().is_err() {
+            program.load().unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        }
+        program
     }
 
     pub(crate) fn hash<K: aya::Pod, V: aya::Pod>(
@@ -474,6 +468,20 @@ impl Programs {
     pub(crate) fn assured(&mut self) -> u64 {
         self.array(map::ASSURED).get(&0, 0).unwrap()
     }
+}
+
+/// The object, with the programs not yet loaded.
+fn load(flows: u32) -> Ebpf {
+    EbpfLoader::new()
+        .override_global(GLOBAL_KERNEL_FEATURES, &kernel_features(), true)
+        .map_max_entries(map::SLOTS, 4096)
+        .map_max_entries(map::SERVICES, SERVICES)
+        .map_max_entries(map::COUNTERS, SERVICES)
+        .map_max_entries(map::FLOWS, flows)
+        .map_max_entries(map::UNASSURED, unassured::elements(flows))
+        .map_max_entries(map::AFFINITY, 4096)
+        .load(OBJECT)
+        .expect("load the BPF object (needs root)")
 }
 
 fn load_key(backend: &str, path: u16) -> LoadKey {

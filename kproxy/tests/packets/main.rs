@@ -5,6 +5,7 @@ mod absence;
 mod adopt;
 mod affinity;
 mod algorithms;
+mod budgets;
 mod conntrack;
 mod drops;
 mod early;

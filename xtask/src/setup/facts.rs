@@ -5,7 +5,7 @@ use std::{path::Path, process::Command};
 use kproxy_build::{Compiler, LLVM_MAJOR, find_compiler, find_linker};
 use kproxy_lab::{in_path, kubernetes};
 
-use super::apt::Apt;
+use super::{apt::Apt, scope::Scope};
 use crate::run;
 
 /// A program of the lab and the package that holds it.
@@ -16,28 +16,40 @@ pub(crate) struct Program {
     pub(crate) package: &'static str,
     /// What kproxy's lab does with it.
     pub(crate) why: &'static str,
-    /// Tests and comparisons need it; kproxy on labs without an API server does not.
-    pub(crate) only_for_tests: bool,
+    /// The one scope that needs it; `None`: all do.
+    pub(crate) only_for: Option<Scope>,
 }
 
 const fn program(name: &'static str, package: &'static str, why: &'static str) -> Program {
-    Program { name, package, why, only_for_tests: false }
+    Program { name, package, why, only_for: None }
 }
 
-/// Programs that the lab runs.
-pub(crate) const PROGRAMS: [Program; 6] = [
+const fn for_kernels(name: &'static str, package: &'static str, why: &'static str) -> Program {
+    Program { only_for: Some(Scope::Kernels), ..program(name, package, why) }
+}
+
+/// Programs that the lab and the other kernels run.
+pub(crate) const PROGRAMS: [Program; 11] = [
     program("ip", "iproute2", "makes network namespaces and links"),
     program("nsenter", "util-linux", "runs programs in namespaces"),
     program("nft", "nftables", "kproxy's masquerade rule"),
     Program {
-        only_for_tests: true,
+        only_for: Some(Scope::All),
         ..program("iptables-restore", "iptables", "kube-proxy's iptables mode")
     },
-    Program { only_for_tests: true, ..program("etcd", "etcd-server", "the API server's store") },
     Program {
-        only_for_tests: true,
+        only_for: Some(Scope::All),
+        ..program("etcd", "etcd-server", "the API server's store")
+    },
+    Program {
+        only_for: Some(Scope::All),
         ..program("nginx", "nginx", "a reverse proxy in front of Services")
     },
+    for_kernels("qemu-system-x86_64", "qemu-system-x86", "runs other kernels"),
+    for_kernels("busybox", "busybox-static", "the small programs of a guest"),
+    for_kernels("cpio", "cpio", "packs what a guest boots from"),
+    for_kernels("depmod", "kmod", "lists a guest's modules"),
+    for_kernels("dpkg-deb", "dpkg", "unpacks kernels; they come from Debian's mirror by apt"),
 ];
 
 /// Debian's compiler with the sources of its library.

@@ -11,6 +11,7 @@ mod apt;
 mod facts;
 mod go;
 mod plan;
+mod scope;
 mod step;
 
 use anyhow::{Result, bail};
@@ -19,7 +20,7 @@ use kproxy_lab::kubernetes;
 use crate::{run, say};
 use facts::Facts;
 use plan::Plan;
-pub(crate) use plan::Scope;
+pub(crate) use scope::Scope;
 use step::Step;
 
 /// Options of `cargo xtask setup`.
@@ -82,7 +83,7 @@ pub(crate) fn ensure(no_install: bool, scope: Scope) -> Result<()> {
 /// Builds the programs of Kubernetes that are not there.
 fn programs_of_kubernetes(no_install: bool, scope: Scope) -> Result<()> {
     let missing = kubernetes::not_built();
-    if scope == Scope::Manifests || missing.is_empty() {
+    if scope != Scope::All || missing.is_empty() {
         return Ok(());
     }
     let missing = missing.join(", ");

@@ -10,6 +10,7 @@ use super::{
         llvm_packages,
     },
     go,
+    scope::Scope,
     step::{Action, Step},
 };
 
@@ -31,15 +32,6 @@ impl Plan {
     }
 }
 
-/// What a command needs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Scope {
-    /// kproxy on labs without an API server.
-    Manifests,
-    /// Everything.
-    All,
-}
-
 /// What to do on a machine with these facts.
 pub(crate) fn plan(facts: &Facts, scope: Scope) -> Plan {
     let mut plan = Plan::default();
@@ -51,7 +43,7 @@ pub(crate) fn plan(facts: &Facts, scope: Scope) -> Plan {
     let linker = linker(facts, llvm, &mut plan, &mut packages);
     programs(facts, scope, &mut plan, &mut packages);
     let go = match scope {
-        Scope::Manifests => None,
+        Scope::Manifests | Scope::Kernels => None,
         Scope::All => go(facts, &mut plan, &mut packages),
     };
 
@@ -225,7 +217,7 @@ fn from_release(tools: &str) -> Vec<Action> {
 }
 
 fn programs(facts: &Facts, scope: Scope, plan: &mut Plan, packages: &mut BTreeSet<String>) {
-    let wanted = |index: &usize| scope == Scope::All || !PROGRAMS[*index].only_for_tests;
+    let wanted = |index: &usize| PROGRAMS[*index].only_for.is_none_or(|only| only == scope);
     let found: Vec<_> = (0..PROGRAMS.len())
         .filter(|index| !facts.missing.contains(index))
         .filter(wanted)
@@ -384,6 +376,15 @@ mod tests {
         let manifests = plan(&facts, Scope::Manifests);
         assert!(manifests.steps.is_empty() && manifests.impossible.is_empty(), "{manifests:?}");
         assert_eq!(plan(&facts, Scope::All).impossible.len(), 2);
+    }
+
+    #[test]
+    fn other_kernels_need_qemu_and_nothing_else_does() {
+        let qemu = PROGRAMS.iter().position(|program| program.package == "qemu-system-x86");
+        let apt = Some(Apt::offering(&["qemu-system-x86"]));
+        let facts = Facts { missing: vec![qemu.unwrap()], apt, ..complete() };
+        assert!(lines(&plan(&facts, Scope::Kernels)).contains("qemu-system-x86"));
+        assert!(plan(&facts, Scope::All).is_empty() && plan(&facts, Scope::Manifests).is_empty());
     }
 
     #[test]

@@ -224,8 +224,8 @@ fn kept_maps(object: &Ebpf) -> Result<Vec<KeptMap>, Error> {
     .collect()
 }
 
-/// Bits of [`KERNEL_FEATURES_SINCE`] that this kernel has; none when its version cannot be told.
-fn kernel_features() -> u32 {
+/// Bits of [`kernel_feature`] that this kernel has; none when its version cannot be told.
+pub fn kernel_features() -> u32 {
     // The verifier knows the helper's type where the kernel has it.
     let has_mptcp = Path::new("/proc/sys/net/mptcp").exists();
     KERNEL_FEATURES_SINCE

@@ -5,7 +5,6 @@ mod cases;
 mod life;
 mod lookup;
 mod plain;
-mod reset;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
