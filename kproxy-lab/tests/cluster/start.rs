@@ -214,7 +214,10 @@ fn assert_served(cluster: &Cluster, without: &str) {
 
 fn problems(cluster: &Cluster) -> Value {
     let status = cluster.try_kproxy("n1", &["status", "-o", "json"]).stdout;
-    serde_json::from_slice::<Value>(&status).unwrap()["problems"].clone()
+    let mut problems = serde_json::from_slice::<Value>(&status).unwrap()["problems"].clone();
+    // Labs that run beside make names that are not seen in a mount namespace of one's own.
+    problems.as_array_mut().unwrap().retain(|problem| problem["object"] != "/run/netns");
+    problems
 }
 
 #[test]
