@@ -143,6 +143,9 @@ shared_numbers! {
         /// Programs of another version come after these and open flows: these translate what belongs to their
         /// flows, and let everything else go on to those.
         pub const LEAVING: u32 = 1 << 4;
+        /// Programs of another version come before these: what they have translated is left alone, here and where
+        /// it leaves.
+        pub const ARRIVING: u32 = 1 << 5;
         /// A program sees sockets close, so that their connections can be counted
         /// ([`crate::load`]).
         pub const COUNT_SOCKETS: u32 = 1 << 16;

@@ -6,7 +6,10 @@ use aya_ebpf::{
     helpers::{bpf_clone_redirect, bpf_skb_pull_data, bpf_skb_store_bytes},
     programs::TcContext,
 };
-use kproxy_common::abi::MARK_MASQUERADE;
+use kproxy_common::{
+    abi::MARK_MASQUERADE,
+    config::{Config, config_flags},
+};
 
 /// skb->pkt_type of packets that are for this node (include/uapi/linux/if_packet.h).
 pub(crate) const PACKET_HOST: u32 = 0;
@@ -96,10 +99,12 @@ pub(crate) fn set_translated(ctx: &TcContext, egress: bool, netns: u64) {
     unsafe { (*ctx.skb.skb).cb[4] = says };
 }
 
-/// Whether those that come before these have translated it.
+/// Whether programs of another version have translated it, which come before these ([`config_flags::ARRIVING`]). Without
+/// those it says nothing: a packet may come by here twice.
 #[inline(always)]
-pub(crate) fn is_translated(ctx: &TcContext, egress: bool, netns: u64) -> bool {
-    field!(ctx, cb)[4] == translated_at(ctx, egress, netns)
+pub(crate) fn is_translated(ctx: &TcContext, egress: bool, config: &Config) -> bool {
+    config.flags & config_flags::ARRIVING != 0
+        && field!(ctx, cb)[4] == translated_at(ctx, egress, config.host_netns)
 }
 
 /// Gives this node's stack a copy of a packet that has come in, which passes the programs once more.

@@ -58,6 +58,7 @@ fn main() {
         programs.ingress(&udp(client, frontend));
         programs.run("kp_egress", &udp(backend, client));
         keep_still(&mut programs);
+        let mut before = programs.counters(2).1;
         for (name, make) in WORKS {
             let [a, b, c, d, e, f] = [
                 ("kp_ingress", make(client, stranger)),
@@ -68,6 +69,10 @@ fn main() {
                 ("kp_pod_egress", make(backend, stranger)),
             ]
             .map(|(program, packet)| least(&mut programs, program, &packet));
+            let translated = 2 * u64::from(RUNS) * ROUNDS as u64;
+            let now = programs.counters(2).1;
+            let counted = now - std::mem::replace(&mut before, now);
+            assert!(counted >= translated, "{family} {name}: {counted} of {translated} translated");
             println!("  {family} {name} {a:>9}  {b:>11}  {c:>13}  {d:>14}  {e:>10}  {f:>8}");
         }
         if family == "IPv4" {

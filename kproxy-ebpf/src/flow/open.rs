@@ -139,9 +139,15 @@ pub(super) fn direct<const OPENER: u8>(packet: &Packet, slot: u32) -> Result<(),
 /// whoever has sent it, and is no request.
 #[inline(always)]
 pub(crate) fn remember_own(packet: &Packet) {
-    if packet.is_udp() && lookup::is_node_port(&packet.key) {
+    if packet.is_udp() && lookup::is_node_port(&packet.key) && !is_arriving() {
         remember(packet);
     }
+}
+
+/// Whether such a datagram may be an answer that programs of another version have translated where it came in.
+#[inline(always)]
+fn is_arriving() -> bool {
+    CONFIG.get(0).is_some_and(|config| config.flags & config_flags::ARRIVING != 0)
 }
 
 #[inline(never)]

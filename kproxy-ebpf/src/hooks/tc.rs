@@ -78,7 +78,7 @@ pub(super) fn run<const L3: usize, H: Hook>(ctx: &TcContext) -> i32 {
         return error::<L3, H>(ctx).action();
     }
     let Some(config) = CONFIG.get(0) else { return Verdict::PASS.action() };
-    if skb::is_translated(ctx, H::EGRESS, config.host_netns) {
+    if skb::is_translated(ctx, H::EGRESS, config) {
         return Verdict::PASS.action();
     }
     packet.now = clock.now();
@@ -123,7 +123,7 @@ pub(super) fn pass_on(packet: &Packet, found: Option<&'static mut FlowValue>) ->
 #[inline(never)]
 fn error<const L3: usize, H: Hook>(ctx: &TcContext) -> Verdict {
     let Some(config) = CONFIG.get(0) else { return Verdict::PASS };
-    if skb::is_translated(ctx, H::EGRESS, config.host_netns) {
+    if skb::is_translated(ctx, H::EGRESS, config) {
         return Verdict::PASS;
     }
     let Some(error) = IcmpError::parse::<L3>(ctx) else { return Verdict::PASS };

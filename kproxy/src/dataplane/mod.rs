@@ -160,9 +160,9 @@ impl Dataplane {
         writer.grow_to(most);
         set_flow_room(&writer, flow_room);
         if !takeover.as_ref().is_some_and(Takeover::is_apart) {
-            // Nobody comes after these, whatever was begun.
+            // Nobody comes after these, nor before them, whatever was begun.
             let config = writer.config();
-            let flags = config.flags & !config_flags::LEAVING;
+            let flags = config.flags & !(config_flags::LEAVING | config_flags::ARRIVING);
             writer.set_config(&Config { flags, ..config });
         }
         Ok(Self {

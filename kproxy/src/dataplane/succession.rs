@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, mem};
 
 use kproxy_common::{
     abi::{map, program},
-    config::{Range, SERVICE_RANGES},
+    config::{Range, SERVICE_RANGES, config_flags},
 };
 
 use super::{
@@ -60,6 +60,7 @@ impl Dataplane {
     ) -> Vec<Error> {
         let start = clock::now();
         let (loopback, answers_pods) = (self.wants_loopback(), self.pod_flows.answers_pods());
+        self.change_config(|config| config.flags |= config_flags::ARRIVING);
         let mut hand_over = || {
             takeover.stay()?;
             // What fails here fails again below.
@@ -72,6 +73,7 @@ impl Dataplane {
         errors.extend(self.attachments.come_first(places.clone(), loopback, answers_pods));
         errors.extend(takeover.copy().err());
         errors.extend(self.sync_places(places));
+        self.change_config(|config| config.flags &= !config_flags::ARRIVING);
         let took = clock::now().saturating_sub(start);
         tracing::info!(?took, "took over the flows of another layout version");
         errors

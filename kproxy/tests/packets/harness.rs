@@ -66,6 +66,8 @@ pub(crate) struct Ran {
     pub(crate) action: i32,
     pub(crate) packet: Vec<u8>,
     pub(crate) mark: u32,
+    /// What it has left in the packet's control block for programs after it.
+    pub(crate) said: u32,
 }
 
 impl Ran {
@@ -97,6 +99,8 @@ pub(crate) struct Programs {
     from: u32,
     /// Mark of packets.
     mark: u32,
+    /// What programs before have left in their control block.
+    said: u32,
 }
 
 impl Programs {
@@ -107,8 +111,8 @@ impl Programs {
 
     /// With room for `flows` flow entries.
     pub(crate) fn with_flows(flows: u32) -> Self {
-        let mut programs =
-            Self { ebpf: Lent::with_flows(flows, || load(flows)), device: 0, from: 0, mark: 0 };
+        let ebpf = Lent::with_flows(flows, || load(flows));
+        let mut programs = Self { ebpf, device: 0, from: 0, mark: 0, said: 0 };
         // Backends elsewhere are marked for netfilter, unless a test says otherwise.
         let config = Config {
             flags: config_flags::NETFILTER,
@@ -342,6 +346,11 @@ impl Programs {
         self.mark = mark;
     }
 
+    /// Programs before have left this in packets' control blocks, from now on.
+    pub(crate) fn after(&mut self, said: u32) {
+        self.said = said;
+    }
+
     /// As [`Self::on_device`], from here on.
     pub(crate) fn use_device(&mut self, device: u32) {
         self.device = device;
@@ -374,11 +383,12 @@ impl Programs {
     /// As [`Self::run`], for a packet that is still to be cut into segments of so many bytes.
     pub(crate) fn run_cut(&mut self, program: &str, packet: &[u8], segment: u32) -> Ran {
         // struct __sk_buff; `mark` is its third word, `ingress_ifindex` its tenth, `ifindex` its
-        // eleventh, `gso_size` its 45th (include/uapi/linux/bpf.h).
+        // eleventh, the last of `cb` its 17th, `gso_size` its 45th (include/uapi/linux/bpf.h).
         let (mut ctx_in, mut ctx_out) = ([0u8; 192], [0u8; 192]);
         ctx_in[8..12].copy_from_slice(&self.mark.to_ne_bytes());
         ctx_in[36..40].copy_from_slice(&self.from.to_ne_bytes());
         ctx_in[40..44].copy_from_slice(&self.device.to_ne_bytes());
+        ctx_in[64..68].copy_from_slice(&self.said.to_ne_bytes());
         ctx_in[176..180].copy_from_slice(&segment.to_ne_bytes());
         let mut packet = packet.to_vec();
         if self.device != 0 {
@@ -396,8 +406,9 @@ impl Programs {
             })
             .expect("BPF_PROG_TEST_RUN");
         out.truncate(result.data_size_out as usize);
-        let mark = u32::from_ne_bytes(ctx_out[8..12].try_into().unwrap());
-        Ran { action: result.return_value as i32, packet: out, mark }
+        let word = |at: usize| u32::from_ne_bytes(ctx_out[at..at + 4].try_into().unwrap());
+        let (mark, said) = (word(8), word(64));
+        Ran { action: result.return_value as i32, packet: out, mark, said }
     }
 
     pub(crate) fn ingress(&mut self, packet: &[u8]) -> Ran {

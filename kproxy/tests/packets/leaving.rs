@@ -21,6 +21,10 @@ fn leave(programs: &mut Programs) {
     programs.configure(|config| Config { flags: config.flags | config_flags::LEAVING, ..config });
 }
 
+fn arrive(programs: &mut Programs) {
+    programs.configure(|config| Config { flags: config.flags | config_flags::ARRIVING, ..config });
+}
+
 #[test]
 fn who_leaves_goes_on_with_its_flows_and_takes_no_other() {
     let mut programs = programs(&[&format!("L{BACKEND}")]);
@@ -55,4 +59,35 @@ fn who_leaves_goes_on_with_its_flows_and_takes_no_other() {
     let again = programs.ingress(&tcp(CLIENT, NODE, Tcp::Syn));
     assert_eq!((again.action, again.destination()), (NEXT, NODE.parse().unwrap()));
     assert!(programs.flows().is_empty());
+}
+
+#[test]
+fn who_arrives_leaves_alone_what_is_translated_and_only_then() {
+    let mut programs = programs(&[&format!("L{BACKEND}")]);
+    let (there, back) = (udp(CLIENT, NODE), udp(BACKEND, CLIENT));
+    let said = programs.ingress(&there).said;
+    assert_ne!(said, 0);
+    // A packet that comes by twice is no packet of another version's.
+    programs.after(said);
+    assert_eq!(programs.ingress(&there).destination(), BACKEND.parse().unwrap());
+    arrive(&mut programs);
+    assert_eq!(programs.ingress(&there).destination(), NODE.parse().unwrap());
+    assert_eq!(programs.egress(&back).source(), NODE.parse().unwrap(), "it was said elsewhere");
+    programs.after(0);
+    assert_eq!(programs.ingress(&there).destination(), BACKEND.parse().unwrap());
+}
+
+#[test]
+fn who_arrives_takes_no_answer_of_the_others_for_a_datagram_of_the_nodes() {
+    for arrives in [true, false] {
+        let mut programs = programs(&[&format!("L{BACKEND}")]);
+        if arrives {
+            arrive(&mut programs);
+        }
+        // Translated where it came in, by whom this one knows no flow of, and sent on.
+        programs.egress(&udp(NODE, CLIENT));
+        assert_eq!(programs.flows().is_empty(), arrives, "{:?}", programs.flows());
+        let led = programs.ingress(&udp(CLIENT, NODE)).destination();
+        assert_eq!(led == BACKEND.parse().unwrap(), arrives, "{led}");
+    }
 }
