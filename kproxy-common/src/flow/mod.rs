@@ -13,6 +13,8 @@ pub mod unassured;
 
 pub use state::{FlowState, flow_state};
 
+use core::net::SocketAddr;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::net::{Addr, Port};
@@ -140,6 +142,23 @@ shared_numbers! {
 pub const CLAIMS: u16 = flow_flags::SNAT | flow_flags::HAIRPIN | flow_flags::NODE;
 
 impl FlowKey {
+    /// Of packets from one end to the other.
+    pub fn between(src: SocketAddr, dst: SocketAddr, proto: u8) -> Self {
+        let mut key = Self { src: src.ip().into(), dst: dst.ip().into(), ..Self::default() };
+        key.set_rest(Port::new(src.port()), Port::new(dst.port()), proto);
+        key
+    }
+
+    /// Source address and port.
+    pub fn source(&self) -> SocketAddr {
+        SocketAddr::new(self.src.into(), self.src_port.get())
+    }
+
+    /// Destination address and port.
+    pub fn destination(&self) -> SocketAddr {
+        SocketAddr::new(self.dst.into(), self.dst_port.get())
+    }
+
     /// Sets everything but the addresses.
     #[inline(always)]
     pub const fn set_rest(&mut self, src_port: Port, dst_port: Port, proto: u8) {

@@ -1,7 +1,7 @@
 //! Connections in the flow table: two entries that belong together, or the one that is there; when their
 //! time is up, and which source ports they hold.
 
-use std::{collections::HashMap, net::SocketAddr};
+use std::collections::HashMap;
 
 use kproxy_common::{
     config::Config,
@@ -107,7 +107,7 @@ pub(super) fn port_pool<'a>(
         }
     }
     let fullest = taken.into_iter().map(|(key, [used, assured])| PortUse {
-        backend: SocketAddr::new(key.src.into(), key.src_port.get()),
+        backend: key.source(),
         protocol: Protocol::from_number(key.proto).map(Protocol::name),
         used,
         assured,

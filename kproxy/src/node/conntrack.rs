@@ -7,7 +7,7 @@ use kproxy_common::flow::{FlowState, flow_state};
 
 /// Where the settings of this network namespace are; there is no such folder as long as nothing on the
 /// node tracks connections.
-const FOLDER: &str = "/proc/sys/net/netfilter";
+pub(super) const FOLDER: &str = "/proc/sys/net/netfilter";
 
 /// Name of the setting that a state follows, without the folder's.
 pub(crate) const fn setting(state: FlowState) -> &'static str {

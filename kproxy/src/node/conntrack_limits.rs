@@ -8,9 +8,9 @@ use std::{fs, io};
 use procfs::process::MountInfo;
 use tracing::info;
 
-/// Where the settings are.
-const SETTINGS: &str = "/proc/sys/net/netfilter";
-/// Size of the table, which is beside them.
+use super::conntrack::FOLDER;
+
+/// Size of the table.
 const HASHSIZE: &str = "/sys/module/nf_conntrack/parameters/hashsize";
 /// The online CPUs, like `0-3,8`.
 const CPUS: &str = "/sys/devices/system/cpu/online";
@@ -71,7 +71,7 @@ fn cpus(list: &str) -> u32 {
 
 /// Gives a setting its value.
 pub(crate) fn set(wanted: &Wanted) -> Outcome {
-    let path = Path::new(SETTINGS).join(wanted.name);
+    let path = Path::new(FOLDER).join(wanted.name);
     set_file(&path, &writable(&path, "proc", "/proc"), wanted)
 }
 

@@ -17,12 +17,15 @@ use netlink_packet_netfilter::{
         TCPFlags, Tuple,
     },
 };
-use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
-use nix::libc;
-use rtnetlink::packet_core::{
-    DefaultNla, Emitable as _, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST,
-    NetlinkHeader, NetlinkMessage, NetlinkPayload,
+use rtnetlink::{
+    packet_core::{
+        DefaultNla, Emitable as _, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST,
+        NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla as _,
+    },
+    sys::{Socket, protocols::NETLINK_NETFILTER},
 };
+
+use super::netlink;
 
 /// Attributes that the crate has no name for.
 const CTA_NAT_SRC: u16 = 6 | NLA_F_NESTED;
@@ -177,33 +180,29 @@ impl Conntrack {
     fn receive(&self, mut each: impl FnMut(Vec<ConntrackAttribute>)) -> io::Result<()> {
         loop {
             let (bytes, _kernel) = self.0.recv_from_full()?;
-            let mut rest = bytes.as_slice();
-            while let Some(length) = length_of_first(rest) {
-                match NetlinkMessage::<NetfilterMessage>::deserialize(&rest[..length]) {
+            for message in netlink::messages(&bytes) {
+                match i32::from(message.message_type()) {
+                    libc::NLMSG_DONE => return Ok(()),
+                    libc::NLMSG_ERROR => {
+                        let error = netlink::error(message.payload());
+                        return if error.raw_os_error() == Some(0) { Ok(()) } else { Err(error) };
+                    }
                     // One that cannot be read is none of those that are looked for.
-                    Err(_) => {}
-                    Ok(message) => match message.payload {
-                        NetlinkPayload::Done(_) => return Ok(()),
-                        NetlinkPayload::Error(error) if error.code.is_none() => return Ok(()),
-                        NetlinkPayload::Error(error) => return Err(error.to_io()),
-                        NetlinkPayload::InnerMessage(NetfilterMessage {
-                            inner:
-                                NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)),
-                            ..
-                        }) => each(attributes),
-                        _ => {}
-                    },
+                    _ => each(attributes(message.into_inner()).unwrap_or_default()),
                 }
-                rest = &rest[length.next_multiple_of(4).min(rest.len())..];
             }
         }
     }
 }
 
-/// Bytes of the first message, if there is one.
-fn length_of_first(bytes: &[u8]) -> Option<usize> {
-    let length = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
-    (length >= size_of::<libc::nlmsghdr>() && length <= bytes.len()).then_some(length)
+/// What a message says of an entry, if it is about one.
+fn attributes(message: &[u8]) -> Option<Vec<ConntrackAttribute>> {
+    let message = NetlinkMessage::<NetfilterMessage>::deserialize(message).ok()?;
+    let NetlinkPayload::InnerMessage(message) = message.payload else { return None };
+    match message.inner {
+        NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) => Some(attributes),
+        _ => None,
+    }
 }
 
 /// A connection of the default zone whose destination is translated and that is not over.
@@ -217,7 +216,7 @@ fn tracked(attributes: &[ConntrackAttribute]) -> Option<Tracked> {
             ConntrackAttribute::CtaStatus(bits) => status = *bits,
             ConntrackAttribute::CtaTimeout(seconds) => left = *seconds,
             ConntrackAttribute::CtaProtoInfo(infos) => tcp = infos.iter().find_map(tcp_state),
-            ConntrackAttribute::Other(other) if kind(other) == CTA_ZONE => return None,
+            ConntrackAttribute::Other(other) if other.kind() == CTA_ZONE => return None,
             _ => {}
         }
     }
@@ -233,11 +232,6 @@ fn tracked(attributes: &[ConntrackAttribute]) -> Option<Tracked> {
     let state = FlowState::from_number(state)?;
     let counts = status.contains(Status::DstNat) && !is_over;
     counts.then_some(Tracked { protocol, client, frontend, backend, source, state, left })
-}
-
-fn kind(attribute: &DefaultNla) -> u16 {
-    use rtnetlink::packet_core::Nla as _;
-    attribute.kind()
 }
 
 fn tcp_state(info: &ProtoInfo) -> Option<u8> {

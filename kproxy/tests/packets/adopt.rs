@@ -13,10 +13,7 @@ use kproxy_common::{
         adopt::{ADOPTED, AdoptQuery, Adopted},
         flow_state,
     },
-    net::{
-        Port,
-        proto::{TCP, UDP},
-    },
+    net::proto::{TCP, UDP},
 };
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
@@ -31,17 +28,9 @@ fn at(text: &str) -> SocketAddr {
 
 /// A connection as netfilter has it: from the client to the frontend, from the backend to what it sees.
 fn connection(proto: u8, [client, frontend]: [&str; 2], [backend, source]: [&str; 2]) -> Adopted {
-    let key = |src: SocketAddr, dst: SocketAddr| FlowKey {
-        src: src.ip().into(),
-        dst: dst.ip().into(),
-        src_port: Port::new(src.port()),
-        dst_port: Port::new(dst.port()),
-        proto,
-        pad: [0; 3],
-    };
     Adopted {
-        key: key(at(client), at(frontend)),
-        answer: key(at(backend), at(source)),
+        key: FlowKey::between(at(client), at(frontend), proto),
+        answer: FlowKey::between(at(backend), at(source), proto),
         state: if proto == UDP { flow_state::STREAM } else { flow_state::ESTABLISHED },
         left: 100,
         pad: [0; 3],

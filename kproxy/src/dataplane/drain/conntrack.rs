@@ -4,7 +4,6 @@
 use std::{
     collections::HashMap,
     io,
-    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -13,7 +12,6 @@ use aya_obj::generated::BPF_EXIST;
 use kproxy_common::{
     config::Config,
     flow::{CLAIMS, FlowKey, FlowState, FlowValue, flow_flags},
-    net::{Addr, Port},
 };
 
 use crate::{
@@ -45,47 +43,61 @@ struct Entered {
     is_open: bool,
 }
 
+impl Entered {
+    /// Has the entry last, when it is time.
+    fn name_again(&mut self, conntrack: &Conntrack) -> io::Result<()> {
+        if self.named.elapsed() < AGAIN {
+            return Ok(());
+        }
+        self.named = Instant::now();
+        // Somebody may have flushed the table.
+        conntrack.keep(&self.tracked, LASTS).or_else(|_| conntrack.enter(&self.tracked).map(drop))
+    }
+}
+
+/// Keeps the first of all problems.
+fn problem_of(problem: &mut Option<io::Error>, result: io::Result<()>) {
+    if let Err(error) = result {
+        problem.get_or_insert(error);
+    }
+}
+
 impl Told {
     /// Enters those of these connections that have a source port of this node, and removes those that are open no
     /// more.
     pub(super) fn tell(&mut self, open: &[Connection<'_>], config: &Config) {
-        if let Err(error) = self.try_tell(open, config) {
-            self.problem.get_or_insert(error);
-        }
-    }
-
-    fn try_tell(&mut self, open: &[Connection<'_>], config: &Config) -> io::Result<()> {
-        let Self { conntrack, connections, .. } = self;
-        let conntrack = match conntrack {
-            Some(conntrack) => conntrack,
-            None => conntrack.insert(Conntrack::open()?),
+        let Self { conntrack, connections, near, problem } = self;
+        let opened = match conntrack {
+            Some(_) => Ok(()),
+            None => Conntrack::open().map(|opened| *conntrack = Some(opened)),
         };
+        problem_of(problem, opened);
+        let Some(conntrack) = conntrack else { return };
         connections.values_mut().for_each(|entered| entered.is_open = false);
-        self.near.clear();
+        near.clear();
         for connection in open {
             let Some((key, flags, tracked)) = tracked(connection) else { continue };
             let timeout = connection.timeout(config);
             if flags & flow_flags::SNAT == 0 {
                 let is_near = flags & (flow_flags::MASQUERADE | CLAIMS) == 0;
-                self.near.extend(is_near.then_some((key, Tracked { left: timeout, ..tracked })));
+                near.extend(is_near.then_some((key, Tracked { left: timeout, ..tracked })));
                 continue;
             }
-            match connections.get_mut(&key) {
+            let entered = match connections.get_mut(&key) {
                 Some(entered) => {
                     (entered.is_open, entered.timeout) = (true, timeout);
-                    if entered.named.elapsed() >= AGAIN {
-                        conntrack.keep(&entered.tracked, LASTS)?;
-                        entered.named = Instant::now();
-                    }
+                    entered.name_again(conntrack)
                 }
-                None => {
+                None => conntrack.enter(&tracked).map(|is_new| {
                     // What netfilter knows already has taken its port there.
-                    if conntrack.enter(&tracked)? {
+                    if is_new {
                         let named = Instant::now();
                         connections.insert(key, Entered { tracked, named, timeout, is_open: true });
                     }
-                }
-            }
+                }),
+            };
+            // One that is refused is no reason to leave the others out.
+            problem_of(problem, entered);
         }
         connections.retain(|_, entered| {
             if !entered.is_open {
@@ -94,7 +106,6 @@ impl Told {
             }
             entered.is_open
         });
-        Ok(())
     }
 
     /// Has netfilter translate them for as long as they may rest, and those that go through the stack as well; how
@@ -140,13 +151,12 @@ fn pass_on(flows: &mut Flows, key: &FlowKey) -> Result<(), MapError> {
 /// A connection as netfilter would have it, its key and its flags.
 fn tracked(connection: &Connection<'_>) -> Option<(FlowKey, u16, Tracked)> {
     let (key, forward) = connection.forward.filter(|_| !connection.is_lone())?;
-    let socket = |addr: Addr, port: Port| SocketAddr::new(addr.into(), port.get());
     let tracked = Tracked {
         protocol: key.proto,
-        client: socket(key.src, key.src_port),
-        frontend: socket(key.dst, key.dst_port),
-        backend: socket(forward.to.dst, forward.to.dst_port),
-        source: socket(forward.to.src, forward.to.src_port),
+        client: key.source(),
+        frontend: key.destination(),
+        backend: forward.to.destination(),
+        source: forward.to.source(),
         state: FlowState::from_number(forward.state)?,
         left: LASTS,
     };

@@ -15,7 +15,8 @@ use std::{
 
 use aya::maps::{HashMap, IterableMap, MapData};
 use aya_obj::generated::{
-    bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_map_info, bpf_map_type, bpf_prog_info,
+    BPF_NOEXIST, bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_map_info, bpf_map_type,
+    bpf_prog_info,
 };
 use kproxy_common::fragment::Injection;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -309,10 +310,8 @@ impl RawMap {
     /// # Errors
     /// Those of `BPF_MAP_UPDATE_ELEM`; `EINVAL` for bytes of another size.
     pub(crate) fn set(&self, key: &[u8], values: &[u8], only_new: bool) -> io::Result<bool> {
-        /// include/uapi/linux/bpf.h.
-        const BPF_NOEXIST: u64 = 1;
         let mut attr = self.element(key, values)?;
-        attr.__bindgen_anon_2.flags = if only_new { BPF_NOEXIST } else { 0 };
+        attr.__bindgen_anon_2.flags = if only_new { BPF_NOEXIST.into() } else { 0 };
         match bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr) {
             Ok(_) => Ok(true),
             Err(error) if only_new && error.kind() == io::ErrorKind::AlreadyExists => Ok(false),

@@ -7,7 +7,6 @@ use kproxy_common::{
     config::Config,
     counters::NO_SERVICE,
     flow::{FlowKey, FlowState, FlowValue, flow_flags},
-    net::{Addr, Port},
     service::service_port_id,
 };
 
@@ -79,9 +78,9 @@ fn row(connection: &Connection<'_>, config: &Config, now: u32) -> Option<FlowRow
     let service = (kind == FlowKind::Service).then_some(forward.service);
     Some(FlowRow {
         protocol: Protocol::from_number(key.proto),
-        client: socket(key.src, key.src_port),
-        frontend: socket(key.dst, key.dst_port),
-        backend: socket(forward.to.dst, forward.to.dst_port),
+        client: key.source(),
+        frontend: key.destination(),
+        backend: forward.to.destination(),
         state: FlowState::from_number(forward.state),
         assured: connection.has(flow_flags::ASSURED),
         source: source_of(&forward),
@@ -107,11 +106,7 @@ fn other_half((key, reverse): &Entry) -> (FlowKey, FlowValue) {
 /// What the backend sees as its client, if it is not netfilter that chooses.
 fn source_of(forward: &FlowValue) -> Option<SocketAddr> {
     let known = forward.flags & flow_flags::MASQUERADE == 0;
-    known.then(|| socket(forward.to.src, forward.to.src_port))
-}
-
-fn socket(addr: Addr, port: Port) -> SocketAddr {
-    SocketAddr::new(addr.into(), port.get())
+    known.then(|| forward.to.source())
 }
 
 #[cfg(test)]

@@ -5,12 +5,9 @@ use std::{
     os::fd::{AsFd as _, OwnedFd},
 };
 
-use kproxy_common::{
-    flow::{
-        FlowKey,
-        adopt::{ADOPTED, AdoptQuery, Adopted},
-    },
-    net::{Addr, Port},
+use kproxy_common::flow::{
+    FlowKey,
+    adopt::{ADOPTED, AdoptQuery, Adopted},
 };
 
 use crate::{dataplane::kernel::bpf, node::ctnetlink::Tracked};
@@ -40,17 +37,9 @@ pub(in crate::dataplane) fn leave(program: &OwnedFd, tracked: &[Tracked]) -> io:
 
 fn adopted(connection: &Tracked) -> Adopted {
     let Tracked { protocol, client, frontend, backend, source, state, left } = *connection;
-    let key = |src: std::net::SocketAddr, dst: std::net::SocketAddr| FlowKey {
-        src: Addr::from(src.ip()),
-        dst: Addr::from(dst.ip()),
-        src_port: Port::new(src.port()),
-        dst_port: Port::new(dst.port()),
-        proto: protocol,
-        pad: [0; 3],
-    };
     Adopted {
-        key: key(client, frontend),
-        answer: key(backend, source),
+        key: FlowKey::between(client, frontend, protocol),
+        answer: FlowKey::between(backend, source, protocol),
         left,
         state: state.number(),
         pad: [0; 3],

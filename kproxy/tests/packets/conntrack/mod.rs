@@ -31,7 +31,7 @@ pub(crate) mod rules;
 use std::cell::RefCell;
 
 use kproxy_common::config::Config;
-use kproxy_common::flow::{flow_flags, flow_state};
+use kproxy_common::flow::{FlowKey, flow_flags, flow_state};
 use kproxy_common::net::proto::UDP;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -39,7 +39,7 @@ use proptest::test_runner::TestRunner;
 use crate::harness::{NEXT, Programs, REDIRECT, udp};
 use crate::snat::{SERVICE, on_a_node};
 use cases::{Datagram, Path, any_case, any_datagrams};
-use play::{Play, key, seconds};
+use play::{Play, seconds};
 use rules::Way;
 
 /// Bounded for CI; more by the environment (`PROPTEST_CASES`).
@@ -168,7 +168,9 @@ fn converse(
         }
         let (state, is_stream) = (flow.state(), flow.is_stream);
         let table = programs.flows();
-        for held in [key(client, frontend, UDP), key(backend, source, UDP)] {
+        for held in
+            [FlowKey::between(client, frontend, UDP), FlowKey::between(backend, source, UDP)]
+        {
             let value = table.iter().find(|(key, _)| *key == held).map(|(_, value)| *value);
             let says = value.map(|value| (value.state, value.flags & flow_flags::ASSURED != 0));
             if says != Some((state, is_stream)) {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use kproxy_common::flow::track::segment_flags::{ACK, RST, SYN};
 use kproxy_common::flow::{FlowKey, FlowValue, flow_flags};
-use kproxy_common::net::{Port, proto::TCP};
+use kproxy_common::net::proto::TCP;
 use nix::time::{ClockId, clock_gettime};
 
 use super::cases::{Case, Learnt, Number, Path, Step};
@@ -48,17 +48,6 @@ pub(super) struct Play<'a> {
     now: u32,
     /// The number after what the forger said last.
     said: u32,
-}
-
-pub(super) fn key(from: SocketAddr, to: SocketAddr, proto: u8) -> FlowKey {
-    FlowKey {
-        src: from.ip().into(),
-        dst: to.ip().into(),
-        src_port: Port::new(from.port()),
-        dst_port: Port::new(to.port()),
-        proto,
-        pad: [0; 3],
-    }
 }
 
 /// Seconds of the clock that the programs read.
@@ -257,7 +246,8 @@ impl<'a> Play<'a> {
     /// Both entries of the flow.
     fn entries(&mut self) -> [Option<FlowValue>; 2] {
         let [client, frontend, backend] = self.case.path.ends(self.case.v6);
-        let keys = [key(client, frontend, TCP), key(backend, self.source, TCP)];
+        let keys =
+            [FlowKey::between(client, frontend, TCP), FlowKey::between(backend, self.source, TCP)];
         let table = self.programs.flows();
         keys.map(|key| table.iter().find(|(held, _)| *held == key).map(|(_, value)| *value))
     }
@@ -336,7 +326,8 @@ impl<'a> Play<'a> {
         let (Some(forward), Some(reverse)) = (forward, reverse) else {
             return Err(format!("entries {forward:?} and {reverse:?}"));
         };
-        let becomes = (key(flow.source, backend, TCP), key(frontend, client, TCP));
+        let becomes =
+            (FlowKey::between(flow.source, backend, TCP), FlowKey::between(frontend, client, TCP));
         if (forward.to, reverse.to) != becomes {
             return Err(format!("{forward:?} and {reverse:?} lead elsewhere"));
         }

@@ -279,15 +279,7 @@ fn send(
 }
 
 fn key_of(Ends { from, to, proto }: Ends) -> FlowKey {
-    let port = kproxy_common::net::Port::new;
-    FlowKey {
-        src: from.ip().into(),
-        dst: to.ip().into(),
-        src_port: port(from.port()),
-        dst_port: port(to.port()),
-        proto,
-        pad: [0; 3],
-    }
+    FlowKey::between(from, to, proto)
 }
 
 /// Both entries of every flow of the model are there, and no other.
