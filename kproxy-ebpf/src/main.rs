@@ -29,6 +29,7 @@ mod kernel;
 mod maps;
 mod packet;
 mod path;
+mod query;
 mod service;
 mod skb;
 mod stats;

@@ -6,7 +6,7 @@ use kproxy_common::flow::adopt::{ADOPTED, AdoptQuery, Adopted};
 
 use crate::{
     flow::adopt,
-    kernel::now,
+    query,
     skb::{at, at_mut},
 };
 
@@ -23,19 +23,7 @@ fn leave(ctx: &TcContext, number: u32, now: u32) {
     }
 }
 
-/// What it returns is of no interest.
 #[classifier]
 fn kp_adopt(ctx: TcContext) -> i32 {
-    let Some(count) = at::<u32>(&ctx, core::mem::offset_of!(AdoptQuery, count)).copied() else {
-        return 0;
-    };
-    let (now, mut number) = (now(), 0);
-    while number < ADOPTED as u32 {
-        if number >= count {
-            break;
-        }
-        leave(&ctx, number, now);
-        number += 1;
-    }
-    0
+    query::each(&ctx, core::mem::offset_of!(AdoptQuery, count), ADOPTED, leave)
 }

@@ -12,7 +12,7 @@ use kproxy_common::{
 
 use crate::{
     flow::{table, track},
-    kernel::now,
+    query,
     skb::{at, at_mut},
 };
 
@@ -47,19 +47,7 @@ fn is_over(ctx: &TcContext, key: &FlowKey, value: &mut FlowValue) -> bool {
     leaves_with_it
 }
 
-/// What it returns is of no interest.
 #[classifier]
 fn kp_sweep(ctx: TcContext) -> i32 {
-    let Some(count) = at::<u32>(&ctx, core::mem::offset_of!(SweepQuery, count)).copied() else {
-        return 0;
-    };
-    let (now, mut number) = (now(), 0);
-    while number < SWEPT as u32 {
-        if number >= count {
-            break;
-        }
-        sweep(&ctx, number, now);
-        number += 1;
-    }
-    0
+    query::each(&ctx, core::mem::offset_of!(SweepQuery, count), SWEPT, sweep)
 }

@@ -81,12 +81,13 @@ const KPROXY: [Layer; 13] = [
 ];
 
 /// The programs: packet memory and maps at the bottom, hooks on top; no hook imports another.
-const EBPF: [Layer; 14] = [
+const EBPF: [Layer; 15] = [
     ("main.rs", &[]),
     ("kernel.rs", &[]),
     ("maps.rs", &[]),
     ("skb.rs", &[]),
     ("udp_sockets.rs", &["kernel.rs"]),
+    ("query.rs", &["kernel.rs", "skb.rs"]),
     ("stats.rs", &["kernel.rs", "maps.rs"]),
     ("verdict.rs", &["stats.rs"]),
     ("packet/", &["packet/", "kernel.rs", "skb.rs"]),
@@ -145,6 +146,7 @@ const EBPF: [Layer; 14] = [
             "kernel.rs",
             "maps.rs",
             "skb.rs",
+            "query.rs",
             "udp_sockets.rs",
         ],
     ),
