@@ -11,8 +11,9 @@ use kproxy_lab::{
 };
 use serde_json::{Value, json};
 
-/// Long enough for any change to arrive; a passing test never waits for it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// Long enough for any change to arrive, also after the longest pause (30 s) of a watch of the API server that has
+/// failed a few times; a passing test never waits for it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Pause before looking again.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long silence is listened to where nothing must come.

@@ -13,7 +13,7 @@ fn a_flushed_nftables_ruleset_is_repaired() {
     // The far backend needs the masquerade of the table.
     let cluster = Cluster::with_arguments(&["n2/a"], json!({}), &["--snat", "netfilter"]);
     let (node, client) = (cluster.lab.node("n1"), cluster.lab.client());
-    let probe = Probe::tcp(at(node.ip(Family::V4), NODE_PORT)).timeout(PATIENCE / 10);
+    let probe = Probe::tcp(at(node.ip(Family::V4), NODE_PORT)).timeout(PATIENCE / 30);
     assert!(client.probe(probe.clone()).unwrap().all_answered());
     node.run("nft", &["flush", "ruleset"]).unwrap();
     cluster.eventually("after the flush", &client, &probe, Outcome::all_answered);
