@@ -47,6 +47,7 @@ mod binary;
 mod cgroup;
 mod cli;
 mod control;
+pub mod image;
 pub mod kubernetes;
 mod lab;
 mod layout;

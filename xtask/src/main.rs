@@ -7,6 +7,7 @@
 //! | `parity` | runs the same cases on kproxy and on the real kube-proxy |
 //! | `bench` | measures what a connection costs, directly and through each proxy |
 //! | `chaos` | attacks kproxy, and tells what honest clients lose |
+//! | `image` | writes kproxy's image as an OCI archive |
 //! | `kernels` | tries kproxy on other kernels, in QEMU |
 //! | `test` | checks and tests everything |
 //! | `tidy` | checks the sources against the project's rules |
@@ -16,6 +17,7 @@
 mod bench;
 mod chaos;
 mod demo;
+mod image;
 mod kernels;
 mod parity;
 mod prepare;
@@ -46,6 +48,8 @@ enum Command {
     /// Attack kproxy, and tell what honest clients lose.
     #[command(subcommand)]
     Chaos(chaos::Kind),
+    /// Write kproxy's image, without a container engine.
+    Image(image::Options),
     /// Try kproxy on other kernels, in QEMU; hold what the verifier walks to the budgets.
     Kernels(kernels::Options),
     /// Check and test everything.
@@ -61,6 +65,7 @@ fn main() -> ExitCode {
         Command::Parity(options) => parity::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Chaos(kind) => chaos::run(&kind),
+        Command::Image(options) => image::run(&options),
         Command::Kernels(options) => kernels::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Tidy => tidy::run(),

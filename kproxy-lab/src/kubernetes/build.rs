@@ -12,7 +12,7 @@ use nix::fcntl::{Flock, FlockArg};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::program::{Program, STAGING_VERSION};
+use super::program::Program;
 use crate::binary;
 
 /// Builds one program into `folder`; its path. Two builds at once wait for each other.
@@ -80,13 +80,13 @@ fn write_module(go: &Path, source: &Path, program: &Program) -> Result<()> {
 
 fn go_mod(theirs: &str, program: &Program) -> String {
     let go = theirs.lines().find(|line| line.starts_with("go ")).unwrap_or("go 1.26");
-    let (module, version) = (program.module, program.version);
+    let (module, version, staging) = (program.module, program.version, program.staging_version());
     let mut text =
         format!("module kproxy.local/programs\n\n{go}\n\nrequire {module} {version}\n\n");
     for line in theirs.lines() {
         let line = line.trim().trim_start_matches("replace ");
         if let Some((module, _)) = line.split_once(" => ./staging") {
-            text += &format!("replace {module} => {module} {STAGING_VERSION}\n");
+            text += &format!("replace {module} => {module} {staging}\n");
         }
     }
     text

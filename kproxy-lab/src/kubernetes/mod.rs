@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 
 use crate::binary;
-use program::{PROGRAMS, Program, asset};
+use program::{NEXT_KUBE_PROXY, PROGRAMS, Program, asset};
 
 /// The kube-apiserver: in `KUBEBUILDER_ASSETS`, in the cache, or built now (minutes; it tells its
 /// progress on standard error).
@@ -25,6 +25,14 @@ pub(crate) fn kube_apiserver() -> Result<PathBuf> {
 /// When it has to be built and cannot be.
 pub(crate) fn kube_proxy() -> Result<PathBuf> {
     find_or_build(&PROGRAMS[1])
+}
+
+/// The kube-proxy of the next release: in the cache, or built now.
+///
+/// # Errors
+/// When it has to be built and cannot be.
+pub fn next_kube_proxy() -> Result<PathBuf> {
+    NEXT_KUBE_PROXY.built().map_or_else(|| build(&NEXT_KUBE_PROXY), Ok)
 }
 
 /// CoreDNS: as for [`kube_apiserver`].
@@ -59,9 +67,10 @@ pub fn build_all() -> Result<()> {
 }
 
 fn find_or_build(program: &Program) -> Result<PathBuf> {
-    if let Some(found) = program.find() {
-        return Ok(found);
-    }
+    program.find().map_or_else(|| build(program), Ok)
+}
+
+fn build(program: &Program) -> Result<PathBuf> {
     let folder = program.folder().context("find the cache folder: set HOME")?;
     build::build(&folder, program).with_context(|| {
         format!(

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 /// Release of kube-apiserver and kube-proxy.
 const VERSION: &str = "v1.36.3";
-/// The staging modules (k8s.io/api, …) of that release.
-pub(super) const STAGING_VERSION: &str = "v0.36.3";
+/// The next release, of kube-proxy alone.
+const NEXT_VERSION: &str = "v1.37.2";
 
 /// A program that is built from its Go module.
 pub(super) struct Program {
@@ -22,15 +22,24 @@ pub(super) struct Program {
     pub(super) source: &'static str,
 }
 
-const fn of_kubernetes(name: &'static str, package: &'static str) -> Program {
+const fn of_kubernetes(
+    name: &'static str,
+    version: &'static str,
+    package: &'static str,
+) -> Program {
     let source = include_str!("kubernetes.go");
-    Program { name, module: "k8s.io/kubernetes", version: VERSION, package, source }
+    Program { name, module: "k8s.io/kubernetes", version, package, source }
 }
 
-/// All of them.
+const KUBE_PROXY: &str = "k8s.io/kubernetes/cmd/kube-proxy";
+
+/// kube-proxy of the release after that of the others; built when it is asked for.
+pub(super) const NEXT_KUBE_PROXY: Program = of_kubernetes("kube-proxy", NEXT_VERSION, KUBE_PROXY);
+
+/// Those that the tests need.
 pub(super) const PROGRAMS: [Program; 3] = [
-    of_kubernetes("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
-    of_kubernetes("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
+    of_kubernetes("kube-apiserver", VERSION, "k8s.io/kubernetes/cmd/kube-apiserver"),
+    of_kubernetes("kube-proxy", VERSION, KUBE_PROXY),
     // With the plugins of a cluster's DNS: all of them, with the cloud providers', would take
     // several times as long.
     Program {
@@ -45,7 +54,17 @@ pub(super) const PROGRAMS: [Program; 3] = [
 impl Program {
     /// Where it is, if it has been installed or built.
     pub(super) fn find(&self) -> Option<PathBuf> {
-        asset(self.name).or_else(|| Some(self.folder()?.join(self.name)).filter(|p| p.is_file()))
+        asset(self.name).or_else(|| self.built())
+    }
+
+    /// Where it is, if it has been built.
+    pub(super) fn built(&self) -> Option<PathBuf> {
+        Some(self.folder()?.join(self.name)).filter(|path| path.is_file())
+    }
+
+    /// Version of the staging modules (k8s.io/api, …) of this release of Kubernetes.
+    pub(super) fn staging_version(&self) -> String {
+        self.version.replacen("v1.", "v0.", 1)
     }
 
     /// Where it is built and kept: one folder for all programs of a module's version.

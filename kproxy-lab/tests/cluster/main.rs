@@ -5,6 +5,7 @@ mod affinity;
 mod algorithms;
 mod api;
 mod common;
+mod container;
 mod control;
 mod fragments;
 mod health;

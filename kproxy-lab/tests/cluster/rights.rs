@@ -44,13 +44,13 @@ const BITS: [(&str, u32); 7] = [
     ("BPF", 39),
 ];
 
-fn mask(names: &[&str]) -> u64 {
+pub(crate) fn mask(names: &[&str]) -> u64 {
     let bit = |name: &&str| BITS.iter().find(|(other, _)| other == name).unwrap().1;
     names.iter().map(|name| 1 << bit(name)).fold(0, |mask, bit: u64| mask | bit)
 }
 
 /// What deploy/kproxy.yaml grants.
-fn granted() -> Vec<&'static str> {
+pub(crate) fn granted() -> Vec<&'static str> {
     let manifest = include_str!("../../../deploy/kproxy.yaml");
     let lines = manifest.lines().map(str::trim).skip_while(|line| *line != "add:").skip(1);
     let list = lines.take_while(|line| line.starts_with(['-', '#']));
@@ -58,7 +58,7 @@ fn granted() -> Vec<&'static str> {
 }
 
 /// Lines of `status` of every thread of a process that begin so, without duplicates.
-fn of_threads(pid: u32, field: &str) -> BTreeSet<String> {
+pub(crate) fn of_threads(pid: u32, field: &str) -> BTreeSet<String> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
     // A thread may end meanwhile.
     let texts = threads.filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok());

@@ -123,44 +123,32 @@ fn services(stage: &Stage, times: u32) -> Result<usize> {
         "no Service is named as waiting"
     );
     let waiting_now = waiting()?;
-    let (mut served, pod) = (Vec::new(), stage.pod()?);
-    for number in 0..SERVICES {
-        if waiting_now.contains(&name(number)) {
-            continue;
-        }
-        for family in Family::ALL {
-            let outcome = dial(&pod, cluster_ip(number, family)?)?;
-            ensure!(outcome.all_answered(), "{} is not named: {outcome}", name(number));
-        }
-        served.push(number);
+    let pod = stage.pod()?;
+    let all = || (0..SERVICES).flat_map(|number| Family::ALL.map(|family| (number, family)));
+    let served: Vec<_> = all().filter(|port| !waiting_now.contains(port)).collect();
+    for &(number, family) in &served {
+        let outcome = dial(&pod, cluster_ip(number, family)?)?;
+        ensure!(outcome.all_answered(), "{} is not named: {outcome}", name(number));
     }
-    ensure!(
-        !served.is_empty() && served.len() < SERVICES,
-        "{} of {SERVICES} are served",
-        served.len()
-    );
+    let (count, of) = (served.len(), all().count());
+    ensure!(count > 0 && count < of, "{count} of {of} are served");
     say::line(format!(
-        "{} of {SERVICES} Services fit, {} are named",
-        served.len(),
+        "of {SERVICES} Services of two families {count} of {of} fit, {} are named",
         waiting_now.len()
     ));
 
     // Endpoints come, if there is room for them, and go in any case.
-    let number = served[0];
+    let (number, family) = served[0];
     for time in 0..times {
         let pods: Vec<_> =
             PODS.into_iter().cycle().skip(time as usize % 4).take(time as usize % 3 + 1).collect();
         write(stage, |other| if other == number { &pods[..] } else { &PODS[..1] })?;
         let wanted: BTreeSet<&str> = pods.iter().copied().collect();
-        for family in Family::ALL {
-            let to = cluster_ip(number, family)?;
-            let ask = || dial(&pod, to);
-            let is_right = |outcome: &Outcome| {
-                outcome.all_answered() && outcome.server_set().is_subset(&wanted)
-            };
-            let outcome = poll_until(PATIENCE, PAUSE, ask, is_right)?;
-            ensure!(is_right(&outcome), "change {time}: {outcome} instead of {wanted:?}");
-        }
+        let to = cluster_ip(number, family)?;
+        let is_right =
+            |outcome: &Outcome| outcome.all_answered() && outcome.server_set().is_subset(&wanted);
+        let outcome = poll_until(PATIENCE, PAUSE, || dial(&pod, to), is_right)?;
+        ensure!(is_right(&outcome), "change {time}: {outcome} instead of {wanted:?}");
     }
     stage.remove(FILE)?;
     let is_over = || stage.status().map(|status| status["in_order"] == true);
@@ -211,13 +199,23 @@ fn write<'a>(stage: &Stage, pods: impl Fn(usize) -> &'a [&'a str]) -> Result<()>
     stage.write(FILE, all.collect::<Result<Vec<_>>>()?.concat())
 }
 
-/// Names of Services that `kproxy status` has a problem with.
-fn waiting(stage: &Stage) -> Result<BTreeSet<String>> {
-    let problems = stage.status()?["problems"].to_string();
-    Ok((0..SERVICES)
-        .map(name)
-        .filter(|name| problems.contains(&format!("default/{name}\"")))
-        .collect())
+/// Services and families that `kproxy status` has a problem with.
+fn waiting(stage: &Stage) -> Result<BTreeSet<(usize, Family)>> {
+    let status = stage.status()?;
+    let problems = status["problems"].as_array().context("read the problems")?;
+    let is_named = |number: usize, family: Family| {
+        let object = format!("Service default/{}", name(number));
+        let family = match family {
+            Family::V4 => "over IPv4: ",
+            Family::V6 => "over IPv6: ",
+        };
+        problems.iter().any(|problem| {
+            problem["object"] == *object
+                && problem["what"].as_str().is_some_and(|what| what.contains(family))
+        })
+    };
+    let all = (0..SERVICES).flat_map(|number| Family::ALL.map(|family| (number, family)));
+    Ok(all.filter(|&(number, family)| is_named(number, family)).collect())
 }
 
 fn dial(from: &Place, to: SocketAddr) -> Result<Outcome> {

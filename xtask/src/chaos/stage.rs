@@ -128,14 +128,18 @@ impl Stage {
         Self::start(lab, ProxySpec::kproxy(Source::Manifests).binary(program))
     }
 
-    /// Makes it with the real API server and kube-proxy.
-    pub(super) fn with_kube_proxy(mode: Mode) -> Result<Self> {
+    /// Makes it with the real API server and kube-proxy; `program`: another release of that than the lab's.
+    pub(super) fn with_kube_proxy(mode: Mode, program: Option<&Path>) -> Result<Self> {
         let (lab, objects) = Self::without_proxies()?;
         let api = lab.start_control_plane()?.api();
         for object in objects {
             api.apply_object(object)?;
         }
-        Self::start(lab, ProxySpec::kube_proxy(mode))
+        let spec = ProxySpec::kube_proxy(mode);
+        Self::start(
+            lab,
+            program.map_or_else(|| spec.clone(), |program| spec.clone().binary(program)),
+        )
     }
 
     /// Makes it with the real API server behind a relay that can break what passes, and `fillers` Services that

@@ -2,6 +2,7 @@
 //! connect and connections of either stand.
 
 use std::{
+    path::PathBuf,
     process::Stdio,
     sync::Arc,
     thread::sleep,
@@ -9,7 +10,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use kproxy_lab::{Mode, Proxy};
+use clap::ValueEnum as _;
+use kproxy_lab::{Mode, Proxy, kubernetes};
 
 use super::{
     load::{self, Tally},
@@ -29,6 +31,9 @@ pub(crate) struct Options {
     /// Mode of kube-proxy; without, both.
     #[arg(long, value_enum)]
     mode: Option<FromMode>,
+    /// Release of kube-proxy; without, both.
+    #[arg(long, value_enum)]
+    release: Option<Release>,
     /// Install nothing; report what is missing and stop.
     #[arg(long)]
     no_install: bool,
@@ -39,6 +44,25 @@ pub(crate) struct Options {
 enum FromMode {
     Nftables,
     Iptables,
+}
+
+/// Release of the kube-proxy that kproxy takes over from.
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum Release {
+    #[value(name = "1.36")]
+    Lab,
+    #[value(name = "1.37")]
+    Next,
+}
+
+impl Release {
+    /// The program, if it is not the lab's usual one.
+    fn program(self) -> Result<Option<PathBuf>> {
+        match self {
+            Self::Lab => Ok(None),
+            Self::Next => kubernetes::next_kube_proxy().map(Some),
+        }
+    }
 }
 
 /// How long each proxy serves alone.
@@ -58,9 +82,19 @@ pub(super) fn run(options: &Options) -> Result<()> {
         Some(FromMode::Nftables) => &[Mode::Nftables],
         Some(FromMode::Iptables) => &[Mode::Iptables],
     };
-    for &mode in modes {
-        say::heading(format!("{times} times from kube-proxy ({}) to kproxy and back", mode.name()));
-        let stage = Stage::with_kube_proxy(mode)?;
+    let releases =
+        options.release.map_or_else(|| Release::value_variants().to_vec(), |one| vec![one]);
+    for (release, mode) in
+        releases.iter().flat_map(|release| modes.iter().map(move |mode| (*release, *mode)))
+    {
+        let name = release
+            .to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned());
+        say::heading(format!(
+            "{times} times from kube-proxy {name} ({}) to kproxy and back",
+            mode.name()
+        ));
+        let stage = Stage::with_kube_proxy(mode, release.program()?.as_deref())?;
         let started = Instant::now();
         let ((), tally) = load::under(&stage, |tally| {
             for number in 0..times {

@@ -29,7 +29,7 @@ const fn for_kernels(name: &'static str, package: &'static str, why: &'static st
 }
 
 /// Programs that the lab and the other kernels run.
-pub(crate) const PROGRAMS: [Program; 11] = [
+pub(crate) const PROGRAMS: [Program; 14] = [
     program("ip", "iproute2", "makes network namespaces and links"),
     program("nsenter", "util-linux", "runs programs in namespaces"),
     program("nft", "nftables", "kproxy's masquerade rule"),
@@ -45,6 +45,15 @@ pub(crate) const PROGRAMS: [Program; 11] = [
         only_for: Some(Scope::All),
         ..program("nginx", "nginx", "a reverse proxy in front of Services")
     },
+    Program {
+        only_for: Some(Scope::All),
+        ..program("mmdebstrap", "mmdebstrap", "what kproxy's image has of the distribution")
+    },
+    Program {
+        only_for: Some(Scope::All),
+        ..program("containerd", "containerd", "runs kproxy's image")
+    },
+    Program { only_for: Some(Scope::All), ..program("runc", "runc", "runs kproxy's image") },
     for_kernels("qemu-system-x86_64", "qemu-system-x86", "runs other kernels"),
     for_kernels("busybox", "busybox-static", "the small programs of a guest"),
     for_kernels("cpio", "cpio", "packs what a guest boots from"),

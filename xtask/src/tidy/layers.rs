@@ -153,7 +153,7 @@ const EBPF: [Layer; 15] = [
 ];
 
 /// The command line on the lab, the lab on what runs in it, and below that the machine.
-const LAB: [Layer; 21] = [
+const LAB: [Layer; 22] = [
     ("lib.rs", &[]),
     (
         "cli/",
@@ -206,6 +206,7 @@ const LAB: [Layer; 21] = [
         "proxy/",
         &["proxy/", "place/", "process.rs", "kubernetes/", "layout.rs", "netns.rs", "binary.rs"],
     ),
+    ("image/", &["image/", "binary.rs"]),
     ("manifest.rs", &["place/", "layout.rs"]),
     (
         "place/",
