@@ -1,11 +1,12 @@
 //! In place of kube-proxy: its name, its configuration, its rights, its DaemonSet.
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use kproxy_lab::manifest::{Service, slices};
-use kproxy_lab::{Lab, Mode, Outcome, POD_PORT, Probe, ProxySpec};
+use kproxy_lab::{Family, Lab, Mode, Outcome, POD_PORT, Probe, ProxySpec};
 use serde_json::{Value, json};
 
 use crate::common::at;
@@ -50,14 +51,15 @@ fn under_kube_proxys_name_with_its_file_and_rights_it_serves() {
     let proxy = lab.start_proxy("n1", spec).unwrap();
 
     let (pod, client, node) = (lab.pod("n1", "b"), lab.client(), lab.node("n1"));
-    let vip = web["spec"]["clusterIP"].as_str().unwrap().parse::<std::net::IpAddr>().unwrap();
+    let vip = web["spec"]["clusterIP"].as_str().unwrap().parse::<IpAddr>().unwrap();
     pod.probe_until(&Probe::tcp(at(vip, 80)), Outcome::all_answered).unwrap();
-    let node_port = node.at(kproxy_lab::Family::V4, 30_090);
+    let node_port = node.at(Family::V4, 30_090);
     client.probe_until(&Probe::tcp(node_port), Outcome::all_answered).unwrap();
     let dump = lab.kproxy_command("n1", "dump").unwrap().arg("frontends").output().unwrap();
     assert!(!String::from_utf8_lossy(&dump.stdout).contains("203.0.113.77"), "{dump:?}");
 
-    let config = node.http_get("127.0.0.1:10249".parse().unwrap(), "/configz").unwrap();
+    let metrics = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 10_249);
+    let config = node.http_get(metrics, "/configz").unwrap();
     let config: Value = serde_json::from_str(&config).unwrap();
     let config = &config["kubeproxy.config.k8s.io"];
     assert_eq!(config["hostnameOverride"], "n1", "{config}");

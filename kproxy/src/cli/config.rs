@@ -90,8 +90,7 @@ fn columns() -> [Column<Row>; 3] {
         Column::new("SETTING", |row: &Row| {
             let tone = if row.without_meaning.is_some() { Tone::Dim } else { Tone::Plain };
             Cell::toned(&row.setting, tone)
-        })
-        .give(Give::Last),
+        }),
         Column::new("VALUE", |row: &Row| match config::shown(&row.value) {
             text if text.is_empty() => Cell::new("-"),
             text => Cell::new(text),

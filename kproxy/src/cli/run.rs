@@ -208,9 +208,11 @@ mod tests {
     #[test]
     fn np_02_np_04_np_07_words_and_ranges_of_node_ports() {
         let of = |texts: &[&str], localhost| {
-            let mut config = KubeProxyConfiguration::default();
-            config.node_port_addresses =
-                Some(texts.iter().map(|text| (*text).to_owned()).collect());
+            let texts = texts.iter().map(|text| (*text).to_owned()).collect();
+            let mut config = KubeProxyConfiguration {
+                node_port_addresses: Some(texts),
+                ..KubeProxyConfiguration::default()
+            };
             config.iptables.localhost_node_ports = Some(localhost);
             let NodePortAddresses { ranges, primary, loopback } = node_port_addresses(&config);
             let ranges: Vec<_> = ranges.iter().map(ToString::to_string).collect();

@@ -116,19 +116,9 @@ impl fmt::Display for GoDuration {
             _ if all < second => write!(f, "{sign}{}ms", decimal(1_000_000)),
             _ => {
                 let (hours, minutes) = (all / second / 3_600, all / second / 60 % 60);
-                let rest = Self((all % (60 * second)) as i64);
-                let rest = match rest.0 {
-                    // Below a second Go uses no other unit here.
-                    part if part < SECOND => {
-                        let text = format!("0.{part:09}");
-                        text.trim_end_matches('0').trim_end_matches('.').to_owned() + "s"
-                    }
-                    _ => {
-                        let (whole, part) = (rest.0 / SECOND, rest.0 % SECOND);
-                        let text = format!("{whole}.{part:09}");
-                        text.trim_end_matches('0').trim_end_matches('.').to_owned() + "s"
-                    }
-                };
+                let (whole, part) = (all / second % 60, all % second);
+                let rest = format!("{whole}.{part:09}");
+                let rest = rest.trim_end_matches('0').trim_end_matches('.').to_owned() + "s";
                 match (hours, minutes) {
                     (0, 0) => write!(f, "{sign}{rest}"),
                     (0, _) => write!(f, "{sign}{minutes}m{rest}"),

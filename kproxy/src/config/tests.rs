@@ -217,8 +217,11 @@ fn what_kube_proxy_refuses_is_refused_with_the_path() {
         (json!({"mode": "nftables", "nftables": {"masqueradeBit": 32}}), "nftables.masqueradeBit"),
         (json!({"iptables": {"syncPeriod": "-1s"}}), "iptables.syncPeriod"),
         (json!({"iptables": {"minSyncPeriod": "-1s"}}), "iptables.minSyncPeriod"),
-        (json!({"iptables": {"minSyncPeriod": "1m"}}), "iptables.syncPeriod"),
-        (json!({"mode": "nftables", "nftables": {"minSyncPeriod": "1m"}}), "nftables.syncPeriod"),
+        (json!({"iptables": {"minSyncPeriod": "1m"}}), "iptables.minSyncPeriod"),
+        (
+            json!({"mode": "nftables", "nftables": {"minSyncPeriod": "1m"}}),
+            "nftables.minSyncPeriod",
+        ),
         (json!({"mode": "ipvs", "ipvs": {"syncPeriod": "-1s"}}), "ipvs.syncPeriod"),
         (json!({"mode": "ipvs", "ipvs": {"tcpTimeout": "-1s"}}), "ipvs.tcpTimeout"),
         (json!({"mode": "ipvs", "ipvs": {"tcpFinTimeout": "-1s"}}), "ipvs.tcpFinTimeout"),
@@ -283,7 +286,9 @@ fn what_kube_proxy_refuses_is_refused_with_the_path() {
         ),
     ] {
         let error = with(fields.clone()).expect_err(&fields.to_string()).to_string();
-        assert!(error.starts_with(&format!("{path} ({FILE}): ")), "{fields}: {error}");
+        // An interface that is missing nobody has given.
+        let given = if path.starts_with("detectLocal.") { "" } else { &format!(" ({FILE})") };
+        assert!(error.starts_with(&format!("{path}{given}: ")), "{fields}: {error}");
         assert!(!error.contains("; "), "one rule a row: {error}");
     }
     // All of them at once.

@@ -86,8 +86,9 @@ fn modes(config: &KubeProxyConfiguration, found: &mut Found) {
     found.positive(&format!("{section}.syncPeriod"), sync);
     found.not_negative(&format!("{section}.minSyncPeriod"), min_sync);
     if min_sync > sync && !sync.is_negative() {
-        let rule = format!("must be greater than or equal to {section}.minSyncPeriod");
-        found.add(format!("{section}.syncPeriod"), sync, rule);
+        // kube-proxy blames syncPeriod, which is a default more often.
+        let rule = format!("must be no longer than {section}.syncPeriod, {sync}");
+        found.add(format!("{section}.minSyncPeriod"), min_sync, rule);
     }
     found.within("iptables.masqueradeBit", config.iptables.masquerade_bit, 0, 31);
     match config.mode.as_str() {

@@ -72,7 +72,7 @@ const KPROXY: [Layer; 14] = [
             "timing.rs",
         ],
     ),
-    ("config/", &["config/"]),
+    ("config/", &["config/", "errors.rs"]),
     ("metrics/", &["metrics/", "dataplane/", "plan/", "model/", "errors.rs", "timing.rs"]),
     ("source/", &["source/", "node/", "plan/", "model/", "errors.rs", "timing.rs"]),
     ("dataplane/", &["dataplane/", "node/", "plan/", "model/", "errors.rs", "timing.rs"]),
