@@ -12,6 +12,7 @@
 //! server     what is answered over HTTP
 //! control    one loop: events in, changed plans out, problems reported
 //! metrics    what is counted            source  Kubernetes objects, turned into the model's
+//! config     kube-proxy's configuration: flags over file over defaults; reads its file, nothing else
 //! dataplane  kernel maps, programs, links: nobody else touches them
 //! node       devices, addresses, cgroups, bpffs and nftables: nobody else touches them
 //! plan       what the maps should hold    ┐ pure: no IO, no clock,
@@ -20,6 +21,7 @@
 //! `timing` (clocks, pauses) and `errors` (their causes on one line) are for all of them.
 
 pub mod cli;
+mod config;
 mod control;
 mod daemon;
 pub mod dataplane;

@@ -20,7 +20,8 @@ pub(crate) fn prepare(
     kubeconfig: &Path,
     spec: &ProxySpec,
 ) -> Result<Proxy> {
-    if !netns::has_bridge_netfilter() {
+    // Another program under its name has its own needs.
+    if spec.binary.is_none() && !netns::has_bridge_netfilter() {
         bail!("kube-proxy cannot serve pods of one bridge without `modprobe br_netfilter`");
     }
     let program = spec.binary.clone().map_or_else(kubernetes::kube_proxy, Ok)?;
@@ -50,7 +51,7 @@ pub(crate) fn prepare(
     let mut run = node.command(&program, spec.capabilities.as_deref())?;
     run.arg("--config").arg(&file).args(&spec.arguments);
     let mut cleanup = node.command(&program, None)?;
-    cleanup.arg("--cleanup").arg("--config").arg(&file);
+    cleanup.arg("--cleanup").arg("--config").arg(&file).args(&spec.arguments);
     let ready = Ready::Metrics(Arc::clone(&node.host));
     Ok(Proxy::new(node, "kube-proxy", run, cleanup, ready))
 }

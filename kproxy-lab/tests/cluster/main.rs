@@ -7,6 +7,7 @@ mod api;
 mod common;
 mod container;
 mod control;
+mod drop_in;
 mod fragments;
 mod health;
 mod lifecycle;

@@ -7,10 +7,10 @@ use kproxy_common::abi;
 
 use crate::plan::Algorithm;
 
+use super::kube_proxy_flags::KubeProxyFlags;
 use super::values::{
-    AddressFilter, ClusterRanges, ConntrackTime, DeviceGlob, HealthzAddress, MapSize,
-    MetricsAddress, NamespaceName, NodePortRanges, PodRange, PortFilter, PortRange, ServiceFilter,
-    StateTimeout, Timeout,
+    AddressFilter, DeviceGlob, MapSize, NamespaceName, PodRange, PortFilter, PortRange,
+    ServiceFilter, StateTimeout, Timeout,
 };
 
 /// An eBPF data path for Kubernetes Services that replaces kube-proxy beside any CNI.
@@ -37,6 +37,8 @@ Colour only on a terminal; NO_COLOR=1 turns it off.";
 pub(super) enum Command {
     /// Run the daemon: follow Services and endpoints and keep the kernel maps in step
     Run(Box<RunArgs>),
+    /// Print what the daemon would run with, and where each value comes from; takes the options of `run`
+    Config(Box<ConfigArgs>),
     /// Show what the kernel maps hold, by name; works with the daemon dead or alive
     Dump(DumpArgs),
     /// Say whether kproxy is in order on this node, and if not, why
@@ -50,6 +52,36 @@ pub(super) enum Command {
     Completions(CompletionsArgs),
 }
 
+/// `kube-proxy`: `kproxy run` under the name of what it replaces.
+#[derive(Parser, Debug)]
+#[command(name = "kube-proxy", disable_version_flag = true, after_help = EXIT_CODES)]
+pub(super) struct KubeProxyCli {
+    /// What it is run with.
+    #[command(flatten)]
+    pub run: RunArgs,
+
+    /// Print the version, and end
+    #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true)]
+    pub version: Option<String>,
+
+    /// What to log on stderr: error, warn, info, debug, trace, or a filter
+    #[arg(long, env = "KPROXY_LOG", value_name = "LEVEL", hide_env_values = true)]
+    pub log_level: Option<String>,
+}
+
+/// `kproxy config`
+#[derive(Args, Debug)]
+pub(super) struct ConfigArgs {
+    /// What `kproxy run` is given.
+    #[command(flatten)]
+    pub run: RunArgs,
+
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
 /// `kproxy run`
 #[derive(Args, Debug, Clone)]
 pub(super) struct RunArgs {
@@ -58,28 +90,28 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "DIR", conflicts_with = "kubeconfig")]
     pub manifests: Option<PathBuf>,
 
-    /// Kubeconfig of the API server to follow [default: the pod's service account]
+    /// Address of the API server, in place of the one of the kubeconfig
+    #[arg(long, value_name = "URL", conflicts_with = "manifests")]
+    pub master: Option<String>,
+
+    /// File with a `KubeProxyConfiguration` of `kubeproxy.config.k8s.io/v1alpha1`, as YAML or JSON; what is
+    /// typed comes before it
     #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
+    pub config: Option<PathBuf>,
 
-    /// Name of this node in the cluster [default: the host name, in lower case]
-    #[arg(long, value_name = "NAME", value_parser = super::values::node_name)]
-    pub hostname_override: Option<String>,
+    /// Write what is in force to this file, as a `KubeProxyConfiguration`, and end
+    #[arg(long, value_name = "FILE")]
+    pub write_config_to: Option<PathBuf>,
 
-    /// Pod ranges, at most one a family, as kube-proxy has them: load-balancer source ranges that hold
-    /// one as a whole let every pod in
-    #[arg(long, value_name = "CIDR[,CIDR]", default_value = "", hide_default_value = true)]
-    pub cluster_cidr: ClusterRanges,
+    /// kube-proxy's flags.
+    #[command(flatten)]
+    pub kube_proxy: KubeProxyFlags,
 
-    /// Addresses on which NodePorts and health checks answer: ranges, or the word `primary` for the
-    /// addresses of the Node object; a family without a range has all of its addresses
-    /// [default: every address]
-    #[arg(long, value_name = "CIDR[,CIDR]", default_value = "", hide_default_value = true)]
-    pub nodeport_addresses: NodePortRanges,
-
-    /// The node's primary address, if it is not the one of its Node object
-    #[arg(long, value_name = "IP", default_value = "0.0.0.0", hide_default_value = true)]
-    pub bind_address: std::net::IpAddr,
+    /// Whether externalIPs of Services are served; where not, nothing is said of those that ask for it
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value_t = true, default_missing_value = "true",
+          action = ArgAction::Set, hide_possible_values = true)]
+    pub serve_external_ips: bool,
 
     /// Root of the cgroup v2 tree whose sockets are served [default: found in /proc/mounts]
     #[arg(long, value_name = "DIR")]
@@ -154,20 +186,15 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = MapSize(abi::DEFAULT_RANGES))]
     pub max_ranges: MapSize,
 
-    /// Where `/metrics` is served, and `/proxyMode` and `/configz` beside it: an address and port, or an
-    /// address alone for port 10249; an empty value: nowhere
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:10249")]
-    pub metrics_bind_address: MetricsAddress,
+    /// Remove all that is left of kproxy on this node, as `kproxy cleanup` does, and end
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false,
+          default_missing_value = "true", action = ArgAction::Set, hide = true)]
+    pub cleanup: bool,
 
-    /// Where load balancers ask whether this node takes traffic (`/healthz`, `/livez`): an address and
-    /// port, or an address alone for port 10256; `0.0.0.0` and `::` are every address of both families;
-    /// an empty value: nowhere
-    #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:10256")]
-    pub healthz_bind_address: HealthzAddress,
-
-    /// The kernel's connection tracking.
-    #[command(flatten)]
-    pub conntrack: ConntrackArgs,
+    /// Set the kernel's connection tracking, and end
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false,
+          default_missing_value = "true", action = ArgAction::Set, hide = true)]
+    pub init_only: bool,
 
     /// Where the maps are pinned.
     #[command(flatten)]
@@ -176,44 +203,6 @@ pub(super) struct RunArgs {
     /// Where the daemon keeps its pid and its list of problems.
     #[command(flatten)]
     pub run_dir: RunDirArgs,
-}
-
-/// What the kernel's connection tracking is set to.
-#[derive(Args, Debug, Clone)]
-#[command(
-    next_help_heading = "Connection tracking of the kernel, set at the start as kube-proxy does"
-)]
-pub(super) struct ConntrackArgs {
-    /// Connections that there is room for, for each CPU: the limit is raised to that, never lowered, and
-    /// to 1048576 at most; 0: left as it is, whatever `--conntrack-min` says
-    #[arg(long, value_name = "N", default_value_t = 32_768)]
-    pub conntrack_max_per_core: u32,
-
-    /// Connections that there is room for at least, however few CPUs there are
-    #[arg(long, value_name = "N", default_value_t = 131_072)]
-    pub conntrack_min: u32,
-
-    /// How long an established TCP connection is kept without a packet; 0: left as it is
-    #[arg(long, value_name = "DURATION", default_value = "24h")]
-    pub conntrack_tcp_timeout_established: ConntrackTime,
-
-    /// How long one is kept that the far end has closed; 0: left as it is
-    #[arg(long, value_name = "DURATION", default_value = "1h")]
-    pub conntrack_tcp_timeout_close_wait: ConntrackTime,
-
-    /// Packets outside the window of a TCP connection are no reason to call it invalid
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
-          default_value_t = false, default_missing_value = "true", hide_default_value = true,
-          action = ArgAction::Set, hide_possible_values = true)]
-    pub conntrack_tcp_be_liberal: bool,
-
-    /// How long an unanswered UDP exchange is kept; 0: left as it is
-    #[arg(long, value_name = "DURATION", default_value = "0s")]
-    pub conntrack_udp_timeout: ConntrackTime,
-
-    /// How long a UDP stream is kept; 0: left as it is
-    #[arg(long, value_name = "DURATION", default_value = "0s")]
-    pub conntrack_udp_timeout_stream: ConntrackTime,
 }
 
 /// Who changes the source of connections to backends on other nodes.

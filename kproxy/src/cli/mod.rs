@@ -1,12 +1,15 @@
 //! The command line: arguments, one file a verb, and printers.
 //!
 //! Data goes to standard output and everything else to standard error. A reader that hangs up
-//! (`kproxy dump all | head`) is no error.
+//! (`kproxy dump all | head`) is no error. Under the name kube-proxy the binary takes the flags of
+//! `kproxy run` and no verb, as kube-proxy does.
 
 mod args;
 mod cleanup;
+mod config;
 mod dump;
 mod exit;
+mod kube_proxy_flags;
 mod log;
 mod render;
 mod run;
@@ -16,22 +19,36 @@ mod tests;
 mod values;
 mod version;
 
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{CommandFactory as _, Parser as _};
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser as _};
+use tracing::warn;
 
-use args::{Cli, Command};
+use args::{CleanupArgs, Cli, Command, Format, KubeProxyCli, OutputArgs, RunArgs, VersionArgs};
 use exit::Exit;
+use log::LogFormat;
 use render::{Look, note};
 
+use crate::config::InForce;
 use crate::errors::with_causes;
 
 /// Parses the command line, does what it says, and tells how the process must exit.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match dispatch(cli) {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let result = if is_kube_proxy(arguments.first()) {
+        let cli = KubeProxyCli::parse_from(with_hyphens(arguments));
+        as_kube_proxy(cli)
+    } else {
+        let matches = Cli::command().get_matches_from(arguments);
+        // What does not fit the types has ended the process with the usage.
+        let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        dispatch(cli, &matches)
+    };
+    match result {
         Ok(Exit::Fine) => ExitCode::SUCCESS,
         Ok(Exit::No) => ExitCode::from(1),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
@@ -42,12 +59,47 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn dispatch(cli: Cli) -> Result<Exit> {
+/// Whether the binary was started under kube-proxy's name.
+fn is_kube_proxy(program: Option<&OsString>) -> bool {
+    program.and_then(|path| Path::new(path).file_name()) == Some(OsStr::new("kube-proxy"))
+}
+
+/// Go programs of Kubernetes take `--cluster_cidr` for `--cluster-cidr`.
+fn with_hyphens(arguments: Vec<OsString>) -> impl Iterator<Item = OsString> {
+    arguments.into_iter().map(|argument| match argument.to_str() {
+        Some(text) if text.starts_with("--") => {
+            let (name, value) = text.split_at(text.find('=').unwrap_or(text.len()));
+            (name.replace('_', "-") + value).into()
+        }
+        _ => argument,
+    })
+}
+
+fn as_kube_proxy(cli: KubeProxyCli) -> Result<Exit> {
+    let KubeProxyCli { run, version, log_level } = cli;
+    if version.is_some_and(|version| version != "false") {
+        let output = OutputArgs { output: Format::Table };
+        return print(|_, out| version::run(VersionArgs { output }, out));
+    }
+    start(run, log_level.as_deref())
+}
+
+fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<Exit> {
     let Cli { command, log_level } = cli;
-    let usual = if matches!(command, Command::Run(_)) { "info" } else { "warn" };
-    log::init(log_level.as_deref().filter(|level| !level.is_empty()).unwrap_or(usual))?;
+    let log_level = log_level.as_deref();
+    if !matches!(command, Command::Run(_) | Command::Config(_)) {
+        log::init(typed(log_level).unwrap_or("warn"), LogFormat::Text)?;
+    }
     match command {
-        Command::Run(args) => run::run(*args),
+        Command::Run(args) => start(*args, log_level),
+        Command::Config(args) => {
+            let in_force = run::in_force(&args.run)?;
+            log::init(typed(log_level).unwrap_or("warn"), LogFormat::Text)?;
+            tell(&in_force);
+            let matches = matches.subcommand_matches("config").unwrap_or(matches);
+            let format = args.output.output;
+            print(|look, out| config::run(format, matches, &in_force, look, out))
+        }
         Command::Dump(args) => print(|look, out| dump::run(args, look, out)),
         Command::Status(args) => print(|look, out| status::run(args, look, out)),
         Command::Cleanup(args) => print(|_, out| cleanup::run(args, out)),
@@ -60,6 +112,33 @@ fn dispatch(cli: Cli) -> Result<Exit> {
             Ok(Exit::Fine)
         }),
     }
+}
+
+/// The daemon, or what of it ends at once.
+fn start(args: RunArgs, log_level: Option<&str>) -> Result<Exit> {
+    let in_force = run::in_force(&args)?;
+    let logging = &in_force.config.logging;
+    let format = if logging.format == "json" { LogFormat::Json } else { LogFormat::Text };
+    log::init(typed(log_level).unwrap_or(log::level_of(logging.verbosity)), format)?;
+    tell(&in_force);
+    if args.cleanup {
+        let RunArgs { pins, run_dir, .. } = args;
+        let args =
+            CleanupArgs { force: false, drain: false, timeout: None, stay: false, pins, run_dir };
+        return print(|_, out| cleanup::run(args, out));
+    }
+    run::run(args, in_force)
+}
+
+/// What is to be told of the configuration.
+fn tell(in_force: &InForce) {
+    for warning in &in_force.warnings {
+        warn!("{warning}");
+    }
+}
+
+fn typed(log_level: Option<&str>) -> Option<&str> {
+    log_level.filter(|level| !level.is_empty())
 }
 
 /// Gives a verb standard output, buffered, and what suits it.

@@ -26,6 +26,7 @@ pub(crate) struct Planner {
     health_checks: HealthChecks,
     node_port_addresses: NodePortAddresses,
     bind_address: Option<IpAddr>,
+    external_ips: bool,
     algorithm: Algorithm,
     problems: Problems,
     dirty: Touched,
@@ -57,6 +58,7 @@ impl Planner {
             health_checks: HealthChecks::new(),
             node_port_addresses: NodePortAddresses::default(),
             bind_address: None,
+            external_ips: true,
             algorithm: Algorithm::default(),
             problems: Problems::default(),
             dirty: Touched::new(),
@@ -80,6 +82,13 @@ impl Planner {
         self
     }
 
+    /// Serves externalIPs of Services, or takes no notice of them.
+    #[must_use]
+    pub(crate) const fn with_external_ips(mut self, served: bool) -> Self {
+        self.external_ips = served;
+        self
+    }
+
     /// Picks backends in this way where a Service does not say.
     #[must_use]
     pub(crate) const fn with_algorithm(mut self, algorithm: Algorithm) -> Self {
@@ -90,8 +99,11 @@ impl Planner {
     /// Takes an event.
     pub(crate) fn handle(&mut self, event: Event) {
         match event {
-            Event::Services(update) => {
+            Event::Services(mut update) => {
                 self.lists.services |= matches!(update, Update::Reset(_));
+                if !self.external_ips {
+                    update.edit(|service| service.external_ips.clear());
+                }
                 self.store(update);
             }
             Event::Slices(update) => {

@@ -50,6 +50,7 @@ pub(crate) async fn run(
 ) -> Result<(), Error> {
     let planner = Planner::new(settings.node_name.as_str())
         .with_node_port_addresses(settings.node_port_addresses.clone(), settings.bind_address)
+        .with_external_ips(settings.serve_external_ips)
         .with_algorithm(settings.algorithm);
     let notices = settings.noticeboard.watch();
     let mut inputs = Inputs { events, addresses, addresses_ended: false, notices, shutdown };

@@ -24,6 +24,8 @@ pub(crate) struct Settings {
     pub node_port_addresses: NodePortAddresses,
     /// The node's primary address, instead of the one that its Node object has.
     pub bind_address: Option<IpAddr>,
+    /// Whether externalIPs of Services are served.
+    pub serve_external_ips: bool,
     /// How backends are picked where a Service does not say.
     pub algorithm: Algorithm,
     /// Takes what the servers beside the loop want to know.
@@ -49,6 +51,7 @@ impl Settings {
             collect: Duration::from_millis(5),
             node_port_addresses: NodePortAddresses::default(),
             bind_address: None,
+            serve_external_ips: true,
             algorithm: Algorithm::default(),
             state: watch::Sender::default(),
             needs_node: false,

@@ -32,21 +32,30 @@ pub(super) struct Keeper {
 impl Keeper {
     /// Sets what can be set.
     pub(super) fn start(conntrack: &Conntrack, notices: Noticeboard) -> Self {
-        let room = conntrack_limits::room(conntrack.max_per_core, conntrack.min);
-        let mut keeper = Self { room, missing: wanted(conntrack, room), table: room > 0, notices };
-        keeper.set();
+        let mut keeper = Self::new(conntrack, notices);
+        keeper.set_and_tell();
         keeper
+    }
+
+    fn new(conntrack: &Conntrack, notices: Noticeboard) -> Self {
+        let room = conntrack_limits::room(conntrack.max_per_core, conntrack.min);
+        Self { room, missing: wanted(conntrack, room), table: room > 0, notices }
     }
 
     /// Tries again until nothing is left to be set.
     pub(super) async fn keep(mut self) {
         while !self.missing.is_empty() || self.table {
             sleep(RETRY).await;
-            self.set();
+            self.set_and_tell();
         }
     }
 
-    fn set(&mut self) {
+    fn set_and_tell(&mut self) {
+        let problems = self.set();
+        self.notices.post(ORIGIN, problems);
+    }
+
+    fn set(&mut self) -> Vec<Problem> {
         let mut failed = Vec::new();
         self.missing.retain(|wanted| match conntrack_limits::set(wanted) {
             Outcome::Set => false,
@@ -76,8 +85,13 @@ impl Keeper {
                 error.kind(),
             )
         });
-        self.notices.post(ORIGIN, problems.collect());
+        problems.collect()
     }
+}
+
+/// Sets what can be set now; what is wrong with the rest.
+pub(super) fn set_once(conntrack: &Conntrack) -> Vec<Problem> {
+    Keeper::new(conntrack, Noticeboard::default()).set()
 }
 
 /// What is to be set (0 and "no" leave a setting alone).

@@ -83,6 +83,15 @@ pub(crate) fn run(settings: Settings) -> Result<(), Error> {
         .block_on(serve(settings))
 }
 
+/// Sets the kernel's connection tracking and nothing else: what a container with more rights does before the
+/// daemon's (`--init-only`). What cannot be set is logged.
+pub(crate) fn set_conntrack(settings: &Settings) {
+    for problem in conntrack::set_once(&settings.conntrack) {
+        warn!(%problem, "not set");
+    }
+    info!("the kernel's connection tracking is set; ending, as --init-only says");
+}
+
 async fn serve(settings: Settings) -> Result<(), Error> {
     let config = configz::of(&settings);
     let Settings {
@@ -92,6 +101,7 @@ async fn serve(settings: Settings) -> Result<(), Error> {
         dataplane,
         devices,
         cluster_cidrs,
+        serve_external_ips,
         node_port_addresses,
         bind_address,
         mut socket_lb,
@@ -102,6 +112,7 @@ async fn serve(settings: Settings) -> Result<(), Error> {
         metrics_address,
         healthz_address,
         conntrack,
+        config: _,
     } = settings;
     let _pid_file = run_dir.claim()?;
     let shutdown = CancellationToken::new();
@@ -139,6 +150,7 @@ async fn serve(settings: Settings) -> Result<(), Error> {
         control::Settings::new(node_name.as_str(), run_dir.path(), metrics.control.clone());
     settings.node_port_addresses = node_port_addresses;
     settings.bind_address = bind_address;
+    settings.serve_external_ips = serve_external_ips;
     settings.algorithm = algorithm;
     settings.needs_node = matches!(source, Source::ApiServer { .. });
     settings.noticeboard = notices.clone();
@@ -251,8 +263,8 @@ fn feed(
             let settings = source::manifests::Settings { dir, node_name, namespaces };
             source::manifests::run(settings, events, shutdown).err_into().boxed_local()
         }
-        Source::ApiServer { kubeconfig } => {
-            let settings = source::kube::Settings { kubeconfig, node_name, namespaces };
+        Source::ApiServer { kubeconfig, url } => {
+            let settings = source::kube::Settings { kubeconfig, url, node_name, namespaces };
             source::kube::run(settings, events, shutdown).err_into().boxed_local()
         }
     }

@@ -9,6 +9,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use kproxy_common::flow::FlowState;
 
 use super::run_dir::RunDir;
+use crate::config::KubeProxyConfiguration;
 use crate::dataplane;
 use crate::node::watch::Names;
 use crate::plan::{Algorithm, NodePortAddresses, OptOut};
@@ -28,6 +29,8 @@ pub(crate) struct Settings {
     pub devices: Names,
     /// Pod ranges.
     pub cluster_cidrs: ClusterCidrs,
+    /// Whether externalIPs of Services are served.
+    pub serve_external_ips: bool,
     /// Addresses on which NodePorts and health checks answer.
     pub node_port_addresses: NodePortAddresses,
     /// The node's primary address, if it is not the one of its Node object.
@@ -48,6 +51,8 @@ pub(crate) struct Settings {
     pub healthz_address: Option<SocketAddr>,
     /// What the kernel's connection tracking is set to.
     pub conntrack: Conntrack,
+    /// kube-proxy's configuration that this was made of, to be told.
+    pub config: KubeProxyConfiguration,
 }
 
 /// What the kernel's connection tracking is set to; 0 leaves it as it is, times are in seconds.
@@ -81,6 +86,8 @@ pub(crate) enum Source {
     ApiServer {
         /// Kubeconfig to use; `None`: the service account of the pod kproxy runs in.
         kubeconfig: Option<PathBuf>,
+        /// Its address, in place of the one that the kubeconfig has.
+        url: Option<String>,
     },
 }
 

@@ -8,15 +8,22 @@ use ipnet::IpNet;
 use crate::model::{Family, Node, Problem};
 
 /// The setting.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) enum NodePortAddresses {
-    /// Every address of the node, loopback included.
-    #[default]
-    All,
-    /// Those in these ranges; a family without a range has all of its addresses (NP-02).
-    Ranges(Vec<IpNet>),
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct NodePortAddresses {
+    /// Addresses in these ranges; a family without a range has all of its addresses (NP-02), unless
+    /// `primary` is set.
+    pub(crate) ranges: Vec<IpNet>,
     /// The node's primary address of each family.
-    Primary,
+    pub(crate) primary: bool,
+    /// Whether loopback addresses count.
+    pub(crate) loopback: bool,
+}
+
+/// Every address of the node, loopback included.
+impl Default for NodePortAddresses {
+    fn default() -> Self {
+        Self { ranges: Vec::new(), primary: false, loopback: true }
+    }
 }
 
 impl NodePortAddresses {
@@ -30,21 +37,20 @@ impl NodePortAddresses {
 
     /// Whether every address of a family is taken, also those that the node does not have yet.
     pub(crate) fn takes_all(&self, family: Family) -> bool {
-        match self {
-            Self::All => true,
-            Self::Ranges(ranges) => {
-                let mut ranges = ranges.iter().filter(|range| is_of(range, family)).peekable();
-                ranges.peek().is_none() || ranges.any(|range| range.prefix_len() == 0)
-            }
-            Self::Primary => false,
-        }
+        self.loopback && self.is_open(family)
+    }
+
+    /// Whether a family is not restricted to some addresses.
+    pub(crate) fn is_open(&self, family: Family) -> bool {
+        let mut ranges = self.ranges.iter().filter(|range| is_of(range, family)).peekable();
+        (ranges.peek().is_none() && !self.primary) || ranges.any(|range| range.prefix_len() == 0)
     }
 
     /// What is wrong with the setting on this node.
     pub(crate) fn problem(&self, node: &Node) -> Option<Problem> {
         let usable = |family| node.address(family).is_some_and(|ip| !ip.is_loopback());
         let unknown = !usable(Family::V4) && !usable(Family::V6);
-        (*self == Self::Primary && unknown).then(|| {
+        (self.primary && self.ranges.is_empty() && unknown).then(|| {
             Problem::new(
                 "--nodeport-addresses",
                 "is primary, and the own Node object has no address: NodePorts answer nowhere",
@@ -55,13 +61,12 @@ impl NodePortAddresses {
 
     fn takes(&self, ip: &IpAddr, node: &Node) -> bool {
         let family = Family::of(ip);
-        match self {
-            Self::Ranges(ranges) if !self.takes_all(family) => {
-                ranges.iter().any(|range| range.contains(ip))
-            }
-            Self::All | Self::Ranges(_) => true,
-            Self::Primary => !ip.is_loopback() && node.address(family) == Some(*ip),
-        }
+        let is_primary = || self.primary && !ip.is_loopback() && node.address(family) == Some(*ip);
+        let counts = self.loopback || !ip.is_loopback();
+        counts
+            && (self.is_open(family)
+                || self.ranges.iter().any(|range| range.contains(ip))
+                || is_primary())
     }
 }
 

@@ -63,6 +63,22 @@ pub(crate) enum Update<T: Object> {
     Delete(T::Key),
 }
 
+impl<T: Object> Update<T> {
+    /// Changes the objects that it brings.
+    pub(crate) fn edit(&mut self, change: impl Fn(&mut T)) {
+        let parsed: &mut [Parsed<T>] = match self {
+            Self::Reset(all) => all,
+            Self::Apply(one) => std::slice::from_mut(one),
+            Self::Delete(_) => &mut [],
+        };
+        for parsed in parsed {
+            if let Verdict::Use(object) = &mut parsed.verdict {
+                change(object);
+            }
+        }
+    }
+}
+
 /// A kind of object with a name.
 pub(crate) trait Object: Clone + PartialEq + std::fmt::Debug {
     /// Namespace and name.

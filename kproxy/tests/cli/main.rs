@@ -103,7 +103,9 @@ fn wrong_usage_exits_with_2() {
         (&["dump", "routes"], "frontends"),
         (&["dump", "all", "--address", "10.96"], "10.96.0.0/16"),
         (&["dump", "all", "--port", "70000"], "65535"),
-        (&["run", "--cluster-cidr", "10.0.0.0/8,10.1.0.0/16"], "second range"),
+        (&["run", "--cluster-cidr", "10.0.0.0/8,10.1.0.0/16"], "clusterCIDR (--cluster-cidr)"),
+        (&["run", "--conntrack-min", "many"], "--conntrack-min"),
+        (&["config", "--config", "/nonexistent/kube-proxy.yaml"], "/nonexistent/kube-proxy.yaml"),
         (&["run", "--max-flows", "1"], "64Mi"),
         (&["run", "--socket-lb-skip-pod-cidrs", "10.244.7.0/24,10.244.8.1"], "`10.244.8.1`"),
         (&["run", "--socket-lb-skip-namespaces", "mesh,"], "name of a namespace"),
@@ -127,7 +129,7 @@ fn version_and_help_are_data() {
     let json = kproxy().args(["version", "-o", "json"]).output().unwrap().stdout;
     let version: serde_json::Value = serde_json::from_slice(&json).unwrap();
     assert_eq!(version["abi_version"], ABI_VERSION);
-    for verb in ["run", "dump", "status", "cleanup", "version", "completions"] {
+    for verb in ["run", "config", "dump", "status", "cleanup", "version", "completions"] {
         let help = kproxy().args([verb, "--help"]).assert().success();
         assert!(String::from_utf8_lossy(&help.get_output().stdout).contains("Usage: kproxy"));
     }

@@ -12,13 +12,14 @@ pub(super) const DECLARED: [(&str, &[Layer]); 3] =
     [("kproxy", &KPROXY), ("kproxy-ebpf", &EBPF), ("kproxy-lab", &LAB)];
 
 /// What is typed on top, what is pure at the bottom; `errors` and `timing` are for all.
-const KPROXY: [Layer; 13] = [
+const KPROXY: [Layer; 14] = [
     ("lib.rs", &[]),
     (
         "cli/",
         &[
             "cli/",
             "daemon/",
+            "config/",
             "source/",
             "dataplane/",
             "node/",
@@ -32,6 +33,7 @@ const KPROXY: [Layer; 13] = [
         "daemon/",
         &[
             "daemon/",
+            "config/",
             "server/",
             "control/",
             "metrics/",
@@ -70,6 +72,7 @@ const KPROXY: [Layer; 13] = [
             "timing.rs",
         ],
     ),
+    ("config/", &["config/", "errors.rs"]),
     ("metrics/", &["metrics/", "dataplane/", "plan/", "model/", "errors.rs", "timing.rs"]),
     ("source/", &["source/", "node/", "plan/", "model/", "errors.rs", "timing.rs"]),
     ("dataplane/", &["dataplane/", "node/", "plan/", "model/", "errors.rs", "timing.rs"]),

@@ -11,9 +11,10 @@ use proptest::sample::select;
 
 use super::super::args::Cli;
 use super::super::values::{
-    AddressFilter, ClusterRanges, DeviceGlob, MapSize, NodePortRanges, PortFilter, PortRange,
-    ServiceFilter, node_name,
+    AddressFilter, ClusterRanges, DeviceGlob, MapSize, PortFilter, PortRange, ServiceFilter,
 };
+use crate::config;
+use crate::config::flags::{FLAGS, Typed};
 
 /// Pieces of good and bad values.
 const PIECES: [&str; 30] = [
@@ -74,7 +75,6 @@ proptest! {
             prop_assert!(ranges.v4.is_none_or(|v4| v4.trunc() == v4));
             prop_assert!(ranges.v6.is_none_or(|v6| v6.trunc() == v6));
         }
-        parse::<NodePortRanges>(&text);
         parse::<ServiceFilter>(&text);
         parse::<AddressFilter>(&text);
         if let Some(glob) = parse::<DeviceGlob>(&text) {
@@ -90,16 +90,25 @@ proptest! {
         if let Some(PortFilter::Number(number)) = parse(&text) {
             prop_assert!(number > 0);
         }
-        if let Ok(name) = node_name(&text) {
-            prop_assert_eq!(name.trim(), &name);
+    }
+
+    #[test]
+    fn any_value_of_kube_proxys_flags_is_in_force_or_refused(
+        flag in (0..FLAGS.len()).prop_map(|index| &FLAGS[index]),
+        text in any_word(),
+    ) {
+        let values = vec![text.clone()];
+        match config::resolve(None, &[Typed { flag, values }]) {
+            Ok(in_force) => prop_assert!(in_force.sources.contains_key(flag.path)),
+            Err(error) => prop_assert!(error.to_string().contains(flag.name), "{}", error),
         }
     }
 
     #[test]
     fn any_command_line_is_understood_or_refused(
-        verb in select(&["run", "dump", "status", "cleanup", "version", "dump flows", "help"][..]),
+        verb in select(&["run", "config", "dump", "status", "cleanup", "version", "dump flows", "help"][..]),
         option in select(&["--service", "--address", "--port", "--cluster-cidr", "--uplinks",
-            "--max-slots", "--snat-ports", "-o", "--nodeport-addresses"][..]),
+            "--max-slots", "--snat-ports", "-o", "--nodeport-addresses", "--vmodule", "-v", "--feature-gates"][..]),
         value in any_word(),
     ) {
         let line = std::iter::once("kproxy").chain(verb.split(' ')).chain([option, &value]);

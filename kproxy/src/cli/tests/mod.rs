@@ -6,6 +6,7 @@
 mod docs;
 mod filters;
 mod fuzz;
+mod kube_proxy;
 mod layout;
 mod sample;
 

@@ -6,8 +6,6 @@ mod timeouts;
 
 pub(super) use dump::{AddressFilter, PortFilter, ServiceFilter};
 pub(super) use run::{
-    ClusterRanges, DeviceGlob, HealthzAddress, MapSize, MetricsAddress, NamespaceName,
-    NodePortRanges, PodRange, PortRange,
+    ClusterRanges, DeviceGlob, MapSize, NamespaceName, PodRange, PortRange, algorithm,
 };
-pub(super) use run::{algorithm, node_name};
-pub(super) use timeouts::{ConntrackTime, StateTimeout, Timeout, typed};
+pub(super) use timeouts::{StateTimeout, Timeout, typed};

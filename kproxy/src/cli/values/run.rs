@@ -1,7 +1,6 @@
 //! Options of `kproxy run`.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
@@ -9,8 +8,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ipnet::IpNet;
 
 use crate::daemon::ClusterCidrs;
-use crate::node::name;
-use crate::plan::{Algorithm, NodePortAddresses};
+use crate::plan::Algorithm;
 
 /// Pod ranges: at most one a family.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -34,62 +32,6 @@ impl FromStr for ClusterRanges {
             }
         }
         Ok(Self(ranges))
-    }
-}
-
-/// Where NodePorts answer, with kube-proxy's words.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct NodePortRanges(pub NodePortAddresses);
-
-impl FromStr for NodePortRanges {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-        let parts: Vec<&str> = parts.collect();
-        if parts.is_empty() {
-            return Ok(Self(NodePortAddresses::All));
-        }
-        if parts == ["primary"] {
-            return Ok(Self(NodePortAddresses::Primary));
-        }
-        let range = |part: &&str| {
-            part.parse().map(|net: IpNet| net.trunc()).map_err(|_ignored: ipnet::AddrParseError| {
-                format!(
-                    "`{part}` is no address range; write ranges like 192.0.2.0/24 and fd00::/64, \
-                     or only the word primary"
-                )
-            })
-        };
-        let ranges = parts.iter().map(range).collect::<Result<_, _>>()?;
-        Ok(Self(NodePortAddresses::Ranges(ranges)))
-    }
-}
-
-/// Where something is served, on `PORT` unless another is given; `None`: nowhere.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct ServeAddress<const PORT: u16>(pub Option<SocketAddr>);
-
-/// Where metrics are served, on kube-proxy's port.
-pub(crate) type MetricsAddress = ServeAddress<10249>;
-/// Where load balancers ask after the node, on kube-proxy's port.
-pub(crate) type HealthzAddress = ServeAddress<10256>;
-
-impl<const PORT: u16> FromStr for ServeAddress<PORT> {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text.is_empty() {
-            return Ok(Self(None));
-        }
-        let with_port = text.parse().ok().filter(|address: &SocketAddr| address.port() != 0);
-        let alone = || text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, PORT));
-        with_port.or_else(alone).map(|address| Self(Some(address))).ok_or_else(|| {
-            format!(
-                "`{text}` is no address with a port; write it like 127.0.0.1:{PORT} or [::]:{PORT}, \
-                 or leave it empty to serve nothing"
-            )
-        })
     }
 }
 
@@ -221,11 +163,6 @@ pub(in crate::cli) fn algorithm() -> impl TypedValueParser<Value = Algorithm> {
         .map(|name| Algorithm::from_name(&name).unwrap_or_default())
 }
 
-/// Name of this node. Empty counts as not given; nothing but blanks is refused.
-pub(in crate::cli) fn node_name(text: &str) -> Result<String, name::Error> {
-    if text.is_empty() { Ok(String::new()) } else { name::normalize(text) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,21 +175,6 @@ mod tests {
         assert_eq!("".parse(), Ok(ClusterRanges::default()));
         for bad in ["10.244.0.0", "10.244.0.0/33", "10.0.0.0/8,10.244.0.0/16", "pods"] {
             assert!(bad.parse::<ClusterRanges>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn np_02_np_04_nodeport_addresses_are_ranges_or_the_word_primary() {
-        let parse = |text: &str| text.parse::<NodePortRanges>().map(|ranges| ranges.0);
-        assert_eq!(parse(""), Ok(NodePortAddresses::All));
-        assert_eq!(parse("primary"), Ok(NodePortAddresses::Primary));
-        let ranges = ["192.0.2.0/24", "fd00::/64"].map(|net| net.parse().unwrap());
-        assert_eq!(
-            parse("192.0.2.7/24, fd00::/64"),
-            Ok(NodePortAddresses::Ranges(ranges.to_vec()))
-        );
-        for bad in ["192.0.2.1", "primary,192.0.2.0/24", "all", "192.0.2.0/33"] {
-            assert!(parse(bad).is_err(), "{bad}");
         }
     }
 
@@ -287,23 +209,6 @@ mod tests {
         assert_eq!("1024-1024".parse(), Ok(PortRange(1024..=1024)));
         for bad in ["", "20000", "1023-2000", "3000-2000", "1024-65536", "a-b"] {
             assert!(bad.parse::<PortRange>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn cfg_10_metrics_have_an_address_or_are_off() {
-        let parse = |text: &str| text.parse::<MetricsAddress>().map(|parsed| parsed.0);
-        assert_eq!(parse(""), Ok(None));
-        for (text, meant) in [
-            ("127.0.0.1:10249", "127.0.0.1:10249"),
-            ("0.0.0.0", "0.0.0.0:10249"),
-            ("::1", "[::1]:10249"),
-            ("[::]:9100", "[::]:9100"),
-        ] {
-            assert_eq!(parse(text), Ok(Some(meant.parse().unwrap())));
-        }
-        for bad in ["0", "10249", ":10249", "localhost:10249", "127.0.0.1:0", "127.0.0.1:65536"] {
-            assert!(parse(bad).is_err(), "{bad}");
         }
     }
 

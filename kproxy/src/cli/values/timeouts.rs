@@ -49,24 +49,6 @@ impl FromStr for Timeout {
     }
 }
 
-/// A time that connection tracking keeps something, in seconds; `0`, as kube-proxy takes it, has no unit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct ConntrackTime(pub u32);
-
-impl FromStr for ConntrackTime {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text.trim() == "0" {
-            return Ok(Self(0));
-        }
-        let Timeout(time) = text.parse()?;
-        let seconds =
-            u32::try_from(time.as_secs()).ok().filter(|time| i32::try_from(*time).is_ok());
-        seconds.map(Self).ok_or_else(|| format!("`{text}` is longer than the kernel can count"))
-    }
-}
-
 /// Numbers with their units, one after the other: `1h30m`.
 fn seconds(text: &str) -> Option<u32> {
     let (mut rest, mut sum) = (text, 0u32);
@@ -108,17 +90,6 @@ mod tests {
         assert_eq!(parse("0s"), Ok(0));
         for text in ["", "5", "m", "-1s", "1.5s"] {
             assert!(parse(text).is_err_and(|error| error.contains("write it like")), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_time_of_conntrack_may_be_none() {
-        let parse = |text: &str| text.parse::<ConntrackTime>().map(|ConntrackTime(time)| time);
-        for (text, seconds) in [("0", 0), ("0s", 0), ("24h0m0s", 86_400), ("1h", 3_600)] {
-            assert_eq!(parse(text), Ok(seconds), "{text}");
-        }
-        for text in ["", "5", "-1s", "1x", "596523h15m"] {
-            assert!(parse(text).is_err(), "{text}");
         }
     }
 

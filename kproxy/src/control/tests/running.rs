@@ -391,7 +391,7 @@ async fn hcn_07_health_checks_follow_what_the_data_path_has() {
 #[tokio::test(start_paused = true)]
 async fn np_05_node_05_addresses_of_nodeports_are_followed_at_once() {
     let primary = |settings: &mut Settings| {
-        settings.node_port_addresses = crate::plan::NodePortAddresses::Primary;
+        settings.node_port_addresses.primary = true;
     };
     let running = start_with(primary);
     let node =
@@ -415,7 +415,7 @@ async fn np_05_node_05_addresses_of_nodeports_are_followed_at_once() {
 #[tokio::test(start_paused = true)]
 async fn node_02_a_bind_address_is_the_primary_one_of_its_family() {
     let running = start_with(|settings| {
-        settings.node_port_addresses = crate::plan::NodePortAddresses::Primary;
+        settings.node_port_addresses.primary = true;
         settings.bind_address = Some(ip("192.0.2.10"));
     });
     let addresses = vec![ip("192.0.2.11"), ip("2001:db8::1")];

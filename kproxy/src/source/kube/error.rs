@@ -29,6 +29,16 @@ pub(crate) enum Error {
         /// Column, from 1.
         column: u64,
     },
+    /// The address of the API server is none.
+    #[error(
+        "--master `{url}` is no address of an API server; write it like https://192.0.2.1:6443"
+    )]
+    Url {
+        /// What was typed.
+        url: String,
+        /// What is wrong with it.
+        source: hyper::http::uri::InvalidUri,
+    },
     /// There is no kubeconfig, and no service account either.
     #[error(
         "use the service account of this pod; outside a cluster give --kubeconfig or --manifests"

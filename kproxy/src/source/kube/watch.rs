@@ -40,6 +40,8 @@ const UNKNOWN_KIND_PAUSE: Duration = Duration::from_secs(600);
 pub(crate) struct Settings {
     /// Kubeconfig to use; `None`: the service account of the pod kproxy runs in.
     pub kubeconfig: Option<PathBuf>,
+    /// Address of the API server, in place of the one of the kubeconfig; alone: without credentials.
+    pub url: Option<String>,
     /// Name of this node in the cluster.
     pub node_name: String,
     /// Namespaces whose Pods count: those that are opted out of the socket path.
@@ -56,7 +58,7 @@ pub(crate) async fn run(
     events: mpsc::Sender<Event>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let config = config(settings.kubeconfig).await?;
+    let config = config(settings.kubeconfig, settings.url).await?;
     let url = config.cluster_url.to_string();
     let client =
         client::client(config).map_err(|source| Error::Client { url: url.clone(), source })?;
@@ -79,15 +81,24 @@ pub(crate) async fn run(
     Ok(())
 }
 
-async fn config(kubeconfig: Option<PathBuf>) -> Result<Config, Error> {
-    Ok(match kubeconfig {
-        Some(path) => {
+/// As kube-proxy's `createClient`: the service account of the pod only where nothing else is given.
+async fn config(kubeconfig: Option<PathBuf>, url: Option<String>) -> Result<Config, Error> {
+    let url = url
+        .map(|url| url.parse::<hyper::Uri>().map_err(|source| Error::Url { url, source }))
+        .transpose()?;
+    let mut config = match (kubeconfig, &url) {
+        (Some(path), _) => {
             let unusable = |source| Error::of_kubeconfig(path.clone(), source);
             let file = Kubeconfig::read_from(&path).map_err(unusable)?;
             Config::from_custom_kubeconfig(file, &Default::default()).await.map_err(unusable)?
         }
-        None => Config::incluster().map_err(Error::ServiceAccount)?,
-    })
+        (None, Some(url)) => Config::new(url.clone()),
+        (None, None) => Config::incluster().map_err(Error::ServiceAccount)?,
+    };
+    if let Some(url) = url {
+        config.cluster_url = url;
+    }
+    Ok(config)
 }
 
 /// What the watches share. They run as one task, so a `RefCell` is enough.
