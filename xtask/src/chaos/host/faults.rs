@@ -126,7 +126,9 @@ pub(super) const ALL: &[Fault] = &[
         act: "tc qdisc add dev eth0 clsact 2>/dev/null; tc qdisc del dev eth0 clsact",
         seen: Seen::Silence,
         undo: NOTHING,
-        traffic: Traffic::GoesOn,
+        // The kernel itself sends nothing while it does that, with no program attached either: it deactivates the
+        // device for some milliseconds (net/sched/sch_api.c, qdisc_graft), and a datagram of then is lost.
+        traffic: Traffic::Stops,
     },
     Fault {
         what: "pins of maps and programs removed",
