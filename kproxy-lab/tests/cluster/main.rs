@@ -6,6 +6,7 @@ mod algorithms;
 mod api;
 mod common;
 mod control;
+mod explain;
 mod fragments;
 mod health;
 mod lifecycle;

@@ -7,6 +7,7 @@ mod args;
 mod cleanup;
 mod dump;
 mod exit;
+mod explain;
 mod log;
 mod render;
 mod run;
@@ -49,6 +50,7 @@ fn dispatch(cli: Cli) -> Result<Exit> {
     match command {
         Command::Run(args) => run::run(*args),
         Command::Dump(args) => print(|look, out| dump::run(args, look, out)),
+        Command::Explain(args) => print(|look, out| explain::run(args, look, out)),
         Command::Status(args) => print(|look, out| status::run(args, look, out)),
         Command::Cleanup(args) => print(|_, out| cleanup::run(args, out)),
         Command::Version(args) => print(|_, out| version::run(args, out)),

@@ -5,6 +5,7 @@
 //!                    ├▶ programs     load, attach, pin; cleanup takes it all away
 //!                    └▶ upkeep       what must be kept right while traffic goes on
 //! the maps ─▶ read ─▶ cli (dump, status), metrics
+//!              read ─▶ explain ─▶ cli (explain)   what becomes of a connection, and why
 //!
 //! beneath them   codec             between the plan's words and the layouts of the maps
 //!                connections       the two entries of a flow
@@ -20,6 +21,7 @@ mod codec;
 mod connections;
 mod drain;
 mod error;
+pub mod explain;
 mod kernel;
 mod maps;
 mod programs;

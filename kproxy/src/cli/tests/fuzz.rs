@@ -12,7 +12,7 @@ use proptest::sample::select;
 use super::super::args::Cli;
 use super::super::values::{
     AddressFilter, ClusterRanges, DeviceGlob, MapSize, NodePortRanges, PortFilter, PortRange,
-    ServiceFilter, node_name,
+    ServiceFilter, Target, Who, node_name,
 };
 
 /// Pieces of good and bad values.
@@ -76,6 +76,8 @@ proptest! {
         }
         parse::<NodePortRanges>(&text);
         parse::<ServiceFilter>(&text);
+        parse::<Target>(&text);
+        parse::<Who>(&text);
         parse::<AddressFilter>(&text);
         if let Some(glob) = parse::<DeviceGlob>(&text) {
             prop_assert_eq!(glob.as_str(), &text);
@@ -97,9 +99,9 @@ proptest! {
 
     #[test]
     fn any_command_line_is_understood_or_refused(
-        verb in select(&["run", "dump", "status", "cleanup", "version", "dump flows", "help"][..]),
+        verb in select(&["run", "dump", "status", "cleanup", "version", "dump flows", "explain", "help"][..]),
         option in select(&["--service", "--address", "--port", "--cluster-cidr", "--uplinks",
-            "--max-slots", "--snat-ports", "-o", "--nodeport-addresses"][..]),
+            "--max-slots", "--snat-ports", "-o", "--nodeport-addresses", "--from"][..]),
         value in any_word(),
     ) {
         let line = std::iter::once("kproxy").chain(verb.split(' ')).chain([option, &value]);
