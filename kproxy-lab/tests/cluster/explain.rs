@@ -57,7 +57,8 @@ fn cluster() -> Cluster {
 
 /// What is said of one connection: the answer, the state of the view, and the exit code.
 fn explain(cluster: &Cluster, to: &str, from: &str) -> (Value, Value, i32) {
-    let output = cluster.try_kproxy("n1", &["explain", to, "--from", from, "-o", "json"]);
+    let output =
+        cluster.try_kproxy("n1", &["explain", to, "--from", from, "--simulate", "-o", "json"]);
     let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
         panic!("{to} {from}: {error}; {}", String::from_utf8_lossy(&output.stderr))
     });
@@ -84,6 +85,7 @@ fn compare(
     let (answer, _, code) = explain(cluster, &format!("{to}/{protocol}"), from);
     let verdict = answer["verdict"].as_str().unwrap();
     assert_eq!((verdict, code), (wanted, i32::from(wanted != "answered")), "{to} {from}: {answer}");
+    assert_eq!(answer["simulated"]["agrees"], true, "{to} {from}: {answer}");
     let probe = Probe::new(transport, to).count(6).timeout(SILENCE);
     let outcome: Outcome = place.probe(probe).unwrap();
     let none = outcome.answered() == 0;
@@ -103,7 +105,8 @@ fn compare(
 }
 
 fn compare_all(cluster: &Cluster) {
-    let (pod, node, client) = (cluster.lab.pod("n1", "b"), cluster.lab.node("n1"), cluster.lab.client());
+    let (pod, node, client) =
+        (cluster.lab.pod("n1", "b"), cluster.lab.node("n1"), cluster.lab.client());
     let own = [pod.ip(Family::V4).to_string(), client.ip(Family::V4).to_string()];
     let senders = [(&*pod, own[0].as_str()), (&*node, "node"), (&*client, own[1].as_str())];
     let [inside_pod, inside_node, outside] = senders;

@@ -368,6 +368,11 @@ pub(super) struct ExplainArgs {
     #[arg(long, value_name = "WHO")]
     pub from: Option<Who>,
 
+    /// Run the programs on a made packet, too, in maps of their own, and say whether they do what is
+    /// explained
+    #[arg(long)]
+    pub simulate: bool,
+
     /// How to print.
     #[command(flatten)]
     pub output: OutputArgs,

@@ -7,8 +7,10 @@ use serde::Serialize;
 use super::nearest;
 use super::resolve::Dialled;
 use super::state::State;
-use super::steps::{Step, advice, steps};
+use super::steps::{Step, advice, simulated, steps};
+use crate::dataplane::Error;
 use crate::dataplane::explain::{Explanation, Question, Sender, Verdict, View, decide};
+use crate::dataplane::simulate::{Simulated, simulate};
 
 /// All that is told. The JSON keys are promised in `docs/cli.md`: more may be added, none is renamed.
 #[derive(Clone, Debug, Serialize)]
@@ -48,6 +50,10 @@ pub(crate) struct Answer {
     pub steps: Vec<Step>,
     /// What to do, where it is not answered.
     pub advice: Vec<String>,
+    /// What the programs do; `None`: they were not run, or the sender's address is not known and matters.
+    pub simulated: Option<Simulated>,
+    #[serde(skip)]
+    question: Question,
 }
 
 impl Answers {
@@ -58,7 +64,7 @@ impl Answers {
                 let question = Question { to: of.at, protocol: of.protocol, from: *from };
                 let told = decide(view, &question);
                 let (steps, advice) = (steps(view, &question, &told), advice(&question, &told));
-                Answer { from: *from, told, steps, advice }
+                Answer { from: *from, told, steps, advice, simulated: None, question }
             };
             let answers: Vec<_> = senders.iter().map(answer).collect();
             let is_known = answers.iter().any(|answer| answer.told.frontend().is_some());
@@ -72,6 +78,18 @@ impl Answers {
             }
         };
         Self { dialled: dialled.iter().map(one).collect(), state }
+    }
+
+    /// Has the programs decide, too.
+    ///
+    /// # Errors
+    /// They cannot be run.
+    pub(super) fn simulate(&mut self, view: &View) -> Result<(), Error> {
+        for answer in self.dialled.iter_mut().flat_map(|dialled| &mut dialled.answers) {
+            answer.simulated = simulate(view, &answer.question, &answer.told)?;
+            answer.steps.extend(answer.simulated.as_ref().map(simulated));
+        }
+        Ok(())
     }
 
     /// Whether every sender is answered, as far as the maps tell.

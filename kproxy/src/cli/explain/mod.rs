@@ -27,16 +27,19 @@ use crate::dataplane::read::Pins;
 /// Finds out and prints.
 ///
 /// # Errors
-/// What was typed is not there or is ambiguous, maps or run folder that cannot be read, and those of the
+/// What was typed is not there or is ambiguous, maps or run folder that cannot be read, programs that cannot be run, and those of the
 /// writer.
 pub(super) fn run(args: ExplainArgs, look: &Look, out: &mut dyn Write) -> Result<Exit> {
-    let ExplainArgs { target, from, output, pins, run_dir } = args;
+    let ExplainArgs { target, from, simulate, output, pins, run_dir } = args;
     let view = Pins::open(&pins.bpffs_root)?.view()?;
     let dialled = resolve::resolve(&view, &target)?;
     let senders = sender::of(&view, from);
     let names = dialled.iter().filter_map(|dialled| dialled.service.as_ref()).cloned().collect();
     let state = State::of(&RunDir::new(run_dir.run_dir), names)?;
-    let answers = Answers::of(&view, &dialled, &senders, state);
+    let mut answers = Answers::of(&view, &dialled, &senders, state);
+    if simulate {
+        answers.simulate(&view)?;
+    }
     match output.output {
         Format::Table => print(out, look, &answers, false)?,
         Format::Wide => print(out, look, &answers, true)?,

@@ -31,7 +31,10 @@ pub(super) fn names(view: &View, typed: &str) -> Vec<String> {
         .filter(|(distance, _)| *distance <= most)
         .collect();
     near.sort_unstable();
-    near.into_iter().take(MOST).map(|(_, (namespace, name))| format!("{namespace}/{name}")).collect()
+    near.into_iter()
+        .take(MOST)
+        .map(|(_, (namespace, name))| format!("{namespace}/{name}"))
+        .collect()
 }
 
 /// What the same address has at other ports and protocols; else the frontends that are most like it.
@@ -46,7 +49,10 @@ pub(super) fn frontends_like(view: &View, dialled: &Dialled) -> Vec<String> {
         let more = same.len().saturating_sub(MOST);
         let mut named: Vec<_> = same.iter().take(MOST).map(|other| text(other.at, other)).collect();
         if more > 0 {
-            named.push(format!("{more} more (`kproxy dump frontends --address {}`)", dialled.at.ip()));
+            named.push(format!(
+                "{more} more (`kproxy dump frontends --address {}`)",
+                dialled.at.ip()
+            ));
         }
         return named;
     }

@@ -59,10 +59,21 @@ fn block(out: &mut dyn Write, look: &Look, dialled: &OfDialled, wide: bool) -> i
         prose::write(out, look, 0, &near)?;
     }
     let mut rest: Vec<&Answer> = dialled.answers.iter().collect();
+    let mut advice: Vec<&str> = Vec::new();
     while let Some(first) = rest.first().copied() {
-        let (same, other): (Vec<_>, Vec<_>) = rest.iter().partition(|answer| is_alike(answer, first));
+        let (same, other): (Vec<_>, Vec<_>) =
+            rest.iter().partition(|answer| is_alike(answer, first));
         answer(out, look, &same, first, wide)?;
+        let new = first.advice.iter().filter(|text| !advice.contains(&text.as_str()));
+        let new: Vec<_> = new.map(String::as_str).collect();
+        advice.extend(new);
         rest = other;
+    }
+    if !advice.is_empty() {
+        writeln!(out)?;
+    }
+    for text in advice {
+        prose::hanging(out, look, "> ", 2, text)?;
     }
     Ok(())
 }
@@ -99,9 +110,6 @@ fn answer(
         if shown < candidates.len() {
             writeln!(out, "  {} more: -o wide", candidates.len() - shown)?;
         }
-    }
-    for advice in &answer.advice {
-        prose::hanging(out, look, "  > ", 4, advice)?;
     }
     Ok(())
 }

@@ -74,19 +74,26 @@ fn at_address(view: &View, ip: IpAddr, protocol: Option<Protocol>) -> Result<Vec
     }
     let nobody = Dialled { at: SocketAddr::new(ip, 0), protocol: Protocol::Tcp, service: None };
     let near = nearest::frontends_like(view, &nobody);
-    bail!("{ip} is no frontend of a Service{}; give a port to hear what becomes of it", meant(&near))
+    bail!(
+        "{ip} is no frontend of a Service{}; give a port to hear what becomes of it",
+        meant(&near)
+    )
 }
 
-fn of_service(view: &View, name: &ServiceFilter, protocol: Option<Protocol>) -> Result<Vec<Dialled>> {
+fn of_service(
+    view: &View,
+    name: &ServiceFilter,
+    protocol: Option<Protocol>,
+) -> Result<Vec<Dialled>> {
     let namespace = |of: &ServicePortId| name.namespace.as_ref().is_none_or(|n| *n == of.namespace);
     let is_named = |of: &ServicePortId| of.name == name.name && namespace(of);
     let all = frontends(view);
     let named: Vec<&Dialled> =
         all.iter().filter(|of| of.service.as_ref().is_some_and(is_named)).collect();
-    let typed = name.namespace.as_ref().map_or_else(
-        || name.name.clone(),
-        |namespace| format!("{namespace}/{}", name.name),
-    );
+    let typed = name
+        .namespace
+        .as_ref()
+        .map_or_else(|| name.name.clone(), |namespace| format!("{namespace}/{}", name.name));
     if named.is_empty() {
         bail!("no Service {typed} in the maps{}", meant(&nearest::names(view, &typed)));
     }
@@ -97,11 +104,13 @@ fn of_service(view: &View, name: &ServiceFilter, protocol: Option<Protocol>) -> 
                 id.is_some_and(|id| id.port == *port) || port.parse() == Ok(of.at.port())
             })
     };
-    let found: Vec<Dialled> = named.iter().filter(|of| has_port(of)).map(|of| (*of).clone()).collect();
+    let found: Vec<Dialled> =
+        named.iter().filter(|of| has_port(of)).map(|of| (*of).clone()).collect();
     let ports = |of: &[&Dialled]| -> Vec<String> {
         let ports = of.iter().filter_map(|of| of.service.as_ref());
-        let ports: BTreeSet<_> =
-            ports.map(|id| format!("{}/{}", id.text(), id.protocol.name().to_lowercase())).collect();
+        let ports: BTreeSet<_> = ports
+            .map(|id| format!("{}/{}", id.text(), id.protocol.name().to_lowercase()))
+            .collect();
         ports.into_iter().collect()
     };
     if found.is_empty() {

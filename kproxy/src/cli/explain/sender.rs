@@ -40,9 +40,11 @@ fn of_address(view: &View, ip: IpAddr) -> Sender {
         let netns = Some(*cookie).filter(|cookie| *cookie != 0);
         return Sender::Pod { address: Some(ip), netns };
     }
-    let is_endpoint_here = view.runs.values().flat_map(|run| &run.slots).any(|slot| {
-        slot.addr == addr && slot.flags & slot_flags::LOCAL != 0
-    });
+    let is_endpoint_here = view
+        .runs
+        .values()
+        .flat_map(|run| &run.slots)
+        .any(|slot| slot.addr == addr && slot.flags & slot_flags::LOCAL != 0);
     if is_endpoint_here {
         Sender::Pod { address: Some(ip), netns: None }
     } else {

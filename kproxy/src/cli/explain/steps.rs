@@ -6,9 +6,11 @@ use serde::Serialize;
 
 use crate::cli::dump::columns::{duration, endpoint};
 use crate::dataplane::explain::{
-    Access, Affinity, Explanation, Found, Hook, Question, Sender, Standing, Verdict, View, WhyHere,
+    Access, Affinity, Explanation, Found, Hook, Question, SeenAs, Sender, Standing, Verdict, View,
+    WhyHere,
 };
 use crate::dataplane::read::{kind_name, scope_name};
+use crate::dataplane::simulate::{Done, Simulated};
 use crate::plan::{FrontendKind, Protocol, Scope};
 
 /// One step, in words.
@@ -34,12 +36,15 @@ pub(super) fn steps(view: &View, question: &Question, told: &Explanation) -> Vec
     if let Some(set) = told.set.as_ref().filter(|_| let_in && told.verdict != Verdict::LeftAlone) {
         add("endpoints", endpoints(told, set.scope, set.backends));
         if set.backends > 0 {
-            let affinity = told.affinity.as_ref().map_or_else(
-                || "no session affinity".to_owned(),
-                |of| affinity(of, told.hook),
-            );
+            let affinity = told
+                .affinity
+                .as_ref()
+                .map_or_else(|| "no session affinity".to_owned(), |of| affinity(of, told.hook));
             add("picks", format!("{}; {affinity}", set.algorithm.name()));
         }
+    }
+    if matches!(told.verdict, Verdict::Answered | Verdict::Depends) {
+        add("path", path(view, told));
     }
     add("outcome", outcome(view, question, told));
     steps
@@ -59,13 +64,19 @@ fn frontend(question: &Question, told: &Explanation) -> String {
             }
         }
         Found::UnknownPort => {
-            format!("{} is a ClusterIP without a port {}/{}", question.to.ip(), question.to.port(), question.protocol.name())
+            format!(
+                "{} is a ClusterIP without a port {}/{}",
+                question.to.ip(),
+                question.to.port(),
+                question.protocol.name()
+            )
         }
         Found::FreeServiceAddress => {
             format!("{} is in the range of ClusterIPs, and no Service has it", question.to.ip())
         }
         Found::OwnLoopback => {
-            "loopback and unspecified addresses are the sender's own: nothing of it comes here".to_owned()
+            "loopback and unspecified addresses are the sender's own: nothing of it comes here"
+                .to_owned()
         }
         Found::NodeAddress => format!(
             "{} is an address of this node, and {}/{} is no NodePort",
@@ -125,10 +136,9 @@ fn sources(access: &Access) -> Option<String> {
         Access::Denied { ranges } | Access::Refused { ranges } => {
             format!("denied: the sender is in none of {}", list(ranges))
         }
-        Access::Unknown { ranges } => format!(
-            "let in if its address is in {}; ask again with --from ADDRESS",
-            list(ranges)
-        ),
+        Access::Unknown { ranges } => {
+            format!("let in if its address is in {}; ask again with --from ADDRESS", list(ranges))
+        }
     })
 }
 
@@ -156,11 +166,48 @@ fn affinity(affinity: &Affinity, hook: Hook) -> String {
             kept.backend,
             duration(kept.expires_in_seconds)
         ),
-        Some(kept) => format!("its last backend {} is no longer one: another is picked", kept.backend),
+        Some(kept) => {
+            format!("its last backend {} is no longer one: another is picked", kept.backend)
+        }
         None if affinity.client_known => "nothing is kept for this client".to_owned(),
         None => "which client it is is not known (`kproxy dump affinity`)".to_owned(),
     };
     format!("session affinity of {time} by {client}: {kept}")
+}
+
+/// What is done to the packets of the connection (`flow/kind.rs` of the programs).
+fn path(view: &View, told: &Explanation) -> String {
+    let sees = |seen_as| told.may().any(|of| of.seen_as == Some(seen_as));
+    let mut parts = Vec::new();
+    match told.hook {
+        Hook::Connect => {
+            parts.push("the socket is connected to the endpoint itself: nothing is translated on the way".to_owned());
+        }
+        Hook::Leaving => parts.push(
+            "both ends are changed where the packet leaves; the answer is changed back where it comes in".to_owned(),
+        ),
+        Hook::PodLink | Hook::Uplink | Hook::Unseen => {
+            let back = if told.hook == Hook::Uplink { "kp_egress" } else { "kp_pod_egress" };
+            if sees(SeenAs::Client) {
+                parts.push(format!("the destination is changed, then the kernel routes; answers: {back}"));
+            }
+        }
+    }
+    if told.hook == Hook::Uplink && sees(SeenAs::Node) {
+        let (first, count) = (view.config.snat_first, view.config.snat_count);
+        parts.push(format!(
+            "to another node: both ends are changed, source port {first}-{}, and it is sent on past the stack \
+             (redirect)",
+            first.saturating_add(count.saturating_sub(1))
+        ));
+    }
+    if sees(SeenAs::Masquerade) {
+        parts.push("marked, so that netfilter masquerades it (table inet kproxy)".to_owned());
+    }
+    if sees(SeenAs::Frontend) {
+        parts.push("to the pod itself: sent back by its link at once (hairpin)".to_owned());
+    }
+    parts.join("; ")
 }
 
 fn outcome(view: &View, question: &Question, told: &Explanation) -> String {
@@ -169,7 +216,7 @@ fn outcome(view: &View, question: &Question, told: &Explanation) -> String {
         1 => "goes to the one endpoint".to_owned(),
         _ => format!("goes to one of {number} endpoints"),
     };
-    match told.verdict {
+    let outcome = match told.verdict {
         Verdict::Answered => one_of,
         Verdict::Depends => format!("{one_of} if let in, else it is dropped"),
         Verdict::Refused if told.hook == Hook::Connect && question.protocol == Protocol::Udp => {
@@ -192,7 +239,24 @@ fn outcome(view: &View, question: &Question, told: &Explanation) -> String {
             (Found::Nothing, _) => "left alone by kproxy: it goes where the sender's routes lead".to_owned(),
             _ => "left alone by kproxy: it is answered if a process listens there".to_owned(),
         },
+    };
+    match told.reason {
+        Some(reason) => format!("{outcome} (counted as {})", reason.name()),
+        None => outcome,
     }
+}
+
+/// What the programs did with a made packet.
+pub(super) fn simulated(Simulated { program, done, agrees }: &Simulated) -> Step {
+    let done = match done {
+        Done::LeftAlone => "leaves it alone".to_owned(),
+        Done::Dropped => "drops it".to_owned(),
+        Done::Refused => "refuses it".to_owned(),
+        Done::Sent(to) => format!("sends it to {to}"),
+    };
+    let verdict =
+        if *agrees { "as explained" } else { "which is NOT what is explained: report a bug" };
+    Step { step: "simulated", text: format!("{program} on a made packet {done}, {verdict}") }
 }
 
 /// What to do about it.

@@ -74,8 +74,7 @@ pub(super) fn view(tables: &Tables) -> View {
         view.ranges.extend(row.source_ranges.iter().map(|net| (row.id, net.parse().unwrap())));
         for (scope, set) in [(Scope::Cluster, Some(row.cluster)), (Scope::Local, row.local)] {
             let Some(set) = set else { continue };
-            let backends =
-                tables.backends.iter().filter(|of| (of.id, of.set) == (row.id, scope));
+            let backends = tables.backends.iter().filter(|of| (of.id, of.set) == (row.id, scope));
             let slots = backends.map(|of| Slot {
                 addr: of.addr.into(),
                 port: Port::new(of.port),
@@ -140,7 +139,8 @@ const ANY: [Sender; 3] = [
 
 fn answers(target: &str, senders: &[Sender], state: State) -> Answers {
     let view = view(&sample::tables());
-    let dialled = resolve(&view, &target.parse().unwrap()).unwrap_or_else(|error| panic!("{error}"));
+    let dialled =
+        resolve(&view, &target.parse().unwrap()).unwrap_or_else(|error| panic!("{error}"));
     Answers::of(&view, &dialled, senders, state)
 }
 
@@ -154,7 +154,10 @@ fn printed(answers: &Answers, look: &Look, wide: bool) -> String {
 pub(super) fn samples() -> Vec<(String, String)> {
     let client = [Sender::Outside { address: Some(sample::ip("203.0.113.9")) }];
     let mut samples = vec![
-        ("explain 10.96.34.7:80".to_owned(), printed(&answers("10.96.34.7:80", &ANY, fresh()), &TERMINAL, false)),
+        (
+            "explain 10.96.34.7:80".to_owned(),
+            printed(&answers("10.96.34.7:80", &ANY, fresh()), &TERMINAL, false),
+        ),
         (
             "explain 192.0.2.11:31443 --from 203.0.113.9".to_owned(),
             printed(&answers("192.0.2.11:31443", &client, dead()), &TERMINAL, false),

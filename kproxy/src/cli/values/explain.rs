@@ -64,7 +64,9 @@ fn address(text: &str) -> Result<Option<(IpAddr, Option<u16>)>, String> {
         return Ok(Some((ip.to_canonical(), None)));
     }
     match text.parse::<SocketAddr>() {
-        Ok(at) if at.port() == 0 => Err("port 0 is no port: write a number from 1 to 65535".to_owned()),
+        Ok(at) if at.port() == 0 => {
+            Err("port 0 is no port: write a number from 1 to 65535".to_owned())
+        }
         Ok(at) => Ok(Some((at.ip().to_canonical(), Some(at.port())))),
         Err(_no_address) => Ok(None),
     }
@@ -138,7 +140,9 @@ mod tests {
             let found = (found.namespace.as_deref(), found.name.as_str(), found.port.as_deref());
             assert_eq!((found, of), ((namespace, name, port), protocol), "{text}");
         }
-        for bad in ["", "10.96.0.300:80", "10.96.0.1:0", "10.96.0.1:99999", "a/b/c", ":80", "web:", "é"] {
+        for bad in
+            ["", "10.96.0.300:80", "10.96.0.1:0", "10.96.0.1:99999", "a/b/c", ":80", "web:", "é"]
+        {
             assert!(bad.parse::<Target>().is_err(), "{bad}");
         }
     }

@@ -13,9 +13,7 @@ use kproxy_common::{
 };
 
 use super::{
-    facts::{
-        Affinity, Candidate, Explanation, Hook, Kept, Question, SeenAs, Sender, Standing,
-    },
+    facts::{Affinity, Candidate, Explanation, Hook, Kept, Question, SeenAs, Sender, Standing},
     view::{Run, View},
 };
 use crate::{
@@ -35,7 +33,8 @@ pub(super) fn affinity(
     if seconds == 0 {
         return None;
     }
-    let key = client(view, question, told).map(|(client, kind)| AffinityKey::new(client, kind, index));
+    let key =
+        client(view, question, told).map(|(client, kind)| AffinityKey::new(client, kind, index));
     let kept = key.and_then(|key| view.affinity.get(&key)).and_then(|value| {
         let left = Duration::from_nanos(value.left(view.now, seconds));
         if left.is_zero() {
@@ -109,7 +108,9 @@ fn others(view: &View, index: u32, run: &Run) -> Vec<Candidate> {
     for (slot, standing) in in_other.chain(keep) {
         let it = Candidate { standing, ..candidate(slot) };
         let is_it = |other: &Candidate| (other.addr, other.port) == (it.addr, it.port);
-        if !run.backends().iter().map(candidate).any(|other| is_it(&other)) && !all.iter().any(is_it) {
+        if !run.backends().iter().map(candidate).any(|other| is_it(&other))
+            && !all.iter().any(is_it)
+        {
             all.push(it);
         }
     }

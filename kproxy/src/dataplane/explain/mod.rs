@@ -27,8 +27,8 @@ use kproxy_common::{drop_reason::DropReason, service::empty_verdict};
 
 pub use self::{
     facts::{
-        Access, Affinity, Candidate, Explanation, Found, Frontend, Hook, Kept, Question, Sender,
-        SeenAs, Set, Standing, Verdict, WhyHere,
+        Access, Affinity, Candidate, Explanation, Found, Frontend, Hook, Kept, Question, SeenAs,
+        Sender, Set, Standing, Verdict, WhyHere,
     },
     view::{Run, View},
 };
@@ -51,7 +51,8 @@ pub fn decide(view: &View, question: &Question) -> Explanation {
         Access::Refused { .. } => return told.ends(Verdict::Refused, DropReason::SourceNotAllowed),
         Access::Denied { .. } => {
             if hook == Hook::Connect {
-                (told.hook, told.why_here) = (hook::of_packets(view, question), WhyHere::NotAllowed);
+                (told.hook, told.why_here) =
+                    (hook::of_packets(view, question), WhyHere::NotAllowed);
             }
             return told.ends(Verdict::Dropped, DropReason::SourceNotAllowed);
         }

@@ -95,7 +95,7 @@ impl View {
     }
 
     /// The ranges of a service port, sorted.
-    pub(super) fn ranges_of(&self, id: u32) -> Vec<IpNet> {
+    pub(crate) fn ranges_of(&self, id: u32) -> Vec<IpNet> {
         let mut ranges: Vec<IpNet> =
             self.ranges.iter().filter(|(of, _)| *of == id).map(|(_, net)| *net).collect();
         ranges.sort_unstable();

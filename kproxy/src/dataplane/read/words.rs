@@ -32,7 +32,10 @@ const fn verdict_name(verdict: EmptyVerdict) -> &'static str {
     }
 }
 
-pub(in crate::dataplane) fn kinds<S: Serializer>(kinds: &[FrontendKind], to: S) -> Result<S::Ok, S::Error> {
+pub(in crate::dataplane) fn kinds<S: Serializer>(
+    kinds: &[FrontendKind],
+    to: S,
+) -> Result<S::Ok, S::Error> {
     to.collect_seq(kinds.iter().map(|kind| kind_name(*kind)))
 }
 
@@ -40,7 +43,10 @@ pub(in crate::dataplane) fn scope<S: Serializer>(scope: &Scope, to: S) -> Result
     to.serialize_str(scope_name(*scope))
 }
 
-pub(in crate::dataplane) fn scope_opt<S: Serializer>(scope: &Option<Scope>, to: S) -> Result<S::Ok, S::Error> {
+pub(in crate::dataplane) fn scope_opt<S: Serializer>(
+    scope: &Option<Scope>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
     text_opt(scope.map(scope_name), to)
 }
 
@@ -53,11 +59,17 @@ pub(crate) const fn sources_name(sources: Sources) -> &'static str {
     }
 }
 
-pub(in crate::dataplane) fn algorithm<S: Serializer>(algorithm: &Algorithm, to: S) -> Result<S::Ok, S::Error> {
+pub(in crate::dataplane) fn algorithm<S: Serializer>(
+    algorithm: &Algorithm,
+    to: S,
+) -> Result<S::Ok, S::Error> {
     to.serialize_str(algorithm.name())
 }
 
-pub(in crate::dataplane) fn sources<S: Serializer>(sources: &Sources, to: S) -> Result<S::Ok, S::Error> {
+pub(in crate::dataplane) fn sources<S: Serializer>(
+    sources: &Sources,
+    to: S,
+) -> Result<S::Ok, S::Error> {
     to.serialize_str(sources_name(*sources))
 }
 

@@ -46,7 +46,11 @@ struct Dial {
 
 fn any_dial() -> impl Strategy<Value = Dial> {
     let hook = prop_oneof![Just(Hook::Ingress), Just(Hook::PodIngress), Just(Hook::Egress)];
-    (hook, any::<Index>(), any::<Index>()).prop_map(|(hook, client, what)| Dial { hook, client, what })
+    (hook, any::<Index>(), any::<Index>()).prop_map(|(hook, client, what)| Dial {
+        hook,
+        client,
+        what,
+    })
 }
 
 #[test]
