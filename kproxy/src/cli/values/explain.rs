@@ -52,7 +52,7 @@ impl FromStr for Target {
         if !name.chars().all(is_name) {
             return Err(FORMS.to_owned());
         }
-        let name = name.parse().map_err(|_: String| FORMS.to_owned())?;
+        let name = name.parse().map_err(|_ignored: String| FORMS.to_owned())?;
         Ok(Self::Service { name, protocol })
     }
 }
@@ -101,7 +101,7 @@ impl FromStr for Who {
             "pod" => Ok(Self::Pod),
             "outside" => Ok(Self::Outside),
             _ => bare.parse().map(|ip: IpAddr| Self::Address(ip.to_canonical())).map_err(
-                |_: std::net::AddrParseError| {
+                |_ignored: std::net::AddrParseError| {
                     "write node, pod, outside, or the address of a client".to_owned()
                 },
             ),
