@@ -3,6 +3,7 @@
 //! ```text
 //! control:  API server or a folder of manifests ─▶ source ─▶ model ─▶ plan ─▶ dataplane ─▶ maps
 //! back:     maps ─▶ dataplane::read ─▶ cli (dump, status), metrics
+//!           maps ─▶ dataplane::read ─▶ dataplane::explain ─▶ cli (explain)
 //! ```
 //!
 //! The layers, each importing only those below it:

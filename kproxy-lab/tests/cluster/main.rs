@@ -8,6 +8,7 @@ mod common;
 mod container;
 mod control;
 mod drop_in;
+mod explain;
 mod fragments;
 mod health;
 mod lifecycle;

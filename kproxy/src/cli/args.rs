@@ -10,7 +10,7 @@ use crate::plan::Algorithm;
 use super::kube_proxy_flags::KubeProxyFlags;
 use super::values::{
     AddressFilter, DeviceGlob, MapSize, NamespaceName, PodRange, PortFilter, PortRange,
-    ServiceFilter, StateTimeout, Timeout,
+    ServiceFilter, StateTimeout, Target, Timeout, Who,
 };
 
 /// An eBPF data path for Kubernetes Services that replaces kube-proxy beside any CNI.
@@ -41,6 +41,8 @@ pub(super) enum Command {
     Config(Box<ConfigArgs>),
     /// Show what the kernel maps hold, by name; works with the daemon dead or alive
     Dump(DumpArgs),
+    /// Explain what becomes of a connection, and why; works with the daemon dead or alive
+    Explain(ExplainArgs),
     /// Say whether kproxy is in order on this node, and if not, why
     Status(StatusArgs),
     /// Take every trace of kproxy off this node: programs, maps, nftables table, run folder
@@ -340,6 +342,37 @@ pub(super) struct FilterArgs {
     /// Only rows with this port number or port name
     #[arg(long, value_name = "NUMBER|NAME")]
     pub port: Option<PortFilter>,
+}
+
+/// `kproxy explain`
+#[derive(Args, Debug)]
+pub(super) struct ExplainArgs {
+    /// What is dialled: ADDRESS[:PORT] or [NAMESPACE/]SERVICE[:PORT], with /tcp, /udp or /sctp behind it
+    /// if need be
+    #[arg(value_name = "ADDRESS:PORT|SERVICE")]
+    pub target: Target,
+
+    /// Who dials: the address of a pod, of this node or of a client outside, or one of the words node,
+    /// pod and outside [default: each of the three]
+    #[arg(long, value_name = "WHO")]
+    pub from: Option<Who>,
+
+    /// Run the programs on a made packet, too, in maps of their own, and say whether they do what is
+    /// explained
+    #[arg(long)]
+    pub simulate: bool,
+
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+
+    /// Where the maps are pinned.
+    #[command(flatten)]
+    pub pins: PinArgs,
+
+    /// Where the daemon keeps its pid and its list of problems.
+    #[command(flatten)]
+    pub run_dir: RunDirArgs,
 }
 
 /// `kproxy status`

@@ -9,6 +9,7 @@ mod cleanup;
 mod config;
 mod dump;
 mod exit;
+mod explain;
 mod kube_proxy_flags;
 mod log;
 mod render;
@@ -101,6 +102,7 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<Exit> {
             print(|look, out| config::run(format, matches, &in_force, look, out))
         }
         Command::Dump(args) => print(|look, out| dump::run(args, look, out)),
+        Command::Explain(args) => print(|look, out| explain::run(args, look, out)),
         Command::Status(args) => print(|look, out| status::run(args, look, out)),
         Command::Cleanup(args) => print(|_, out| cleanup::run(args, out)),
         Command::Version(args) => print(|_, out| version::run(args, out)),

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use procfs::process::Process;
 use serde::de::DeserializeOwned;
@@ -184,6 +185,12 @@ impl RunDir {
     /// The file cannot be written.
     pub(crate) fn write_map_limits(&self, limits: &BTreeMap<&str, u32>) -> Result<(), Error> {
         write_json(self.map_limits_file(), Some(limits))
+    }
+
+    /// When anything was last written there, by the times of its files and its own; `None`: never.
+    pub(crate) fn last_written(&self) -> Option<SystemTime> {
+        let times = self.files().into_iter().chain([self.0.clone()]);
+        times.filter_map(|path| fs::metadata(path).ok()?.modified().ok()).max()
     }
 
     /// Claims the folder, which is made if it is missing, for this process.

@@ -5,6 +5,8 @@
 //!                    ├▶ programs     load, attach, pin; cleanup takes it all away
 //!                    └▶ upkeep       what must be kept right while traffic goes on
 //! the maps ─▶ read ─▶ cli (dump, status), metrics
+//!              read ─▶ explain ─▶ cli (explain)   what becomes of a connection, and why
+//!              simulate                           the same by the programs, on a made packet
 //!
 //! beneath them   codec             between the plan's words and the layouts of the maps
 //!                connections       the two entries of a flow
@@ -20,6 +22,7 @@ mod codec;
 mod connections;
 mod drain;
 mod error;
+pub mod explain;
 mod kernel;
 mod maps;
 mod programs;
@@ -28,6 +31,7 @@ mod report;
 #[cfg(test)]
 mod sandbox;
 mod settings;
+pub(crate) mod simulate;
 mod succession;
 #[cfg(test)]
 mod tests;

@@ -25,6 +25,24 @@ pub(crate) fn write(out: &mut dyn Write, look: &Look, indent: usize, text: &str)
     writeln!(out, "{:indent$}{line}", "")
 }
 
+/// Prints `text` behind `lead`, which takes `indent` columns; further lines begin where the first does.
+///
+/// # Errors
+/// Only those of the writer.
+pub(crate) fn hanging(
+    out: &mut dyn Write,
+    look: &Look,
+    lead: &str,
+    indent: usize,
+    text: &str,
+) -> io::Result<()> {
+    let mut lines = Vec::new();
+    write(&mut lines, look, indent, text)?;
+    write!(out, "{lead}")?;
+    // The lead takes the place of the first line's indentation.
+    out.write_all(lines.get(indent..).unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,7 @@ pub(super) mod attached;
 pub(super) mod facts;
 pub(super) mod opt_out;
 pub(super) mod print;
-mod probe;
+pub(super) mod probe;
 pub(super) mod source_nat;
 pub(super) mod timeouts;
 

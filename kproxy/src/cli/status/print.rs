@@ -161,23 +161,9 @@ fn heading(out: &mut dyn Write, look: &Look, text: &str) -> io::Result<()> {
 /// A title and text beside it, whose further lines begin where the first does.
 fn fact(out: &mut dyn Write, look: &Look, title: &str, text: &str) -> io::Result<()> {
     let lead = look.paint(Tone::Title, format_args!("{title:FACTS$}"));
-    hanging(out, look, &lead, FACTS, text)
+    prose::hanging(out, look, &lead, FACTS, text)
 }
 
 fn bullet(out: &mut dyn Write, look: &Look, text: &str) -> io::Result<()> {
-    hanging(out, look, "- ", 2, text)
-}
-
-fn hanging(
-    out: &mut dyn Write,
-    look: &Look,
-    lead: &str,
-    indent: usize,
-    text: &str,
-) -> io::Result<()> {
-    let mut lines = Vec::new();
-    prose::write(&mut lines, look, indent, text)?;
-    write!(out, "{lead}")?;
-    // The lead takes the place of the first line's indentation.
-    out.write_all(lines.get(indent..).unwrap_or_default())
+    prose::hanging(out, look, "- ", 2, text)
 }

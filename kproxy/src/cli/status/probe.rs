@@ -39,6 +39,17 @@ pub(super) fn run(socket: &Path, path: &str, out: &mut dyn Write) -> Result<Exit
     Ok(if head.split(' ').nth(1) == Some("200") { Exit::Fine } else { Exit::No })
 }
 
+/// Why the daemon at `socket` says that it is not in step with the cluster, or what keeps it from answering;
+/// `None`: it is in step.
+pub(in crate::cli) fn why_not_ready(socket: &Path) -> Option<String> {
+    let mut told = Vec::new();
+    match run(socket, "/readyz", &mut told) {
+        Ok(Exit::Fine) => None,
+        Ok(Exit::No) => Some(String::from_utf8_lossy(&told).trim_end().to_owned()),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
 fn ask(stream: &mut UnixStream, path: &str) -> std::io::Result<String> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;

@@ -12,6 +12,7 @@ use proptest::sample::select;
 use super::super::args::Cli;
 use super::super::values::{
     AddressFilter, ClusterRanges, DeviceGlob, MapSize, PortFilter, PortRange, ServiceFilter,
+    Target, Who,
 };
 use crate::config;
 use crate::config::flags::{FLAGS, Typed};
@@ -76,6 +77,8 @@ proptest! {
             prop_assert!(ranges.v6.is_none_or(|v6| v6.trunc() == v6));
         }
         parse::<ServiceFilter>(&text);
+        parse::<Target>(&text);
+        parse::<Who>(&text);
         parse::<AddressFilter>(&text);
         if let Some(glob) = parse::<DeviceGlob>(&text) {
             prop_assert_eq!(glob.as_str(), &text);
@@ -106,9 +109,9 @@ proptest! {
 
     #[test]
     fn any_command_line_is_understood_or_refused(
-        verb in select(&["run", "config", "dump", "status", "cleanup", "version", "dump flows", "help"][..]),
+        verb in select(&["run", "config", "dump", "status", "cleanup", "version", "dump flows", "explain", "help"][..]),
         option in select(&["--service", "--address", "--port", "--cluster-cidr", "--uplinks",
-            "--max-slots", "--snat-ports", "-o", "--nodeport-addresses", "--vmodule", "-v", "--feature-gates"][..]),
+            "--max-slots", "--snat-ports", "-o", "--nodeport-addresses", "--vmodule", "-v", "--feature-gates", "--from"][..]),
         value in any_word(),
     ) {
         let line = std::iter::once("kproxy").chain(verb.split(' ')).chain([option, &value]);

@@ -4,6 +4,7 @@
 //! `KPROXY_UPDATE_DOCS=1 cargo test -p kproxy cli::` writes them anew. The rest is in `snapshots`.
 
 mod docs;
+mod explain;
 mod filters;
 mod fuzz;
 mod kube_proxy;

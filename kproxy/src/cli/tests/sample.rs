@@ -15,7 +15,7 @@ use crate::plan::{
     Algorithm, EmptyVerdict, Family, FrontendKind, Protocol, Scope, ServicePortId, Sources,
 };
 
-fn ip(text: &str) -> IpAddr {
+pub(super) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 

@@ -1,10 +1,12 @@
 //! Values of options, checked where they are typed: what is past clap is valid.
 
 mod dump;
+mod explain;
 mod run;
 mod timeouts;
 
 pub(super) use dump::{AddressFilter, PortFilter, ServiceFilter};
+pub(super) use explain::{Target, Who};
 pub(super) use run::{
     ClusterRanges, DeviceGlob, MapSize, NamespaceName, PodRange, PortRange, algorithm,
 };

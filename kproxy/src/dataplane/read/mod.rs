@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! Pins::open ─▶ frontends, addresses; services, backends, names; flows; affinity; counters, drops;
-//!               usage; socket_verdicts; links; config ─▶ rows, which serialise with the words of words
+//!               usage; socket_verdicts; links; config; view ─▶ rows, which serialise with the words of words
 //! ```
 //!
 //! Everything here only reads. One decoder a layout, shared with the writer ([`super::codec`]).
@@ -23,7 +23,8 @@ mod services;
 #[cfg(test)]
 mod tests;
 mod usage;
-mod words;
+mod view;
+pub(in crate::dataplane) mod words;
 
 pub(crate) use self::{
     error::ReadError,

@@ -15,7 +15,7 @@ use crate::dataplane::{
         bpf::{self, Access},
         memory::{Element, View},
     },
-    maps::{Affinity, Counters, Drops, Flows, Frontends, Loads, Names, Netns, Ranges},
+    maps::{Affinity, Counters, Drops, Flows, Frontends, Loads, Names, Netns, Ranges, Uplinks},
     programs::pins::{PinDirs, other_versions},
 };
 
@@ -31,6 +31,7 @@ pub(crate) struct Pins {
     pub(super) ranges: Ranges,
     pub(super) loads: Loads,
     pub(super) netns: Netns,
+    pub(super) uplinks: Uplinks,
     pub(super) services: View<Service>,
     pub(super) slots: View<Slot>,
     pub(super) address_filter: View<u64>,
@@ -56,6 +57,7 @@ impl Pins {
             ranges: open.typed(map::RANGES)?,
             loads: open.typed(map::LOAD)?,
             netns: open.typed(map::NETNS)?,
+            uplinks: open.typed(map::UPLINKS)?,
             services: open.view(map::SERVICES)?,
             slots: open.view(map::SLOTS)?,
             address_filter: open.view(map::FILTER)?,

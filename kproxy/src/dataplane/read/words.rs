@@ -1,5 +1,6 @@
 //! Serialisers that write plan types with the words of Kubernetes.
 
+use ipnet::IpNet;
 use kproxy_common::{drop_reason::DropReason, flow::FlowState};
 use serde::{Serializer, ser::SerializeStruct as _};
 
@@ -31,15 +32,21 @@ const fn verdict_name(verdict: EmptyVerdict) -> &'static str {
     }
 }
 
-pub(super) fn kinds<S: Serializer>(kinds: &[FrontendKind], to: S) -> Result<S::Ok, S::Error> {
+pub(in crate::dataplane) fn kinds<S: Serializer>(
+    kinds: &[FrontendKind],
+    to: S,
+) -> Result<S::Ok, S::Error> {
     to.collect_seq(kinds.iter().map(|kind| kind_name(*kind)))
 }
 
-pub(super) fn scope<S: Serializer>(scope: &Scope, to: S) -> Result<S::Ok, S::Error> {
+pub(in crate::dataplane) fn scope<S: Serializer>(scope: &Scope, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(scope_name(*scope))
 }
 
-pub(super) fn scope_opt<S: Serializer>(scope: &Option<Scope>, to: S) -> Result<S::Ok, S::Error> {
+pub(in crate::dataplane) fn scope_opt<S: Serializer>(
+    scope: &Option<Scope>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
     text_opt(scope.map(scope_name), to)
 }
 
@@ -52,36 +59,53 @@ pub(crate) const fn sources_name(sources: Sources) -> &'static str {
     }
 }
 
-pub(super) fn algorithm<S: Serializer>(algorithm: &Algorithm, to: S) -> Result<S::Ok, S::Error> {
+pub(in crate::dataplane) fn algorithm<S: Serializer>(
+    algorithm: &Algorithm,
+    to: S,
+) -> Result<S::Ok, S::Error> {
     to.serialize_str(algorithm.name())
 }
 
-pub(super) fn sources<S: Serializer>(sources: &Sources, to: S) -> Result<S::Ok, S::Error> {
+pub(in crate::dataplane) fn sources<S: Serializer>(
+    sources: &Sources,
+    to: S,
+) -> Result<S::Ok, S::Error> {
     to.serialize_str(sources_name(*sources))
 }
 
-pub(super) fn verdict_opt<S: Serializer>(
+pub(in crate::dataplane) fn verdict_opt<S: Serializer>(
     verdict: &Option<EmptyVerdict>,
     to: S,
 ) -> Result<S::Ok, S::Error> {
     text_opt(verdict.map(verdict_name), to)
 }
 
-pub(super) fn protocol_opt<S: Serializer>(
+pub(in crate::dataplane) fn protocol_opt<S: Serializer>(
     protocol: &Option<Protocol>,
     to: S,
 ) -> Result<S::Ok, S::Error> {
     text_opt(protocol.map(Protocol::name), to)
 }
 
-pub(super) fn reason_opt<S: Serializer>(
+pub(in crate::dataplane) fn reason_opt<S: Serializer>(
     reason: &Option<DropReason>,
     to: S,
 ) -> Result<S::Ok, S::Error> {
     text_opt(reason.map(DropReason::name), to)
 }
 
-pub(super) fn flow_state<S: Serializer>(
+pub(in crate::dataplane) fn nets<S: Serializer>(nets: &[IpNet], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(nets.iter().map(IpNet::to_string))
+}
+
+pub(in crate::dataplane) fn net_opt<S: Serializer>(
+    net: &Option<IpNet>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    text_opt(net.as_ref().map(IpNet::to_string).as_deref(), to)
+}
+
+pub(in crate::dataplane) fn flow_state<S: Serializer>(
     state: &Option<FlowState>,
     to: S,
 ) -> Result<S::Ok, S::Error> {

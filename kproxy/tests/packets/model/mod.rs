@@ -2,6 +2,7 @@
 //! become of them.
 
 mod cases;
+mod explain;
 mod life;
 mod lookup;
 mod plain;

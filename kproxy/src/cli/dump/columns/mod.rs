@@ -45,7 +45,7 @@ fn kind_cell(service: Option<&ServicePortId>) -> Cell {
 }
 
 /// `10.96.0.10:53`, `[fd00:10:96::a]:53`
-fn endpoint(addr: IpAddr, port: u16) -> String {
+pub(in crate::cli) fn endpoint(addr: IpAddr, port: u16) -> String {
     SocketAddr::new(addr, port).to_string()
 }
 
@@ -67,7 +67,7 @@ fn backends(count: u16, empty: Option<EmptyVerdict>) -> String {
 }
 
 /// `45s`, `12m`, `5h`, `3d`: the largest unit that leaves a number above one.
-fn duration(seconds: u32) -> String {
+pub(in crate::cli) fn duration(seconds: u32) -> String {
     match seconds {
         0..120 => format!("{seconds}s"),
         120..7_200 => format!("{}m", seconds / 60),
