@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
+use super::dialled::Dialled;
 use super::nearest;
-use super::resolve::Dialled;
 use super::state::State;
 use super::steps::{Step, advice, simulated, steps};
 use crate::dataplane::Error;

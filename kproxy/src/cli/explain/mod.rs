@@ -4,6 +4,7 @@
 //! decides them, `steps` puts the facts into words, `print` shows them.
 
 pub(super) mod answers;
+mod dialled;
 mod nearest;
 pub(super) mod print;
 pub(super) mod resolve;

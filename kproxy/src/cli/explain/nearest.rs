@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use strsim::damerau_levenshtein;
 
-use super::resolve::{Dialled, frontends};
+use super::dialled::{Dialled, frontends};
 use crate::dataplane::explain::View;
 use crate::plan::ServicePortId;
 
