@@ -30,7 +30,7 @@ use crate::harness::{Programs, REDIRECT, Ran, SHOT, knows_where_packets_come_fro
 use crate::snat::on_a_node;
 
 /// Bounded for CI; more by the environment (`PROPTEST_CASES`).
-const CASES: u32 = 300;
+const CASES: u32 = 120;
 /// Questions of a case.
 const QUESTIONS: std::ops::Range<usize> = 4..12;
 /// Service indices that a case may use.
