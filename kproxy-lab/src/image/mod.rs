@@ -82,7 +82,7 @@ impl Image {
         let mut archive = Archive::new(target)?;
         archive.layer(
             fs::read(&rootfs).with_context(|| format!("read {}", rootfs.display()))?,
-            "nft and the libraries of the distribution",
+            "nft, iptables and the libraries of the distribution",
         )?;
         archive.layer(self.program()?, "kproxy")?;
         archive

@@ -1,4 +1,4 @@
-//! What kproxy runs and needs of the distribution: nft, and the libraries of both.
+//! What kproxy runs and needs of the distribution: nft and iptables, and the libraries of all.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use crate::binary;
 /// The program that takes packages apart into a tar file.
 const TOOL: &str = "mmdebstrap";
 /// What is in it, with all that they depend on.
-const PACKAGES: &str = "nftables,libgcc-s1";
+const PACKAGES: &str = "nftables,iptables,libgcc-s1";
 /// Files that nobody reads in a container.
 const LEFT_OUT: [&str; 3] = ["usr/share/doc", "usr/share/man", "usr/share/locale"];
 
@@ -21,7 +21,8 @@ pub(super) fn of(arch: &str, cached: bool) -> Result<PathBuf> {
     let release = release()?;
     let folder = kproxy_build::cache_dir().context("find the cache folder: set HOME")?;
     fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
-    let name = format!("rootfs-{release}-{}", arch);
+    // With the packages in the name: what was made of others does not fit.
+    let name = format!("rootfs-{release}-{arch}-{}", PACKAGES.replace(',', "-"));
     let result = folder.join(format!("{name}.tar"));
     if cached && result.is_file() {
         return Ok(result);

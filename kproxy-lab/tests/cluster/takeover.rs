@@ -127,3 +127,155 @@ fn connections_of_either_proxy_go_on_by_its_rules_when_the_other_one_comes() {
         assert!(report.broken.is_none() && report.lost <= 2, "{report:?}");
     }
 }
+
+/// Rules of somebody else: a table of nftables, a chain of iptables with a jump to it.
+const FOREIGN: &str = "
+nft add table inet somebody
+nft add chain inet somebody input '{ type filter hook input priority 10; }'
+nft add rule inet somebody input counter comment somebody
+for iptables in iptables ip6tables; do
+  $iptables -t nat -N KUBE-SOMEBODY
+  $iptables -t nat -A PREROUTING -m comment --comment 'of somebody' -j KUBE-SOMEBODY
+  $iptables -t nat -A POSTROUTING -m mark --mark 0x77 -j MASQUERADE
+done
+";
+/// What kube-proxy would have made with the other implementation of iptables.
+const LEGACY: &str = "
+iptables-legacy -t nat -N KUBE-SERVICES
+iptables-legacy -t nat -N KUBE-SVC-ERIFXISQEP7F7OF4
+iptables-legacy -t nat -A KUBE-SERVICES -d 10.96.9.9 -j KUBE-SVC-ERIFXISQEP7F7OF4
+iptables-legacy -t nat -A OUTPUT -m comment --comment 'kubernetes service portals' -j KUBE-SERVICES
+iptables-legacy -t nat -A OUTPUT -d 192.0.2.77 -m comment --comment 'of somebody' -j ACCEPT
+";
+/// All that iptables has, without counters, and the names of nftables' tables.
+const RULES: &str = "
+for save in iptables-nft-save ip6tables-nft-save; do
+  $save 2>/dev/null | grep -v '^#' | sed 's/ \\[.*//'
+done
+iptables-legacy-save | grep -v '^#' | sed 's/ \\[.*//'
+nft list tables | grep -v ' \\(nat\\|filter\\|mangle\\)$'
+nft --stateless list table inet somebody
+";
+
+fn shell(place: &Place, script: &str) -> String {
+    place.run("sh", &["-ec", script]).unwrap()
+}
+
+/// `kproxy cleanup --kube-proxy` on the node: whether it ended well, and all that it said.
+fn clean(lab: &Lab, more: &[&str]) -> (bool, String) {
+    let mut command = lab.kproxy_command("n1", "cleanup").unwrap();
+    let output = command.arg("--kube-proxy").args(more).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+fn refused(lab: &Lab, why: &str) {
+    let (done, said) = clean(lab, &[]);
+    assert!(!done && said.contains(why), "{why}: {said}");
+}
+
+/// kube-proxy of this mode leaves a node to kproxy, and its rules go with `before` in place as it began.
+fn its_rules_go_and_no_others(mode: Mode, foreign: &str, wanted: &[&str]) {
+    let lab = Lab::builder().nodes(2).pods(&["a"]).build().unwrap();
+    let api = lab.start_control_plane().unwrap().api();
+    objects(&lab).into_iter().for_each(|object| drop(api.apply_object(object).unwrap()));
+    let (node, client) = (lab.node("n1"), lab.client());
+    shell(&node, foreign);
+    let before = shell(&node, RULES);
+    let kube_proxy = lab.start_proxy("n1", ProxySpec::kube_proxy(mode)).unwrap();
+    for probe in probes(&lab) {
+        client.probe_until(&probe, Outcome::all_answered).unwrap();
+    }
+    let of_kube_proxy = hold(&lab, &client);
+    go_on("before kproxy", &of_kube_proxy);
+    refused(&lab, "kube-proxy is running");
+    let spec = ProxySpec::kproxy(Source::Api).beside().args(["--metrics-bind-address", ""]);
+    let kproxy = lab.start_proxy("n1", spec).unwrap();
+    stop(&kube_proxy);
+
+    if mode == Mode::Nftables {
+        // Its table is the last that translates addresses.
+        refused(&lab, "that kube-proxy has opened would end");
+        shell(
+            &node,
+            "for ip in ip ip6; do nft add table $ip other; \
+             nft add chain $ip other nat '{ type nat hook postrouting priority srcnat; }'; \
+             nft add rule $ip other nat meta mark 0x77 masquerade; done",
+        );
+    }
+    let (done, said) = clean(&lab, &["--dry-run"]);
+    assert!(done, "{said}");
+    wanted
+        .iter()
+        .for_each(|line| assert!(said.contains(&format!("would remove {line}")), "{said}"));
+    let of_kproxy = hold(&lab, &client);
+    std::thread::scope(|scope| {
+        let dialling = scope.spawn(|| (0..3).for_each(|_| dial(&client, &lab, "meanwhile")));
+        let (done, said) = clean(&lab, &[]);
+        assert!(done, "{said}");
+        wanted.iter().for_each(|line| assert!(said.contains(&format!("removed {line}")), "{said}"));
+        assert!(said.contains("that kube-proxy has opened: netfilter goes on with them"), "{said}");
+        dialling.join().unwrap();
+    });
+    go_on("of kproxy", &of_kproxy);
+    go_on("of kube-proxy", &of_kube_proxy);
+    end("of kproxy", of_kproxy);
+    end("of kube-proxy", of_kube_proxy);
+    let (done, said) = clean(&lab, &[]);
+    assert!(done && said == "nothing to remove\n", "{said}");
+    // What kube-proxy makes for the kubelet and leaves, it leaves with us, too.
+    let is_others = |line: &&str| !line.contains("KUBE-FIREWALL") && !line.contains(" other");
+    let lines = |text: &str| -> Vec<String> {
+        let mut lines: Vec<_> = text.lines().filter(is_others).map(str::to_owned).collect();
+        lines.sort();
+        lines.dedup();
+        lines
+    };
+    let after = shell(&node, RULES);
+    // Those of the other implementation were there before.
+    let is_its = |line: &&str| line.contains("KUBE-SERVICES") || line.contains("KUBE-SVC-");
+    assert_eq!(after.lines().find(is_its), None);
+    let before: String = before
+        .lines()
+        .filter(|line| !is_its(line))
+        .fold(String::new(), |all, line| all + line + "\n");
+    let (before, after) = (lines(&before), lines(&after));
+    let empty =
+        |line: &&String| line.starts_with('*') || line.starts_with(':') || *line == "COMMIT";
+    for line in before.iter().filter(|line| !after.contains(line)) {
+        panic!("gone: {line}");
+    }
+    for line in after.iter().filter(|line| !before.contains(line)) {
+        // Tables and chains of the kernel's stay, as the other proxy leaves them.
+        assert!(empty(&line) && !line.contains("KUBE-"), "left: {line}");
+    }
+    drop(kproxy);
+}
+
+#[test]
+fn rules_of_mode_nftables_go_and_no_others() {
+    let tables = ["nftables table ip kube-proxy", "nftables table ip6 kube-proxy"];
+    let no_iptables = FOREIGN.split("for iptables").next().unwrap();
+    its_rules_go_and_no_others(Mode::Nftables, no_iptables, &tables);
+}
+
+#[test]
+fn rules_of_mode_iptables_go_and_no_others() {
+    let wanted = [
+        "2 chains and 1 jump to them from table nat of iptables-legacy",
+        "1 chain and 0 jumps to them from table mangle of iptables-nft",
+        "1 chain and 0 jumps to them from table mangle of ip6tables-nft",
+    ];
+    its_rules_go_and_no_others(Mode::Iptables, &format!("{FOREIGN}{LEGACY}"), &wanted);
+}
+
+#[test]
+fn rules_stay_while_nobody_else_serves() {
+    let lab = Lab::builder().nodes(1).pods(&["a"]).build().unwrap();
+    let node = lab.node("n1");
+    shell(&node, "nft add table ip kube-proxy");
+    refused(&lab, "kproxy does not serve on this node");
+    let (done, said) = clean(&lab, &["--force"]);
+    assert!(done && said == "removed nftables table ip kube-proxy\n", "{said}");
+    assert!(!shell(&node, "nft list tables").contains("kube-proxy"));
+}

@@ -45,7 +45,7 @@ pub(super) enum Command {
     Explain(ExplainArgs),
     /// Say whether kproxy is in order on this node, and if not, why
     Status(StatusArgs),
-    /// Take every trace of kproxy off this node: programs, maps, nftables table, run folder
+    /// Take every trace of kproxy off this node: programs, maps, nftables table, run folder; or kube-proxy's rules
     Cleanup(CleanupArgs),
     /// Print the version of kproxy and of its map layouts
     Version(VersionArgs),
@@ -403,13 +403,24 @@ pub(super) struct StatusArgs {
 /// `kproxy cleanup`
 #[derive(Args, Debug)]
 pub(super) struct CleanupArgs {
+    /// Remove kube-proxy's rules instead, of all its modes (nftables, iptables, ipvs), and nothing of kproxy: once
+    /// kproxy serves in its place
+    #[arg(long, conflicts_with = "stay")]
+    pub kube_proxy: bool,
+
+    /// Print what --kube-proxy would remove, and remove nothing
+    #[arg(long, requires = "kube_proxy")]
+    pub dry_run: bool,
+
     /// Clean up although a daemon is running, which puts everything back within seconds: stop it
-    /// before or at once afterwards
+    /// before or at once afterwards. With --kube-proxy: although kube-proxy is running, kproxy does not serve, or
+    /// connections end
     #[arg(long)]
     pub force: bool,
 
     /// Translate nothing new, wait until what is translated has ended, and clean up then. To be used
-    /// when kube-proxy or another kproxy's rules are in place
+    /// when kube-proxy or another kproxy's rules are in place. With --kube-proxy: wait until what kube-proxy has
+    /// opened has ended
     #[arg(long, conflicts_with = "force")]
     pub drain: bool,
 

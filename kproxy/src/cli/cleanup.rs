@@ -1,4 +1,6 @@
-//! `kproxy cleanup`: takes every trace of kproxy off this node.
+//! `kproxy cleanup`: takes every trace of kproxy off this node, or of kube-proxy.
+
+mod kube_proxy;
 
 use std::fs;
 use std::io::{self, ErrorKind, Write};
@@ -25,7 +27,13 @@ use crate::timing;
 /// # Errors
 /// A running daemon (unless forced), what could not be removed, and those of the writer.
 pub(super) fn run(args: CleanupArgs, out: &mut dyn Write) -> Result<Exit> {
-    let CleanupArgs { force, drain, timeout, stay, pins, run_dir } = args;
+    let CleanupArgs { kube_proxy, dry_run, force, drain, timeout, stay, pins, run_dir } = args;
+    let timeout = timeout.map(|Timeout(time)| time);
+    if kube_proxy {
+        let drain = drain.then_some(timeout);
+        let how = kube_proxy::How { force, dry_run, drain, bpffs_root: &pins.bpffs_root };
+        return kube_proxy::run(&how, out);
+    }
     let run_dir = RunDir::new(run_dir.run_dir);
     if let (Some(pid), false) = (run_dir.running()?, force) {
         bail!(
@@ -34,7 +42,7 @@ pub(super) fn run(args: CleanupArgs, out: &mut dyn Write) -> Result<Exit> {
         );
     }
     if drain {
-        self::drain(&pins.bpffs_root, timeout.map(|Timeout(time)| time), out)?;
+        self::drain(&pins.bpffs_root, timeout, out)?;
     }
     let Cleanup { mut removed, errors } = dataplane::cleanup(&pins.bpffs_root);
     let mut errors: Vec<String> = errors.iter().map(|error| with_causes(error)).collect();
@@ -61,9 +69,6 @@ pub(super) fn run(args: CleanupArgs, out: &mut dyn Write) -> Result<Exit> {
 
 /// Waits until nothing is translated any more, at most so long.
 fn drain(bpffs_root: &Path, at_most: Option<Duration>, out: &mut dyn Write) -> Result<()> {
-    /// Between two looks, and between two words about what is open.
-    const LOOK: Duration = Duration::from_secs(1);
-    const SAY: Duration = Duration::from_secs(10);
     let Some(mut drain) = Drain::begin(bpffs_root)? else { return Ok(()) };
     if let Some(error) = drain.untold() {
         note(format_args!(
@@ -71,28 +76,47 @@ fn drain(bpffs_root: &Path, at_most: Option<Duration>, out: &mut dyn Write) -> R
              another proxy opens may be given one of them, and fail"
         ));
     }
+    let end =
+        wait_for_end(at_most, "nothing new is translated", || Ok(drain.open_connections()?), out)?;
+    let Some((open, waited)) = end else {
+        writeln!(out, "nothing is translated any more")?;
+        return Ok(());
+    };
+    let connections = if open == 1 { "connection" } else { "connections" };
+    let left = drain.leave();
+    let end = open.saturating_sub(left);
+    writeln!(
+        out,
+        "{open} {connections} still open after {waited}s: {left} left to netfilter, {end} end now"
+    )?;
+    Ok(())
+}
+
+/// Waits until no connection is open, at most so long, and says how many are and what is the case `meanwhile`. How
+/// many are open after how many seconds where the time is up.
+fn wait_for_end(
+    at_most: Option<Duration>,
+    meanwhile: &str,
+    mut open_connections: impl FnMut() -> Result<usize>,
+    out: &mut dyn Write,
+) -> Result<Option<(usize, u64)>> {
+    /// Between two looks, and between two words about what is open.
+    const LOOK: Duration = Duration::from_secs(1);
+    const SAY: Duration = Duration::from_secs(10);
     let start = Instant::now();
     let mut said = None;
     loop {
         let look = Instant::now();
-        let open = drain.open_connections()?;
-        let connections = if open == 1 { "connection" } else { "connections" };
+        let open = open_connections()?;
         if open == 0 {
-            writeln!(out, "nothing is translated any more")?;
-            return Ok(());
+            return Ok(None);
         }
         if at_most.is_some_and(|at_most| start.elapsed() >= at_most) {
-            let waited = start.elapsed().as_secs();
-            let left = drain.leave();
-            let end = open.saturating_sub(left);
-            writeln!(
-                out,
-                "{open} {connections} still open after {waited}s: {left} left to netfilter, {end} end now"
-            )?;
-            return Ok(());
+            return Ok(Some((open, start.elapsed().as_secs())));
         }
         if said.is_none_or(|at: Instant| at.elapsed() >= SAY) {
-            writeln!(out, "{open} {connections} open; nothing new is translated")?;
+            let connections = if open == 1 { "connection" } else { "connections" };
+            writeln!(out, "{open} {connections} open; {meanwhile}")?;
             out.flush()?;
             said = Some(Instant::now());
         }

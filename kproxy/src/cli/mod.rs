@@ -125,8 +125,16 @@ fn start(args: RunArgs, log_level: Option<&str>) -> Result<Exit> {
     tell(&in_force);
     if args.cleanup {
         let RunArgs { pins, run_dir, .. } = args;
-        let args =
-            CleanupArgs { force: false, drain: false, timeout: None, stay: false, pins, run_dir };
+        let args = CleanupArgs {
+            force: false,
+            drain: false,
+            timeout: None,
+            stay: false,
+            kube_proxy: false,
+            dry_run: false,
+            pins,
+            run_dir,
+        };
         return print(|_, out| cleanup::run(args, out));
     }
     run::run(args, in_force)

@@ -53,6 +53,9 @@ pub enum Family {
 }
 
 impl Family {
+    /// Both.
+    pub(crate) const ALL: [Self; 2] = [Self::V4, Self::V6];
+
     /// Family of an address.
     pub const fn of(ip: &IpAddr) -> Self {
         match ip {

@@ -9,6 +9,7 @@ pub(crate) mod conntrack_limits;
 pub(crate) mod ctnetlink;
 pub(crate) mod device;
 pub(crate) mod forwarding;
+pub(crate) mod kube_proxy;
 pub(crate) mod name;
 pub(crate) mod namespaces;
 pub(crate) mod netlink;

@@ -23,10 +23,10 @@ pub enum Error {
     #[error("run nft: {0}; install the package nftables")]
     NoNft(#[source] std::io::Error),
     /// `nft` refused.
-    #[error("{action} nftables table {TABLE}: nft says: {message}")]
+    #[error("{action}: nft says: {message}")]
     Refused {
         /// What was tried.
-        action: &'static str,
+        action: String,
         /// What nft printed.
         message: String,
     },
@@ -82,7 +82,7 @@ counter masquerade to :32768-65535 fully-random
 
 /// Writes the table in one transaction, whatever was there before.
 pub fn ensure() -> Result<(), Error> {
-    run("write", &["-f", "-"], &rules())
+    run(format!("write nftables table {TABLE}"), &rules())
 }
 
 /// What [`repair`] found.
@@ -113,14 +113,27 @@ fn list() -> Result<Option<String>, Error> {
     if !is_present()? {
         return Ok(None);
     }
+    list_table(TABLE).map(Some)
+}
+
+/// A table (`FAMILY NAME`) as nft prints it, without counters.
+pub(super) fn list_table(table: &str) -> Result<String, Error> {
     let mut arguments = vec!["--stateless", "list", "table"];
-    arguments.extend(TABLE.split(' '));
-    query(&arguments).map(Some)
+    arguments.extend(table.split(' '));
+    query(&arguments)
 }
 
 /// Removes the table. Not being there is success.
 pub fn remove() -> Result<(), Error> {
-    run("remove", &["-f", "-"], &format!("table {TABLE} {{}}\ndelete table {TABLE}\n"))
+    delete(TABLE)
+}
+
+/// Removes a table (`FAMILY NAME`) with all that is in it. Not being there is success.
+pub(super) fn delete(table: &str) -> Result<(), Error> {
+    run(
+        format!("remove nftables table {table}"),
+        &format!("table {table} {{}}\ndelete table {table}\n"),
+    )
 }
 
 /// Removes the table if it is there. Without `nft` there is none.
@@ -137,8 +150,22 @@ pub fn remove_if_present() -> Result<Repair, Error> {
 
 /// Whether the table is there.
 pub fn is_present() -> Result<bool, Error> {
-    let want = format!("table {TABLE}");
-    Ok(query(&["list", "tables"])?.lines().any(|line| line.trim() == want))
+    Ok(is_listed(&list_tables()?, TABLE))
+}
+
+/// Every table, a line each, as nft prints them.
+pub(super) fn list_tables() -> Result<String, Error> {
+    query(&["list", "tables"])
+}
+
+/// Every chain without its rules, as nft prints them.
+pub(super) fn list_chains() -> Result<String, Error> {
+    query(&["list", "chains"])
+}
+
+/// Whether a table is among those that are listed.
+pub(super) fn is_listed(tables: &str, table: &str) -> bool {
+    tables.lines().any(|line| line.trim().strip_prefix("table ") == Some(table))
 }
 
 fn query(arguments: &[&str]) -> Result<String, Error> {
@@ -146,14 +173,14 @@ fn query(arguments: &[&str]) -> Result<String, Error> {
         Command::new("nft").args(arguments).stdin(Stdio::null()).output().map_err(Error::NoNft)?;
     if !output.status.success() {
         let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(Error::Refused { action: "look for", message });
+        return Err(Error::Refused { action: "read nftables".to_owned(), message });
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn run(action: &'static str, args: &[&str], input: &str) -> Result<(), Error> {
+fn run(action: String, input: &str) -> Result<(), Error> {
     let mut child = Command::new("nft")
-        .args(args)
+        .args(["-f", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
