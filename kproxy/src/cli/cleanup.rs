@@ -1,16 +1,17 @@
 //! `kproxy cleanup`: takes every trace of kproxy off this node, or of kube-proxy.
 
 mod kube_proxy;
+mod wait;
 
 use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{SigSet, Signal};
 
+use self::wait::wait_for_end;
 use super::args::CleanupArgs;
 use super::exit::Exit;
 use super::render::note;
@@ -19,7 +20,6 @@ use crate::daemon::RunDir;
 use crate::daemon::run_dir::is_absent;
 use crate::dataplane::{self, Cleanup, Drain};
 use crate::errors::with_causes;
-use crate::timing;
 
 /// Removes links, programs, maps, filters, the nftables table and the files of the run folder, and
 /// prints what it removed. What fails is said and does not stop the rest.
@@ -90,38 +90,6 @@ fn drain(bpffs_root: &Path, at_most: Option<Duration>, out: &mut dyn Write) -> R
         "{open} {connections} still open after {waited}s: {left} left to netfilter, {end} end now"
     )?;
     Ok(())
-}
-
-/// Waits until no connection is open, at most so long, and says how many are and what is the case `meanwhile`. How
-/// many are open after how many seconds where the time is up.
-fn wait_for_end(
-    at_most: Option<Duration>,
-    meanwhile: &str,
-    mut open_connections: impl FnMut() -> Result<usize>,
-    out: &mut dyn Write,
-) -> Result<Option<(usize, u64)>> {
-    /// Between two looks, and between two words about what is open.
-    const LOOK: Duration = Duration::from_secs(1);
-    const SAY: Duration = Duration::from_secs(10);
-    let start = Instant::now();
-    let mut said = None;
-    loop {
-        let look = Instant::now();
-        let open = open_connections()?;
-        if open == 0 {
-            return Ok(None);
-        }
-        if at_most.is_some_and(|at_most| start.elapsed() >= at_most) {
-            return Ok(Some((open, start.elapsed().as_secs())));
-        }
-        if said.is_none_or(|at: Instant| at.elapsed() >= SAY) {
-            let connections = if open == 1 { "connection" } else { "connections" };
-            writeln!(out, "{open} {connections} open; {meanwhile}")?;
-            out.flush()?;
-            said = Some(Instant::now());
-        }
-        thread::sleep(timing::rest_after(look.elapsed()).max(LOOK));
-    }
 }
 
 /// Waits for SIGTERM or SIGINT.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use tracing::debug;
 
-use super::wait_for_end;
+use super::wait::wait_for_end;
 use crate::cli::exit::Exit;
 use crate::cli::render::note;
 use crate::dataplane::read::Pins;

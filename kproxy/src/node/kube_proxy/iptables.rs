@@ -8,7 +8,7 @@ use std::{
     fs,
 };
 
-use super::{Failure, tool};
+use super::{failure::Failure, tool};
 use crate::model::Family;
 
 /// Chains of kube-proxy by table, of its modes iptables and ipvs (`cleanup.go` in pkg/proxy/iptables and

@@ -18,7 +18,7 @@ use rtnetlink::{
 };
 
 use super::{
-    Failure,
+    failure::Failure,
     tool::{self, IPSET},
 };
 use crate::node::netlink;

@@ -1,6 +1,7 @@
 //! What kube-proxy has left on this node: rules of each of its modes, found and removed as its own `--cleanup` does,
 //! and nothing of anybody else's.
 
+mod failure;
 mod iptables;
 mod ipvs;
 mod process;
@@ -10,6 +11,7 @@ use std::collections::BTreeSet;
 
 pub(crate) use self::process::{Running, running};
 use self::{
+    failure::Failure,
     iptables::{Found, Ruleset},
     ipvs::Ipvs,
 };
@@ -18,26 +20,8 @@ use crate::model::Family;
 
 /// Its tables of mode nftables.
 const TABLES: [&str; 2] = ["ip kube-proxy", "ip6 kube-proxy"];
-
 /// Tables of iptables-nft, which `iptables-save` shows.
 const IPTABLES: [&str; 5] = [" nat", " filter", " mangle", " raw", " security"];
-
-/// What could not be found out or done.
-#[derive(Debug, thiserror::Error)]
-#[error("{what}: {source}")]
-pub(crate) struct Failure {
-    what: String,
-    source: Box<dyn std::error::Error + Send + Sync>,
-}
-
-impl Failure {
-    fn new(
-        what: impl Into<String>,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
-        Self { what: what.into(), source: source.into() }
-    }
-}
 
 /// What is there of kube-proxy's.
 #[derive(Debug, Default)]
