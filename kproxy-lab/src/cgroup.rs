@@ -26,6 +26,21 @@ pub(crate) fn root() -> Result<PathBuf> {
     )
 }
 
+/// The cgroups at the root that have this name, or begin with it and a hyphen: those of containers, which are made
+/// by others.
+///
+/// # Errors
+/// When cgroup v2 is mounted nowhere, or cannot be read.
+pub(crate) fn named(name: &str) -> Result<Vec<PathBuf>> {
+    let root = root()?;
+    let entries = fs::read_dir(&root).with_context(|| format!("read {}", root.display()))?;
+    let is_one = |path: &PathBuf| {
+        let rest = path.file_name().and_then(|found| found.to_str()?.strip_prefix(name));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    };
+    Ok(entries.flatten().map(|entry| entry.path()).filter(is_one).collect())
+}
+
 /// Makes a cgroup and its parents.
 pub(crate) fn make(path: &Path) -> Result<()> {
     fs::create_dir_all(path).with_context(|| format!("make cgroup {}", path.display()))

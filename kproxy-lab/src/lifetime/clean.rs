@@ -20,12 +20,10 @@ pub(crate) fn clean(id: &str) -> Result<()> {
         bail!("`{id}` is no lab id; `kproxy-lab list` shows them");
     }
     let names = Names::new(id);
-    let group = cgroup::root()?.join(names.cgroup());
+    let groups = cgroup::named(&names.cgroup())?;
     // Processes first: they hold the rest.
     let mut results = vec![];
-    if group.exists() {
-        results.push(cgroup::remove(&group));
-    }
+    results.extend(groups.iter().map(|group| cgroup::remove(group)));
     results.push(mounts::unmount_below(&names.dir()));
     for name in netns::named(&names.netns_prefix())? {
         results.push(netns::remove(&name));

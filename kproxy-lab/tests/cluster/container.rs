@@ -22,11 +22,21 @@ struct Containerd {
     socket: String,
     /// Where its clients keep pipes.
     pipes: String,
+    /// Cgroup of its container, in every hierarchy; it goes with the lab.
+    cgroup: String,
     process: Process,
 }
 
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        // Nothing is there if all went well.
+        let _gone = self.try_ctr(&["task", "delete", "--force", ID]);
+    }
+}
+
 impl Containerd {
-    fn start(host: Arc<Place>) -> Self {
+    fn start(lab: &Lab) -> Self {
+        let host = lab.node("n1");
         let dir = host.dir().unwrap().join("containerd");
         fs::create_dir_all(&dir).unwrap();
         let path = |name: &str| dir.join(name).display().to_string();
@@ -50,11 +60,16 @@ impl Containerd {
         process.launch().unwrap();
         let is_up = || Ok(process.log().contains("containerd successfully booted"));
         process.wait_until("the start", is_up).unwrap();
-        Self { host, socket, pipes, process }
+        let cgroup = format!("kproxy-lab-{}-container", lab.id());
+        Self { host, socket, pipes, cgroup, process }
     }
 
     fn ctr(&self, arguments: &[&str]) -> String {
-        self.host.run("ctr", &[&["--address", &self.socket], arguments].concat()).unwrap()
+        self.try_ctr(arguments).unwrap()
+    }
+
+    fn try_ctr(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        self.host.run("ctr", &[&["--address", &self.socket], arguments].concat())
     }
 
     /// A container that is not started yet.
@@ -62,6 +77,7 @@ impl Containerd {
         let mut command = self.host.command("ctr").unwrap();
         command
             .args(["--address", &self.socket, "run", "--rm", "--fifo-dir", &self.pipes])
+            .args(["--cgroup", &self.cgroup])
             .args(arguments);
         self.host.process("container", command).unwrap()
     }
@@ -114,9 +130,8 @@ fn as_deployed(lab: &Lab) -> Vec<String> {
     assert_eq!(security["allowPrivilegeEscalation"], false, "as ctr does without being asked");
     assert_eq!(security["capabilities"]["drop"], json!(["ALL"]));
     assert_eq!(pod["hostNetwork"], true);
-    // "" for the cgroup: that of containerd, which is the node's.
     let mut arguments: Vec<String> =
-        ["--seccomp", "--read-only", "--net-host", "--cgroup", ""].map(str::to_owned).into();
+        ["--seccomp", "--read-only", "--net-host"].map(str::to_owned).into();
     // ctr has a container's usual ones, not none, to begin with.
     for name in USUAL.iter().filter(|name| !granted().contains(name)) {
         arguments.extend(["--cap-drop".to_owned(), format!("CAP_{name}")]);
@@ -189,7 +204,7 @@ fn the_image_serves_with_what_deploy_grants_and_the_seccomp_profile_of_the_runti
     let archive = lab.dir().join("image.tar");
     let binary = kproxy_lab::kproxy().unwrap();
     Image { name: IMAGE.to_owned(), binary, arch, cached: true }.write(&archive).unwrap();
-    let containerd = Containerd::start(lab.node("n1"));
+    let containerd = Containerd::start(lab);
     containerd.ctr(&["images", "import", archive.to_str().unwrap()]);
     let mut arguments = as_deployed(lab);
     // A node of the lab has no cgroup tree to itself, which would be found.
