@@ -276,4 +276,13 @@ fn rules_stay_while_nobody_else_serves() {
     let (done, said) = clean(&lab, &["--force"]);
     assert!(done && said == "removed nftables table ip kube-proxy\n", "{said}");
     assert!(!shell(&node, "nft list tables").contains("kube-proxy"));
+
+    // Of mode ipvs, a device by its name; whether there are sets, nobody can say without ipset.
+    let addresses =
+        "ip link add kube-ipvs0 type bridge; ip address add 10.96.0.10/32 dev kube-ipvs0";
+    shell(&node, addresses);
+    let (done, said) = clean(&lab, &["--force"]);
+    assert!(said.starts_with("removed device kube-ipvs0\n"), "{said}");
+    assert!(done || said.contains("there is no ipset; install the package ipset"), "{said}");
+    assert!(!shell(&node, "ip link").contains("kube-ipvs0"));
 }

@@ -308,7 +308,6 @@ fn delete_device() -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::namespaces;
 
     #[test]
     fn virtual_servers_are_read_and_those_for_marks_left_out() {
@@ -373,33 +372,5 @@ create kube-router-svip hash:ip family inet hashsize 1024 maxelem 65536
         assert_eq!(bytes[8..16], [6, 0, 1, 0, 2, 0, 0, 0]);
         assert_eq!(bytes[24..32], [20, 0, 3, 0, 10, 96, 0, 10]);
         assert_eq!(bytes[44..50], [6, 0, 4, 0, 0, 80]);
-    }
-
-    #[tokio::test]
-    async fn the_device_goes_with_its_addresses_and_no_other() {
-        let gone = namespaces::on_own_thread("kproxy-test", || {
-            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-            let ip = |arguments: &str| {
-                let mut ip = std::process::Command::new("ip");
-                assert!(ip.args(arguments.split(' ')).status().unwrap().success(), "{arguments}");
-            };
-            ip("link add kube-ipvs0 type bridge");
-            ip("link add other type bridge");
-            ip("address add 10.96.0.10/32 dev kube-ipvs0");
-            let (_, of_device) = addresses();
-            let held = of_device.contains(&"10.96.0.10".parse().unwrap());
-            let (found, failure) = Ipvs::find(false);
-            assert!(found.device && found.servers.is_empty(), "{found:?}");
-            // Its sets cannot be looked for where there is no ipset.
-            assert_eq!(failure.is_some(), !tool::is_there("ipset"));
-            let (lines, failures) = found.remove();
-            assert!(failures.is_empty(), "{failures:?}");
-            let left = [DEVICE, "other"].map(|name| if_nametoindex(name).is_ok());
-            (held, lines, left, delete_device().is_ok())
-        });
-        let (held, lines, left, again) = gone.await.unwrap();
-        assert!(held && again);
-        assert_eq!(lines, ["device kube-ipvs0"]);
-        assert_eq!(left, [false, true]);
     }
 }
