@@ -91,6 +91,11 @@ mod tests {
         }
         // Its process has ended, the file is still there.
         drop(listener);
-        assert_eq!(run(&socket, "/livez", &mut Vec::new()).unwrap(), Exit::No);
+        // A program that another test is just starting has a copy of the listener for a moment.
+        let mut asked = (0..1_000).map(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            run(&socket, "/livez", &mut Vec::new())
+        });
+        assert_eq!(asked.find_map(Result::ok), Some(Exit::No));
     }
 }

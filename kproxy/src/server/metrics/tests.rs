@@ -17,12 +17,23 @@ fn start() -> (SocketAddr, TcpListener, Noticeboard) {
 
 async fn ask(address: SocketAddr, request: &'static str) -> String {
     let ask = move || {
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        write!(stream, "{request} HTTP/1.1\r\nHost: node\r\n\r\n").unwrap();
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        write!(stream, "{request} HTTP/1.1\r\nHost: node\r\n\r\n")?;
         let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        text
+        stream.read_to_string(&mut text).map(|_| text)
+    };
+    // The server may not listen yet; and a program that another test is just starting has a copy of the listener
+    // that was there before, for a moment, and takes the connection along.
+    let ask = move || {
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            match ask() {
+                Err(error) if Instant::now() > until => panic!("{request}: {error}"),
+                Err(_) => std::thread::sleep(Duration::from_millis(10)),
+                Ok(text) => return text,
+            }
+        }
     };
     tokio::task::spawn_blocking(ask).await.unwrap()
 }
