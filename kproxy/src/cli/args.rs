@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap_complete::engine::ArgValueCompleter;
 use kproxy_common::abi;
 
 use crate::plan::Algorithm;
 
 use super::kube_proxy_flags::KubeProxyFlags;
 use super::values::{
-    AddressFilter, DeviceGlob, MapSize, NamespaceName, PodRange, PortFilter, PortRange,
-    ServiceFilter, StateTimeout, Target, Timeout, Who,
+    AddressFilter, BPFFS_ROOT, DeviceGlob, MapSize, NamespaceName, PodRange, PortFilter, PortRange,
+    ServiceFilter, StateTimeout, Target, Timeout, Who, services,
 };
 
 /// An eBPF data path for Kubernetes Services that replaces kube-proxy beside any CNI.
@@ -52,6 +53,9 @@ pub(super) enum Command {
     /// Print a shell completion script
     #[command(hide = true)]
     Completions(CompletionsArgs),
+    /// Write manual pages into a folder
+    #[command(hide = true)]
+    Man(ManArgs),
 }
 
 /// `kube-proxy`: `kproxy run` under the name of what it replaces.
@@ -233,7 +237,7 @@ pub(super) enum SocketLb {
 #[derive(Args, Debug, Clone)]
 pub(super) struct PinArgs {
     /// bpffs folder under which kproxy pins maps, programs and links
-    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf")]
+    #[arg(long, value_name = "DIR", default_value = BPFFS_ROOT)]
     pub bpffs_root: PathBuf,
 }
 
@@ -332,7 +336,7 @@ pub(super) struct FilterArgs {
     pub namespace: Option<String>,
 
     /// Only this Service: NAME, NAMESPACE/NAME or NAMESPACE/NAME:PORT
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = ArgValueCompleter::new(services))]
     pub service: Option<ServiceFilter>,
 
     /// Only rows with this address or an address of this range
@@ -349,7 +353,7 @@ pub(super) struct FilterArgs {
 pub(super) struct ExplainArgs {
     /// What is dialled: ADDRESS[:PORT] or [NAMESPACE/]SERVICE[:PORT], with /tcp, /udp or /sctp behind it
     /// if need be
-    #[arg(value_name = "ADDRESS:PORT|SERVICE")]
+    #[arg(value_name = "ADDRESS:PORT|SERVICE", add = ArgValueCompleter::new(services))]
     pub target: Target,
 
     /// Who dials: the address of a pod, of this node or of a client outside, or one of the words node,
@@ -458,4 +462,12 @@ pub(super) struct CompletionsArgs {
     /// Shell to complete in
     #[arg(value_enum)]
     pub shell: clap_complete::Shell,
+}
+
+/// `kproxy man`
+#[derive(Args, Debug)]
+pub(super) struct ManArgs {
+    /// Folder that is there: one page a verb is written into it
+    #[arg(value_name = "FOLDER")]
+    pub folder: PathBuf,
 }

@@ -6,6 +6,7 @@
 
 mod args;
 mod cleanup;
+mod complete;
 mod config;
 mod dump;
 mod exit;
@@ -39,6 +40,7 @@ use crate::errors::with_causes;
 
 /// Parses the command line, does what it says, and tells how the process must exit.
 pub fn main() -> ExitCode {
+    complete::answer();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let result = if is_kube_proxy(arguments.first()) {
         let cli = KubeProxyCli::parse_from(with_hyphens(arguments));
@@ -106,13 +108,8 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<Exit> {
         Command::Status(args) => print(|look, out| status::run(args, look, out)),
         Command::Cleanup(args) => print(|_, out| cleanup::run(args, out)),
         Command::Version(args) => print(|_, out| version::run(args, out)),
-        Command::Completions(args) => print(|_, out| {
-            // Into memory first: clap_complete panics when its writer fails.
-            let mut script = Vec::new();
-            clap_complete::generate(args.shell, &mut Cli::command(), "kproxy", &mut script);
-            out.write_all(&script)?;
-            Ok(Exit::Fine)
-        }),
+        Command::Completions(args) => print(|_, out| complete::script(&args, out)),
+        Command::Man(args) => complete::man(&args),
     }
 }
 

@@ -129,7 +129,8 @@ fn version_and_help_are_data() {
     let json = kproxy().args(["version", "-o", "json"]).output().unwrap().stdout;
     let version: serde_json::Value = serde_json::from_slice(&json).unwrap();
     assert_eq!(version["abi_version"], ABI_VERSION);
-    for verb in ["run", "config", "dump", "status", "cleanup", "version", "completions"] {
+    for verb in ["run", "config", "dump", "status", "cleanup", "version", "completions", "explain"]
+    {
         let help = kproxy().args([verb, "--help"]).assert().success();
         assert!(String::from_utf8_lossy(&help.get_output().stdout).contains("Usage: kproxy"));
     }
@@ -139,8 +140,30 @@ fn version_and_help_are_data() {
 fn completions_know_every_verb_and_a_lost_reader_is_no_error() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = kproxy().args(["completions", shell]).assert().success();
-        assert!(String::from_utf8_lossy(&script.get_output().stdout).contains("cleanup"));
+        let script = String::from_utf8_lossy(&script.get_output().stdout).into_owned();
+        assert!(
+            script.contains("KPROXY_COMPLETE") && script.contains("kproxy"),
+            "{shell}: {script}"
+        );
     }
+    // What the script of bash asks at a key.
+    let asked = |words: &[&str]| {
+        let mut command = kproxy();
+        command
+            .env("KPROXY_COMPLETE", "bash")
+            .env("_CLAP_COMPLETE_INDEX", (words.len() - 1).to_string());
+        let output = command.arg("--").args(words).assert().success().get_output().stdout.clone();
+        String::from_utf8_lossy(&output).into_owned()
+    };
+    let verbs = asked(&["kproxy", ""]);
+    for verb in ["run", "config", "dump", "explain", "status", "cleanup", "version"] {
+        assert!(verbs.lines().any(|line| line.trim() == verb), "{verb}: {verbs}");
+    }
+    assert!(asked(&["kproxy", "dump", "--serv"]).contains("--service"));
+    let pages = tempfile::tempdir().unwrap();
+    kproxy().arg("man").arg(pages.path()).assert().success();
+    let page = fs::read_to_string(pages.path().join("kproxy-explain.1")).unwrap();
+    assert!(page.contains("simulate"), "{page}");
     for verb in [&["completions", "bash"][..], &["version"]] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);

@@ -3,6 +3,7 @@
 mod dump;
 mod explain;
 mod run;
+mod services;
 mod timeouts;
 
 pub(super) use dump::{AddressFilter, PortFilter, ServiceFilter};
@@ -10,4 +11,5 @@ pub(super) use explain::{Target, Who};
 pub(super) use run::{
     ClusterRanges, DeviceGlob, MapSize, NamespaceName, PodRange, PortRange, algorithm,
 };
+pub(super) use services::{BPFFS_ROOT, services};
 pub(super) use timeouts::{StateTimeout, Timeout, typed};
