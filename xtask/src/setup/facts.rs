@@ -24,6 +24,10 @@ const fn program(name: &'static str, package: &'static str, why: &'static str) -
     Program { name, package, why, only_for: None }
 }
 
+const fn for_tests(name: &'static str, package: &'static str, why: &'static str) -> Program {
+    Program { only_for: Some(Scope::All), ..program(name, package, why) }
+}
+
 const fn for_kernels(name: &'static str, package: &'static str, why: &'static str) -> Program {
     Program { only_for: Some(Scope::Kernels), ..program(name, package, why) }
 }
@@ -33,27 +37,12 @@ pub(crate) const PROGRAMS: [Program; 14] = [
     program("ip", "iproute2", "makes network namespaces and links"),
     program("nsenter", "util-linux", "runs programs in namespaces"),
     program("nft", "nftables", "kproxy's masquerade rule"),
-    Program {
-        only_for: Some(Scope::All),
-        ..program("iptables-restore", "iptables", "kube-proxy's iptables mode")
-    },
-    Program {
-        only_for: Some(Scope::All),
-        ..program("etcd", "etcd-server", "the API server's store")
-    },
-    Program {
-        only_for: Some(Scope::All),
-        ..program("nginx", "nginx", "a reverse proxy in front of Services")
-    },
-    Program {
-        only_for: Some(Scope::All),
-        ..program("mmdebstrap", "mmdebstrap", "what kproxy's image has of the distribution")
-    },
-    Program {
-        only_for: Some(Scope::All),
-        ..program("containerd", "containerd", "runs kproxy's image")
-    },
-    Program { only_for: Some(Scope::All), ..program("runc", "runc", "runs kproxy's image") },
+    for_tests("iptables-restore", "iptables", "kube-proxy's iptables mode"),
+    for_tests("etcd", "etcd-server", "the API server's store"),
+    for_tests("nginx", "nginx", "a reverse proxy in front of Services"),
+    for_tests("mmdebstrap", "mmdebstrap", "what kproxy's image has of the distribution"),
+    for_tests("containerd", "containerd", "runs kproxy's image"),
+    for_tests("runc", "runc", "runs kproxy's image"),
     for_kernels("qemu-system-x86_64", "qemu-system-x86", "runs other kernels"),
     for_kernels("busybox", "busybox-static", "the small programs of a guest"),
     for_kernels("cpio", "cpio", "packs what a guest boots from"),
