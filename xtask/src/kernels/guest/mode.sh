@@ -25,6 +25,8 @@ make_node() {
 [ -e /run/netns/pod ] || make_node
 
 log=/tmp/kproxy.log
+# The child empties it too late: what the last mode has logged would count.
+: > $log
 $kproxy run --manifests /guest/objects --hostname-override n1 --cluster-cidr 10.244.0.0/16 \
     --cgroup-root /sys/fs/cgroup --socket-lb "$lb" --snat "$snat" "$@" > $log 2>&1 &
 pid=$!
