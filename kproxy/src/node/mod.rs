@@ -8,6 +8,7 @@ pub(crate) mod conntrack;
 pub(crate) mod conntrack_limits;
 pub(crate) mod ctnetlink;
 pub(crate) mod device;
+pub(crate) mod filters;
 pub(crate) mod forwarding;
 pub(crate) mod kube_proxy;
 pub(crate) mod name;

@@ -14,7 +14,7 @@ use crate::dataplane::error::Error;
 
 /// Priority of kproxy's filters: the kernel runs lower ones first. An odd number of our own, so that
 /// no other program's filter is replaced by mistake.
-const PRIORITY: u16 = 19_312;
+pub(in crate::dataplane) const PRIORITY: u16 = 19_312;
 /// The kernel runs these right after them.
 const BEHIND: u16 = PRIORITY + 1;
 /// Handle of kproxy's filters.

@@ -14,6 +14,7 @@
 
 pub(super) mod attachments;
 pub(super) mod cleanup;
+pub(super) mod clsact;
 pub(super) mod growth;
 pub(super) mod load;
 pub(super) mod pinning;
@@ -23,7 +24,6 @@ pub(super) mod predecessor;
 pub(super) mod takeover;
 
 mod cgroup;
-mod clsact;
 mod copier;
 mod devices;
 mod layout;

@@ -189,6 +189,11 @@ fn clsact_filters_are_replaced_and_those_of_others_stay() {
                 assert_eq!(text.matches(&ours).count(), 1, "{text}");
             }
             assert!(filters("ingress").contains("pref 7 "));
+            // `kproxy status` knows them, and not the one of somebody else.
+            let told: Vec<_> =
+                sandbox.links().into_iter().map(|(name, on, link, _)| (name, on, link)).collect();
+            let ours = |name: &str| (name.to_owned(), Some("eth0".to_owned()), 0);
+            assert_eq!(told, [ours("kp_egress"), ours("kp_ingress")]);
             let text = filters("ingress");
             let ours = text.lines().find(|line| line.contains(" kp_ingress ")).unwrap();
             ids.extend(ours.split(" id ").nth(1).map(str::to_owned));

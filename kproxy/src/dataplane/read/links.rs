@@ -1,6 +1,8 @@
 //! Pinned links: which program is attached where.
 
-use std::{fs, io, os::fd::AsFd as _};
+use std::{collections::BTreeSet, fs, io, os::fd::AsFd as _};
+
+use nix::net::if_::if_nameindex;
 
 use super::{
     error::ReadError,
@@ -10,17 +12,17 @@ use super::{
 use crate::{
     dataplane::{
         kernel::bpf::{self, Access, LinkPlace},
-        programs::pins::parse_link,
+        programs::{clsact, pins::parse_link},
     },
-    node::device,
+    node::{device, filters},
 };
 
 impl Pins {
-    /// The pinned links, sorted by program and device. Before kernel 6.6 uplink programs are
-    /// attached as filters of the clsact qdisc, which no pin shows (`tc filter show` does).
+    /// The pinned links, sorted by program and device, and the filters of the clsact qdisc, as which programs are
+    /// attached to devices before kernel 6.6.
     ///
     /// # Errors
-    /// The folder or a link could not be read.
+    /// The folder, a link or the filters could not be read.
     pub(crate) fn links(&self) -> Result<Vec<LinkRow>, ReadError> {
         let folder = &self.dirs().links;
         let failed = |source| ReadError::Links { folder: folder.clone(), source };
@@ -54,7 +56,29 @@ impl Pins {
             };
             rows.push(LinkRow { program, target, link_id: info.id, program_id: info.program_id });
         }
+        rows.extend(of_filters(&rows).map_err(failed)?);
         rows.sort_by_key(|row| (row.program.clone(), format!("{:?}", row.target)));
         Ok(rows)
     }
+}
+
+/// The filters of devices without links.
+fn of_filters(links: &[LinkRow]) -> io::Result<Vec<LinkRow>> {
+    let index_of = |row: &LinkRow| match &row.target {
+        LinkTarget::Device { index, .. } => Some(*index),
+        LinkTarget::Cgroup { .. } | LinkTarget::Gone => None,
+    };
+    let linked: BTreeSet<u32> = links.iter().filter_map(index_of).collect();
+    let mut rows = Vec::new();
+    for device in &if_nameindex()? {
+        let (name, index) = (device.name().to_string_lossy(), device.index());
+        if linked.contains(&index) {
+            continue;
+        }
+        for filters::Filter { program, program_id } in filters::of(index, clsact::PRIORITY)? {
+            let target = LinkTarget::Device { name: name.clone().into_owned(), index };
+            rows.push(LinkRow { program, target, link_id: 0, program_id });
+        }
+    }
+    Ok(rows)
 }

@@ -258,14 +258,14 @@ pub(crate) struct UsageRow {
     pub capacity: u64,
 }
 
-/// A pinned link: a program and where it is attached.
+/// A program and where it is attached.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct LinkRow {
     /// Program name.
     pub(crate) program: String,
     /// Where it is attached.
     pub(crate) target: LinkTarget,
-    /// Kernel id of the link.
+    /// Kernel id of the link; 0 for a filter of clsact, which has none.
     pub(crate) link_id: u32,
     /// Kernel id of the program.
     pub(crate) program_id: u32,
