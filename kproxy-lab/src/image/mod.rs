@@ -35,9 +35,6 @@ pub enum Architecture {
 }
 
 impl Architecture {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Amd64, Self::Arm64];
-
     /// That of this program; `None` for others.
     pub const fn current() -> Option<Self> {
         if cfg!(target_arch = "x86_64") {

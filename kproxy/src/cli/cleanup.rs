@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{SigSet, Signal};
 
-use self::wait::wait_for_end;
+use self::wait::{connections, wait_for_end};
 use super::args::CleanupArgs;
 use super::exit::Exit;
 use super::render::note;
@@ -82,13 +82,9 @@ fn drain(bpffs_root: &Path, at_most: Option<Duration>, out: &mut dyn Write) -> R
         writeln!(out, "nothing is translated any more")?;
         return Ok(());
     };
-    let connections = if open == 1 { "connection" } else { "connections" };
     let left = drain.leave();
-    let end = open.saturating_sub(left);
-    writeln!(
-        out,
-        "{open} {connections} still open after {waited}s: {left} left to netfilter, {end} end now"
-    )?;
+    let (all, end) = (connections(open), open.saturating_sub(left));
+    writeln!(out, "{all} still open after {waited}s: {left} left to netfilter, {end} end now")?;
     Ok(())
 }
 

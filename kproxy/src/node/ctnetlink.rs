@@ -178,20 +178,10 @@ impl Conntrack {
 
     /// Hands each entry of the answer on, until its end.
     fn receive(&self, mut each: impl FnMut(Vec<ConntrackAttribute>)) -> io::Result<()> {
-        loop {
-            let (bytes, _kernel) = self.0.recv_from_full()?;
-            for message in netlink::messages(&bytes) {
-                match i32::from(message.message_type()) {
-                    libc::NLMSG_DONE => return Ok(()),
-                    libc::NLMSG_ERROR => {
-                        let error = netlink::error(message.payload());
-                        return if error.raw_os_error() == Some(0) { Ok(()) } else { Err(error) };
-                    }
-                    // One that cannot be read is none of those that are looked for.
-                    _ => each(attributes(message.into_inner()).unwrap_or_default()),
-                }
-            }
-        }
+        netlink::receive(&self.0, |message| {
+            // One that cannot be read is none of those that are looked for.
+            each(attributes(message.into_inner()).unwrap_or_default());
+        })
     }
 }
 

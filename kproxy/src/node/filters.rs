@@ -2,7 +2,9 @@
 
 use std::io;
 
-use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload,
+};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHeader, TcMessage, TcOption};
 use rtnetlink::sys::{Socket, protocols::NETLINK_ROUTE};
@@ -32,7 +34,12 @@ pub(crate) fn of(device: u32, priority: u16) -> io::Result<Vec<Filter>> {
     let mut filters = Vec::new();
     for parent in PARENTS {
         socket.send(&question(device, parent), 0)?;
-        match answer(&socket, priority, &mut filters) {
+        // What cannot be read is a filter of another kind.
+        let each = |message: NetlinkBuffer<&[u8]>| {
+            let message = NetlinkMessage::deserialize(message.into_inner()).ok();
+            filters.extend(message.and_then(|message| filter(message, priority)));
+        };
+        match netlink::receive(&socket, each) {
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
             result => result?,
         }
@@ -49,24 +56,6 @@ fn question(device: u32, parent: u32) -> Vec<u8> {
     let mut bytes = vec![0; message.buffer_len()];
     message.serialize(&mut bytes);
     bytes
-}
-
-fn answer(socket: &Socket, priority: u16, filters: &mut Vec<Filter>) -> io::Result<()> {
-    loop {
-        let (bytes, _) = socket.recv_from_full()?;
-        for message in netlink::messages(&bytes) {
-            match i32::from(message.message_type()) {
-                libc::NLMSG_DONE => return Ok(()),
-                libc::NLMSG_ERROR => return Err(netlink::error(message.payload())),
-                // What cannot be read is a filter of another kind.
-                _ => filters.extend(
-                    NetlinkMessage::deserialize(message.into_inner())
-                        .ok()
-                        .and_then(|message| filter(message, priority)),
-                ),
-            }
-        }
-    }
 }
 
 fn filter(message: NetlinkMessage<RouteNetlinkMessage>, priority: u16) -> Option<Filter> {

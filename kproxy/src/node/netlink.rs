@@ -3,6 +3,7 @@
 use std::io;
 
 use rtnetlink::packet_core::NetlinkBuffer;
+use rtnetlink::sys::Socket;
 
 /// Length of `struct nlmsghdr`.
 const HEADER_LEN: usize = 16;
@@ -20,8 +21,31 @@ pub(crate) fn message(kind: u16, flags: i32, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// Hands each message of the kernel's answer on, until it ends: as a dump does, or with an acknowledgement.
+///
+/// # Errors
+/// The one that the kernel answers with, and those of the socket.
+pub(crate) fn receive(
+    socket: &Socket,
+    mut each: impl FnMut(NetlinkBuffer<&[u8]>),
+) -> io::Result<()> {
+    loop {
+        let (bytes, _kernel) = socket.recv_from_full()?;
+        for message in messages(&bytes) {
+            match i32::from(message.message_type()) {
+                libc::NLMSG_DONE => return Ok(()),
+                libc::NLMSG_ERROR => {
+                    let error = error(message.payload());
+                    return if error.raw_os_error() == Some(0) { Ok(()) } else { Err(error) };
+                }
+                _ => each(message),
+            }
+        }
+    }
+}
+
 /// The messages of one datagram.
-pub(crate) fn messages(bytes: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
+fn messages(bytes: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
         let message = NetlinkBuffer::new_checked(rest).ok()?;
@@ -32,7 +56,7 @@ pub(crate) fn messages(bytes: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]
 }
 
 /// The error of a `struct nlmsgerr`, 0 for none.
-pub(crate) fn error(payload: &[u8]) -> io::Error {
+fn error(payload: &[u8]) -> io::Error {
     let code = payload.first_chunk().map_or(-libc::EPROTO, |code| i32::from_ne_bytes(*code));
     io::Error::from_raw_os_error(-code)
 }

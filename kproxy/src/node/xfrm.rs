@@ -33,16 +33,8 @@ pub(crate) fn encrypting_policies() -> io::Result<usize> {
     let flags = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
     socket.send(&netlink::message(GET_POLICY, flags, &[0; ID_LEN]), 0)?;
     let mut count = 0;
-    loop {
-        let (bytes, _) = socket.recv_from_full()?;
-        for message in netlink::messages(&bytes) {
-            match i32::from(message.message_type()) {
-                libc::NLMSG_DONE => return Ok(count),
-                libc::NLMSG_ERROR => return Err(netlink::error(message.payload())),
-                _ => count += usize::from(encrypts(message.payload())),
-            }
-        }
-    }
+    netlink::receive(&socket, |message| count += usize::from(encrypts(message.payload())))?;
+    Ok(count)
 }
 
 fn encrypts(policy: &[u8]) -> bool {

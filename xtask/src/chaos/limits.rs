@@ -124,8 +124,7 @@ fn services(stage: &Stage, times: u32) -> Result<usize> {
     );
     let waiting_now = waiting()?;
     let pod = stage.pod()?;
-    let all = || (0..SERVICES).flat_map(|number| Family::ALL.map(|family| (number, family)));
-    let served: Vec<_> = all().filter(|port| !waiting_now.contains(port)).collect();
+    let served: Vec<_> = all().filter(|service| !waiting_now.contains(service)).collect();
     for &(number, family) in &served {
         let outcome = dial(&pod, cluster_ip(number, family)?)?;
         ensure!(outcome.all_answered(), "{} is not named: {outcome}", name(number));
@@ -199,6 +198,11 @@ fn write<'a>(stage: &Stage, pods: impl Fn(usize) -> &'a [&'a str]) -> Result<()>
     stage.write(FILE, all.collect::<Result<Vec<_>>>()?.concat())
 }
 
+/// All Services, in both families.
+fn all() -> impl Iterator<Item = (usize, Family)> {
+    (0..SERVICES).flat_map(|number| Family::ALL.map(|family| (number, family)))
+}
+
 /// Services and families that `kproxy status` has a problem with.
 fn waiting(stage: &Stage) -> Result<BTreeSet<(usize, Family)>> {
     let status = stage.status()?;
@@ -214,8 +218,7 @@ fn waiting(stage: &Stage) -> Result<BTreeSet<(usize, Family)>> {
                 && problem["what"].as_str().is_some_and(|what| what.contains(family))
         })
     };
-    let all = (0..SERVICES).flat_map(|number| Family::ALL.map(|family| (number, family)));
-    Ok(all.filter(|&(number, family)| is_named(number, family)).collect())
+    Ok(all().filter(|&(number, family)| is_named(number, family)).collect())
 }
 
 fn dial(from: &Place, to: SocketAddr) -> Result<Outcome> {

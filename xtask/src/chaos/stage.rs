@@ -135,11 +135,11 @@ impl Stage {
         for object in objects {
             api.apply_object(object)?;
         }
-        let spec = ProxySpec::kube_proxy(mode);
-        Self::start(
-            lab,
-            program.map_or_else(|| spec.clone(), |program| spec.clone().binary(program)),
-        )
+        let mut spec = ProxySpec::kube_proxy(mode);
+        if let Some(program) = program {
+            spec = spec.binary(program);
+        }
+        Self::start(lab, spec)
     }
 
     /// Makes it with the real API server behind a relay that can break what passes, and `fillers` Services that

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use tracing::debug;
 
-use super::wait::wait_for_end;
+use super::wait::{connections, wait_for_end};
 use crate::cli::exit::Exit;
 use crate::cli::render::note;
 use crate::dataplane::read::Pins;
@@ -123,10 +123,6 @@ fn speaks_against(
         );
     }
     Ok(())
-}
-
-fn connections(count: usize) -> String {
-    format!("{count} connection{}", if count == 1 { "" } else { "s" })
 }
 
 /// Waits until what kube-proxy has opened has ended.

@@ -8,6 +8,11 @@ use anyhow::Result;
 
 use crate::timing;
 
+/// `1 connection`, `2 connections`.
+pub(super) fn connections(count: usize) -> String {
+    format!("{count} connection{}", if count == 1 { "" } else { "s" })
+}
+
 /// Waits until no connection is open, at most so long, and says how many are and what is the case `meanwhile`. How
 /// many are open after how many seconds where the time is up.
 pub(super) fn wait_for_end(
@@ -31,8 +36,7 @@ pub(super) fn wait_for_end(
             return Ok(Some((open, start.elapsed().as_secs())));
         }
         if said.is_none_or(|at: Instant| at.elapsed() >= SAY) {
-            let connections = if open == 1 { "connection" } else { "connections" };
-            writeln!(out, "{open} {connections} open; {meanwhile}")?;
+            writeln!(out, "{} open; {meanwhile}", connections(open))?;
             out.flush()?;
             said = Some(Instant::now());
         }

@@ -233,7 +233,7 @@ fn delete_servers(servers: &[Server]) -> io::Result<()> {
     let socket = Socket::new(NETLINK_GENERIC)?;
     let family = generic_family(&socket, "IPVS")?;
     servers.iter().try_for_each(|server| {
-        match ask(&socket, family, &delete(server), libc::NLM_F_ACK) {
+        match ask(&socket, family, &delete(server)) {
             // It went by itself.
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
             result => result.map(drop),
@@ -261,7 +261,7 @@ fn delete(server: &Server) -> Vec<u8> {
 /// The number of a family of generic netlink.
 fn generic_family(socket: &Socket, name: &str) -> io::Result<u16> {
     let name = DefaultNla::new(number::FAMILY_NAME, [name.as_bytes(), b"\0"].concat());
-    let answer = ask(socket, number::CONTROL, &generic(number::GET_FAMILY, &[name]), 0)?;
+    let answer = ask(socket, number::CONTROL, &generic(number::GET_FAMILY, &[name]))?;
     let attributes = NlasIterator::new(answer.get(GENERIC_LEN..).unwrap_or_default());
     let id = attributes.flatten().find(|attribute| attribute.kind() == number::FAMILY_ID);
     let id = id.and_then(|id| id.value().first_chunk().map(|id| u16::from_ne_bytes(*id)));
@@ -280,19 +280,13 @@ fn emitted(attributes: &[DefaultNla]) -> Vec<u8> {
     bytes
 }
 
-/// Asks the kernel and gives its one answer.
-fn ask(socket: &Socket, kind: u16, body: &[u8], flags: i32) -> io::Result<Vec<u8>> {
-    socket.send(&netlink::message(kind, libc::NLM_F_REQUEST | flags, body), 0)?;
-    let (bytes, _) = socket.recv_from_full()?;
-    let message = netlink::messages(&bytes).next();
-    let message = message.ok_or_else(|| io::Error::from_raw_os_error(libc::EPROTO))?;
-    if i32::from(message.message_type()) != libc::NLMSG_ERROR {
-        return Ok(message.payload().to_vec());
-    }
-    match netlink::error(message.payload()) {
-        error if error.raw_os_error() == Some(0) => Ok(Vec::new()),
-        error => Err(error),
-    }
+/// Asks the kernel and gives its one answer, empty where it only does what was asked.
+fn ask(socket: &Socket, kind: u16, body: &[u8]) -> io::Result<Vec<u8>> {
+    let flags = libc::NLM_F_REQUEST | libc::NLM_F_ACK;
+    socket.send(&netlink::message(kind, flags, body), 0)?;
+    let mut answer = Vec::new();
+    netlink::receive(socket, |message| answer = message.payload().to_vec())?;
+    Ok(answer)
 }
 
 /// Removes the device. That it is not there is success.
@@ -302,7 +296,7 @@ fn delete_device() -> io::Result<()> {
     let mut body = [0; 16];
     body[4..8].copy_from_slice(&index.to_ne_bytes());
     let socket = Socket::new(NETLINK_ROUTE)?;
-    ask(&socket, libc::RTM_DELLINK, &body, libc::NLM_F_ACK).map(drop)
+    ask(&socket, libc::RTM_DELLINK, &body).map(drop)
 }
 
 #[cfg(test)]

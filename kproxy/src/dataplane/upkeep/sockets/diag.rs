@@ -45,29 +45,20 @@ impl Diag {
         let flags = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
         self.0.send(&request(SOCK_DIAG_BY_FAMILY, flags, family, ESTABLISHED, &[0; ID_LEN]), 0)?;
         let mut sockets = Vec::new();
-        loop {
-            let (bytes, _) = self.0.recv_from_full()?;
-            for message in netlink::messages(&bytes) {
-                match i32::from(message.message_type()) {
-                    libc::NLMSG_DONE => return Ok(sockets),
-                    libc::NLMSG_ERROR => return Err(netlink::error(message.payload())),
-                    _ => sockets.extend(parse(family, message.payload())),
-                }
-            }
-        }
+        netlink::receive(&self.0, |message| sockets.extend(parse(family, message.payload())))?;
+        Ok(sockets)
     }
 
     /// Closes a socket: whoever uses it gets ECONNABORTED. One that is gone already is no error.
     pub(super) fn destroy(&self, socket: &Connected) -> io::Result<()> {
         let flags = libc::NLM_F_REQUEST | libc::NLM_F_ACK;
         self.0.send(&request(SOCK_DESTROY, flags, socket.family, u32::MAX, &socket.id), 0)?;
-        let (bytes, _) = self.0.recv_from_full()?;
-        let answer = netlink::messages(&bytes).next();
-        let error = netlink::error(answer.map_or(&[], |message| message.payload()));
-        match error.raw_os_error() {
-            // Nothing wrong; closed or connected anew meanwhile.
-            Some(0 | libc::ENOENT | libc::ESTALE) => Ok(()),
-            _ => Err(error),
+        match netlink::receive(&self.0, |_| {}) {
+            // Closed or connected anew meanwhile.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => {
+                Ok(())
+            }
+            result => result,
         }
     }
 }
