@@ -40,6 +40,8 @@ pub(super) enum Command {
     Run(Box<RunArgs>),
     /// Print what the daemon would run with, and where each value comes from; takes the options of `run`
     Config(Box<ConfigArgs>),
+    /// Say whether kproxy can run on this node, and what is in its way; takes the options of `run`, changes nothing
+    Check(Box<CheckArgs>),
     /// Show what the kernel maps hold, by name; works with the daemon dead or alive
     Dump(DumpArgs),
     /// Explain what becomes of a connection, and why; works with the daemon dead or alive
@@ -80,6 +82,18 @@ pub(super) struct KubeProxyCli {
 #[derive(Args, Debug)]
 pub(super) struct ConfigArgs {
     /// What `kproxy run` is given.
+    #[command(flatten)]
+    pub run: RunArgs,
+
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `kproxy check`
+#[derive(Args, Debug)]
+pub(super) struct CheckArgs {
+    /// What `kproxy run` is to be given.
     #[command(flatten)]
     pub run: RunArgs,
 

@@ -5,6 +5,7 @@
 //! `kproxy run` and no verb, as kube-proxy does.
 
 mod args;
+mod check;
 mod cleanup;
 mod complete;
 mod config;
@@ -102,6 +103,12 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<Exit> {
             let matches = matches.subcommand_matches("config").unwrap_or(matches);
             let format = args.output.output;
             print(|look, out| config::run(format, matches, &in_force, look, out))
+        }
+        Command::Check(args) => {
+            let in_force = run::in_force(&args.run)?;
+            tell(&in_force);
+            let settings = run::settings(args.run, in_force.config)?;
+            print(|look, out| check::run(&settings, args.output.output, look, out))
         }
         Command::Dump(args) => print(|look, out| dump::run(args, look, out)),
         Command::Explain(args) => print(|look, out| explain::run(args, look, out)),

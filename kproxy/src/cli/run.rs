@@ -54,7 +54,11 @@ fn write_config(file: &Path, config: &KubeProxyConfiguration) -> Result<()> {
     Ok(())
 }
 
-fn settings(args: RunArgs, config: KubeProxyConfiguration) -> Result<Settings> {
+/// What was typed, as the daemon takes it.
+///
+/// # Errors
+/// A value cannot be used.
+pub(super) fn settings(args: RunArgs, config: KubeProxyConfiguration) -> Result<Settings> {
     let RunArgs {
         manifests,
         master,

@@ -12,7 +12,6 @@ use super::source_nat::SourcePorts;
 use crate::control::Noticeboard;
 use crate::model::Problem;
 use crate::node::{NodeState, forwarding};
-use crate::plan::Family;
 use crate::timing;
 
 /// Time between two looks whether a pod-facing port waits: TCP tries again after a second (RFC 6298
@@ -60,10 +59,7 @@ impl Devices {
         let mut others: Vec<_> = self.source_ports.follow().into_iter().collect();
         others.extend(node.problems.iter().cloned());
         if !node.pods.is_empty() {
-            let has_v6 = node.sources.values().any(|sources| sources.v6.is_some());
-            others.extend(forwarding::problems(
-                [Some(Family::V4), has_v6.then_some(Family::V6)].into_iter().flatten(),
-            ));
+            others.extend(forwarding::problems(node.families()));
         }
         let mut dataplane = self.dataplane.lock();
         let mut failures = dataplane.repair_pins().problems;

@@ -6,7 +6,6 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use crate::control::Noticeboard;
-use crate::model::Problem;
 use crate::node::xfrm;
 
 /// Time between two looks.
@@ -18,25 +17,10 @@ const ORIGIN: &str = "IPsec";
 pub(super) async fn watch(notices: Noticeboard) {
     loop {
         match xfrm::encrypting_policies() {
-            Ok(count) => notices.post(ORIGIN, problem(count).into_iter().collect()),
+            Ok(count) => notices.post(ORIGIN, xfrm::problem(count).into_iter().collect()),
             // Without the right nothing else works either, and that is told.
             Err(error) => debug!(%error, "cannot look for IPsec policies"),
         }
         sleep(PERIOD).await;
     }
-}
-
-fn problem(count: usize) -> Option<Problem> {
-    (count > 0).then(|| {
-        Problem::new(
-            "IPsec",
-            format!(
-                "{count} policies without an XFRM interface encrypt what leaves this node: where they \
-                 match, answers to clients outside keep the backend's address, and what goes to a \
-                 backend on another node by an uplink leaves unencrypted"
-            ),
-            "give the policies an XFRM interface (if_id), or keep clients of Services and other nodes \
-             out of them; see docs/networks.md",
-        )
-    })
 }

@@ -127,6 +127,14 @@ pub struct Dataplane {
     lock: Flock<File>,
 }
 
+/// Has the kernel look at every program, without a trace. How many those are.
+///
+/// # Errors
+/// The first that it refuses.
+pub(crate) fn try_programs() -> Result<usize, Error> {
+    load::try_all(OBJECT)
+}
+
 impl Dataplane {
     /// Mounts the BPF file system if needed, reuses or makes the pinned maps, loads the programs,
     /// reads what the maps hold. Attaches nothing, and changes no map but for the sizes that the

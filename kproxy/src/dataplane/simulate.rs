@@ -8,13 +8,13 @@
 use std::net::{IpAddr, SocketAddr};
 
 use aya::{
-    Ebpf, EbpfLoader, TestRun as _,
+    Ebpf, TestRun as _,
     maps::{Array, HashMap, LpmTrie, MapData, MapError, lpm_trie::Key},
     programs::{ProgramError, SchedClassifier, TestRunOptions},
 };
 use etherparse::{IpHeaders, PacketBuilder, PacketBuilderStep};
 use kproxy_common::{
-    abi::{GLOBAL_KERNEL_FEATURES, map, program},
+    abi::{map, program},
     affinity::{AffinityKey, AffinityValue, client_kind},
     config::{Config, Uplink, config_flags},
     filter,
@@ -30,7 +30,7 @@ use super::{
     OBJECT, codec,
     error::{Error, Missing},
     explain::{Explanation, Found, Hook, Question, Sender, Verdict, View},
-    kernel_features,
+    programs::load::load_apart,
 };
 
 /// Entries of the private flow table.
@@ -180,20 +180,15 @@ fn source(view: &View, question: &Question, device: u32) -> IpAddr {
 /// The object, with small maps of its own.
 fn load(view: &View) -> Result<Ebpf, Error> {
     let slots = view.runs.values().map(|run| run.slots.len()).max().unwrap_or(0) as u32 * 2 + 2;
-    let mut loader = EbpfLoader::new();
-    let features = kernel_features();
-    loader.override_global(GLOBAL_KERNEL_FEATURES, &features, true);
-    for (name, entries) in [
+    let capacities = [
         (map::SLOTS, slots),
         (map::SERVICES, 2),
         (map::COUNTERS, 2),
         (map::FLOWS, FLOWS),
         (map::UNASSURED, unassured::elements(FLOWS)),
         (map::AFFINITY, 64),
-    ] {
-        loader.map_max_entries(name, entries);
-    }
-    loader.load(OBJECT).map_err(|error| Error::Load { source: error.into() })
+    ];
+    load_apart(OBJECT, &capacities)
 }
 
 /// Copies what concerns the question. The service port gets the number 0.

@@ -3,8 +3,11 @@
 use std::net::TcpListener;
 
 use super::{
-    read::Pins,
-    sandbox::{ip, plan, sandboxed},
+    read::{
+        Pins,
+        hooks::{self, HookProgram, HookRow, ProgramNames},
+    },
+    sandbox::{self, ip, plan, sandboxed},
     *,
 };
 
@@ -270,4 +273,32 @@ fn with_no_slot_free_an_endpoint_that_is_gone_gets_no_connection() {
 fn the_data_path_can_move_between_threads() {
     fn is_send<T: Send>() {}
     is_send::<Dataplane>();
+}
+
+#[test]
+fn the_hooks_tell_whose_programs_run_there_and_in_which_order() {
+    sandboxed(|sandbox| {
+        sandbox::run("ip link add d0 type veth peer name d1");
+        sandbox::run("ip link set d0 up");
+        let device = sandbox::device("d0");
+        let hooks = |names: &ProgramNames| hooks::of_device(&device, names).unwrap();
+        assert_eq!(hooks(&ProgramNames::read()), []);
+        let mut dataplane = sandbox.open();
+        assert_eq!(dataplane.sync_devices(std::slice::from_ref(&device), &[]).problems, []);
+        dataplane.attach_cgroup().unwrap();
+        let names = ProgramNames::read();
+        let shown = |rows: Vec<HookRow>| -> Vec<String> {
+            let name = |row: &HookRow| format!("{} {}", row.hook, row.programs[0].name);
+            assert!(rows.iter().all(|row| row.programs.iter().all(HookProgram::is_ours)));
+            rows.iter().map(name).collect()
+        };
+        assert_eq!(shown(hooks(&names)), ["ingress kp_ingress", "egress kp_egress"]);
+        let cgroup = hooks::of_cgroup(&sandbox.settings().cgroup_root.unwrap(), &names).unwrap();
+        let [connect4, .., recvmsg6] = &shown(cgroup)[..] else { panic!("no hooks") };
+        assert_eq!([connect4, recvmsg6], ["connect4 kp_connect4", "recvmsg6 kp_recvmsg6"]);
+        let ids = sandbox.links();
+        let of_ingress = hooks(&names)[0].programs[0].id;
+        assert!(ids.iter().any(|(name, _, _, id)| name == "kp_ingress" && *id == of_ingress));
+        assert_eq!(try_programs().unwrap(), 18);
+    });
 }

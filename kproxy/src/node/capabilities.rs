@@ -55,6 +55,12 @@ pub(crate) fn check() -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether this process may mount file systems and look into namespaces of pods. Where the kernel does not say, it
+/// may not.
+pub(crate) fn may_enter_namespaces() -> bool {
+    caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(false)
+}
+
 /// Names of what is needed and not among `held`. CAP_SYS_ADMIN stands for what it was split into
 /// (bpf_capable(), perfmon_capable(), include/linux/capability.h).
 fn lacking(held: &CapsHashSet) -> Vec<String> {

@@ -22,14 +22,18 @@ pub(crate) struct Filter {
     pub program: String,
     /// Its kernel id.
     pub program_id: u32,
+    /// The kernel runs filters of lower ones first.
+    pub priority: u16,
+    /// Whether it sees what comes in by the device; what goes out otherwise.
+    pub ingress: bool,
 }
 
-/// The programs that are filters of this priority on a device, those of what comes in first. None where the kernel
-/// has no filters.
+/// The programs that are filters on a device, those of what comes in first, each direction in the order in which the
+/// kernel runs them. None where the kernel has no filters.
 ///
 /// # Errors
 /// The kernel does not tell.
-pub(crate) fn of(device: u32, priority: u16) -> io::Result<Vec<Filter>> {
+pub(crate) fn of(device: u32) -> io::Result<Vec<Filter>> {
     let socket = Socket::new(NETLINK_ROUTE)?;
     let mut filters = Vec::new();
     for parent in PARENTS {
@@ -37,7 +41,7 @@ pub(crate) fn of(device: u32, priority: u16) -> io::Result<Vec<Filter>> {
         // What cannot be read is a filter of another kind.
         let each = |message: NetlinkBuffer<&[u8]>| {
             let message = NetlinkMessage::deserialize(message.into_inner()).ok();
-            filters.extend(message.and_then(|message| filter(message, priority)));
+            filters.extend(message.and_then(|message| filter(message, parent == PARENTS[0])));
         };
         match netlink::receive(&socket, each) {
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
@@ -58,16 +62,14 @@ fn question(device: u32, parent: u32) -> Vec<u8> {
     bytes
 }
 
-fn filter(message: NetlinkMessage<RouteNetlinkMessage>, priority: u16) -> Option<Filter> {
+fn filter(message: NetlinkMessage<RouteNetlinkMessage>, ingress: bool) -> Option<Filter> {
     let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewTrafficFilter(message)) =
         message.payload
     else {
         return None;
     };
-    // The priority is the upper half (uapi/linux/pkt_sched.h, TC_H_MAJ).
-    if message.header.info >> 16 != u32::from(priority) {
-        return None;
-    }
+    // The upper half (uapi/linux/pkt_sched.h, TC_H_MAJ).
+    let priority = (message.header.info >> 16) as u16;
     let options = message.attributes.into_iter().find_map(|attribute| match attribute {
         TcAttribute::Options(options) => Some(options),
         _ => None,
@@ -80,5 +82,5 @@ fn filter(message: NetlinkMessage<RouteNetlinkMessage>, priority: u16) -> Option
             _ => {}
         }
     }
-    Some(Filter { program: name?, program_id: id? })
+    Some(Filter { program: name?, program_id: id?, priority, ingress })
 }

@@ -23,6 +23,7 @@ pub(crate) mod source_ports;
 mod sources;
 mod state;
 pub mod watch;
+pub(crate) mod xdp;
 pub(crate) mod xfrm;
 
 pub use self::{

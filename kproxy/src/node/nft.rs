@@ -154,12 +154,12 @@ pub fn is_present() -> Result<bool, Error> {
 }
 
 /// Every table, a line each, as nft prints them.
-pub(super) fn list_tables() -> Result<String, Error> {
+pub(crate) fn list_tables() -> Result<String, Error> {
     query(&["list", "tables"])
 }
 
 /// Every chain without its rules, as nft prints them.
-pub(super) fn list_chains() -> Result<String, Error> {
+pub(crate) fn list_chains() -> Result<String, Error> {
     query(&["list", "chains"])
 }
 

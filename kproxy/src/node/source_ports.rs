@@ -57,6 +57,24 @@ pub(crate) fn overlap(ports: &RangeInclusive<u16>) -> io::Result<Option<Problem>
     }))
 }
 
+/// What to say of NodePorts that the kernel gives out to clients of the node.
+///
+/// # Errors
+/// The kernel's range cannot be read.
+pub(crate) fn node_ports_given_out() -> io::Result<Option<Problem>> {
+    let local = local_range()?;
+    let reserved = parse_ranges(&fs::read_to_string(RESERVED).unwrap_or_default());
+    Ok(shared_with(&NODE_PORTS, &local, &reserved).then(|| {
+        let (low, high) = (local.start(), local.end());
+        let what = format!(
+            "net.ipv4.ip_local_port_range gives {low}-{high} to clients of this node, NodePorts among them: one that \
+             has such a port when a Service gets it keeps it, and who listens there is hidden"
+        );
+        let remedy = "put 30000-32767 into net.ipv4.ip_local_reserved_ports, or make the range begin behind it";
+        Problem::new("NodePorts", what, remedy)
+    }))
+}
+
 /// Whether one of the ports is in the `local` range and not in a reserved one.
 fn shared_with(
     ports: &RangeInclusive<u16>,

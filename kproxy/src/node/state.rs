@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{device::Device, sources::Sources};
-use crate::model::Problem;
+use crate::model::{Family, Problem};
 
 /// Devices with programs, by index. Each keeps its role while it exists and does not lead elsewhere.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -41,4 +41,12 @@ pub struct NodeState {
     pub addresses: BTreeSet<IpAddr>,
     /// Devices that should get the programs and cannot.
     pub problems: Vec<Problem>,
+}
+
+impl NodeState {
+    /// Families that pods use: the first always, the other where an uplink has an address of it.
+    pub(crate) fn families(&self) -> impl Iterator<Item = Family> {
+        let has_v6 = self.sources.values().any(|sources| sources.v6.is_some());
+        [Some(Family::V4), has_v6.then_some(Family::V6)].into_iter().flatten()
+    }
 }

@@ -6,6 +6,7 @@ use rtnetlink::packet_core::NlasIterator;
 use rtnetlink::sys::{Socket, protocols::NETLINK_XFRM};
 
 use super::netlink;
+use crate::model::Problem;
 
 /// Message and attributes: uapi/linux/xfrm.h.
 const GET_POLICY: u16 = 0x15;
@@ -35,6 +36,22 @@ pub(crate) fn encrypting_policies() -> io::Result<usize> {
     let mut count = 0;
     netlink::receive(&socket, |message| count += usize::from(encrypts(message.payload())))?;
     Ok(count)
+}
+
+/// What is wrong with so many of them.
+pub(crate) fn problem(count: usize) -> Option<Problem> {
+    (count > 0).then(|| {
+        Problem::new(
+            "IPsec",
+            format!(
+                "{count} policies without an XFRM interface encrypt what leaves this node: where they \
+                 match, answers to clients outside keep the backend's address, and what goes to a \
+                 backend on another node by an uplink leaves unencrypted"
+            ),
+            "give the policies an XFRM interface (if_id), or keep clients of Services and other nodes \
+             out of them; see docs/networks.md",
+        )
+    })
 }
 
 fn encrypts(policy: &[u8]) -> bool {

@@ -43,6 +43,11 @@ pub(crate) fn hanging(
     out.write_all(lines.get(indent..).unwrap_or_default())
 }
 
+/// `1 backend`, `2 backends`
+pub(crate) fn count(number: u64, word: &str) -> String {
+    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

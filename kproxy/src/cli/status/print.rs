@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use super::attached::Device;
 use super::facts::{Drops, Fill, Status};
 use super::timeouts::Timeout;
+use crate::cli::render::prose::count;
 use crate::cli::render::table::{Cell, Column};
 use crate::cli::render::{Look, Tone, prose, table};
 
@@ -115,11 +116,6 @@ fn device_text(device: &Device) -> String {
         text.push_str(&device.missing.join(", "));
     }
     text
-}
-
-/// `1 backend`, `2 backends`
-fn count(number: u64, word: &str) -> String {
-    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
 }
 
 fn maps(out: &mut dyn Write, look: &Look, maps: &[Fill]) -> io::Result<()> {

@@ -9,6 +9,8 @@ use kproxy_common::flow::unassured;
 
 use super::{EACH, TERMINAL, dump, explain, sample, typed};
 use crate::cli::args::{DumpTable, FilterArgs, Format};
+use crate::cli::check::Report;
+use crate::cli::check::finding::Finding;
 use crate::cli::render::json;
 use crate::cli::status::attached::{Cgroup, Device};
 use crate::cli::status::facts::{Daemon, Drops, Fill, Status, Totals};
@@ -120,6 +122,30 @@ fn printed(status: &Status) -> String {
     String::from_utf8(out).unwrap()
 }
 
+/// A node whose kube-proxy has been stopped, with a firewall and somebody else's program.
+fn check() -> Report {
+    Report::of(vec![
+        Finding::ok("kernel", "6.12.48+deb13-amd64"),
+        Finding::ok("BTF", "/sys/kernel/btf/vmlinux"),
+        Finding::ok("programs", "the kernel takes all 18 of them"),
+        Finding::failure(
+            "forwarding",
+            "net.ipv4.ip_forward: it is off",
+            "set it: `sysctl -w net.ipv4.ip_forward=1`",
+        ),
+        Finding::warning(
+            "kube-proxy",
+            "does not run here and has left rules, which go on translating: nftables table ip kube-proxy",
+            "run `kproxy cleanup --kube-proxy` once kproxy serves",
+        ),
+        Finding::warning(
+            "hooks",
+            "eth0 ingress: shaper, kp_ingress, in this order",
+            "see that it leaves packets to Services alone",
+        ),
+    ])
+}
+
 /// Every sample that the page may show.
 fn samples() -> Vec<(String, String)> {
     let (tables, all) = (sample::tables(), FilterArgs::default());
@@ -140,6 +166,9 @@ fn samples() -> Vec<(String, String)> {
         samples.push((format!("dump {} {conditions} -o json", table.name()), row));
     }
     samples.extend(explain::samples());
+    let mut text = Vec::new();
+    crate::cli::check::print::print(&mut text, &TERMINAL, &check()).unwrap();
+    samples.push(("check".to_owned(), String::from_utf8(text).unwrap()));
     let status = status();
     samples.push(("status".to_owned(), printed(&status)));
     let mut text = Vec::new();

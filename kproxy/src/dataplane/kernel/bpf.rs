@@ -15,8 +15,8 @@ use std::{
 
 use aya::maps::{HashMap, IterableMap, MapData};
 use aya_obj::generated::{
-    BPF_NOEXIST, bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_map_info, bpf_map_type,
-    bpf_prog_info,
+    BPF_F_QUERY_EFFECTIVE, BPF_NOEXIST, bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info,
+    bpf_link_type, bpf_map_info, bpf_map_type, bpf_prog_info,
 };
 use kproxy_common::fragment::Injection;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -142,6 +142,28 @@ pub(crate) fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
     attr.info.info = &raw mut info as u64;
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
     Ok(info.id)
+}
+
+/// Ids of the programs that the kernel runs for sockets of a cgroup at a hook, in that order: those of its parents,
+/// too (`BPF_F_QUERY_EFFECTIVE`).
+///
+/// # Errors
+/// Those of `BPF_PROG_QUERY`; `ENOSPC`: more than 64.
+pub(crate) fn cgroup_programs(
+    cgroup: BorrowedFd<'_>,
+    hook: bpf_attach_type,
+) -> io::Result<Vec<u32>> {
+    let mut ids = [0u32; 64];
+    let mut attr = empty_attr();
+    attr.query.__bindgen_anon_1.target_fd = cgroup.as_raw_fd() as u32;
+    attr.query.attach_type = hook as u32;
+    attr.query.query_flags = BPF_F_QUERY_EFFECTIVE;
+    attr.query.prog_ids = ids.as_mut_ptr() as u64;
+    attr.query.__bindgen_anon_2.prog_cnt = ids.len() as u32;
+    bpf(bpf_cmd::BPF_PROG_QUERY, &mut attr)?;
+    // SAFETY: plain integers; the variant is the one passed in.
+    let count = unsafe { attr.query.__bindgen_anon_2.prog_cnt } as usize;
+    Ok(ids.into_iter().take(count).collect())
 }
 
 /// Runs a program once on `data`, which it may change (`BPF_PROG_TEST_RUN`).

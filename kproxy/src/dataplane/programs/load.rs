@@ -30,6 +30,16 @@ use crate::{
     model::Problem,
 };
 
+/// Sizes of large maps where nothing is kept in them.
+const SMALL: [(&str, u32); 6] = [
+    (map::SLOTS, 2),
+    (map::SERVICES, 2),
+    (map::COUNTERS, 2),
+    (map::FLOWS, 2),
+    (map::UNASSURED, 2),
+    (map::AFFINITY, 64),
+];
+
 /// The loaded object.
 pub(crate) struct Loaded {
     /// Programs, loaded and pinned; its pinned maps have been taken.
@@ -121,6 +131,37 @@ fn remove_leftovers(dirs: &PinDirs) -> Result<(), Error> {
         pinning::remove(&path)?;
     }
     Ok(())
+}
+
+/// The object, with small maps of its own beside the live ones; its programs are not loaded yet. `capacities`: of
+/// maps that must hold more or less than they do by themselves.
+///
+/// # Errors
+/// The kernel refuses the maps.
+pub(crate) fn load_apart(bytes: &[u8], capacities: &[(&str, u32)]) -> Result<Ebpf, Error> {
+    let features = kernel_features();
+    let mut loader = EbpfLoader::new();
+    loader.override_global(GLOBAL_KERNEL_FEATURES, &features, true);
+    for (name, entries) in capacities {
+        loader.map_max_entries(name, *entries);
+    }
+    loader.load(bytes).map_err(|error| Error::Load { source: error.into() })
+}
+
+/// Has the verifier look at every program that kproxy attaches or runs, and forgets them again. How many those are.
+///
+/// # Errors
+/// The first that the kernel refuses.
+pub(crate) fn try_all(bytes: &[u8]) -> Result<usize, Error> {
+    let memlock = memlock::raise_limit();
+    let mut object = load_apart(bytes, &SMALL)?;
+    let all = pinned_programs().chain([program::SWEEP, program::ADOPT]);
+    let mut count = 0;
+    for name in all {
+        load_program(&mut object, name, memlock)?;
+        count += 1;
+    }
+    Ok(count)
 }
 
 /// Opens or makes the maps of the object. Programs are not loaded yet.

@@ -75,7 +75,9 @@ fn of_filters(links: &[LinkRow]) -> io::Result<Vec<LinkRow>> {
         if linked.contains(&index) {
             continue;
         }
-        for filters::Filter { program, program_id } in filters::of(index, clsact::PRIORITY)? {
+        let ours = |filter: &filters::Filter| filter.priority == clsact::PRIORITY;
+        for filter in filters::of(index)?.into_iter().filter(ours) {
+            let filters::Filter { program, program_id, .. } = filter;
             let target = LinkTarget::Device { name: name.clone().into_owned(), index };
             rows.push(LinkRow { program, target, link_id: 0, program_id });
         }

@@ -15,6 +15,7 @@ mod flows;
 mod frontends;
 #[cfg(test)]
 mod fuzz;
+pub(crate) mod hooks;
 mod links;
 mod netns;
 mod pins;

@@ -1,0 +1,83 @@
+//! `kproxy check`: can kproxy run on this node, and what is in its way.
+//!
+//! Everything is looked at and nothing changed: the programs are loaded once with maps of their own, and
+//! forgotten.
+
+pub(super) mod finding;
+mod machine;
+mod network;
+mod others;
+mod ports;
+pub(super) mod print;
+
+use std::io::Write;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use self::finding::{Finding, Outcome};
+use super::args::Format;
+use super::exit::Exit;
+use super::render::{Look, json, yaml};
+use crate::daemon::Settings;
+use crate::dataplane::read::hooks::ProgramNames;
+use crate::node::NodeState;
+
+/// What all checks found.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct Report {
+    /// Whether nothing failed.
+    pub can_run: bool,
+    /// How many checks found what they should.
+    pub ok: usize,
+    /// How many found something worth a look.
+    pub warnings: usize,
+    /// How many found something in the way.
+    pub failures: usize,
+    /// Each check.
+    pub checks: Vec<Finding>,
+}
+
+impl Report {
+    /// Counts.
+    pub(crate) fn of(checks: Vec<Finding>) -> Self {
+        let count = |outcome| checks.iter().filter(|check| check.outcome == outcome).count();
+        let failures = count(Outcome::Failure);
+        Self {
+            can_run: failures == 0,
+            ok: count(Outcome::Ok),
+            warnings: count(Outcome::Warning),
+            failures,
+            checks,
+        }
+    }
+}
+
+/// Looks at everything that kproxy would meet with these settings, and prints.
+///
+/// # Errors
+/// Those of the writer.
+pub(super) fn run(
+    settings: &Settings,
+    format: Format,
+    look: &Look,
+    out: &mut dyn Write,
+) -> Result<Exit> {
+    let report = Report::of(findings(settings));
+    match format {
+        Format::Table | Format::Wide => print::print(out, look, &report)?,
+        Format::Json => json::write(out, &report)?,
+        Format::Yaml => yaml::write(out, &report)?,
+    }
+    Ok(if report.can_run { Exit::Fine } else { Exit::No })
+}
+
+fn findings(settings: &Settings) -> Vec<Finding> {
+    let mut all = machine::look(settings);
+    let (node, found) = network::look(settings);
+    all.extend(found);
+    all.extend(ports::look(settings));
+    let names = ProgramNames::read();
+    all.extend(others::look(settings, node.as_ref().unwrap_or(&NodeState::default()), &names));
+    all
+}
