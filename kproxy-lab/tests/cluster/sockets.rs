@@ -1,6 +1,6 @@
 //! The socket path with real sockets: pods and hosts dial ClusterIPs and NodePorts.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::common::{
     Cluster, NODE_PORT, PORT, SILENCE, TARGET, TRANSPORTS, VIPS, at, has_mptcp, vips,
@@ -79,7 +79,7 @@ fn a_pods_loopback_is_its_own() {
     let cluster = Cluster::new(&["n1/a"]);
     let pod = cluster.lab.pod("n1", "b");
     for ip in ["127.0.0.1", "::1", "0.0.0.0", "::"] {
-        let outcome = pod.probe(Probe::tcp(at(ip.parse::<std::net::IpAddr>().unwrap(), NODE_PORT)));
+        let outcome = pod.probe(Probe::tcp(at(ip.parse::<IpAddr>().unwrap(), NODE_PORT)));
         assert!(outcome.unwrap().all_refused(), "{ip}");
     }
 }
@@ -107,7 +107,7 @@ fn ver_01_ver_11_no_endpoints_means_refused_at_once() {
 #[test]
 fn ver_16_ver_17_an_unknown_port_or_protocol_of_a_clusterip_is_refused() {
     let cluster = Cluster::new(&["n1/a"]);
-    for to in VIPS.map(|ip| at(ip.parse::<std::net::IpAddr>().unwrap(), PORT + 1)) {
+    for to in VIPS.map(|ip| at(ip.parse::<IpAddr>().unwrap(), PORT + 1)) {
         for transport in TRANSPORTS {
             let outcome = cluster.lab.pod("n1", "b").probe(Probe::new(transport, to)).unwrap();
             assert!(outcome.all_refused(), "{transport:?} {to}: {outcome}");
@@ -205,7 +205,7 @@ fn two_services_and_their_ports_do_not_mix() {
     let cluster = Cluster::new(&["n1/a"]);
     cluster.other("api", "10.96.0.11", "fd00:10:96::b", &["n2/a"]);
     let pod = cluster.lab.pod("n1", "b");
-    let api = at("10.96.0.11".parse::<std::net::IpAddr>().unwrap(), PORT);
+    let api = at("10.96.0.11".parse::<IpAddr>().unwrap(), PORT);
     cluster.eventually("the new Service answers", &pod, &Probe::tcp(api).count(4), |outcome| {
         outcome.servers() == [("n2/a", 4)].into()
     });
@@ -278,4 +278,45 @@ fn an_mptcp_socket_shows_what_it_dialled_when_a_subflow_joins() {
     assert_eq!(count(), Some(1));
     socket.close().unwrap();
     cluster.wait("closed", || count() == Some(0));
+}
+
+#[test]
+fn sockets_are_shown_with_their_process_pod_frontend_and_backend() {
+    let cluster = Cluster::new(&["n1/a"]);
+    let lab = &cluster.lab;
+    let shown = |arguments: &[&str]| -> Vec<Value> {
+        let mut command = lab.kproxy_command("n1", "sockets").unwrap();
+        let output = command.args(["-o", "json"]).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let cases = [
+        (Transport::Tcp, VIPS[0], ["TCP", "established", "connect"]),
+        (Transport::Tcp, VIPS[1], ["TCP", "established", "connect"]),
+        (Transport::UdpConnected, VIPS[1], ["UDP", "connected", "connect"]),
+        (Transport::UdpUnconnected, VIPS[0], ["UDP", "unconnected", "send"]),
+    ];
+    for place in [lab.pod("n1", "b"), lab.node("n1")] {
+        for (transport, vip, wanted) in cases {
+            let to = at(vip.parse::<IpAddr>().unwrap(), PORT);
+            let held = place.hold(kproxy_lab::Hold::new(transport, to)).unwrap();
+            let rows = shown(&["--service", "web", "--address", vip]);
+            let of_it = |row: &&Value| row["protocol"] == wanted[0];
+            let row = rows.iter().find(of_it).unwrap_or_else(|| panic!("{to}: {rows:#?}"));
+            let words = ["protocol", "state", "told_by"].map(|key| row[key].as_str().unwrap());
+            let backend = lab.pod("n1", "a").at(Family::of(to.ip()), TARGET);
+            assert_eq!((words, &row["service"]["name"]), (wanted, &json!("web")), "{row}");
+            assert_eq!(row["frontend"], to.to_string());
+            assert_eq!(row["backend"], backend.to_string());
+            let owner = &row["processes"][0];
+            assert_eq!(owner["name"], "kproxy-lab", "{row}");
+            let pod = row["pod"].as_str().unwrap_or_default();
+            assert_eq!(pod.ends_with("-n1-b"), place.name() == "n1/b", "{row}");
+            assert!(row["cgroup_path"].as_str().unwrap().contains("/n1/"), "{row}");
+            let pid = owner["pid"].to_string();
+            assert!(shown(&["--pid", &pid, "--port", "80"]).contains(row));
+            assert_eq!(shown(&["--pid", &pid, "--service", "other"]), [] as [Value; 0]);
+            held.stop().unwrap();
+        }
+    }
 }

@@ -46,6 +46,8 @@ pub(super) enum Command {
     Dump(DumpArgs),
     /// Explain what becomes of a connection, and why; works with the daemon dead or alive
     Explain(ExplainArgs),
+    /// Show which process in which pod holds which backend under which frontend
+    Sockets(SocketsArgs),
     /// Say whether kproxy is in order on this node, and if not, why
     Status(StatusArgs),
     /// Take every trace of kproxy off this node: programs, maps, nftables table, run folder; or kube-proxy's rules
@@ -391,6 +393,26 @@ pub(super) struct ExplainArgs {
     /// Where the daemon keeps its pid and its list of problems.
     #[command(flatten)]
     pub run_dir: RunDirArgs,
+}
+
+/// `kproxy sockets`
+#[derive(Args, Debug)]
+pub(super) struct SocketsArgs {
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+
+    /// Which rows to print.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+
+    /// Only sockets of the process with this id
+    #[arg(long, value_name = "PID", help_heading = "Filters")]
+    pub pid: Option<i32>,
+
+    /// Where the maps are pinned.
+    #[command(flatten)]
+    pub pins: PinArgs,
 }
 
 /// `kproxy status`

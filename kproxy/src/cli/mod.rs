@@ -16,6 +16,7 @@ mod kube_proxy_flags;
 mod log;
 mod render;
 mod run;
+mod sockets;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -112,6 +113,7 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<Exit> {
         }
         Command::Dump(args) => print(|look, out| dump::run(args, look, out)),
         Command::Explain(args) => print(|look, out| explain::run(args, look, out)),
+        Command::Sockets(args) => print(|look, out| sockets::run(args, look, out)),
         Command::Status(args) => print(|look, out| status::run(args, look, out)),
         Command::Cleanup(args) => print(|_, out| cleanup::run(args, out)),
         Command::Version(args) => print(|_, out| version::run(args, out)),

@@ -210,7 +210,7 @@ impl<S: DataplaneSink> Loop<S> {
         if !changes.is_empty() {
             let objects = changes.iter().map(service_text).collect();
             let count = changes.len();
-            let Report { writes, words, problems } = self.counted(|sink| sink.apply(changes));
+            let Report { writes, words, problems, .. } = self.counted(|sink| sink.apply(changes));
             debug!(changes = count, writes, words, "applied");
             self.planner.problems().set_sink(Some(&objects), problems);
         }
@@ -252,6 +252,11 @@ impl<S: DataplaneSink> Loop<S> {
     fn counted(&mut self, act: impl FnOnce(&mut S) -> Report) -> Report {
         let report = act(&mut self.sink);
         self.settings.metrics.wrote(report.writes + report.words);
+        if let Some(room_in) = report.room_in {
+            // What waits for it may be all that a Service has.
+            let at = Instant::now() + room_in;
+            self.retry_at = Some(self.retry_at.map_or(at, |before| before.min(at)));
+        }
         report
     }
 

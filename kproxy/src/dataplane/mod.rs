@@ -235,9 +235,11 @@ impl Dataplane {
             });
             let waited = self.writer.take_waiting();
             report.problems.retain(|problem| !waited.contains(problem));
-            let Report { writes, words, problems } = self.writer.apply(Vec::new(), clock::now());
+            let Report { writes, words, problems, room_in } =
+                self.writer.apply(Vec::new(), clock::now());
             report.writes += writes;
             report.words += words;
+            report.room_in = room_in;
             report.problems.extend(problems.into_iter().chain(failed));
         }
     }

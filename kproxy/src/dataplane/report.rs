@@ -1,6 +1,6 @@
 //! What a call did, and how full the maps are.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use serde::Serialize;
 
@@ -16,6 +16,9 @@ pub struct Report {
     pub words: usize,
     /// What could not be done. What a map refused is tried again when there is room.
     pub problems: Vec<Problem>,
+    /// When there is room that something waits for: what was freed rests before it is given out again. `None`: nothing
+    /// waits, or nothing rests.
+    pub room_in: Option<Duration>,
 }
 
 impl Report {

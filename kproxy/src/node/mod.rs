@@ -17,6 +17,7 @@ pub(crate) mod netlink;
 pub(crate) mod netns;
 pub mod nft;
 mod pods;
+pub(crate) mod processes;
 mod roles;
 mod rtnl;
 pub(crate) mod source_ports;

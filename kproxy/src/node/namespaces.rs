@@ -41,6 +41,23 @@ pub(crate) fn others() -> Vec<File> {
         .collect()
 }
 
+/// Names of network namespaces, by inode number.
+pub(crate) fn names() -> BTreeMap<u64, String> {
+    let named = FOLDERS.iter().flat_map(entries).filter_map(|path| {
+        let (_, inode) = identity(&path)?;
+        Some((inode, path.file_name()?.to_string_lossy().into_owned()))
+    });
+    named.collect()
+}
+
+/// Inode number of the own one.
+///
+/// # Errors
+/// The kernel does not say.
+pub(crate) fn own() -> io::Result<u64> {
+    fs::metadata("/proc/self/ns/net").map(|namespace| namespace.ino())
+}
+
 /// Does something on a thread of its own, which may end in another network namespace than it began in.
 /// `None`: the thread could not be started or has panicked.
 pub(crate) async fn on_own_thread<T: Send + 'static>(

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use rtnetlink::packet_core::NetlinkBuffer;
+use rtnetlink::packet_core::{DefaultNla, Emitable as _, NetlinkBuffer};
 use rtnetlink::sys::Socket;
 
 /// Length of `struct nlmsghdr`.
@@ -18,6 +18,13 @@ pub(crate) fn message(kind: u16, flags: i32, body: &[u8]) -> Vec<u8> {
     header.set_message_type(kind);
     header.set_flags(flags as u16);
     header.set_sequence_number(1);
+    bytes
+}
+
+/// Attributes, as bytes.
+pub(crate) fn emitted(attributes: &[DefaultNla]) -> Vec<u8> {
+    let mut bytes = vec![0; attributes.buffer_len()];
+    attributes.emit(&mut bytes);
     bytes
 }
 

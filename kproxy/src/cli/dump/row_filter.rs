@@ -14,7 +14,9 @@ use super::columns::service::Service;
 use super::tables::Tables;
 use crate::cli::args::FilterArgs;
 use crate::cli::values::PortFilter;
-use crate::dataplane::read::{AddressRow, AffinityClient, AffinityRow, BackendRow, FlowRow};
+use crate::dataplane::read::{
+    AddressRow, AffinityClient, AffinityRow, BackendRow, FlowRow, SocketRow,
+};
 use crate::plan::ServicePortId;
 
 /// An address and a port.
@@ -131,6 +133,12 @@ impl<'a> RowFilter<'a> {
     /// A row of `dump flows`.
     pub(crate) fn flow(&self, row: &FlowRow) -> bool {
         let ends = [row.client, row.frontend, row.backend].map(|end| (end.ip(), end.port()));
+        self.name(row.service.as_ref()) && self.any(ends.into_iter())
+    }
+
+    /// A row of `sockets`.
+    pub(crate) fn socket(&self, row: &SocketRow) -> bool {
+        let ends = [row.local, row.frontend, row.backend].map(|end| (end.ip(), end.port()));
         self.name(row.service.as_ref()) && self.any(ends.into_iter())
     }
 

@@ -12,6 +12,7 @@ use crate::cli::args::{DumpTable, FilterArgs, Format};
 use crate::cli::check::Report;
 use crate::cli::check::finding::Finding;
 use crate::cli::render::json;
+use crate::cli::sockets::Socket;
 use crate::cli::status::attached::{Cgroup, Device};
 use crate::cli::status::facts::{Daemon, Drops, Fill, Status, Totals};
 use crate::cli::status::opt_out::OptOut;
@@ -20,9 +21,10 @@ use crate::cli::status::source_nat::SourceNat;
 use crate::cli::status::timeouts::Timeout;
 use crate::cli::version::Version;
 use crate::daemon::run_dir::OptedOut;
-use crate::dataplane::read::UsageRow;
+use crate::dataplane::read::{SocketRow, ToldBy, UsageRow};
 use crate::dataplane::{PortPool, PortUse, Settings};
-use crate::model::Problem;
+use crate::model::{Problem, Protocol};
+use crate::node::processes::Owner;
 
 /// A node with a dead daemon, a device that lost a program, and a bad object.
 fn status() -> Status {
@@ -146,6 +148,61 @@ fn check() -> Report {
     ])
 }
 
+/// A pod's web client and the node's resolver.
+fn sockets() -> Vec<Socket> {
+    let tables = sample::tables();
+    let id = |name: &str| {
+        let row = tables
+            .services
+            .iter()
+            .find(|row| row.service.as_ref().is_some_and(|service| service.name == name));
+        row.map(|row| (row.id, row.service.clone())).unwrap()
+    };
+    let socket = |owner: (i32, &str), pod: Option<&str>, name, ends: [&str; 3], told_by| {
+        let (id, service) = id(name);
+        let [local, frontend, backend] = ends.map(|end| end.parse().unwrap());
+        let is_tcp = told_by == ToldBy::Connect;
+        let host = pod.map(str::to_owned);
+        let row = SocketRow {
+            protocol: Some(if is_tcp { Protocol::Tcp } else { Protocol::Udp }),
+            state: if is_tcp { "established" } else { "unconnected" },
+            told_by,
+            local,
+            frontend,
+            backend,
+            id,
+            service,
+            namespace: 4_026_532_281,
+            cgroup: 9_021,
+            user: 101,
+            inode: 48_211,
+        };
+        let processes = vec![Owner { pid: owner.0, name: owner.1.to_owned(), host: host.clone() }];
+        Socket {
+            processes,
+            pod: host,
+            row,
+            cgroup_path: Some("/sys/fs/cgroup/kubepods.slice/a".into()),
+        }
+    };
+    vec![
+        socket(
+            (2_101, "envoy"),
+            Some("shop-7d9f8b6c5-x2x7l"),
+            "web",
+            ["10.244.1.7:40112", "10.96.34.7:80", "10.244.2.9:8080"],
+            ToldBy::Connect,
+        ),
+        socket(
+            (811, "systemd-resolve"),
+            None,
+            "kube-dns",
+            ["0.0.0.0:51402", "10.96.0.10:53", "10.244.1.4:53"],
+            ToldBy::Send,
+        ),
+    ]
+}
+
 /// Every sample that the page may show.
 fn samples() -> Vec<(String, String)> {
     let (tables, all) = (sample::tables(), FilterArgs::default());
@@ -169,6 +226,13 @@ fn samples() -> Vec<(String, String)> {
     let mut text = Vec::new();
     crate::cli::check::print::print(&mut text, &TERMINAL, &check()).unwrap();
     samples.push(("check".to_owned(), String::from_utf8(text).unwrap()));
+    for (name, format) in [("sockets", Format::Table), ("sockets -o json", Format::Json)] {
+        let rows = sockets();
+        let shown = if format == Format::Json { &rows[..1] } else { &rows };
+        let mut text = Vec::new();
+        crate::cli::sockets::print(&mut text, &TERMINAL, format, shown).unwrap();
+        samples.push((name.to_owned(), String::from_utf8(text).unwrap()));
+    }
     let status = status();
     samples.push(("status".to_owned(), printed(&status)));
     let mut text = Vec::new();

@@ -6,6 +6,7 @@ mod running;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -50,6 +51,8 @@ struct Held {
     calls: Vec<&'static str>,
     /// Services that the data path has no room for.
     refused: BTreeSet<String>,
+    /// When it says that there is, while something is refused.
+    room_in: Option<Duration>,
 }
 
 impl Held {
@@ -59,6 +62,7 @@ impl Held {
             let id = change.id().clone();
             match change {
                 Change::Set(plan) if self.refused.contains(&id.name) => {
+                    report.room_in = self.room_in;
                     self.plans.remove(&plan.id);
                     report.problems.push(Problem::new(
                         format!("Service {}/{}", id.namespace, id.name),

@@ -274,6 +274,26 @@ async fn lc_06_what_failed_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_waits_for_room_is_tried_as_soon_as_there_is_some() {
+    let running = Running::in_sync().await;
+    running.fake.held(|held| {
+        held.refused.insert("big".to_owned());
+    });
+    running.send([apply_service(service("big", &["10.96.0.9"]))]).await;
+    // The pauses have grown to a minute.
+    sleep(Duration::from_secs(300)).await;
+    running.fake.held(|held| held.room_in = Some(Duration::from_secs(2)));
+    running.send([apply_service(service("big", &["10.96.0.10"]))]).await;
+    running.fake.held(|held| {
+        held.refused.clear();
+        held.room_in = None;
+    });
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(running.services(), ["big", "web"]);
+    assert_eq!(running.problems(), []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn lc_04_stopping_leaves_the_data_path_as_it_is() {
     let running = Running::in_sync().await;
     running.calls();

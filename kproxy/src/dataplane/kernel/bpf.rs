@@ -297,6 +297,11 @@ impl RawMap {
         Ok(Self { map, key, value, values, entries: info.max_entries, is_array })
     }
 
+    /// The map itself.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.map.as_fd()
+    }
+
     /// Bytes of a key and of a value.
     pub(crate) const fn sizes(&self) -> (usize, usize) {
         (self.key, self.value)

@@ -21,6 +21,7 @@ mod netns;
 mod pins;
 mod rows;
 mod services;
+mod sockets;
 #[cfg(test)]
 mod tests;
 mod usage;
@@ -31,5 +32,6 @@ pub(crate) use self::{
     error::ReadError,
     pins::Pins,
     rows::*,
+    sockets::Sockets,
     words::{kind_name, name_opt, scope_name, sources_name},
 };

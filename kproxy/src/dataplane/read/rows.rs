@@ -150,6 +150,47 @@ pub(crate) struct FlowRow {
     pub service: Option<ServicePortId>,
 }
 
+/// A socket and the backend that a program has given it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct SocketRow {
+    /// Protocol.
+    #[serde(serialize_with = "words::protocol_opt")]
+    pub protocol: Option<Protocol>,
+    /// As `ss` calls it; `connected` and `unconnected` of UDP.
+    pub state: &'static str,
+    /// What the socket did to get it.
+    pub told_by: ToldBy,
+    /// Its own end.
+    pub local: SocketAddr,
+    /// What it has dialled.
+    pub frontend: SocketAddr,
+    /// The backend that it was given.
+    pub backend: SocketAddr,
+    /// Number of the service port.
+    pub id: u32,
+    /// Name of the service port; `None` when it is gone.
+    #[serde(serialize_with = "words::name_opt")]
+    pub service: Option<ServicePortId>,
+    /// Inode number of its network namespace.
+    pub namespace: u64,
+    /// Kernel id of its cgroup, which is the inode number of its folder; 0: the kernel does not tell.
+    pub cgroup: u64,
+    /// User that it belongs to.
+    pub user: u32,
+    /// Its inode number; 0: no process has it any more.
+    pub inode: u32,
+}
+
+/// What a socket does to get a backend.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ToldBy {
+    /// connect(): once.
+    Connect,
+    /// sendto() or sendmsg(): with each datagram.
+    Send,
+}
+
 /// Why a connection is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -166,6 +166,12 @@ impl Allocator {
         any
     }
 
+    /// How long until some of what rests is free; `None`: nothing rests.
+    pub(crate) fn next_room(&self, now: Duration) -> Option<Duration> {
+        let (since, _) = self.resting.front()?;
+        Some((*since + GRACE_PERIOD).saturating_sub(now))
+    }
+
     fn cut(&mut self, extent: Run, run: Run) {
         self.by_first.remove(&extent.first);
         self.by_len.remove(&(extent.len, extent.first));
@@ -227,7 +233,9 @@ mod tests {
         assert_eq!(runs.used(), 0);
         assert!(!runs.reclaim(Duration::from_millis(11_999)));
         assert_eq!(runs.allocate(1, 0), None);
+        assert_eq!(runs.next_room(Duration::from_secs(11)), Some(Duration::from_secs(1)));
         assert!(runs.reclaim(Duration::from_secs(12)));
+        assert_eq!(runs.next_room(Duration::from_secs(12)), None);
         assert_eq!(runs.allocate(4, 0), Some(run));
     }
 

@@ -140,6 +140,9 @@ impl<M: Maps> Writer<M> {
         for id in removed {
             self.remove_service_port(&id, now, &mut report);
         }
+        let waits = !self.pending.is_empty();
+        let next = [self.slots.next_room(now), self.ids.next_room(now)];
+        report.room_in = next.into_iter().flatten().min().filter(|_| waits);
         report
     }
 

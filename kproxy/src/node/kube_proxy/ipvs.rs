@@ -10,7 +10,7 @@ use std::{
 use kproxy_common::net::proto;
 use nix::{ifaddrs::getifaddrs, net::if_::if_nametoindex, sys::socket::SockaddrStorage};
 use rtnetlink::{
-    packet_core::{DefaultNla, Emitable as _, NlasIterator},
+    packet_core::{DefaultNla, NlasIterator},
     sys::{
         Socket,
         protocols::{NETLINK_GENERIC, NETLINK_ROUTE},
@@ -254,7 +254,7 @@ fn delete(server: &Server) -> Vec<u8> {
         DefaultNla::new(number::SERVER_PORT, server.at.port().to_be_bytes().to_vec()),
     ];
     const NESTED: u16 = libc::NLA_F_NESTED as u16;
-    let nested = DefaultNla::new(number::SERVER | NESTED, emitted(&of_server[..]));
+    let nested = DefaultNla::new(number::SERVER | NESTED, netlink::emitted(&of_server[..]));
     generic(number::DELETE_SERVER, &[nested])
 }
 
@@ -270,14 +270,8 @@ fn generic_family(socket: &Socket, name: &str) -> io::Result<u16> {
 
 fn generic(command: u8, attributes: &[DefaultNla]) -> Vec<u8> {
     let mut body = vec![command, 1, 0, 0];
-    body.extend(emitted(attributes));
+    body.extend(netlink::emitted(attributes));
     body
-}
-
-fn emitted(attributes: &[DefaultNla]) -> Vec<u8> {
-    let mut bytes = vec![0; attributes.buffer_len()];
-    attributes.emit(&mut bytes);
-    bytes
 }
 
 /// Asks the kernel and gives its one answer, empty where it only does what was asked.

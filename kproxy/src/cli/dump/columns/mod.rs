@@ -32,7 +32,7 @@ pub(crate) fn name(service: Option<&ServicePortId>, id: u32) -> String {
     service.map_or_else(|| format!("(no name, id {id})"), ServicePortId::text)
 }
 
-fn name_cell(service: Option<&ServicePortId>, id: u32) -> Cell {
+pub(in crate::cli) fn name_cell(service: Option<&ServicePortId>, id: u32) -> Cell {
     let tone = if service.is_some() { Tone::Plain } else { Tone::Warn };
     Cell::toned(name(service, id), tone)
 }
@@ -49,11 +49,11 @@ pub(in crate::cli) fn endpoint(addr: IpAddr, port: u16) -> String {
     SocketAddr::new(addr, port).to_string()
 }
 
-fn protocol(protocol: Option<Protocol>) -> &'static str {
+pub(in crate::cli) fn protocol(protocol: Option<Protocol>) -> &'static str {
     protocol.map_or("?", Protocol::name)
 }
 
-fn nothing() -> Cell {
+pub(in crate::cli) fn nothing() -> Cell {
     Cell::toned("-", Tone::Dim)
 }
 

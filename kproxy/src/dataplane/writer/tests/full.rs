@@ -38,6 +38,8 @@ fn an_endpoint_that_is_gone_is_taken_out_of_a_full_map() {
         assert_eq!(in_use(&maps, 1), backends(at_once.clone()), "{left:?}");
         assert_eq!(report.problems.is_empty(), left == at_once, "{left:?}: {report:?}");
         assert_eq!(report.writes, 0);
+        let waits_for_it = left != at_once && left != [1, 2, 3, 4, 5];
+        assert_eq!(report.room_in, waits_for_it.then_some(GRACE_PERIOD), "{left:?}");
 
         // Trying again changes nothing, and a restart finds it so.
         let before = word(&maps, 1);

@@ -6,8 +6,6 @@
 //! the socket programs keep in it; so a socket that went to the same pod without a Service is told
 //! apart: nothing is kept in it. Unconnected sockets need no help, they are asked at each datagram.
 
-mod diag;
-
 use std::{
     fs::File,
     io,
@@ -20,9 +18,11 @@ use kproxy_common::{
 };
 use nix::sched::{CloneFlags, setns};
 
-use self::diag::{Connected, Diag};
 use crate::{
-    dataplane::kernel::bpf,
+    dataplane::kernel::{
+        bpf,
+        diag::{Connected, Diag},
+    },
     model::{Family, Problem},
 };
 
