@@ -4,6 +4,7 @@
 mod affinity;
 mod algorithms;
 mod api;
+mod asked;
 mod common;
 mod container;
 mod control;
