@@ -6,7 +6,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use kproxy_lab::{Api, Lab, kubernetes, poll_until};
 use serde_json::{Value, json};
 
-use super::{Rendering, name_of, report::Report};
+use super::rendering::{Rendering, name_of};
+use super::report::Report;
 use crate::say;
 
 /// Namespace and name of kube-proxy's DaemonSet.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use super::{documents, report::Report};
+use super::{rendering::documents, report::Report};
 
 /// Name of the file that makes a folder one of Kustomize.
 pub(super) const KUSTOMIZATION: &str = "kustomization.yaml";

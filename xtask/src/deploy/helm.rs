@@ -9,7 +9,8 @@ use kproxy_lab::kubernetes;
 use serde_json::{Value, json};
 
 use super::kustomize::{base, output};
-use super::{Rendering, compare, report::Report, schema};
+use super::rendering::{Rendering, compare};
+use super::{report::Report, schema};
 
 /// Helm and the chart.
 struct Chart {

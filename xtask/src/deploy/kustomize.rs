@@ -6,7 +6,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use kproxy_lab::kubernetes;
 
-use super::{Rendering, compare, documents, files, name_of, report::Report};
+use super::rendering::{Rendering, compare, documents, name_of};
+use super::{files, report::Report};
 
 /// Folders whose objects are changes of others' objects.
 const PARTIAL: [&str; 2] = ["deploy/kubeadm", "deploy/overlays/in-place"];

@@ -184,7 +184,7 @@ mod tests {
     fn what_there_is_not_is_found() {
         for (text, finding) in [
             ("rate(kproxy_dropped_total[5m])", "no metric kproxy_dropped_total"),
-            ("sum(kproxy_problems", "missing"),
+            ("sum(kproxy_problems", "unclosed"),
             ("kproxy_problems{service=\"a\"}", "has no label service"),
             ("sum by (service) (kproxy_problems)", "has the label service"),
             ("kproxy_flows / on (pod) kproxy_problems", "has the label pod"),
