@@ -89,7 +89,8 @@ fn commands() -> Result<usize> {
     if !output.status.success() {
         bail!("a command of the pages:\n{said}\n{}", String::from_utf8_lossy(&output.stderr));
     }
-    let count = said.lines().find_map(|line| line.strip_prefix("commands: "));
+    // The harness writes its dots into the same line.
+    let count = said.split("commands: ").nth(1).and_then(|rest| rest.lines().next());
     let count = count.with_context(|| format!("the test did not say how many: {said}"))?;
     say::line(format!("{count} are parsed by kproxy"));
     count.trim().parse().with_context(|| format!("{count} is no number"))
