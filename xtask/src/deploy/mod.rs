@@ -3,10 +3,12 @@
 //! ```text
 //! files, promql, rules, dashboard, schema   what needs no other program; in `cargo xtask test`, too
 //! kustomize, helm                           the real programs, built from their Go modules at first use
+//! daemon                                    arguments and configuration read by kproxy
 //! cluster                                   each rendering given to the real API server
 //! ```
 
 mod cluster;
+mod daemon;
 mod dashboard;
 mod files;
 mod helm;
@@ -66,7 +68,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     say::line(format!("written to {}", folder.display()));
     if options.check {
-        say::heading("On the API server");
+        say::heading("By kproxy and the API server");
+        daemon::check(&folder, &renderings, &mut report);
         cluster::check(&renderings, &mut report)?;
     }
     report.end()
