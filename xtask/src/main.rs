@@ -8,6 +8,8 @@
 //! | `bench` | measures what a connection costs, directly and through each proxy |
 //! | `chaos` | attacks kproxy, and tells what honest clients lose |
 //! | `image` | writes kproxy's image as an OCI archive |
+//! | `deploy` | renders what operators apply, and checks it |
+//! | `docs` | makes the book of the pages, and checks them |
 //! | `kernels` | tries kproxy on other kernels, in QEMU |
 //! | `test` | checks and tests everything |
 //! | `tidy` | checks the sources against the project's rules |
@@ -17,6 +19,8 @@
 mod bench;
 mod chaos;
 mod demo;
+mod deploy;
+mod docs;
 mod image;
 mod kernels;
 mod parity;
@@ -50,6 +54,10 @@ enum Command {
     Chaos(chaos::Kind),
     /// Write kproxy's image, without a container engine.
     Image(image::Options),
+    /// Render what operators apply (Kustomize, Helm); with `--check`, check it.
+    Deploy(deploy::Options),
+    /// Make the book of the pages; with `--check`, check links and commands, too.
+    Docs(docs::Options),
     /// Try kproxy on other kernels, in QEMU; hold what the verifier walks to the budgets.
     Kernels(kernels::Options),
     /// Check and test everything.
@@ -66,6 +74,8 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::run(&options),
         Command::Chaos(kind) => chaos::run(&kind),
         Command::Image(options) => image::run(&options),
+        Command::Deploy(options) => deploy::run(&options),
+        Command::Docs(options) => docs::run(&options),
         Command::Kernels(options) => kernels::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Tidy => tidy::run(),

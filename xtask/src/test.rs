@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use kproxy_build::{Toolchain, lint_programs};
 
 use crate::{
-    run, say,
+    deploy, docs, run, say,
     setup::{self, Scope},
     tidy, workspace,
 };
@@ -105,6 +105,16 @@ fn checks() -> Vec<String> {
     if let Err(error) = tidy::run() {
         say::line(error);
         failed.push("tidy".to_owned());
+    }
+    say::heading("deploy");
+    if let Err(error) = deploy::check_files() {
+        say::line(error);
+        failed.push("deploy".to_owned());
+    }
+    say::heading("pages");
+    if let Err(error) = docs::check_pages() {
+        say::line(error);
+        failed.push("docs".to_owned());
     }
     say::heading("advisories");
     if let Err(error) = tidy::deny::advisories() {

@@ -101,6 +101,25 @@ impl Api {
         }
     }
 
+    /// Creates an object in another name than [`Self::apply`] does, so that what it does not name stays when it is
+    /// applied over.
+    ///
+    /// # Errors
+    /// When it is there already, or refused.
+    pub fn create(&self, object: impl Into<Value>) -> Result<Value> {
+        let object = object.into();
+        let target = Target::of(&object)?;
+        let api = self.api(&target)?;
+        let created = self.work(&format!("create {target}"), async move {
+            let object: DynamicObject =
+                serde_json::from_value(object).map_err(kube::Error::SerdeError)?;
+            let params =
+                PostParams { field_manager: Some("somebody".to_owned()), ..PostParams::default() };
+            api.create(&params, &object).await
+        })?;
+        value(&created)
+    }
+
     /// Changes fields of an object's status (JSON merge patch); the object as it is now.
     ///
     /// # Errors

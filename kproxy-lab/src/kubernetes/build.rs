@@ -1,5 +1,6 @@
 //! Building Kubernetes programs from their Go module.
 
+use std::env;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -35,7 +36,7 @@ pub(super) fn build(folder: &Path, program: &Program) -> Result<PathBuf> {
     if result.is_file() {
         return Ok(result);
     }
-    let go = binary::in_path("go").context("find Go: install it from go.dev/dl or a package")?;
+    let go = go()?;
     say(&format!("building {} {}, once; this takes minutes", program.name, program.version));
     write_module(&go, &source, program)?;
     run(Command::new(&go).args(["mod", "tidy"]).current_dir(&source), "downloading")?;
@@ -61,21 +62,40 @@ fn write_module(go: &Path, source: &Path, program: &Program) -> Result<()> {
     };
     write("go.mod", "module kproxy.local/programs\n")?;
     write("main.go", program.source)?;
-    let module = format!("{}@{}", program.module, program.version);
+    let told = module(go, source, &format!("{}@{}", program.module, program.version))?;
+    let file = told["GoMod"].as_str().context("go did not say where the module is")?;
+    let theirs = fs::read_to_string(file).with_context(|| format!("read {file}"))?;
+    write("go.mod", &go_mod(&theirs, program))
+}
+
+/// Fetches a module, unless it is there; the folder of its files.
+///
+/// # Errors
+/// Without Go or without a network.
+pub(super) fn download(name: &str) -> Result<PathBuf> {
+    let told = module(&go()?, &env::temp_dir(), name)?;
+    let folder = told["Dir"].as_str().context("go did not say where the module is")?;
+    Ok(folder.into())
+}
+
+fn go() -> Result<PathBuf> {
+    binary::in_path("go").context("find Go: install it from go.dev/dl or a package")
+}
+
+/// Has Go fetch a module; what it says of it.
+fn module(go: &Path, from: &Path, name: &str) -> Result<Value> {
     let output = Command::new(go)
-        .args(["mod", "download", "-json", &module])
-        .current_dir(source)
+        .args(["mod", "download", "-json", name])
+        .current_dir(from)
         .stderr(Stdio::inherit())
         .output()
         .with_context(|| format!("run {}", go.display()))?;
     let told: Value = serde_json::from_slice(&output.stdout)
-        .with_context(|| format!("`go mod download {module}` said nothing of use"))?;
+        .with_context(|| format!("`go mod download {name}` said nothing of use"))?;
     if let Some(error) = told["Error"].as_str() {
-        bail!("`go mod download {module}`: {error}");
+        bail!("`go mod download {name}`: {error}");
     }
-    let file = told["GoMod"].as_str().context("go did not say where the module is")?;
-    let theirs = fs::read_to_string(file).with_context(|| format!("read {file}"))?;
-    write("go.mod", &go_mod(&theirs, program))
+    Ok(told)
 }
 
 fn go_mod(theirs: &str, program: &Program) -> String {

@@ -3,12 +3,19 @@
 mod build;
 mod program;
 
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
 use crate::binary;
-use program::{NEXT_KUBE_PROXY, PROGRAMS, Program, asset};
+use program::{HELM, KUSTOMIZE, NEXT_KUBE_PROXY, PROGRAMS, Program, asset};
+
+/// kube-proxy's DaemonSet as kubeadm makes it.
+pub const KUBEADM_KUBE_PROXY: &str = include_str!("kubeadm.yaml");
+
+/// Module of the Prometheus operator, whose kinds of objects are defined by files of it.
+const PROMETHEUS_OPERATOR: &str = "github.com/prometheus-operator/prometheus-operator@v0.85.0";
 
 /// The kube-apiserver: in `KUBEBUILDER_ASSETS`, in the cache, or built now (minutes; it tells its
 /// progress on standard error).
@@ -33,6 +40,38 @@ pub(crate) fn kube_proxy() -> Result<PathBuf> {
 /// When it has to be built and cannot be.
 pub fn next_kube_proxy() -> Result<PathBuf> {
     NEXT_KUBE_PROXY.built().map_or_else(|| build(&NEXT_KUBE_PROXY), Ok)
+}
+
+/// Kustomize: in the cache, or built now.
+///
+/// # Errors
+/// When it has to be built and cannot be.
+pub fn kustomize() -> Result<PathBuf> {
+    KUSTOMIZE.built().map_or_else(|| build(&KUSTOMIZE), Ok)
+}
+
+/// Helm: in the cache, or built now.
+///
+/// # Errors
+/// When it has to be built and cannot be.
+pub fn helm() -> Result<PathBuf> {
+    HELM.built().map_or_else(|| build(&HELM), Ok)
+}
+
+/// Definitions of the kinds ServiceMonitor and PrometheusRule, as YAML.
+///
+/// # Errors
+/// When the module cannot be fetched.
+pub fn prometheus_operator_kinds() -> Result<Vec<String>> {
+    let source = build::download(PROMETHEUS_OPERATOR)?;
+    ["servicemonitors", "prometheusrules"]
+        .map(|kind| {
+            let name = format!("example/prometheus-operator-crd/monitoring.coreos.com_{kind}.yaml");
+            let path = source.join(name);
+            fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
+        })
+        .into_iter()
+        .collect()
 }
 
 /// CoreDNS: as for [`kube_apiserver`].

@@ -36,6 +36,24 @@ const KUBE_PROXY: &str = "k8s.io/kubernetes/cmd/kube-proxy";
 /// kube-proxy of the release after that of the others; built when it is asked for.
 pub(super) const NEXT_KUBE_PROXY: Program = of_kubernetes("kube-proxy", NEXT_VERSION, KUBE_PROXY);
 
+/// What renders `deploy/`; built when it is asked for.
+pub(super) const KUSTOMIZE: Program = Program {
+    name: "kustomize",
+    module: "sigs.k8s.io/kustomize/kustomize/v5",
+    version: "v5.8.2",
+    package: "sigs.k8s.io/kustomize/kustomize/v5",
+    source: include_str!("kustomize.go"),
+};
+
+/// As [`KUSTOMIZE`], for its chart.
+pub(super) const HELM: Program = Program {
+    name: "helm",
+    module: "helm.sh/helm/v4",
+    version: "v4.3.2",
+    package: "helm.sh/helm/v4/cmd/helm",
+    source: include_str!("helm.go"),
+};
+
 /// Those that the tests need.
 pub(super) const PROGRAMS: [Program; 3] = [
     of_kubernetes("kube-apiserver", VERSION, "k8s.io/kubernetes/cmd/kube-apiserver"),
@@ -69,7 +87,9 @@ impl Program {
 
     /// Where it is built and kept: one folder for all programs of a module's version.
     pub(super) fn folder(&self) -> Option<PathBuf> {
-        let name = self.module.rsplit('/').next()?;
+        // Go has the major version as a module's last word from v2 on.
+        let major = self.version.split('.').next()?;
+        let name = self.module.trim_end_matches(major).trim_end_matches('/').rsplit('/').next()?;
         Some(kproxy_build::cache_dir()?.join(format!("{name}-{}", self.version)))
     }
 }
@@ -91,5 +111,6 @@ mod tests {
         let folders: Vec<_> = PROGRAMS.iter().map(|program| program.folder().unwrap()).collect();
         assert!(folders[0].ends_with(format!("kubernetes-{VERSION}")), "{folders:?}");
         assert!(folders[0] == folders[1] && folders[2].ends_with("coredns-v1.15.0"), "{folders:?}");
+        assert!(HELM.folder().unwrap().ends_with(format!("helm-{}", HELM.version)));
     }
 }

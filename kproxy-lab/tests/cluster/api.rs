@@ -1,5 +1,6 @@
 //! kproxy on the real API server.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kproxy_lab::manifest::{Service, Slice, pod as pod_object, slices};
@@ -9,6 +10,7 @@ use kproxy_lab::{
 };
 use serde_json::{Value, json};
 
+use crate::asked::{Asked, granted_by};
 use crate::common::{SILENCE, at, wait_until};
 use crate::opt_out::leads_to;
 
@@ -155,7 +157,8 @@ fn granted(objects: &[Value]) -> Vec<&str> {
 #[test]
 fn kproxy_runs_with_exactly_what_the_deployed_manifests_grant() {
     let lab = Lab::builder().nodes(2).build().unwrap();
-    let control = lab.start_control_plane().unwrap();
+    let asked = Asked::of("kproxy", "kproxy");
+    let control = asked.start_control_plane(&lab);
     let api = control.api();
     let manifests = include_str!("../../../deploy/kproxy.yaml");
     let objects = api.apply(manifests).unwrap();
@@ -205,6 +208,7 @@ fn kproxy_runs_with_exactly_what_the_deployed_manifests_grant() {
     api.delete("EndpointSlice", "default", "balanced-v4").unwrap();
     let report = || held.report().unwrap();
     wait_until(|| !report().errors.is_empty(), || format!("{:?}", report()));
+    assert_eq!(asked.so_far(), granted_by(&objects, "kproxy"), "asked for, and granted");
 }
 
 /// The patches of deploy/ change what they say and leave the rest.
@@ -240,7 +244,8 @@ fn the_deployed_patches_fit_the_daemon_set() {
 #[test]
 fn pods_of_a_namespace_are_opted_out_with_the_right_to_read_that_one() {
     let lab = Lab::builder().pods(&["a", "b", "c"]).build().unwrap();
-    let control = lab.start_control_plane().unwrap();
+    let asked = Asked::of("kproxy", "kproxy");
+    let control = asked.start_control_plane(&lab);
     let api = control.api();
     let objects = api.apply(include_str!("../../../deploy/kproxy.yaml")).unwrap();
     for namespace in ["mesh", "plain"] {
@@ -321,4 +326,7 @@ fn pods_of_a_namespace_are_opted_out_with_the_right_to_read_that_one() {
     api.patch_status("Pod", "mesh", "later", &json!({"phase": "Succeeded"})).unwrap();
     waited("its address is free", &|| leads_to(&late, Transport::Tcp, vip) != vip);
     assert_eq!(leads_to(&mesh, Transport::Tcp, vip), vip);
+    let of_pods = |line: &String| line.contains(" pods");
+    let asked: BTreeSet<String> = asked.so_far().into_iter().filter(of_pods).collect();
+    assert_eq!(asked, granted_by(&objects, "kproxy-pods"), "asked for, and granted");
 }

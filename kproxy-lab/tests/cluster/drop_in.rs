@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
+use kproxy_lab::kubernetes::KUBEADM_KUBE_PROXY;
 use kproxy_lab::manifest::{Service, slices};
 use kproxy_lab::{Family, Lab, Mode, Outcome, POD_PORT, Probe, ProxySpec};
 use serde_json::{Value, json};
@@ -88,50 +89,13 @@ fn under_kube_proxys_name_with_its_file_and_rights_it_serves() {
     client.probe_until(&Probe::tcp(node_port), |outcome| outcome.answered() == 0).unwrap();
 }
 
-/// kubeadm's DaemonSet (k8s.io/kubernetes 1.36.3, cmd/kubeadm/app/phases/addons/proxy/manifests.go).
-const KUBEADM: &str = "
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: {labels: {k8s-app: kube-proxy}, name: kube-proxy, namespace: kube-system}
-spec:
-  selector: {matchLabels: {k8s-app: kube-proxy}}
-  updateStrategy: {type: RollingUpdate}
-  template:
-    metadata: {labels: {k8s-app: kube-proxy}}
-    spec:
-      priorityClassName: system-node-critical
-      containers:
-      - name: kube-proxy
-        image: registry.k8s.io/kube-proxy:v1.36.3
-        imagePullPolicy: IfNotPresent
-        command:
-        - /usr/local/bin/kube-proxy
-        - --config=/var/lib/kube-proxy/config.conf
-        - --hostname-override=$(NODE_NAME)
-        securityContext: {privileged: true}
-        volumeMounts:
-        - {mountPath: /var/lib/kube-proxy, name: kube-proxy}
-        - {mountPath: /run/xtables.lock, name: xtables-lock, readOnly: false}
-        - {mountPath: /lib/modules, name: lib-modules, readOnly: true}
-        env:
-        - {name: NODE_NAME, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
-      hostNetwork: true
-      serviceAccountName: kube-proxy
-      volumes:
-      - {name: kube-proxy, configMap: {name: kube-proxy}}
-      - {name: xtables-lock, hostPath: {path: /run/xtables.lock, type: FileOrCreate}}
-      - {name: lib-modules, hostPath: {path: /lib/modules}}
-      tolerations: [{operator: Exists}]
-      nodeSelector: {kubernetes.io/os: linux}
-";
-
 /// The patches change what they say and leave kubeadm's arguments, ConfigMap and account.
 #[test]
 fn the_patches_fit_the_daemon_set_of_kubeadm() {
     let lab = Lab::builder().nodes(1).build().unwrap();
     let control = lab.start_control_plane().unwrap();
     let api = control.api();
-    let before = api.apply(KUBEADM).unwrap().remove(0);
+    let before = api.apply(KUBEADM_KUBE_PROXY).unwrap().remove(0);
     let patched = |text| {
         let set = api.patch_file("apps/v1/DaemonSet", "kube-system", "kube-proxy", text).unwrap();
         set["spec"]["template"]["spec"].clone()

@@ -5,6 +5,7 @@ mod affinity;
 mod algorithms;
 mod api;
 mod check;
+mod asked;
 mod common;
 mod container;
 mod control;

@@ -9,6 +9,7 @@ mod filters;
 mod fuzz;
 mod kube_proxy;
 mod layout;
+mod pages;
 mod sample;
 
 use super::args::{DumpTable, FilterArgs, Format};
