@@ -78,7 +78,8 @@ impl Lab {
     ) -> Result<Command> {
         let mut command = self.place(node)?.command(program)?;
         command.arg(subcommand).arg("--bpffs-root").arg(self.bpffs(node));
-        if matches!(subcommand, "status" | "cleanup" | "explain") {
+        if matches!(subcommand, "status" | "cleanup" | "explain" | "verify" | "diff" | "bugreport")
+        {
             command.arg("--run-dir").arg(self.run_dir(node));
         }
         Ok(command)

@@ -27,3 +27,4 @@ mod start;
 mod takeover;
 mod udp;
 mod uplink;
+mod verify;

@@ -5,9 +5,11 @@
 //! `kproxy run` and no verb, as kube-proxy does.
 
 mod args;
+mod bugreport;
 mod cleanup;
 mod complete;
 mod config;
+mod diff;
 mod dump;
 mod exit;
 mod explain;
@@ -15,10 +17,12 @@ mod kube_proxy_flags;
 mod log;
 mod render;
 mod run;
+mod started;
 mod status;
 #[cfg(test)]
 mod tests;
 mod values;
+mod verify;
 mod version;
 
 use std::ffi::{OsStr, OsString};
@@ -103,10 +107,19 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<Exit> {
             let format = args.output.output;
             print(|look, out| config::run(format, matches, &in_force, look, out))
         }
+        Command::Diff(args) => {
+            let matches = matches.subcommand_matches("diff").unwrap_or(matches);
+            print(|look, out| diff::run(*args, matches, look, out))
+        }
         Command::Dump(args) => print(|look, out| dump::run(args, look, out)),
         Command::Explain(args) => print(|look, out| explain::run(args, look, out)),
         Command::Status(args) => print(|look, out| status::run(args, look, out)),
+        Command::Bugreport(args) => print(|look, out| bugreport::run(&args, look, out)),
         Command::Cleanup(args) => print(|_, out| cleanup::run(args, out)),
+        Command::Verify(args) => {
+            let matches = matches.subcommand_matches("verify").unwrap_or(matches);
+            print(|look, out| verify::run(*args, matches, look, out))
+        }
         Command::Version(args) => print(|_, out| version::run(args, out)),
         Command::Completions(args) => print(|_, out| complete::script(&args, out)),
         Command::Man(args) => complete::man(&args),

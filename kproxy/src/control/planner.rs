@@ -14,6 +14,7 @@ use crate::plan::{
 use crate::source::{Event, Parsed, Update, Verdict};
 
 use super::problems::{Origin, Problems};
+use super::settings::Settings;
 use super::stored::Stored;
 
 /// The model, its plan, and which Services have to be planned again.
@@ -66,6 +67,14 @@ impl Planner {
             has_node: false,
             unread: BTreeSet::new(),
         }
+    }
+
+    /// As the loop is run.
+    pub(crate) fn of(settings: &Settings) -> Self {
+        Self::new(settings.node_name.as_str())
+            .with_node_port_addresses(settings.node_port_addresses.clone(), settings.bind_address)
+            .with_external_ips(settings.serve_external_ips)
+            .with_algorithm(settings.algorithm)
     }
 
     /// Lets NodePorts answer on these addresses only. `bind_address` is the node's primary address,

@@ -154,7 +154,7 @@ pub fn is_present() -> Result<bool, Error> {
 }
 
 /// Every table, a line each, as nft prints them.
-pub(super) fn list_tables() -> Result<String, Error> {
+pub(crate) fn list_tables() -> Result<String, Error> {
     query(&["list", "tables"])
 }
 

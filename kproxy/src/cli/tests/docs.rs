@@ -7,7 +7,7 @@ use std::path::Path;
 use kproxy_common::abi;
 use kproxy_common::flow::unassured;
 
-use super::{EACH, TERMINAL, dump, explain, sample, typed};
+use super::{EACH, TERMINAL, dump, explain, sample, typed, verify};
 use crate::cli::args::{DumpTable, FilterArgs, Format};
 use crate::cli::render::json;
 use crate::cli::status::attached::{Cgroup, Device};
@@ -140,6 +140,7 @@ fn samples() -> Vec<(String, String)> {
         samples.push((format!("dump {} {conditions} -o json", table.name()), row));
     }
     samples.extend(explain::samples());
+    samples.extend(verify::samples());
     let status = status();
     samples.push(("status".to_owned(), printed(&status)));
     let mut text = Vec::new();

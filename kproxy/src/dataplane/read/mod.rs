@@ -15,6 +15,7 @@ mod flows;
 mod frontends;
 #[cfg(test)]
 mod fuzz;
+mod held;
 mod links;
 mod netns;
 mod pins;
@@ -30,5 +31,5 @@ pub(crate) use self::{
     error::ReadError,
     pins::Pins,
     rows::*,
-    words::{kind_name, name_opt, scope_name, sources_name},
+    words::{kind_name, name_opt, scope_name, sources_name, verdict_name},
 };

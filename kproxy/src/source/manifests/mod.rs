@@ -14,6 +14,7 @@ mod defaults;
 mod error;
 mod file;
 mod folder;
+mod given;
 mod settings;
 mod watch;
 
@@ -23,5 +24,6 @@ mod fuzz;
 mod tests;
 
 pub(crate) use error::Error;
+pub(crate) use given::{Given, files};
 pub(crate) use settings::Settings;
 pub(crate) use watch::run;
