@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::dataplane::SERVICE_RANGES;
-use crate::model::{Algorithm, Family, Model, Node, Problem, ServiceName, Touched};
+use crate::model::{Algorithm, Family, Model, Node, Problem, Service, ServiceName, Touched};
 use crate::plan::{
     Change, Claims, HealthChecks, NodePortAddresses, PlanContext, ServicePortId, ServicePortPlan,
     check_service, health_check, plan_service,
@@ -225,6 +225,11 @@ impl Planner {
     /// Everything as it should be in the data path now.
     pub(crate) fn plans(&self) -> Vec<ServicePortPlan> {
         self.claims.plans()
+    }
+
+    /// A Service, as it was last told.
+    pub(crate) fn service(&self, name: &ServiceName) -> Option<&Service> {
+        self.model.service(name)
     }
 
     /// The addresses on which NodePorts answer.

@@ -21,7 +21,7 @@ use super::told::Told;
 use crate::control::Planner;
 use crate::dataplane;
 use crate::metrics::Metrics;
-use crate::model::Problem;
+use crate::model::{Problem, Service, ServiceName};
 use crate::node::{NodeState, Served, cgroup, watch as node_watch};
 use crate::plan::{Change, OptOut, ServicePortPlan};
 use crate::source::{Event, Update};
@@ -225,6 +225,11 @@ impl Fresh {
                 Ok(true)
             }
         }
+    }
+
+    /// A Service of the source.
+    pub(crate) fn service(&self, name: &ServiceName) -> Option<&Service> {
+        self.planner.service(name)
     }
 
     /// Takes objects as if they came from the source, and answers what changes in the plan.

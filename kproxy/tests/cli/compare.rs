@@ -79,6 +79,11 @@ fn diff_compares_what_the_files_hold_and_names_what_is_bad() {
         );
         assert!(stderr.contains("the files alone are compared"), "{stderr}");
 
+        // What the API server gives stays, as when it is applied.
+        let bare = CART.replace("  clusterIP: 10.96.0.7\n", "").replace(", nodePort: 30080", "");
+        let (code, said, _) = run(&["diff", "-f", "-"], bpffs, &bare);
+        assert!(code == 0 && said.starts_with("nothing would change"), "{said}");
+
         // Another ClusterIP, and one endpoint that is gone.
         let changed = CART.replace("10.96.0.7", "10.96.0.8") + SLICE;
         let (code, said, _) = run(&["diff", "-f", "-"], bpffs, &changed);

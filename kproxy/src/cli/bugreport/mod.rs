@@ -24,6 +24,8 @@ use super::dump::columns::bytes;
 use super::exit::Exit;
 use super::render::table::{self, Cell, Column, Give};
 use super::render::{Look, Tone};
+use super::started::Place;
+use crate::daemon::RunDir;
 use crate::node::name;
 
 /// Collects, writes the archive, and prints what is in it.
@@ -32,7 +34,9 @@ use crate::node::name;
 /// The archive cannot be written, and those of the writer.
 pub(super) fn run(args: &BugreportArgs, look: &Look, out: &mut dyn Write) -> Result<Exit> {
     let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
-    let node = name::of_host().unwrap_or_else(|_| "node".to_owned());
+    let settings = Place::of_daemon(RunDir::new(&args.run_dir.run_dir), None).ok();
+    let named = settings.and_then(|place| place.settings).map(|settings| settings.node_name);
+    let node = named.or_else(|| name::of_host().ok()).unwrap_or_else(|| "node".to_owned());
     let folder = format!("kproxy-{node}-{stamp}");
     let path = args.output.clone().unwrap_or_else(|| PathBuf::from(format!("{folder}.tar.gz")));
     let told = || format!("write {}; name another file with --output", path.display());

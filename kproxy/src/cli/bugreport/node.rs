@@ -141,9 +141,7 @@ pub(super) fn logs() -> Result<String> {
         ["--no-pager", "--output", "short-iso-precise", "--lines", LOG_LINES, "_COMM=kproxy"];
     let text = output("journalctl", &words)?;
     if text.lines().all(|line| line.starts_with("-- ")) {
-        bail!(
-            "journald has no line of kproxy; in a container, add its log: kubectl logs, crictl logs"
-        );
+        bail!("journald has no line of it; of a pod: kubectl logs");
     }
     Ok(text)
 }

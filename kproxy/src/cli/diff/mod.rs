@@ -3,6 +3,7 @@
 //! Objects that are in none of the files stay as they are in the source. Where no source can be read, the files are
 //! all there is: of a Service without EndpointSlices in them everything but its backends is compared.
 
+mod before;
 mod changes;
 pub(super) mod print;
 
@@ -27,7 +28,7 @@ use crate::errors::with_causes;
 use crate::model::{Problem, ServiceName};
 use crate::node::Served;
 use crate::plan::{Change, ServicePortId};
-use crate::source::manifests::{self, Given};
+use crate::source::manifests::{self, Allocated, Given};
 
 /// Compares and prints.
 ///
@@ -40,10 +41,19 @@ pub(super) fn run(
     out: &mut dyn Write,
 ) -> Result<Exit> {
     let DiffArgs { files, output, run } = args;
-    let (mut given, unreadable) = read(&files);
+    let (texts, unreadable) = read(&files);
     let Place { bpffs_root, settings, .. } = started::place(run, matches)?;
     let pins = Pins::open(&bpffs_root)?;
     let (mut fresh, source) = base(settings, pins.served())?;
+    let frontends = pins.frontends()?;
+    let before = |name: &ServiceName| match source {
+        Some(_) => fresh.service(name).map(Allocated::of),
+        None => before::of_maps(&frontends, name),
+    };
+    let mut given = Given::default();
+    for (name, text) in &texts {
+        given.add(name, text, &before);
+    }
     let overlaid = fresh.overlay(std::mem::take(&mut given.events));
     let held = pins.held()?;
     let planned = fresh.planned(&held.config);
@@ -67,42 +77,42 @@ pub(super) fn run(
         compared,
         reported: concerning(planned.problems, &given),
     };
-    for problem in given.problems.iter().chain(&orphans) {
+    for problem in given.unreadable.iter().chain(&orphans) {
         note(format_args!("kproxy: {problem}"));
     }
     for error in &unreadable {
         note(format_args!("kproxy: {}", with_causes(error.as_ref())));
     }
     print(out, look, output.output, &diffed)?;
-    if !given.problems.is_empty() || !unreadable.is_empty() || !orphans.is_empty() {
+    if !given.unreadable.is_empty() || !unreadable.is_empty() || !orphans.is_empty() {
         out.flush()?;
         anyhow::bail!("not all of the files could be compared, see above");
     }
     Ok(if diffed.services.is_empty() { Exit::Fine } else { Exit::No })
 }
 
-/// The objects of the files, and what could not be read at all.
-fn read(files: &[PathBuf]) -> (Given, Vec<anyhow::Error>) {
-    let (mut given, mut errors) = (Given::default(), Vec::new());
+/// The files with their texts, and what could not be read.
+fn read(files: &[PathBuf]) -> (Vec<(String, String)>, Vec<anyhow::Error>) {
+    let (mut texts, mut errors) = (Vec::new(), Vec::new());
     for path in files {
-        if let Err(error) = add(&mut given, path) {
+        if let Err(error) = add(&mut texts, path) {
             errors.push(error);
         }
     }
-    (given, errors)
+    (texts, errors)
 }
 
-fn add(given: &mut Given, path: &Path) -> Result<()> {
+fn add(texts: &mut Vec<(String, String)>, path: &Path) -> Result<()> {
     if path == Path::new("-") {
         let mut text = String::new();
         io::stdin().read_to_string(&mut text).context("read standard input")?;
-        given.add("standard input", &text);
+        texts.push(("standard input".to_owned(), text));
         return Ok(());
     }
     let told = |path: &Path| format!("read {}, which -f names", path.display());
     for file in manifests::files(path).with_context(|| told(path))? {
         let text = fs::read_to_string(&file).with_context(|| told(&file))?;
-        given.add(&file.display().to_string(), &text);
+        texts.push((file.display().to_string(), text));
     }
     Ok(())
 }
@@ -142,14 +152,10 @@ fn orphans(given: &Given, source: Option<&str>) -> Vec<Problem> {
     missing.map(problem).collect()
 }
 
-/// What would be reported about the objects of the files, beyond what is wrong with them.
+/// What would be reported about the objects of the files, those apart that cannot be read.
 fn concerning(problems: Vec<Problem>, given: &Given) -> Vec<Problem> {
     let is_meant = |problem: &Problem| {
-        !given.problems.contains(problem)
-            && problem
-                .object
-                .strip_prefix("Service ")
-                .is_some_and(|name| given.services.iter().any(|of| of.to_string() == name))
+        given.names.contains(&problem.object) && !given.unreadable.contains(problem)
     };
     problems.into_iter().filter(is_meant).collect()
 }

@@ -84,10 +84,12 @@ fn text(part: &Part) -> String {
         (Some(kernel), Some(planned)) => format!("{kernel} -> {planned}"),
         (kernel, planned) => kernel.clone().or_else(|| planned.clone()).unwrap_or_default(),
     };
+    // A NodePort says so itself.
+    let what = if object.starts_with(&what) { String::new() } else { format!(": {what}") };
     let flows = match (flows, flows_end) {
         (0, _) => String::new(),
         (count, true) => format!("; open flows: {count}, have to leave it"),
         (count, false) => format!("; open flows: {count}, go on"),
     };
-    format!("{which}: {what}{flows}")
+    format!("{which}{what}{flows}")
 }

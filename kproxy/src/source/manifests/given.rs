@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
+use super::allocated::Allocated;
 use super::file::{self, Item, Key};
 use super::folder::list;
 use crate::model::{Problem, ServiceName};
@@ -18,32 +21,51 @@ pub(crate) struct Given {
     pub services: BTreeSet<ServiceName>,
     /// Services that EndpointSlices among them belong to.
     pub with_slices: BTreeSet<ServiceName>,
-    /// What is wrong with texts or objects; the good parts count all the same.
-    pub problems: Vec<Problem>,
+    /// What problems name the objects by.
+    pub names: BTreeSet<String>,
+    /// Texts and objects that cannot be read; the others count all the same.
+    pub unreadable: Vec<Problem>,
 }
 
 impl Given {
-    /// Takes a text. `name` tells JSON by its end.
-    pub(crate) fn add(&mut self, name: &str, text: &str) {
-        let contents = file::read(name, text);
-        self.problems.extend(contents.problems);
+    /// Takes a text. `name` tells JSON by its end; `before`: what the API server has given a Service.
+    pub(crate) fn add(
+        &mut self,
+        name: &str,
+        text: &str,
+        before: &dyn Fn(&ServiceName) -> Option<Allocated>,
+    ) {
+        let complete = |object: &mut Value| {
+            let text = |key: &str| object.pointer(key).and_then(Value::as_str);
+            let namespace = text("/metadata/namespace").filter(|name| !name.is_empty());
+            let Some(name) = text("/metadata/name") else { return };
+            if let Some(before) = before(&ServiceName::new(namespace.unwrap_or("default"), name)) {
+                before.fill(object);
+            }
+        };
+        let contents = file::read_with(name, text, &complete);
+        self.unreadable.extend(contents.problems);
         for (key, item) in contents.items {
-            let problems = match (key, &*item) {
+            let told = key.to_string();
+            let (is_unreadable, problems) = match (key, &*item) {
                 (Key::Service(name), Item::Service(parsed)) => {
                     self.services.insert(name);
                     self.events.push(Event::Services(Update::Apply(parsed.clone())));
-                    &parsed.problems
+                    (parsed.verdict == Verdict::Unreadable, &parsed.problems)
                 }
                 (Key::Slice(_), Item::Slice(parsed)) => {
                     if let Verdict::Use(slice) = &parsed.verdict {
                         self.with_slices.insert(slice.service_name());
                     }
                     self.events.push(Event::Slices(Update::Apply(parsed.clone())));
-                    &parsed.problems
+                    (parsed.verdict == Verdict::Unreadable, &parsed.problems)
                 }
                 _ => continue,
             };
-            self.problems.extend(problems.iter().cloned());
+            self.names.insert(told);
+            if is_unreadable {
+                self.unreadable.extend(problems.iter().cloned());
+            }
         }
     }
 }

@@ -10,6 +10,7 @@
 //! objects that are found in none of the good documents stay as they were. Where two files hold
 //! the same object, the first file by name counts.
 
+mod allocated;
 mod defaults;
 mod error;
 mod file;
@@ -23,6 +24,7 @@ mod fuzz;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use allocated::Allocated;
 pub(crate) use error::Error;
 pub(crate) use given::{Given, files};
 pub(crate) use settings::Settings;
