@@ -78,7 +78,9 @@ impl Lab {
     ) -> Result<Command> {
         let mut command = self.place(node)?.command(program)?;
         command.arg(subcommand).arg("--bpffs-root").arg(self.bpffs(node));
-        if matches!(subcommand, "status" | "check" | "cleanup" | "explain") {
+        const WITH_RUN_DIR: [&str; 7] =
+            ["status", "check", "cleanup", "explain", "verify", "diff", "bugreport"];
+        if WITH_RUN_DIR.contains(&subcommand) {
             command.arg("--run-dir").arg(self.run_dir(node));
         }
         Ok(command)

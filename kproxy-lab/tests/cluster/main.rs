@@ -4,8 +4,8 @@
 mod affinity;
 mod algorithms;
 mod api;
-mod check;
 mod asked;
+mod check;
 mod common;
 mod container;
 mod control;
@@ -29,3 +29,4 @@ mod start;
 mod takeover;
 mod udp;
 mod uplink;
+mod verify;

@@ -50,6 +50,12 @@ pub(super) enum Command {
     Sockets(SocketsArgs),
     /// Say whether kproxy is in order on this node, and if not, why
     Status(StatusArgs),
+    /// Compare what is planned with what the kernel holds, maps and programs; takes the options of `run`
+    Verify(Box<VerifyArgs>),
+    /// Say what manifests would change of what the kernel maps hold; takes the options of `run`
+    Diff(Box<DiffArgs>),
+    /// Write one archive with all that helps to find out what is wrong on this node, and no secret
+    Bugreport(BugreportArgs),
     /// Take every trace of kproxy off this node: programs, maps, nftables table, run folder; or kube-proxy's rules
     Cleanup(CleanupArgs),
     /// Print the version of kproxy and of its map layouts
@@ -102,6 +108,48 @@ pub(super) struct CheckArgs {
     /// How to print.
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// `kproxy diff`
+#[derive(Args, Debug)]
+#[command(after_help = DIFF_EXIT_CODES)]
+pub(super) struct DiffArgs {
+    /// File with Services and EndpointSlices, as YAML or JSON, or a folder of such files; `-`: standard input.
+    /// May be given several times
+    #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+
+    /// Where the objects come from that are in none of the files [default: as of the daemon's last start].
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// Shown at the end of the help of `kproxy diff`.
+const DIFF_EXIT_CODES: &str = "Exit codes: 0 nothing would change, 1 something would, 2 an object or the maps cannot be read.";
+
+/// `kproxy verify`
+#[derive(Args, Debug)]
+pub(super) struct VerifyArgs {
+    /// Mend what differs: a running daemon is asked to look at the kernel anew; where none runs, this does
+    /// what its start does, and ends
+    #[arg(long, conflicts_with = "maps_only")]
+    pub repair: bool,
+
+    /// Read no source: only say whether the maps agree with themselves, and whether programs are missing
+    #[arg(long)]
+    pub maps_only: bool,
+
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+
+    /// What the plan is made with [default: what the daemon was last started with].
+    #[command(flatten)]
+    pub run: RunArgs,
 }
 
 /// `kproxy run`
@@ -478,6 +526,22 @@ pub(super) struct CleanupArgs {
     /// Where the maps are pinned.
     #[command(flatten)]
     pub pins: PinArgs,
+
+    /// Where the daemon keeps its pid and its list of problems.
+    #[command(flatten)]
+    pub run_dir: RunDirArgs,
+}
+
+/// `kproxy bugreport`
+#[derive(Args, Debug)]
+pub(super) struct BugreportArgs {
+    /// The archive, which must not be there yet [default: kproxy-NODE-TIME.tar.gz in this folder]
+    #[arg(short = 'o', long, value_name = "FILE.tar.gz")]
+    pub output: Option<PathBuf>,
+
+    /// bpffs folder under which kproxy pins maps, programs and links [default: the daemon's]
+    #[arg(long, value_name = "DIR")]
+    pub bpffs_root: Option<PathBuf>,
 
     /// Where the daemon keeps its pid and its list of problems.
     #[command(flatten)]

@@ -60,10 +60,15 @@ pub(super) fn run(
     look: &Look,
     out: &mut dyn Write,
 ) -> Result<Exit> {
+    print(out, look, format, &rows(matches, in_force))?;
+    Ok(Exit::Fine)
+}
+
+/// Every value. `matches`: of the verb that has the options of `run`.
+pub(super) fn rows(matches: &ArgMatches, in_force: &InForce) -> Vec<Row> {
     let mut rows = fields(in_force);
     rows.extend(own_flags(matches));
-    print(out, look, format, &rows)?;
-    Ok(Exit::Fine)
+    rows
 }
 
 /// Prints rows.

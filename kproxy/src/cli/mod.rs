@@ -5,10 +5,12 @@
 //! `kproxy run` and no verb, as kube-proxy does.
 
 mod args;
+mod bugreport;
 mod check;
 mod cleanup;
 mod complete;
 mod config;
+mod diff;
 mod dump;
 mod exit;
 mod explain;
@@ -17,10 +19,12 @@ mod log;
 mod render;
 mod run;
 mod sockets;
+mod started;
 mod status;
 #[cfg(test)]
 mod tests;
 mod values;
+mod verify;
 mod version;
 
 use std::ffi::{OsStr, OsString};
@@ -111,11 +115,20 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<Exit> {
             let settings = run::settings(args.run, in_force.config)?;
             print(|look, out| check::run(&settings, args.output.output, look, out))
         }
+        Command::Diff(args) => {
+            let matches = matches.subcommand_matches("diff").unwrap_or(matches);
+            print(|look, out| diff::run(*args, matches, look, out))
+        }
         Command::Dump(args) => print(|look, out| dump::run(args, look, out)),
         Command::Explain(args) => print(|look, out| explain::run(args, look, out)),
         Command::Sockets(args) => print(|look, out| sockets::run(args, look, out)),
         Command::Status(args) => print(|look, out| status::run(args, look, out)),
+        Command::Bugreport(args) => print(|look, out| bugreport::run(&args, look, out)),
         Command::Cleanup(args) => print(|_, out| cleanup::run(args, out)),
+        Command::Verify(args) => {
+            let matches = matches.subcommand_matches("verify").unwrap_or(matches);
+            print(|look, out| verify::run(*args, matches, look, out))
+        }
         Command::Version(args) => print(|_, out| version::run(args, out)),
         Command::Completions(args) => print(|_, out| complete::script(&args, out)),
         Command::Man(args) => complete::man(&args),

@@ -14,7 +14,7 @@ use super::exit::Exit;
 use super::render::yaml;
 use super::values::{ClusterRanges, DeviceGlob};
 use crate::config::{self, GoDuration, InForce, KubeProxyConfiguration};
-use crate::daemon::{self, Conntrack, RunDir, Settings, SocketLb, Source, SourceNat};
+use crate::daemon::{self, Conntrack, RunDir, Settings, SocketLb, Source, SourceNat, Started};
 use crate::dataplane;
 use crate::node::{name, watch::Names};
 use crate::plan::{Family, NodePortAddresses, OptOut};
@@ -144,6 +144,7 @@ pub(super) fn settings(args: RunArgs, config: KubeProxyConfiguration) -> Result<
         healthz_address: config.healthz_bind_address.parse().ok(),
         conntrack: conntrack(&config.conntrack),
         config,
+        started: Started::here(),
     })
 }
 

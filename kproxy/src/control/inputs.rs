@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::noticeboard::Notices;
+use super::repairs::Repairs;
 use crate::source;
 
 /// Everything that can wake the loop.
@@ -20,6 +21,8 @@ pub(super) enum Event {
     SourceEnded,
     Addresses(BTreeSet<IpAddr>),
     Notices(Notices),
+    /// Somebody asks for a look at the kernel.
+    Repair,
     /// The burst is over, or the Node has been waited for long enough.
     Flush,
     Retry,
@@ -32,6 +35,7 @@ pub(super) struct Inputs {
     pub(super) addresses: watch::Receiver<BTreeSet<IpAddr>>,
     pub(super) addresses_ended: bool,
     pub(super) notices: watch::Receiver<Notices>,
+    pub(super) repairs: Repairs,
     pub(super) shutdown: CancellationToken,
 }
 
@@ -60,6 +64,7 @@ impl Inputs {
                 Ok(()) = self.notices.changed() => {
                     return Event::Notices(self.notices.borrow_and_update().clone());
                 }
+                () = self.repairs.asked() => return Event::Repair,
                 event = self.events.recv() => {
                     return event.map_or(Event::SourceEnded, Event::Source);
                 }

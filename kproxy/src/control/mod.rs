@@ -19,6 +19,7 @@ mod inputs;
 mod noticeboard;
 mod planner;
 mod problems;
+mod repairs;
 mod run;
 mod settings;
 mod sink;
@@ -30,7 +31,9 @@ mod tests;
 
 pub(crate) use error::Error;
 pub(crate) use noticeboard::Noticeboard;
+pub(crate) use planner::Planner;
 pub(crate) use problems::PROBLEMS_FILE;
+pub(crate) use repairs::Repairs;
 pub(crate) use run::run;
 pub(crate) use settings::Settings;
 pub(crate) use sink::{DataplaneSink, Report};

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::dataplane::SERVICE_RANGES;
-use crate::model::{Algorithm, Family, Model, Node, Problem, ServiceName, Touched};
+use crate::model::{Algorithm, Family, Model, Node, Problem, Service, ServiceName, Touched};
 use crate::plan::{
     Change, Claims, HealthChecks, NodePortAddresses, PlanContext, ServicePortId, ServicePortPlan,
     check_service, health_check, plan_service,
@@ -14,6 +14,7 @@ use crate::plan::{
 use crate::source::{Event, Parsed, Update, Verdict};
 
 use super::problems::{Origin, Problems};
+use super::settings::Settings;
 use super::stored::Stored;
 
 /// The model, its plan, and which Services have to be planned again.
@@ -66,6 +67,14 @@ impl Planner {
             has_node: false,
             unread: BTreeSet::new(),
         }
+    }
+
+    /// As the loop is run.
+    pub(crate) fn of(settings: &Settings) -> Self {
+        Self::new(settings.node_name.as_str())
+            .with_node_port_addresses(settings.node_port_addresses.clone(), settings.bind_address)
+            .with_external_ips(settings.serve_external_ips)
+            .with_algorithm(settings.algorithm)
     }
 
     /// Lets NodePorts answer on these addresses only. `bind_address` is the node's primary address,
@@ -216,6 +225,11 @@ impl Planner {
     /// Everything as it should be in the data path now.
     pub(crate) fn plans(&self) -> Vec<ServicePortPlan> {
         self.claims.plans()
+    }
+
+    /// A Service, as it was last told.
+    pub(crate) fn service(&self, name: &ServiceName) -> Option<&Service> {
+        self.model.service(name)
     }
 
     /// The addresses on which NodePorts answer.

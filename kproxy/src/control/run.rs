@@ -48,12 +48,11 @@ pub(crate) async fn run(
     addresses: watch::Receiver<BTreeSet<IpAddr>>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let planner = Planner::new(settings.node_name.as_str())
-        .with_node_port_addresses(settings.node_port_addresses.clone(), settings.bind_address)
-        .with_external_ips(settings.serve_external_ips)
-        .with_algorithm(settings.algorithm);
+    let planner = Planner::of(&settings);
     let notices = settings.noticeboard.watch();
-    let mut inputs = Inputs { events, addresses, addresses_ended: false, notices, shutdown };
+    let repairs = settings.repairs.clone();
+    let mut inputs =
+        Inputs { events, addresses, addresses_ended: false, notices, repairs, shutdown };
     let mut control = Loop {
         settings,
         planner,
@@ -90,6 +89,7 @@ pub(crate) async fn run(
                 control.planner.problems().set_notices(&notices);
                 control.publish_problems();
             }
+            Event::Repair => control.repair(),
             Event::Flush => control.flush()?,
             Event::Retry => {
                 let start = Clock::now();
@@ -315,17 +315,39 @@ impl<S: DataplaneSink> Loop<S> {
         });
     }
 
-    /// Everything again, because a step left something undone.
-    fn retry(&mut self) {
+    /// Everything again, with the eyes of somebody who has just come.
+    fn repair(&mut self) {
+        if !self.in_sync {
+            return self.settings.repairs.answer(None);
+        }
+        let start = Clock::now();
+        let report = self.counted(DataplaneSink::reread);
+        let writes = report.writes + self.retry();
+        if let Some(ranges) = self.service_ranges.clone() {
+            self.counted(|sink| sink.set_service_ranges(&ranges));
+        }
+        let objects = report.problems.iter().map(|problem| problem.object.clone()).collect();
+        self.planner.problems().set_sink(Some(&objects), report.problems);
+        self.publish_problems();
+        self.schedule_retry();
+        self.count_pass(Pass::Full, start);
+        info!(writes, "looked at the kernel again, as somebody has asked");
+        self.settings.repairs.answer(Some(writes));
+    }
+
+    /// Everything again, because a step left something undone. How much was written.
+    fn retry(&mut self) -> usize {
         self.retry_at = None;
-        let mut problems = self.sync_node_addresses().problems;
+        let Report { writes: before, mut problems, .. } = self.sync_node_addresses();
         let plans = self.planner.plans();
         let report = self.sync(plans);
         problems.extend(report.problems);
-        debug!(writes = report.writes, problems = problems.len(), "tried everything again");
+        let writes = before + report.writes + report.words;
+        debug!(writes, problems = problems.len(), "tried everything again");
         self.planner.problems().set_sink(None, problems);
         self.publish_problems();
         self.schedule_retry();
+        writes
     }
 
     fn schedule_retry(&mut self) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::noticeboard::Noticeboard;
+use super::repairs::Repairs;
 use super::state::State;
 use crate::metrics;
 use crate::plan::{Algorithm, NodePortAddresses};
@@ -34,6 +35,8 @@ pub(crate) struct Settings {
     pub needs_node: bool,
     /// Where the other parts of the daemon post their problems.
     pub noticeboard: Noticeboard,
+    /// Where others ask for a look at the kernel.
+    pub repairs: Repairs,
     /// Counts.
     pub metrics: metrics::Control,
 }
@@ -56,6 +59,7 @@ impl Settings {
             state: watch::Sender::default(),
             needs_node: false,
             noticeboard: Noticeboard::default(),
+            repairs: Repairs::default(),
             metrics,
         }
     }

@@ -15,6 +15,10 @@ pub(crate) trait DataplaneSink {
     /// comes once the first lists are complete.
     fn reconcile(&mut self, desired: Vec<ServicePortPlan>) -> Report;
 
+    /// Forgets what is known of the data path, which somebody else may have changed: the next [`Self::reconcile`]
+    /// looks at it anew. Attaches what was taken off.
+    fn reread(&mut self) -> Report;
+
     /// Applies one batch. A frontend may move from one service port to another within a batch, in
     /// a ring even, so the whole batch is one step: what counts is who has a frontend at its end.
     /// Removals come first.

@@ -14,6 +14,7 @@ mod conntrack;
 mod devices;
 mod error;
 mod fragments;
+pub(crate) mod fresh;
 mod ipsec;
 mod kube_proxy;
 mod netfilter;
@@ -28,21 +29,23 @@ mod sockets;
 mod source_nat;
 mod sweeper;
 mod timeouts;
+mod told;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::LocalBoxFuture;
 use futures::{FutureExt as _, TryFutureExt as _};
-use kproxy_common::config::{Range, config_flags};
 use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub(crate) use self::error::Error;
-pub(crate) use self::run_dir::RunDir;
+pub(crate) use self::run_dir::{RunDir, Started};
 pub(crate) use self::settings::{ClusterCidrs, Conntrack, Settings, SocketLb, Source, SourceNat};
 
 use self::devices::Devices;
@@ -53,11 +56,12 @@ use self::sink::KernelSink;
 use self::source_nat::SourcePorts;
 use self::sweeper::Sweeper;
 use self::timeouts::Timeouts;
-use crate::control::{self, Noticeboard};
+use self::told::Told;
+use crate::control::{self, Noticeboard, State};
 use crate::dataplane::Dataplane;
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::model::Problem;
-use crate::node::{NodeState, capabilities, cgroup, netns, watch as node_watch};
+use crate::node::{NodeState, capabilities, cgroup, watch as node_watch};
 use crate::plan::{OptOut, SocketVerdicts};
 use crate::server;
 use crate::source::{self, Event};
@@ -71,6 +75,20 @@ const EVENTS: usize = 1024;
 /// The daemon cannot start (another one runs, a setting cannot be used, the kernel refuses), or the
 /// source of Services has ended.
 pub(crate) fn run(settings: Settings) -> Result<(), Error> {
+    start(settings, false)
+}
+
+/// Does what [`run`] does until everything is in the data path and attached, and ends. Answers nobody
+/// meanwhile but the probes.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_once(mut settings: Settings) -> Result<(), Error> {
+    (settings.metrics_address, settings.healthz_address) = (None, None);
+    start(settings, true)
+}
+
+fn start(settings: Settings, once: bool) -> Result<(), Error> {
     capabilities::check()?;
     // Before there are other threads, which would keep theirs.
     if let Err(error) = capabilities::keep_useful() {
@@ -80,7 +98,7 @@ pub(crate) fn run(settings: Settings) -> Result<(), Error> {
         .enable_all()
         .build()
         .map_err(Error::Runtime)?
-        .block_on(serve(settings))
+        .block_on(serve(settings, once))
 }
 
 /// Sets the kernel's connection tracking and nothing else: what a container with more rights does before the
@@ -92,8 +110,11 @@ pub(crate) fn set_conntrack(settings: &Settings) {
     info!("the kernel's connection tracking is set; ending, as --init-only says");
 }
 
-async fn serve(settings: Settings) -> Result<(), Error> {
+/// `once`: until everything is in step.
+async fn serve(settings: Settings, once: bool) -> Result<(), Error> {
     let config = configz::of(&settings);
+    let metrics = Arc::new(Metrics::new().map_err(Error::Metrics)?);
+    let mut control = control_settings(&settings, metrics.control.clone());
     let Settings {
         node_name,
         source,
@@ -101,20 +122,22 @@ async fn serve(settings: Settings) -> Result<(), Error> {
         dataplane,
         devices,
         cluster_cidrs,
-        serve_external_ips,
-        node_port_addresses,
-        bind_address,
+        serve_external_ips: _,
+        node_port_addresses: _,
+        bind_address: _,
         mut socket_lb,
         mut opt_out,
         source_nat,
         flow_timeouts,
-        algorithm,
+        algorithm: _,
         metrics_address,
         healthz_address,
         conntrack,
         config: _,
+        started,
     } = settings;
     let _pid_file = run_dir.claim()?;
+    run_dir.write_started(&started)?;
     let shutdown = CancellationToken::new();
     signals::stop_on_signals(shutdown.clone()).map_err(Error::Signals)?;
 
@@ -131,7 +154,8 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     let mut dataplane = Dataplane::open(&dataplane)?;
     run_dir.write_map_limits(&map_limits)?;
     run_dir.write_opted_out(&opt_out)?;
-    configure(&mut dataplane, cluster_cidrs, socket_lb, &opt_out)?;
+    let told = Told::of(cluster_cidrs, socket_lb, &opt_out)?;
+    configure(&mut dataplane, &told, &opt_out);
     let mut timeouts = Timeouts::new(flow_timeouts, run_dir.clone());
     timeouts.apply(&mut dataplane);
     let node = node_watch::follow(devices, dataplane.served()).await?;
@@ -144,16 +168,7 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     let _told_later = source_ports.apply(&mut dataplane, &node.borrow());
     let table = Need::of(&mut dataplane);
     tokio::spawn(Table::start(&table, notices.clone()).keep());
-    let metrics = Arc::new(Metrics::new().map_err(Error::Metrics)?);
-
-    let mut settings =
-        control::Settings::new(node_name.as_str(), run_dir.path(), metrics.control.clone());
-    settings.node_port_addresses = node_port_addresses;
-    settings.bind_address = bind_address;
-    settings.serve_external_ips = serve_external_ips;
-    settings.algorithm = algorithm;
-    settings.needs_node = matches!(source, Source::ApiServer { .. });
-    settings.noticeboard = notices.clone();
+    control.noticeboard = notices.clone();
     let namespaces = opt_out.namespaces.clone();
     let dataplane = SharedDataplane::new(dataplane);
     let kube_proxy = KubeProxy::new(dataplane.clone());
@@ -163,15 +178,20 @@ async fn serve(settings: Settings) -> Result<(), Error> {
         kube_proxy: kube_proxy.clone(),
         sweeper: Sweeper { dataplane, kube_proxy, table, counts: metrics.sweep.clone(), timeouts },
         socket_lb,
+        told,
         opt_out,
         pods: watch::Sender::default(),
         stale: Arc::default(),
         notices: notices.clone(),
     };
-    tokio::spawn(server::health_check::serve(settings.state.subscribe(), notices.clone()));
+    tokio::spawn(server::health_check::serve(control.state.subscribe(), notices.clone()));
     tokio::spawn(ipsec::watch(notices.clone()));
-    let state = || settings.state.subscribe();
-    tokio::spawn(server::probes::serve(run_dir.socket(), state(), notices.clone()));
+    let state = || control.state.subscribe();
+    let repairs = control.repairs.clone();
+    if once {
+        tokio::spawn(stop_in_step(state(), shutdown.clone()));
+    }
+    tokio::spawn(server::probes::serve(run_dir.socket(), state(), repairs, notices.clone()));
     if let Some(address) = healthz_address {
         let counts = metrics.health.clone();
         tokio::spawn(server::health::serve(address, state(), counts, notices.clone()));
@@ -182,7 +202,7 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     let (sender, events) = mpsc::channel(EVENTS);
     let feeding = feed(source, node_name, namespaces, sender, shutdown.clone());
     let result = tokio::select! {
-        result = control::run(settings, events, sink, addresses, shutdown.clone()) => result.map_err(Error::from),
+        result = control::run(control, events, sink, addresses, shutdown.clone()) => result.map_err(Error::from),
         result = feeding => result,
     };
     let asked = shutdown.is_cancelled();
@@ -193,6 +213,27 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     }
     info!("stopped; Services go on working, changes do not arrive");
     Ok(())
+}
+
+/// Stops once the data path is in step. Receivers are not woken for that.
+async fn stop_in_step(state: watch::Receiver<State>, shutdown: CancellationToken) {
+    const LOOK: Duration = Duration::from_millis(20);
+    while state.borrow().last_synced.is_none() {
+        sleep(LOOK).await;
+    }
+    shutdown.cancel();
+}
+
+/// What the control loop is run with.
+fn control_settings(settings: &Settings, counts: metrics::Control) -> control::Settings {
+    let run_dir = settings.run_dir.path();
+    let mut control = control::Settings::new(settings.node_name.as_str(), run_dir, counts);
+    control.node_port_addresses = settings.node_port_addresses.clone();
+    control.bind_address = settings.bind_address;
+    control.serve_external_ips = settings.serve_external_ips;
+    control.algorithm = settings.algorithm;
+    control.needs_node = matches!(settings.source, Source::ApiServer { .. });
+    control
 }
 
 /// What is wrong where the node's cgroup v2 tree is wanted and not to be had: Services work without it, as with
@@ -212,24 +253,8 @@ fn without_cgroup(socket_lb: SocketLb, asked: Option<&Path>) -> Result<Option<Pr
 }
 
 /// Tells the programs what they are to do, as far as it is known before anything is attached.
-fn configure(
-    dataplane: &mut Dataplane,
-    cluster_cidrs: ClusterCidrs,
-    socket_lb: SocketLb,
-    opt_out: &OptOut,
-) -> Result<(), Error> {
-    let host_netns = netns::cookie().map_err(Error::Netns)?;
-    dataplane.change_config(|config| {
-        config.host_netns = host_netns;
-        config.cluster = ranges(cluster_cidrs);
-        match socket_lb {
-            SocketLb::All => config.flags &= !config_flags::HOST_SOCKETS,
-            SocketLb::Host | SocketLb::None => config.flags |= config_flags::HOST_SOCKETS,
-        }
-        if opt_out.is_empty() {
-            config.flags &= !config_flags::OPT_OUT;
-        }
-    });
+fn configure(dataplane: &mut Dataplane, told: &Told, opt_out: &OptOut) {
+    dataplane.change_config(|config| told.fill(config));
     if opt_out.is_empty() {
         // What a run with an opt-out has left counts no more, and would be out of date for the next.
         let report = dataplane.set_socket_verdicts(&SocketVerdicts::new());
@@ -237,17 +262,9 @@ fn configure(
             warn!(%problem, "cannot forget who was opted out");
         }
     }
-    if socket_lb != SocketLb::All || !opt_out.is_empty() {
+    if told.answers_pods() {
         dataplane.answer_pods();
     }
-    Ok(())
-}
-
-fn ranges(cidrs: ClusterCidrs) -> [Range; 2] {
-    let ClusterCidrs { v4, v6 } = cidrs;
-    let v4 = v4.map(|net| Range::new(IpAddr::V4(net.network()), net.prefix_len()));
-    let v6 = v6.map(|net| Range::new(IpAddr::V6(net.network()), net.prefix_len()));
-    [v4.unwrap_or_default(), v6.unwrap_or_default()]
 }
 
 /// Follows the source. `namespaces`: those whose Pods count.

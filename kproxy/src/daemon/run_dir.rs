@@ -2,8 +2,9 @@
 //! out of the socket path, where the timeouts of flows come from, and the socket where it answers probes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -64,6 +65,23 @@ pub(crate) struct OptedOut {
     pub namespaces: BTreeSet<String>,
 }
 
+/// How the daemon was started: the form of the file, a JSON object.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Started {
+    /// Its command line, its own name first.
+    pub arguments: Vec<String>,
+    /// The folder that it was started in.
+    pub folder: PathBuf,
+}
+
+impl Started {
+    /// As this process was.
+    pub(crate) fn here() -> Self {
+        let arguments = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+        Self { arguments: arguments.collect(), folder: std::env::current_dir().unwrap_or_default() }
+    }
+}
+
 /// The run folder.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct RunDir(PathBuf);
@@ -106,8 +124,12 @@ impl RunDir {
         self.0.join("map-limits.json")
     }
 
+    fn started_file(&self) -> PathBuf {
+        self.0.join("started.json")
+    }
+
     /// Every file that the daemon keeps there.
-    pub(crate) fn files(&self) -> [PathBuf; 6] {
+    pub(crate) fn files(&self) -> [PathBuf; 7] {
         [
             self.pid_file(),
             self.problems_file(),
@@ -115,6 +137,7 @@ impl RunDir {
             self.opt_out_file(),
             self.timeouts_file(),
             self.map_limits_file(),
+            self.started_file(),
         ]
     }
 
@@ -185,6 +208,31 @@ impl RunDir {
     /// The file cannot be written.
     pub(crate) fn write_map_limits(&self, limits: &BTreeMap<&str, u32>) -> Result<(), Error> {
         write_json(self.map_limits_file(), Some(limits))
+    }
+
+    /// How the daemon was last started; `None` where none has said so.
+    ///
+    /// # Errors
+    /// The file cannot be read or understood.
+    pub(crate) fn started(&self) -> Result<Option<Started>, Error> {
+        let started: Started = read_json(self.started_file())?;
+        Ok((!started.arguments.is_empty()).then_some(started))
+    }
+
+    /// Writes how the daemon was started, for nobody but root: an address may have a password in it. Without
+    /// arguments, nobody knows.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(crate) fn write_started(&self, started: &Started) -> Result<(), Error> {
+        let path = self.started_file();
+        let is_known = !started.arguments.is_empty();
+        write_json(path.clone(), is_known.then_some(started))?;
+        if !is_known {
+            return Ok(());
+        }
+        fs::set_permissions(&path, Permissions::from_mode(0o600))
+            .map_err(|source| Error::Write { path, source })
     }
 
     /// When anything was last written there, by the times of its files and its own; `None`: never.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use ipnet::{Ipv4Net, Ipv6Net};
 use kproxy_common::flow::FlowState;
 
-use super::run_dir::RunDir;
+use super::run_dir::{RunDir, Started};
 use crate::config::KubeProxyConfiguration;
 use crate::dataplane;
 use crate::node::watch::Names;
@@ -53,6 +53,8 @@ pub(crate) struct Settings {
     pub conntrack: Conntrack,
     /// kube-proxy's configuration that this was made of, to be told.
     pub config: KubeProxyConfiguration,
+    /// The command line that all this was typed on.
+    pub started: Started,
 }
 
 /// What the kernel's connection tracking is set to; 0 leaves it as it is, times are in seconds.

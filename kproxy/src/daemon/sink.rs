@@ -14,6 +14,7 @@ use super::kube_proxy::KubeProxy;
 use super::settings::SocketLb;
 use super::shared::SharedDataplane;
 use super::sweeper::Sweeper;
+use super::told::Told;
 use super::{fragments, opt_out, sockets};
 use crate::control::{DataplaneSink, Noticeboard, Report};
 use crate::dataplane;
@@ -26,6 +27,7 @@ pub(super) struct KernelSink {
     pub(super) kube_proxy: KubeProxy,
     pub(super) sweeper: Sweeper,
     pub(super) socket_lb: SocketLb,
+    pub(super) told: Told,
     pub(super) opt_out: OptOut,
     /// Takes the pods that are opted out to the task that looks for them.
     pub(super) pods: watch::Sender<opt_out::Pods>,
@@ -39,6 +41,20 @@ impl DataplaneSink for KernelSink {
         let report = self.dataplane.lock().reconcile(desired);
         self.stale.notify_one();
         report
+    }
+
+    fn reread(&mut self) -> Report {
+        let mut dataplane = self.dataplane.lock();
+        let failed: Vec<_> = dataplane.reread().err().into_iter().collect();
+        let timeouts = self.sweeper.timeouts.seconds();
+        let writes = dataplane.change_config(|config| {
+            self.told.fill_attached(config);
+            config.timeouts = timeouts;
+        });
+        drop(dataplane);
+        let node = self.devices.node.borrow().clone();
+        self.notices.post(devices::ORIGIN, self.devices.serve(&node));
+        Report { writes: usize::from(writes), ..failed.into() }
     }
 
     fn apply(&mut self, changes: Vec<Change>) -> Report {

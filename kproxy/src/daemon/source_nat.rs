@@ -70,7 +70,7 @@ impl SourcePorts {
         report
     }
 
-    fn fill(&self, config: &mut Config, node: &NodeState) {
+    pub(super) fn fill(&self, config: &mut Config, node: &NodeState) {
         (config.snat_first, config.snat_count) = match &self.ports {
             // From 1024 on there are fewer than 65,536.
             Some(ports) => (*ports.start(), ports.end() - ports.start() + 1),
@@ -101,7 +101,8 @@ fn unreadable(error: &io::Error) -> Problem {
     )
 }
 
-fn uplinks(node: &NodeState) -> BTreeMap<u32, Uplink> {
+/// The source addresses of each uplink.
+pub(super) fn uplinks(node: &NodeState) -> BTreeMap<u32, Uplink> {
     let uplink = |sources: &Sources| Uplink {
         v4: sources.v4.map_or_else(Addr::default, |ip| std::net::IpAddr::from(ip).into()),
         v6: sources.v6.map_or_else(Addr::default, |ip| std::net::IpAddr::from(ip).into()),

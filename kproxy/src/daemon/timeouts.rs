@@ -43,6 +43,11 @@ impl Timeouts {
         self.told.as_ref().is_none_or(|(_, when)| when.elapsed() >= PERIOD)
     }
 
+    /// Seconds by state, as they should be now.
+    pub(super) fn seconds(&self) -> [u32; flow_state::COUNT as usize] {
+        choose(&self.set, conntrack::timeout).seconds
+    }
+
     /// Looks at the node's settings and tells the programs what is new.
     pub(super) fn apply(&mut self, dataplane: &mut Dataplane) {
         let chosen = choose(&self.set, conntrack::timeout);

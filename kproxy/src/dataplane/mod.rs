@@ -7,6 +7,7 @@
 //! the maps ─▶ read ─▶ cli (dump, status), metrics
 //!              read ─▶ explain ─▶ cli (explain)   what becomes of a connection, and why
 //!              simulate                           the same by the programs, on a made packet
+//!              read ─▶ verify ─▶ cli (verify, diff)   what is planned against what is there
 //!
 //! beneath them   codec             between the plan's words and the layouts of the maps
 //!                connections       the two entries of a flow
@@ -36,6 +37,7 @@ mod succession;
 #[cfg(test)]
 mod tests;
 mod upkeep;
+pub(crate) mod verify;
 mod writer;
 
 use std::{
@@ -51,7 +53,7 @@ use ipnet::IpNet;
 pub(crate) use kproxy_common::config::SERVICE_RANGES;
 use kproxy_common::{
     abi::{map, program},
-    config::{Config, Uplink, config_flags},
+    config::{Config, Range, Uplink, config_flags},
     flow::{state, unassured},
 };
 use nix::fcntl::Flock;
@@ -97,6 +99,11 @@ use crate::{
     node::{self, Device, Served},
     plan::{Change, ServicePortPlan, SocketVerdicts},
 };
+
+/// Ranges of ClusterIPs as the programs are told them.
+pub(crate) fn service_ranges(ranges: &[IpNet]) -> [[Range; SERVICE_RANGES]; 2] {
+    codec::encode_service_ranges(ranges)
+}
 
 /// The BPF object that the build script made.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/kproxy-ebpf"));
@@ -206,6 +213,14 @@ impl Dataplane {
         self.keep_loopback();
         report.problems.extend(self.notices.iter().cloned());
         report
+    }
+
+    /// Reads the maps again, which somebody else may have changed, for the next [`Self::reconcile`].
+    ///
+    /// # Errors
+    /// A map could not be read; what is known of them stays.
+    pub(crate) fn reread(&mut self) -> Result<(), Error> {
+        self.writer.reread()
     }
 
     /// Applies one batch of changes. A frontend may pass from one service port to another within a

@@ -18,6 +18,11 @@ const OWN: &str = "this container sees only its own cgroups, not those of pods";
 const SHOW: &str = "mount the node's /sys/fs/cgroup into it (see deploy/kproxy.yaml), or give --cgroup-root, and \
                     restart kproxy";
 
+/// The kernel's id of the cgroup with this folder, the number of its inode; `None`: it is gone.
+pub(crate) fn id(folder: &Path) -> Option<u64> {
+    fs::metadata(folder).ok().map(|found| found.ino())
+}
+
 /// Why no cgroup v2 tree can be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -1,6 +1,8 @@
 //! The binary: exit codes, sentences, what goes where, and the tables of real maps.
 
 mod any_bytes;
+mod bugreport;
+mod compare;
 mod maps;
 
 use std::fs::{self, Permissions};

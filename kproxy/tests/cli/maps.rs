@@ -80,7 +80,7 @@ fn name(text: &str) -> Name {
 
 /// Loads and pins the maps, and fills them with one service port that has a backend here, one
 /// elsewhere, a ClusterIP, a NodePort for backends here, and a connection.
-fn fill(bpffs: &Path) {
+pub(super) fn fill(bpffs: &Path) {
     let mut loader = EbpfLoader::new();
     for name in [map::SERVICES, map::SLOTS, map::FRONTENDS, map::FLOWS, map::NAMES, map::COUNTERS] {
         loader.map_max_entries(name, 64);

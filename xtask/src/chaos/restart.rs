@@ -130,12 +130,15 @@ fn once(stage: &Stage, turn: Turn, number: u32) -> Result<usize> {
         let frontends = stdout(stage.kproxy(proxy.node(), "dump")?.arg("frontends"))?;
         let (is_there, wanted) = (frontends.contains("default/extra"), stage.has_extra());
         ensure!(is_there == wanted, "extra is there: {is_there}, wanted: {wanted}\n{frontends}");
+        // A plan made anew, not the daemon's.
+        stdout(&mut stage.kproxy(proxy.node(), "verify")?)?;
     }
     Ok(kills)
 }
 
 fn stdout(command: &mut Command) -> Result<String> {
     let output = command.output().context("run kproxy")?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    ensure!(output.status.success(), "{}{}", said[0], said[1]);
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -36,6 +36,19 @@ pub(super) fn run(args: DumpArgs, look: &Look, out: &mut dyn Write) -> Result<Ex
     Ok(Exit::Fine)
 }
 
+/// Every table as JSON.
+///
+/// # Errors
+/// A map cannot be read.
+pub(super) fn everything(pins: &Pins) -> Result<String> {
+    let (table, filter) = (DumpTable::All, FilterArgs::default());
+    let tables = read(pins, table, &filter)?;
+    let filter = RowFilter::new(&filter, &tables);
+    let mut text = Vec::new();
+    print(&mut text, &Look::PLAIN, table, Format::Json, &Shown::of(tables, table, &filter))?;
+    Ok(String::from_utf8(text)?)
+}
+
 /// Reads the tables that `table` is made of, and those that the conditions look at.
 fn read(pins: &Pins, table: DumpTable, filter: &FilterArgs) -> Result<Tables, ReadError> {
     use DumpTable::{Addresses, Affinity, All, Backends, Counters, Flows, Frontends, Services};

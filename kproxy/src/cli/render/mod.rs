@@ -20,6 +20,9 @@ pub(super) struct Look {
 }
 
 impl Look {
+    /// For a file or a program: everything in full, no colour.
+    pub(super) const PLAIN: Self = Self { width: None, color: false };
+
     /// What suits standard output: the width of the terminal, colour if it wants any
     /// (NO_COLOR, CLICOLOR_FORCE and TERM=dumb are honoured).
     pub(super) fn of_stdout() -> Self {

@@ -53,7 +53,7 @@ impl Device {
 }
 
 /// Sorts links by where they lead. `flags`: those of the programs' settings.
-pub(super) fn of(links: Vec<LinkRow>, flags: u32) -> (Cgroup, Vec<Device>) {
+pub(in crate::cli) fn of(links: Vec<LinkRow>, flags: u32) -> (Cgroup, Vec<Device>) {
     let (cgroup, devices) = sorted(links);
     let path = cgroup.id.and_then(node::cgroup::folder);
     let unused = flags & config_flags::NODE_PACKETS != 0;

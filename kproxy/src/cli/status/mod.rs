@@ -42,7 +42,7 @@ pub(super) fn run(args: StatusArgs, look: &Look, out: &mut dyn Write) -> Result<
     Ok(if status.in_order { Exit::Fine } else { Exit::No })
 }
 
-fn collect(pins: &Pins, run_dir: &RunDir) -> Result<Status> {
+pub(in crate::cli) fn collect(pins: &Pins, run_dir: &RunDir) -> Result<Status> {
     let pid = run_dir.running()?;
     let (cgroup, devices) = attached::of(pins.links()?, pins.config().flags);
     let services = pins.services()?;

@@ -17,6 +17,19 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// # Errors
 /// The socket is not the daemon's or cannot be used, and those of the writer.
 pub(super) fn run(socket: &Path, path: &str, out: &mut dyn Write) -> Result<Exit> {
+    send(socket, &format!("GET {path}"), PATIENCE, out)
+}
+
+/// Has the daemon at `socket` look at the kernel anew, and prints what it says.
+///
+/// # Errors
+/// The socket is not the daemon's or cannot be used, and those of the writer.
+pub(in crate::cli) fn repair(socket: &Path, out: &mut dyn Write) -> Result<Exit> {
+    // Longer than it keeps a connection.
+    send(socket, "POST /repair", 3 * PATIENCE, out)
+}
+
+fn send(socket: &Path, what: &str, patience: Duration, out: &mut dyn Write) -> Result<Exit> {
     let mut stream = match UnixStream::connect(socket) {
         Ok(stream) => stream,
         Err(error)
@@ -28,7 +41,7 @@ pub(super) fn run(socket: &Path, path: &str, out: &mut dyn Write) -> Result<Exit
         Err(error) => bail!("ask {}: {error}", socket.display()),
     };
     // Not as its cause: a broken pipe is no error where standard output breaks.
-    let answer = match ask(&mut stream, path) {
+    let answer = match ask(&mut stream, what, patience) {
         Ok(answer) => answer,
         Err(error) => bail!("ask {}: {error}", socket.display()),
     };
@@ -50,10 +63,10 @@ pub(in crate::cli) fn why_not_ready(socket: &Path) -> Option<String> {
     }
 }
 
-fn ask(stream: &mut UnixStream, path: &str) -> std::io::Result<String> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: kproxy\r\nConnection: close\r\n\r\n");
+fn ask(stream: &mut UnixStream, what: &str, patience: Duration) -> std::io::Result<String> {
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
+    let request = format!("{what} HTTP/1.1\r\nHost: kproxy\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

@@ -7,7 +7,7 @@ use std::path::Path;
 use kproxy_common::abi;
 use kproxy_common::flow::unassured;
 
-use super::{EACH, TERMINAL, dump, explain, sample, typed};
+use super::{EACH, TERMINAL, dump, explain, sample, typed, verify};
 use crate::cli::args::{DumpTable, FilterArgs, Format};
 use crate::cli::check::Report;
 use crate::cli::check::finding::Finding;
@@ -233,6 +233,7 @@ fn samples() -> Vec<(String, String)> {
         crate::cli::sockets::print(&mut text, &TERMINAL, format, shown).unwrap();
         samples.push((name.to_owned(), String::from_utf8(text).unwrap()));
     }
+    samples.extend(verify::samples());
     let status = status();
     samples.push(("status".to_owned(), printed(&status)));
     let mut text = Vec::new();

@@ -11,6 +11,7 @@ mod kube_proxy;
 mod layout;
 mod pages;
 mod sample;
+mod verify;
 
 use super::args::{DumpTable, FilterArgs, Format};
 use super::dump::row_filter::RowFilter;
@@ -21,8 +22,8 @@ use super::render::Look;
 /// A terminal of 80 columns, without colour.
 const TERMINAL: Look = Look { width: Some(80), color: false };
 
-/// A file or pipe: everything in full, no colour.
-const PLAIN: Look = Look { width: None, color: false };
+/// A file or pipe.
+const PLAIN: Look = Look::PLAIN;
 
 /// What `kproxy dump` prints of `tables`.
 fn dump(

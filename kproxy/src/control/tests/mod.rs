@@ -112,6 +112,10 @@ impl DataplaneSink for Fake {
         })
     }
 
+    fn reread(&mut self) -> Report {
+        self.call("reread", |_| Report::default())
+    }
+
     fn apply(&mut self, changes: Vec<Change>) -> Report {
         self.call("apply", |held| held.apply(changes))
     }

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::control::{Error, Noticeboard, PROBLEMS_FILE, Settings, State, run};
+use crate::control::{Error, Noticeboard, PROBLEMS_FILE, Repairs, Settings, State, run};
 use crate::metrics::Metrics;
 use crate::model::{Node, ServiceName};
 use crate::plan::tests::{NODE, endpoint, ip, service, slice};
@@ -24,6 +24,7 @@ pub(super) struct Running {
     shutdown: CancellationToken,
     state: watch::Receiver<State>,
     noticeboard: Noticeboard,
+    repairs: Repairs,
     pub(super) metrics: Metrics,
     task: JoinHandle<Result<(), Error>>,
 }
@@ -43,8 +44,9 @@ fn start_with(change: impl Fn(&mut Settings)) -> Running {
     change(&mut settings);
     let state = settings.state.subscribe();
     let noticeboard = settings.noticeboard.clone();
+    let repairs = settings.repairs.clone();
     let task = tokio::spawn(run(settings, receiver, fake.clone(), watched, shutdown.clone()));
-    Running { events, addresses, fake, dir, shutdown, state, noticeboard, metrics, task }
+    Running { events, addresses, fake, dir, shutdown, state, noticeboard, repairs, metrics, task }
 }
 
 impl Running {
@@ -93,6 +95,21 @@ async fn lc_01_nothing_is_written_before_both_lists_are_complete() {
     running.send([all_slices([])]).await;
     assert_eq!(running.calls(), ["addresses", "reconcile", "attach"]);
     assert_eq!(running.services(), ["web"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_a_repair_has_everything_looked_at_again() {
+    let early = start();
+    assert_eq!(early.repairs.ask().await, None, "there is no plan yet");
+    assert_eq!(early.calls(), [""; 0]);
+
+    let running = Running::in_sync().await;
+    running.calls();
+    running.fake.held(|held| held.plans.clear());
+    assert_eq!(running.repairs.ask().await, Some(1));
+    assert_eq!(running.calls(), ["reread", "addresses", "reconcile"]);
+    assert_eq!(running.services(), ["web"]);
+    assert_eq!(running.repairs.ask().await, Some(0), "nothing is written twice");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,12 +1,14 @@
 //! Frontends: their key, what they lead to, and flags.
 
+use std::collections::BTreeMap;
+
 use kproxy_common::{
     net::{Addr, Port},
     service::{FrontendKey, FrontendValue, frontend_flags},
 };
 
 use super::sets::index_of;
-use crate::plan::{Frontend, FrontendKind, Protocol, Sources};
+use crate::plan::{Frontend, FrontendKind, Protocol, ServicePortPlan, Sources};
 
 /// Flag of a frontend kind.
 pub(crate) const fn kind_flag(kind: FrontendKind) -> u32 {
@@ -44,6 +46,20 @@ pub(crate) const fn sources_of(flags: u32) -> Sources {
         return Sources::All;
     }
     Sources::Ranges { node: flags & frontend_flags::NODE_ALLOWED != 0 }
+}
+
+/// The frontends of a plan as the map holds them. An address that a Service lists twice is one
+/// entry of both kinds.
+pub(crate) fn encode_frontends(
+    plan: &ServicePortPlan,
+    id: u32,
+) -> BTreeMap<FrontendKey, FrontendValue> {
+    let mut wanted = BTreeMap::<FrontendKey, FrontendValue>::new();
+    for frontend in &plan.frontends {
+        let (key, value) = encode_frontend(frontend, plan.id.protocol, id);
+        wanted.entry(key).and_modify(|first| first.flags |= value.flags).or_insert(value);
+    }
+    wanted
 }
 
 /// Key and value of a frontend of service port `id`.

@@ -11,7 +11,7 @@ mod sets;
 #[cfg(test)]
 pub(super) use self::sets::encode_slot;
 pub(super) use self::{
-    frontends::{encode_frontend, kinds_of, sources_of},
+    frontends::{encode_frontends, kinds_of, sources_of},
     names::{decode_name, encode_name},
     netns::{decode_socket_verdicts, encode_socket_verdict},
     ranges::{decode_range, encode_range, encode_service_ranges},

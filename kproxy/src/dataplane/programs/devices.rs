@@ -188,7 +188,7 @@ fn before_had(places: Places<'_>, name: &str) -> bool {
 }
 
 /// Devices that have programs, as far as pins tell.
-pub(super) fn served(dirs: &PinDirs) -> Served {
+pub(in crate::dataplane) fn served(dirs: &PinDirs) -> Served {
     let mut served = Served::default();
     for entry in fs::read_dir(&dirs.links).into_iter().flatten().flatten() {
         let name = entry.file_name();

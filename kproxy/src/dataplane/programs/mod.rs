@@ -15,6 +15,7 @@
 pub(super) mod attachments;
 pub(super) mod cleanup;
 pub(super) mod clsact;
+pub(super) mod devices;
 pub(super) mod growth;
 pub(super) mod load;
 pub(super) mod pinning;
@@ -25,7 +26,6 @@ pub(super) mod takeover;
 
 mod cgroup;
 mod copier;
-mod devices;
 mod layout;
 mod map_shapes;
 mod memlock;

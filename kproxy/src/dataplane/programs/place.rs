@@ -49,17 +49,17 @@ impl Place {
 
 /// Places that programs are attached to.
 #[derive(Clone, Copy)]
-pub(super) struct Places<'a> {
-    pub(super) wanted: &'a BTreeSet<Place>,
+pub(in crate::dataplane) struct Places<'a> {
+    pub(in crate::dataplane) wanted: &'a BTreeSet<Place>,
     /// Whether pod-facing ports translate answers.
-    pub(super) answers_pods: bool,
+    pub(in crate::dataplane) answers_pods: bool,
     /// Whether they did so when programs were last attached.
-    pub(super) answered_pods: bool,
+    pub(in crate::dataplane) answered_pods: bool,
 }
 
 impl Places<'_> {
     /// The programs of a place, the way back first: no connection is translated one way only.
-    pub(super) fn programs_of(
+    pub(in crate::dataplane) fn programs_of(
         self,
         Place { device, side }: &Place,
     ) -> impl Iterator<Item = (&'static str, TcAttachType)> + use<> {

@@ -15,6 +15,7 @@ mod flows;
 mod frontends;
 #[cfg(test)]
 mod fuzz;
+mod held;
 pub(crate) mod hooks;
 mod links;
 mod netns;
@@ -33,5 +34,5 @@ pub(crate) use self::{
     pins::Pins,
     rows::*,
     sockets::Sockets,
-    words::{kind_name, name_opt, scope_name, sources_name},
+    words::{kind_name, name_opt, scope_name, sources_name, verdict_name},
 };

@@ -25,7 +25,7 @@ pub(crate) const fn scope_name(scope: Scope) -> &'static str {
 }
 
 /// `reject` or `drop`.
-const fn verdict_name(verdict: EmptyVerdict) -> &'static str {
+pub(crate) const fn verdict_name(verdict: EmptyVerdict) -> &'static str {
     match verdict {
         EmptyVerdict::Reject => "reject",
         EmptyVerdict::Drop => "drop",

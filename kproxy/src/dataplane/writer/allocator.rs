@@ -67,6 +67,17 @@ impl Allocator {
         runs
     }
 
+    /// As large, everything free but for what rests.
+    pub(crate) fn with_what_rests(&mut self) -> Self {
+        let mut runs = Self::new(self.capacity);
+        for (since, run) in self.resting.drain(..) {
+            if runs.claim(run) {
+                runs.free(run, since);
+            }
+        }
+        runs
+    }
+
     /// Adds the numbers up to a larger capacity.
     pub(crate) fn grow(&mut self, capacity: u32) {
         if let Some(more) = capacity.checked_sub(self.capacity).filter(|more| *more > 0) {

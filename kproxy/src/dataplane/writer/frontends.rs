@@ -16,9 +16,9 @@ use super::{
     state::Writer,
 };
 use crate::{
-    dataplane::{codec, report::Report},
+    dataplane::report::Report,
     model::Problem,
-    plan::{Protocol, ServicePortId, ServicePortPlan},
+    plan::{Protocol, ServicePortId},
 };
 
 /// Wanted frontends of a service port.
@@ -91,17 +91,6 @@ impl<M: Maps> Writer<M> {
             port.frontends.retain(|other| other != key);
         }
     }
-}
-
-/// The frontends of a plan as the map holds them. An address that a Service lists twice is one
-/// entry of both kinds.
-pub(super) fn wanted_frontends(plan: &ServicePortPlan, id: u32) -> WantedFrontends {
-    let mut wanted = WantedFrontends::new();
-    for frontend in &plan.frontends {
-        let (key, value) = codec::encode_frontend(frontend, plan.id.protocol, id);
-        wanted.entry(key).and_modify(|first| first.flags |= value.flags).or_insert(value);
-    }
-    wanted
 }
 
 fn describe(key: &FrontendKey) -> String {

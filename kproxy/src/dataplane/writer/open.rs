@@ -4,9 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use ipnet::IpNet;
 use kproxy_common::{
     abi::map,
-    service::{Name, service_flags, service_port_id},
+    service::{FrontendKey, FrontendValue, Name, service_flags, service_port_id},
 };
 
 use super::{
@@ -23,18 +24,33 @@ use crate::{
     plan::{Protocol, Scope},
 };
 
+/// What is read by system calls.
+struct Found {
+    names: Vec<(u32, Name)>,
+    frontends: Vec<(FrontendKey, FrontendValue)>,
+    ranges: Vec<(u32, IpNet)>,
+}
+
+impl Found {
+    fn read(maps: &impl Maps) -> Result<Self, Error> {
+        const READ: &str = "read";
+        Ok(Self {
+            names: maps.names().map_err(Error::of_map(READ, map::NAMES))?,
+            frontends: maps.frontends().map_err(Error::of_map(READ, map::FRONTENDS))?,
+            ranges: maps.ranges().map_err(Error::of_map(READ, map::RANGES))?,
+        })
+    }
+}
+
 impl<M: Maps> Writer<M> {
     /// Reads the maps.
     ///
     /// # Errors
     /// A map could not be read.
     pub(crate) fn open(maps: M) -> Result<Self, Error> {
-        const READ: &str = "read";
         let ids = maps.services().len() / 2;
         let untouched_from = if maps.are_new() { 0 } else { ids };
-        let names = maps.names().map_err(Error::of_map(READ, map::NAMES))?;
-        let frontends = maps.frontends().map_err(Error::of_map(READ, map::FRONTENDS))?;
-        let ranges = maps.ranges().map_err(Error::of_map(READ, map::RANGES))?;
+        let found = Found::read(&maps)?;
         let most = Sizes {
             services: maps.services().len(),
             slots: maps.slots().len(),
@@ -46,7 +62,7 @@ impl<M: Maps> Writer<M> {
             maps: Counted::new(maps),
             service_ports: BTreeMap::new(),
             by_id: HashMap::new(),
-            frontends: HashMap::with_capacity(frontends.len()),
+            frontends: HashMap::new(),
             addresses: Addresses::default(),
             pending: BTreeMap::new(),
             has_room: false,
@@ -60,31 +76,60 @@ impl<M: Maps> Writer<M> {
             counts_connections: false,
             serves_sctp: false,
         };
-        writer.find_service_ports(names);
-        writer.find_stray_sets();
+        writer.take_in(found);
+        Ok(writer)
+    }
+
+    /// Reads the maps again, which somebody else may have changed: what this knew of them counts no more. What was
+    /// given back goes on resting.
+    ///
+    /// # Errors
+    /// A map could not be read; nothing has changed then.
+    pub(crate) fn reread(&mut self) -> Result<(), Error> {
+        let found = Found::read(&self.maps)?;
+        for of in [&mut self.slots, &mut self.ids] {
+            *of = of.with_what_rests();
+        }
+        self.service_ports.clear();
+        self.by_id.clear();
+        self.frontends.clear();
+        self.addresses = Addresses::default();
+        self.pending.clear();
+        self.stray_frontends.clear();
+        self.stray_ids.clear();
+        self.stray_ranges.clear();
+        // Whatever was damaged, no id is given out again with the counters of before.
+        self.untouched_from = self.ids.capacity();
+        self.take_in(found);
+        Ok(())
+    }
+
+    fn take_in(&mut self, Found { names, frontends, ranges }: Found) {
+        self.find_service_ports(names);
+        self.find_stray_sets();
+        self.frontends.reserve(frontends.len());
         for (key, value) in frontends {
             if key.is_address() {
-                writer.addresses.found_entry(key.addr, value.flags);
+                self.addresses.found_entry(key.addr, value.flags);
                 continue;
             }
             let id = service_port_id(value.internal);
-            let owner = writer.by_id.get(&id).and_then(|name| writer.service_ports.get_mut(name));
+            let owner = self.by_id.get(&id).and_then(|name| self.service_ports.get_mut(name));
             match owner {
                 Some(port) if service_port_id(value.external) == id => port.frontends.push(key),
-                _ => drop(writer.stray_frontends.insert(key)),
+                _ => drop(self.stray_frontends.insert(key)),
             }
-            writer.frontends.insert(key, value);
-            writer.addresses.add(&key, value.flags);
+            self.frontends.insert(key, value);
+            self.addresses.add(&key, value.flags);
         }
-        writer.addresses.count_found();
+        self.addresses.count_found();
         for (id, net) in ranges {
-            let owner = writer.by_id.get(&id).and_then(|name| writer.service_ports.get_mut(name));
+            let owner = self.by_id.get(&id).and_then(|name| self.service_ports.get_mut(name));
             match owner {
                 Some(port) => drop(port.ranges.insert(net)),
-                None => writer.stray_ranges.push((id, net)),
+                None => self.stray_ranges.push((id, net)),
             }
         }
-        Ok(writer)
     }
 
     /// A service port is there when its name and its cluster-wide set are.

@@ -14,14 +14,14 @@ use kproxy_common::{
 
 use super::{
     allocator::Run,
-    frontends::{WantedFrontends, wanted_frontends},
+    frontends::WantedFrontends,
     maps::{Maps, Refusal},
     missing::Missing,
     problems,
     state::Writer,
 };
 use crate::{
-    dataplane::report::Report,
+    dataplane::{codec, report::Report},
     model::Problem,
     plan::{Change, Scope, ServicePortId, ServicePortPlan},
 };
@@ -109,7 +109,7 @@ impl<M: Maps> Writer<M> {
                 None => removed.push(id),
                 Some(plan) => match self.publish(&plan, now, &mut report) {
                     Ok((id, problems)) => {
-                        let wanted = wanted_frontends(&plan, id);
+                        let wanted = codec::encode_frontends(&plan, id);
                         accepted.push(Accepted { plan, wanted, problems });
                     }
                     Err(problem) => self.postpone(plan, vec![problem], &mut report),

@@ -4,6 +4,7 @@ mod algorithms;
 mod full;
 mod history;
 mod ranges;
+mod verified;
 
 use std::{
     collections::BTreeSet,
@@ -413,7 +414,7 @@ fn contradictions_in_the_maps_are_repaired() {
     assert!(maps.arrays.services.publish(index, &entry));
     assert!(maps.arrays.services.publish(9, &entry));
     wrong.set_name(7, &codec::encode_name(&port_id(9)).unwrap()).unwrap();
-    let (key, value) = codec::encode_frontend(&plan(9, []).frontends[0], Protocol::Tcp, 5);
+    let (key, value) = codec::encode_frontends(&plan(9, []), 5).pop_first().unwrap();
     wrong.set_frontend(&key, &value).unwrap();
     let address = kproxy_common::service::FrontendKey::address(Addr::from(ip("10.96.9.9")));
     wrong.set_frontend(&address, &kproxy_common::service::FrontendValue::default()).unwrap();

@@ -25,7 +25,7 @@ async fn a_socket_that_somebody_has_left_is_taken_over() {
     let path = folder.path().join("kproxy.sock");
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     let (state, notices) = (watch::Sender::<State>::default(), Noticeboard::default());
-    tokio::spawn(serve(path.clone(), state.subscribe(), notices.clone()));
+    tokio::spawn(serve(path.clone(), state.subscribe(), Repairs::default(), notices.clone()));
     tokio::task::yield_now().await;
     let ask = move || {
         let mut stream = UnixStream::connect(&path).unwrap();
@@ -39,6 +39,6 @@ async fn a_socket_that_somebody_has_left_is_taken_over() {
     assert!(notices.posted().is_empty());
 
     let nowhere = folder.path().join("missing/kproxy.sock");
-    serve(nowhere, state.subscribe(), notices.clone()).await;
+    serve(nowhere, state.subscribe(), Repairs::default(), notices.clone()).await;
     assert!(notices.posted()[0].what.contains("cannot be listened on"));
 }

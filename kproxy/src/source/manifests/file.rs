@@ -69,7 +69,12 @@ pub(super) struct Contents {
 
 /// Reads the text of a file.
 pub(super) fn read(file: &str, text: &str) -> Contents {
-    let mut reader = Reader { file, contents: Contents::default() };
+    read_with(file, text, &|_| {})
+}
+
+/// The same; `complete` fills in each Service before it is looked at.
+pub(super) fn read_with(file: &str, text: &str, complete: &dyn Fn(&mut Value)) -> Contents {
+    let mut reader = Reader { file, complete, contents: Contents::default() };
     if file.ends_with(".json") {
         match serde_json::from_str(text) {
             Ok(value) => reader.object(&value, 1, None),
@@ -93,7 +98,7 @@ pub(super) fn read(file: &str, text: &str) -> Contents {
 
 /// Reads a file that holds no text.
 pub(super) fn unreadable(file: &str, error: &str) -> Contents {
-    let mut reader = Reader { file, contents: Contents::default() };
+    let mut reader = Reader { file, complete: &|_| {}, contents: Contents::default() };
     reader.problem(None, format!("cannot be read: {error}; its objects stay as they were"));
     reader.contents.broken = true;
     reader.contents
@@ -150,6 +155,7 @@ fn has_content(chunk: &str) -> bool {
 
 struct Reader<'a> {
     file: &'a str,
+    complete: &'a dyn Fn(&mut Value),
     contents: Contents,
 }
 
@@ -182,7 +188,11 @@ impl Reader<'_> {
             return self.problem(Some(line), what);
         };
         match (version, name) {
-            ("v1", "Service") => self.read(value, line, &SERVICE),
+            ("v1", "Service") => {
+                let mut value = value.clone();
+                (self.complete)(&mut value);
+                self.read(&value, line, &SERVICE);
+            }
             ("discovery.k8s.io/v1", "EndpointSlice") => self.read(value, line, &SLICE),
             ("networking.k8s.io/v1", "ServiceCIDR") => self.read(value, line, &SERVICE_CIDR),
             ("v1", "Pod") => self.read(value, line, &POD),

@@ -240,7 +240,7 @@ impl Folder {
 
 /// Names of the manifest files of a folder, sorted. Hidden files (editors' swap files, the
 /// `..data` of a mounted ConfigMap) are passed over.
-fn list(dir: &Path) -> std::io::Result<BTreeSet<String>> {
+pub(super) fn list(dir: &Path) -> std::io::Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;

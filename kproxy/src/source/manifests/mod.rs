@@ -10,10 +10,12 @@
 //! objects that are found in none of the good documents stay as they were. Where two files hold
 //! the same object, the first file by name counts.
 
+mod allocated;
 mod defaults;
 mod error;
 mod file;
 mod folder;
+mod given;
 mod settings;
 mod watch;
 
@@ -22,6 +24,8 @@ mod fuzz;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use allocated::Allocated;
 pub(crate) use error::Error;
+pub(crate) use given::{Given, files};
 pub(crate) use settings::Settings;
 pub(crate) use watch::run;
