@@ -25,5 +25,6 @@ mod sctp;
 mod sockets;
 mod start;
 mod takeover;
+mod trace;
 mod udp;
 mod uplink;

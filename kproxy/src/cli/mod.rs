@@ -18,6 +18,8 @@ mod run;
 mod status;
 #[cfg(test)]
 mod tests;
+mod top;
+mod trace;
 mod values;
 mod version;
 
@@ -106,6 +108,8 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<Exit> {
         Command::Dump(args) => print(|look, out| dump::run(args, look, out)),
         Command::Explain(args) => print(|look, out| explain::run(args, look, out)),
         Command::Status(args) => print(|look, out| status::run(args, look, out)),
+        Command::Top(args) => print(|look, out| top::run(args, look, out)),
+        Command::Trace(args) => print(|look, out| trace::run(args, look, out)),
         Command::Cleanup(args) => print(|_, out| cleanup::run(args, out)),
         Command::Version(args) => print(|_, out| version::run(args, out)),
         Command::Completions(args) => print(|_, out| complete::script(&args, out)),

@@ -8,7 +8,7 @@ use kproxy_common::abi;
 use kproxy_common::flow::unassured;
 
 use super::{EACH, TERMINAL, dump, explain, sample, typed};
-use crate::cli::args::{DumpTable, FilterArgs, Format};
+use crate::cli::args::{DumpTable, FilterArgs, Format, TraceFormat};
 use crate::cli::render::json;
 use crate::cli::status::attached::{Cgroup, Device};
 use crate::cli::status::facts::{Daemon, Drops, Fill, Status, Totals};
@@ -140,6 +140,12 @@ fn samples() -> Vec<(String, String)> {
         samples.push((format!("dump {} {conditions} -o json", table.name()), row));
     }
     samples.extend(explain::samples());
+    samples.push(("trace".to_owned(), super::trace::printed(&super::PLAIN, TraceFormat::Table)));
+    samples.push((
+        "trace -o json".to_owned(),
+        super::trace::printed(&super::PLAIN, TraceFormat::Json),
+    ));
+    samples.push(("top --once".to_owned(), super::top::once()));
     let status = status();
     samples.push(("status".to_owned(), printed(&status)));
     let mut text = Vec::new();

@@ -10,6 +10,8 @@ mod fuzz;
 mod kube_proxy;
 mod layout;
 mod sample;
+pub(crate) mod top;
+mod trace;
 
 use super::args::{DumpTable, FilterArgs, Format};
 use super::dump::row_filter::RowFilter;

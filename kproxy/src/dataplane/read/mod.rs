@@ -3,11 +3,12 @@
 //!
 //! ```text
 //! Pins::open ─▶ frontends, addresses; services, backends, names; flows; affinity; counters, drops;
-//!               usage; socket_verdicts; links; config; view ─▶ rows, which serialise with the words of words
+//!               active_flows; usage; socket_verdicts; links; config; view ─▶ rows, which serialise with the words of words
 //! ```
 //!
 //! Everything here only reads. One decoder a layout, shared with the writer ([`super::codec`]).
 
+mod activity;
 mod affinity;
 mod counters;
 mod error;
@@ -27,8 +28,10 @@ mod view;
 pub(in crate::dataplane) mod words;
 
 pub(crate) use self::{
-    error::ReadError,
+    activity::ActiveFlow,
+    error::{OpenError, ReadError},
     pins::Pins,
     rows::*,
     words::{kind_name, name_opt, scope_name, sources_name},
 };
+pub(super) use self::{error::check_folders, pins::Opener};

@@ -77,7 +77,7 @@ pub(in crate::cli) fn duration(seconds: u32) -> String {
 }
 
 /// `999 B`, `1.2 GiB`: at most three digits and a unit.
-fn bytes(count: u64) -> String {
+pub(in crate::cli) fn bytes(count: u64) -> String {
     if count < 1_000 {
         return format!("{count} B");
     }
