@@ -45,6 +45,12 @@ pub mod map {
     pub const NETNS: &str = "KP_NETNS";
     /// Mmapable array: what the maps mean, as text ([`crate::layouts`]), zeros behind it.
     pub const LAYOUT: &str = "KP_LAYOUT";
+    /// Mmapable array with one [`crate::trace::Trace`]: what `kproxy trace` listens to.
+    pub const TRACE: &str = "KP_TRACE";
+    /// Ring buffer: [`crate::trace::Event`]s.
+    pub const EVENTS: &str = "KP_EVENTS";
+    /// Per-CPU array with one element: events that found no room, or were too many (u64).
+    pub const UNTOLD: &str = "KP_UNTOLD";
     /// LRU hash, not pinned: fragments' [`crate::flow::FlowKey`] → [`crate::fragment::First`].
     pub const FRAGMENTS: &str = "KP_FRAGMENTS";
     /// Ring buffer, not pinned: [`crate::fragment::Note`]s.
@@ -59,7 +65,7 @@ pub mod map {
     pub const INJECTED: &str = "KP_INJECTED";
 
     /// Every map that is pinned.
-    pub const PINNED: [&str; 19] = [
+    pub const PINNED: [&str; 22] = [
         FRONTENDS,
         SERVICES,
         SLOTS,
@@ -79,12 +85,16 @@ pub mod map {
         LOAD,
         NETNS,
         LAYOUT,
+        TRACE,
+        EVENTS,
+        UNTOLD,
     ];
 
     /// Those whose contents another version may go on with: all that have a meaning of their own, and not the
-    /// settings, which are written anew at each start.
+    /// settings, which are written anew at each start, nor what somebody listens to just now.
     pub fn handed_on() -> impl Iterator<Item = &'static str> {
-        PINNED.into_iter().filter(|name| ![CONFIG, UPLINKS, NETNS, LAYOUT].contains(name))
+        const OWN: [&str; 7] = [CONFIG, UPLINKS, NETNS, LAYOUT, TRACE, EVENTS, UNTOLD];
+        PINNED.into_iter().filter(|name| !OWN.contains(name))
     }
 
     /// The others that both sides know.
@@ -153,15 +163,19 @@ shared_numbers! {
         pub const SKIP_NEIGH: u32 = 1 << 2;
         /// `bpf_skc_to_mptcp_sock`: kernel 5.19, commit 3bc253c2e652, where it has MPTCP.
         pub const MPTCP: u32 = 1 << 3;
+        /// `bpf_get_current_pid_tgid` and `bpf_get_current_comm` where sockets connect: kernel 6.1, commit
+        /// bed89185af0d.
+        pub const CURRENT_TASK: u32 = 1 << 4;
     }
 }
 
 /// Each of [`kernel_feature`] with the first kernel that has it: major and minor version.
-pub const KERNEL_FEATURES_SINCE: [(u32, u8, u8); 4] = [
+pub const KERNEL_FEATURES_SINCE: [(u32, u8, u8); 5] = [
     (kernel_feature::COARSE_CLOCK, 5, 11),
     (kernel_feature::SET_RETVAL, 5, 18),
     (kernel_feature::SKIP_NEIGH, 6, 3),
     (kernel_feature::MPTCP, 5, 19),
+    (kernel_feature::CURRENT_TASK, 6, 1),
 ];
 
 /// Mark bit for "masquerade this connection" (the bit kube-proxy uses by default, MSQ-07).
@@ -176,6 +190,8 @@ pub const FIRST_SERVICES: u32 = 8_192;
 pub const FIRST_SLOTS: u32 = 65_536;
 /// Capacity that [`map::FRONTENDS`] begins with, in entries.
 pub const FIRST_FRONTENDS: u32 = 32_768;
+/// Bytes of [`map::EVENTS`]: some two thousand events.
+pub const EVENT_BYTES: u32 = 256 << 10;
 /// Default for the capacity that [`map::SERVICES`] and [`map::COUNTERS`] grow to at most.
 pub const MOST_SERVICES: u32 = 524_288;
 /// Default for the capacity that [`map::SLOTS`] grows to at most.

@@ -16,6 +16,8 @@ pub struct ServiceCounters {
     pub packets: u64,
     /// Bytes of those packets, headers included.
     pub bytes: u64,
+    /// Connections of the packet path that the backend refused, or did not answer until their time was up.
+    pub failed: u64,
     /// Round-robin positions of this CPU, no counters for people: sockets, then packets. With one
     /// position for both, a pod and a client that dial in step would each get every other backend.
     pub turns: [u32; 2],
@@ -49,6 +51,6 @@ pub struct DropKey {
 pub const NO_SERVICE: u32 = u32::MAX;
 
 shared_layout! {
-    ServiceCounters: 32 { connections, packets, bytes, turns }
+    ServiceCounters: 40 { connections, packets, bytes, failed, turns }
     DropKey: 8 { service, reason }
 }

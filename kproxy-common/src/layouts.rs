@@ -4,7 +4,7 @@
 use crate::service::Word;
 use crate::{
     abi, affinity, config, counters, drop_reason, filter, flow, fragment, load, maglev, net, netns,
-    ranges, service, socket,
+    ranges, service, socket, trace,
 };
 
 pub use crate::pod::{Field, Kind, Layout, Numbers};
@@ -24,6 +24,7 @@ pub const TYPES: &[&[Layout]] = &[
     load::LAYOUTS,
     counters::LAYOUTS,
     fragment::LAYOUTS,
+    trace::LAYOUTS,
 ];
 
 /// Numbers that stand alone in a module.
@@ -53,6 +54,8 @@ pub const NUMBERS: &[Numbers] = &[
     fragment::state::NUMBERS,
     fragment::note_flags::NUMBERS,
     drop_reason::NUMBERS,
+    trace::outcome::NUMBERS,
+    trace::trace_hook::NUMBERS,
     WORD,
     numbers!(abi { MARK_MASQUERADE }),
     numbers!(counters { NO_SERVICE }),

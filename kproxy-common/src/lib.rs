@@ -33,3 +33,4 @@ pub mod select;
 pub mod service;
 pub mod socket;
 pub mod source_port;
+pub mod trace;

@@ -4,7 +4,8 @@
 //! ```text
 //! kernel.rs   clock, random numbers, features          skb.rs   packet memory, fields of the context
 //! maps.rs     what programs and user space share       stats.rs counters and rate limits
-//! verdict.rs  what becomes of a packet                 udp_sockets.rs  whom a datagram is for
+//! trace.rs    what listeners are told                  udp_sockets.rs  whom a datagram is for
+//! verdict.rs  what becomes of a packet
 //! packet/     parse, header offsets, IPv6 extensions, rewrite, ICMP errors, the early pass
 //! service/    frontend → service (lookup, source_ranges) → backend (pick, algorithm, load)
 //! path/       route, redirect, forward past the stack, refuse (resets, ICMP errors)
@@ -33,6 +34,7 @@ mod query;
 mod service;
 mod skb;
 mod stats;
+mod trace;
 mod udp_sockets;
 mod verdict;
 

@@ -19,6 +19,7 @@ use kproxy_common::{
     ranges::RangeData,
     service::{FrontendKey, FrontendValue, Name, Service, Slot},
     socket::{Dialled, SocketState},
+    trace::Trace,
 };
 
 /// Frontends and address entries. Written by user space, read by every program.
@@ -98,6 +99,19 @@ pub(crate) static EARLY: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 /// The end of a large fragment. Written by user space before it runs the program that injects it.
 #[map(name = "KP_INJECTED")]
 pub(crate) static INJECTED: Array<[u8; INJECTED_REST]> = Array::with_max_entries(1, 0);
+
+/// What `kproxy trace` listens to, one entry. Written by it through mmap, read where connections are decided; a
+/// program puts an end to what is over.
+#[map(name = "KP_TRACE")]
+pub(crate) static TRACE: Array<Trace> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// What it is told. Read by user space.
+#[map(name = "KP_EVENTS")]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(abi::EVENT_BYTES, 0);
+
+/// Events that it was not told: too many, or it does not keep up.
+#[map(name = "KP_UNTOLD")]
+pub(crate) static UNTOLD: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Counters of each service. Written by the programs, read by user space.
 #[map(name = "KP_COUNTERS")]

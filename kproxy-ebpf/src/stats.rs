@@ -5,14 +5,27 @@ use aya_ebpf::{macros::map, maps::PerCpuArray};
 use kproxy_common::{counters::DropKey, drop_reason::DropReason};
 
 use crate::{
-    kernel::now,
+    kernel::{now, scratch},
     maps::{COUNTERS, DROPS},
 };
+
+/// The last drop that this CPU has counted.
+#[map(name = "KP_DROPPED")]
+static DROPPED: PerCpuArray<DropKey> = PerCpuArray::with_max_entries(1, 0);
+
+/// What [`count_drop`] was told last on this CPU.
+#[inline(always)]
+pub(crate) fn last_drop() -> Option<DropKey> {
+    scratch(&DROPPED).map(|last| *last)
+}
 
 /// Counts one refusal or drop of `service` (or [`kproxy_common::counters::NO_SERVICE`]).
 #[inline(never)]
 pub(crate) fn count_drop(service: u32, reason: DropReason) {
     let key = DropKey { service, reason: reason as u32 };
+    if let Some(last) = scratch(&DROPPED) {
+        *last = key;
+    }
     if let Some(count) = DROPS.get_ptr_mut(&key) {
         // SAFETY: a live element of this CPU's copy.
         unsafe { *count += 1 };
@@ -24,13 +37,14 @@ pub(crate) fn count_drop(service: u32, reason: DropReason) {
 
 /// How often something was done in the current second: {second, count}, by [`Limited`].
 #[map(name = "KP_LIMITED")]
-static LIMITED: PerCpuArray<[u32; 2]> = PerCpuArray::with_max_entries(2, 0);
+static LIMITED: PerCpuArray<[u32; 2]> = PerCpuArray::with_max_entries(3, 0);
 
 /// What is done so many times a second and no more.
 #[derive(Clone, Copy)]
 pub(crate) enum Limited {
     Refusals = 0,
     Copies = 1,
+    Events = 2,
 }
 
 /// Whether this CPU may do it once more, `most` times a second.
@@ -53,6 +67,15 @@ pub(crate) fn count_connection(service: u32) {
     if let Some(counters) = COUNTERS.get_ptr_mut(service) {
         // SAFETY: a live element of this CPU's copy.
         unsafe { (*counters).connections += 1 };
+    }
+}
+
+/// Counts one connection that its backend has refused or not answered.
+#[inline(always)]
+pub(crate) fn count_failure(service: u32) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(service) {
+        // SAFETY: a live element of this CPU's copy.
+        unsafe { (*counters).failed += 1 };
     }
 }
 

@@ -28,7 +28,9 @@ pub(crate) enum Kind {
     Redirect,
     /// Dials a frontend, and may: it is given a flow.
     Admit,
-    /// Ends here: dropped and counted, or the daemon has the only copy.
+    /// Ends here: the daemon has the only copy.
+    Hold,
+    /// Ends here: dropped and counted.
     End,
     /// Ends here; the sender is told that nobody listens.
     Refuse,
@@ -41,7 +43,7 @@ pub(crate) enum Kind {
 impl Verdict {
     pub(crate) const PASS: Self = Self::new(Kind::Pass, 0, 0);
     /// The daemon has the only copy, and puts it back or counts it as lost.
-    pub(crate) const HELD: Self = Self::new(Kind::End, 0, 0);
+    pub(crate) const HELD: Self = Self::new(Kind::Hold, 0, 0);
 
     #[inline(always)]
     const fn new(kind: Kind, service: u32, number: u32) -> Self {

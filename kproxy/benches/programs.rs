@@ -15,7 +15,8 @@ use kproxy_common::{
     filter,
     flow::{FlowValue, flow_state},
     net::proto,
-    service::frontend_flags,
+    service::{empty_verdict, frontend_flags},
+    trace::Trace,
 };
 
 /// Runs of one figure, which is the least of its rounds: what disturbs only ever adds.
@@ -45,7 +46,7 @@ fn main() {
     println!(
         "           passes in   passes out  translated in  translated out  from a pod  to a pod"
     );
-    let mut full = None;
+    let (mut full, mut dropped) = (None, None);
     for (family, [client, frontend, backend, stranger]) in ENDS {
         let mut programs = Programs::load();
         programs.service(2, &[&format!("L{backend}")]);
@@ -76,12 +77,53 @@ fn main() {
             println!("  {family} {name} {a:>9}  {b:>11}  {c:>13}  {d:>14}  {e:>10}  {f:>8}");
         }
         if family == "IPv4" {
+            dropped = Some(dropped_and_told(&mut programs));
             full = Some(filter_full_and_rebuilt(&mut programs, &tcp(client, stranger, Tcp::Ack)));
         }
+    }
+    if let Some([alone, limited, told]) = dropped {
+        println!(
+            "  IPv4 TCP SYN that is dropped while nobody traces: {alone}, told beyond the rate: \
+             {limited}, told: {told}"
+        );
     }
     if let Some([full, rebuilt]) = full {
         println!("  IPv4 TCP that passes in, the flow filter full: {full}, rebuilt: {rebuilt}");
     }
+}
+
+/// What a packet takes that is dropped: while nobody listens, somebody listens and has heard enough, and somebody
+/// hears of it (until the ring is full).
+fn dropped_and_told(programs: &mut Programs) -> [u128; 3] {
+    let at = "192.0.2.1:30081";
+    programs.empty(4, empty_verdict::DROP);
+    programs.frontend(at, proto::TCP, frontend_flags::SERVICE_ADDRESS, 4, 4);
+    let packet = tcp("203.0.113.9:40000", at, Tcp::Syn);
+    let all = Trace { until: u64::MAX, reasons: !0, services: !0, ends: !0, ..Trace::default() };
+    let traces =
+        [Trace::default(), Trace { a_second: 1, ..all }, Trace { a_second: u32::MAX, ..all }];
+    traces.map(|trace| {
+        programs.listen(trace);
+        let took = if trace.a_second == u32::MAX {
+            told(programs, &packet)
+        } else {
+            least(programs, "kp_ingress", &packet)
+        };
+        programs.listen(Trace::default());
+        took
+    })
+}
+
+/// As [`least`], with so few runs a round that the ring has room for all.
+fn told(programs: &mut Programs, packet: &[u8]) -> u128 {
+    let round = |_| {
+        programs.events();
+        let options =
+            TestRunOptions { data_in: Some(packet), repeat: 1_000, ..TestRunOptions::default() };
+        let ran = programs.program("kp_ingress").test_run(options);
+        ran.expect("BPF_PROG_TEST_RUN").duration.as_nanos()
+    };
+    (0..ROUNDS).map(round).min().unwrap_or_default()
 }
 
 /// What a packet to a stranger takes while every byte of the flow filter is set, as after very many

@@ -27,7 +27,7 @@ use crate::{
     },
     path::route::{self, Route},
     service::{load, lookup, pick},
-    skb,
+    skb, trace,
     verdict::Verdict,
 };
 
@@ -94,6 +94,8 @@ pub(super) fn open<const L3: usize, const OPENER: u8>(
     if forward.flags & flow_flags::COUNTED != 0 {
         load::opened(forward);
     }
+    let hook = opener::hook(OPENER, skb::device(ctx.skb.skb) == route::LOOPBACK);
+    trace::opened(ctx, key, &forward.to, service, hook);
     Ok(())
 }
 

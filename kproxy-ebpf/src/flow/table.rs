@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use kproxy_common::{
     drop_reason::DropReason,
-    flow::{FlowKey, FlowValue, flow_flags, state::LONE},
+    flow::{FlowKey, FlowValue, flow_flags, flow_state, state::LONE},
 };
 
 use super::{assured, filter};
@@ -11,6 +11,7 @@ use crate::{
     maps::{CONFIG, FLOWS},
     packet::Packet,
     service::load,
+    stats,
 };
 
 /// What the map says when the key is there (include/uapi/asm-generic/errno-base.h).
@@ -83,6 +84,9 @@ fn is_forgotten(key: &FlowKey, value: &FlowValue, now: u32) -> bool {
         None => idle >= LONE,
     };
     if is_over {
+        if value.state == flow_state::OPENING {
+            stats::count_failure(value.service);
+        }
         forget(key, value);
     }
     is_over

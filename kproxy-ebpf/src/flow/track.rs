@@ -16,6 +16,7 @@ use super::{assured, table, unassured};
 use crate::{
     packet::Packet,
     service::{load, pick},
+    stats,
 };
 
 /// Seconds of silence after which netfilter may have forgotten a UDP connection: it must be asked
@@ -180,6 +181,9 @@ fn follow(packet: &Packet, value: &mut FlowValue) -> Belongs {
         Taken::Yes => value.last_seen = packet.now,
     }
     if value.state != before {
+        if is_reply && before == flow_state::OPENING && value.state == flow_state::RESET {
+            stats::count_failure(value.service);
+        }
         settle(packet, value);
     }
     Belongs::Yes

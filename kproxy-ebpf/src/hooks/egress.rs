@@ -10,6 +10,7 @@ use kproxy_common::{
     flow::FlowValue,
     net::Addr,
     service::{Word, frontend_flags},
+    trace::trace_hook,
 };
 
 use super::tc::{self, Hook};
@@ -41,6 +42,7 @@ struct Egress<const POD: bool>;
 
 impl<const POD: bool> Hook for Egress<POD> {
     const EGRESS: bool = true;
+    const HOOK: u32 = if POD { trace_hook::POD_EGRESS } else { trace_hook::EGRESS };
     const BACK: Back = Back::In;
 
     #[inline(always)]

@@ -11,6 +11,7 @@ use kproxy_common::{
     counters::NO_SERVICE,
     drop_reason::DropReason,
     flow::{FlowValue, flow_flags},
+    trace::trace_hook,
 };
 
 use super::tc::{self, Hook};
@@ -40,6 +41,7 @@ struct Ingress<const POD: bool>;
 
 impl<const POD: bool> Hook for Ingress<POD> {
     const EGRESS: bool = false;
+    const HOOK: u32 = if POD { trace_hook::POD_INGRESS } else { trace_hook::INGRESS };
     const BACK: Back = Back::Out;
 
     #[inline(always)]

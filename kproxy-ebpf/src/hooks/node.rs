@@ -11,6 +11,7 @@ use aya_ebpf::{macros::classifier, programs::TcContext};
 use kproxy_common::{
     drop_reason::DropReason,
     flow::{FlowValue, flow_flags},
+    trace::trace_hook,
 };
 
 use super::tc::{self, Hook};
@@ -31,6 +32,7 @@ struct Loopback;
 
 impl Hook for Loopback {
     const EGRESS: bool = true;
+    const HOOK: u32 = trace_hook::NODE_EGRESS;
     const BACK: Back = Back::Stay;
 
     #[inline(always)]

@@ -9,6 +9,7 @@ use kproxy_common::{
     flow::FlowValue,
     net::Addr,
     service::frontend_flags,
+    trace::{outcome, trace_hook},
 };
 
 use crate::{
@@ -24,14 +25,16 @@ use crate::{
         lookup::{self, Lookup},
         source_ranges,
     },
-    skb, stats,
-    verdict::Verdict,
+    skb, stats, trace,
+    verdict::{Kind, Verdict},
 };
 
 /// One of the programs at a device. `L3`: offset of the IP header.
 pub(super) trait Hook {
     /// Whether packets leave by the device.
     const EGRESS: bool;
+    /// One of [`trace_hook`].
+    const HOOK: u32;
     /// The way back to who sent the packet.
     const BACK: Back;
 
@@ -87,7 +90,11 @@ pub(super) fn run<const L3: usize, H: Hook>(ctx: &TcContext) -> i32 {
         if is_leaving {
             return Verdict::PASS.action();
         }
-        return fragments::hold::<L3>(ctx, packet).action();
+        let verdict = fragments::hold::<L3>(ctx, packet);
+        if verdict.is(Kind::End) {
+            trace::ended(ctx, &packet.key, outcome::DROPPED, H::HOOK);
+        }
+        return verdict.action();
     }
     if is_leaving && !table::has_any(packet) {
         return Verdict::PASS.action();
@@ -100,7 +107,14 @@ pub(super) fn run<const L3: usize, H: Hook>(ctx: &TcContext) -> i32 {
     if packet.is_first() {
         fragments::remember(ctx, packet, ours);
     }
-    refuse::answer::<L3>(ctx, packet, verdict, H::BACK).action()
+    let is_refused = verdict.is(Kind::Refuse);
+    let verdict = refuse::answer::<L3>(ctx, packet, verdict, H::BACK);
+    if verdict.is(Kind::End) {
+        trace::ended(ctx, &packet.key, outcome::DROPPED, H::HOOK);
+    } else if is_refused {
+        trace::ended(ctx, &packet.key, outcome::REFUSED, H::HOOK);
+    }
+    verdict.action()
 }
 
 /// Notes that a packet is translated for this flow here.
@@ -132,7 +146,11 @@ fn error<const L3: usize, H: Hook>(ctx: &TcContext) -> Verdict {
     let Some(result) = H::error::<L3>(ctx, error, value) else { return Verdict::PASS };
     stats::count_packet(value.service, ctx.len());
     skb::set_translated(ctx, H::EGRESS, config.host_netns);
-    result.unwrap_or_else(|reason| Verdict::drop(value.service, reason))
+    result.unwrap_or_else(|reason| {
+        let dropped = Verdict::drop(value.service, reason);
+        trace::ended(ctx, error.key(), outcome::DROPPED, H::HOOK);
+        dropped
+    })
 }
 
 /// Whether such a packet is translated for the node's processes, whose sockets have a backend otherwise. Those

@@ -27,6 +27,7 @@ mod sctp;
 mod sockets;
 mod start;
 mod takeover;
+mod trace;
 mod udp;
 mod uplink;
 mod verify;

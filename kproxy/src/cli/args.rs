@@ -1,17 +1,19 @@
 //! What can be typed: clap types and nothing else.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
 use kproxy_common::abi;
+use kproxy_common::drop_reason::DropReason;
 
 use crate::plan::Algorithm;
 
 use super::kube_proxy_flags::KubeProxyFlags;
 use super::values::{
-    AddressFilter, BPFFS_ROOT, DeviceGlob, MapSize, NamespaceName, PodRange, PortFilter, PortRange,
-    ServiceFilter, StateTimeout, Target, Timeout, Who, services,
+    AddressFilter, BPFFS_ROOT, DeviceGlob, Endpoint, MapSize, NamespaceName, PodRange, PortFilter,
+    PortRange, ServiceFilter, StateTimeout, Target, Timeout, Who, services,
 };
 
 /// An eBPF data path for Kubernetes Services that replaces kube-proxy beside any CNI.
@@ -56,6 +58,10 @@ pub(super) enum Command {
     Diff(Box<DiffArgs>),
     /// Write one archive with all that helps to find out what is wrong on this node, and no secret
     Bugreport(BugreportArgs),
+    /// Show Services and their backends by new connections, open flows, drops and failures, again and again
+    Top(TopArgs),
+    /// Show what is decided of connections as it is: backends given, refusals, drops; works with the daemon dead or alive
+    Trace(TraceArgs),
     /// Take every trace of kproxy off this node: programs, maps, nftables table, run folder; or kube-proxy's rules
     Cleanup(CleanupArgs),
     /// Print the version of kproxy and of its map layouts
@@ -486,6 +492,99 @@ pub(super) struct StatusArgs {
     /// Where the daemon keeps its pid and its list of problems.
     #[command(flatten)]
     pub run_dir: RunDirArgs,
+}
+
+/// `kproxy top`
+#[derive(Args, Debug)]
+pub(super) struct TopArgs {
+    /// Time from one look at the maps to the next, like 2s or 1m
+    #[arg(long, value_name = "DURATION", default_value = "2s")]
+    pub interval: Timeout,
+
+    /// Print one table and end; numbers a second are of one interval. Without a terminal that is what is done
+    #[arg(long)]
+    pub once: bool,
+
+    /// Print so many tables, one an interval, and end
+    #[arg(short = 'n', long, value_name = "N", conflicts_with = "once",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub iterations: Option<u32>,
+
+    /// What Services and backends are sorted by, the most first
+    #[arg(long, value_enum, value_name = "COLUMN", default_value_t = TopSort::New)]
+    pub sort: TopSort,
+
+    /// Where the maps are pinned.
+    #[command(flatten)]
+    pub pins: PinArgs,
+}
+
+/// Columns of `kproxy top`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TopSort {
+    /// New connections a second
+    New,
+    /// Open flows
+    Open,
+    /// Packets and calls that are refused or dropped, a second
+    Drops,
+    /// Connections that nobody answers
+    Failures,
+}
+
+/// `kproxy trace`
+#[derive(Args, Debug)]
+pub(super) struct TraceArgs {
+    /// Only this Service: NAME, NAMESPACE/NAME or NAMESPACE/NAME:PORT
+    #[arg(long, value_name = "NAME", add = ArgValueCompleter::new(services))]
+    pub service: Option<ServiceFilter>,
+
+    /// Only what has this address, and port, as sender, frontend or backend
+    #[arg(long, value_name = "IP[:PORT]")]
+    pub address: Option<Endpoint>,
+
+    /// Only what the pod with this address sends or is given; its sockets, too
+    #[arg(long, value_name = "IP")]
+    pub pod: Option<IpAddr>,
+
+    /// Only what is refused or dropped for this reason
+    #[arg(long, value_name = "REASON[,REASON]", value_delimiter = ',',
+          value_parser = super::values::drop_reason())]
+    pub reason: Vec<DropReason>,
+
+    /// Only what is refused or dropped
+    #[arg(long)]
+    pub drops: bool,
+
+    /// How to print
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = TraceFormat::Table)]
+    pub output: TraceFormat,
+
+    /// End after so many events
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+
+    /// End after this time, like 90s or 5m [default: until Ctrl-C]
+    #[arg(long, value_name = "DURATION")]
+    pub timeout: Option<Timeout>,
+
+    /// Events a second that each CPU tells at most; the rest is counted
+    #[arg(long, value_name = "N", default_value_t = 500,
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub rate: u32,
+
+    /// Where the maps are pinned.
+    #[command(flatten)]
+    pub pins: PinArgs,
+}
+
+/// Output formats of `kproxy trace`.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TraceFormat {
+    /// One line an event; broken to fit a narrow terminal
+    Table,
+    /// One JSON object a line
+    Json,
 }
 
 /// `kproxy cleanup`

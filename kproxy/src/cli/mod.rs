@@ -23,6 +23,8 @@ mod started;
 mod status;
 #[cfg(test)]
 mod tests;
+mod top;
+mod trace;
 mod values;
 mod verify;
 mod version;
@@ -124,6 +126,8 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<Exit> {
         Command::Sockets(args) => print(|look, out| sockets::run(args, look, out)),
         Command::Status(args) => print(|look, out| status::run(args, look, out)),
         Command::Bugreport(args) => print(|look, out| bugreport::run(&args, look, out)),
+        Command::Top(args) => print(|look, out| top::run(args, look, out)),
+        Command::Trace(args) => print(|look, out| trace::run(args, look, out)),
         Command::Cleanup(args) => print(|_, out| cleanup::run(args, out)),
         Command::Verify(args) => {
             let matches = matches.subcommand_matches("verify").unwrap_or(matches);

@@ -6,6 +6,7 @@
 //!                    └▶ upkeep       what must be kept right while traffic goes on
 //! the maps ─▶ read ─▶ cli (dump, status), metrics
 //!              read ─▶ explain ─▶ cli (explain)   what becomes of a connection, and why
+//! the programs ─▶ listen ─▶ cli (trace)          what they decide, as they do
 //!              simulate                           the same by the programs, on a made packet
 //!              read ─▶ verify ─▶ cli (verify, diff)   what is planned against what is there
 //!
@@ -25,6 +26,7 @@ mod drain;
 mod error;
 pub mod explain;
 mod kernel;
+pub(crate) mod listen;
 mod maps;
 mod programs;
 pub(crate) mod read;

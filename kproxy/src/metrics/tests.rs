@@ -40,6 +40,7 @@ fn counters(id: u32, name: &str, connections: u64) -> CounterRow {
         connections,
         packets: connections * 10,
         bytes: connections * 1000,
+        failed: connections,
     }
 }
 
@@ -153,6 +154,8 @@ fn both_sets_of_a_service_port_add_up() {
     metrics.traffic.set(vec![counters(7, "web", 5), local], vec![drops(Some(7), "web", 3), none]);
     assert_eq!(value(&metrics, &format!("kproxy_service_connections_total{WEB}")), Some(7.0));
     assert_eq!(value(&metrics, &format!("kproxy_service_bytes_total{WEB}")), Some(7000.0));
+    let failed = "kproxy_service_failed_connections_total";
+    assert_eq!(value(&metrics, &format!("{failed}{WEB}")), Some(7.0));
     assert_eq!(value(&metrics, "kproxy_packets_total"), Some(70.0));
     assert_eq!(value(&metrics, "kproxy_drops_total{reason=\"no-backend\"}"), Some(12.0));
     assert_eq!(value(&metrics, "kproxy_drops_total{reason=\"bad-map\"}"), Some(0.0));

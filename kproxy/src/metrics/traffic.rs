@@ -36,7 +36,7 @@ pub(crate) struct Traffic {
 /// What the sums hold already. A service port that goes takes its numbers with it, a sum keeps them.
 #[derive(Debug, Default)]
 struct Before {
-    counts: BTreeMap<u32, [u64; 3]>,
+    counts: BTreeMap<u32, [u64; 4]>,
     drops: BTreeMap<(Option<u32>, &'static str), u64>,
 }
 
@@ -46,13 +46,14 @@ struct Counts<T> {
     connections: T,
     packets: T,
     bytes: T,
+    failed: T,
 }
 
 /// What one service port has seen.
 #[derive(Debug, Default)]
 struct Seen {
     service: Option<ServicePortId>,
-    counts: [u64; 3],
+    counts: [u64; 4],
     drops: BTreeMap<&'static str, u64>,
 }
 
@@ -65,6 +66,7 @@ impl Traffic {
         let connections = "Connections that were given a backend";
         let packets = "Packets translated on the packet path, both directions";
         let bytes = "Bytes of packets translated on the packet path, headers included";
+        let failed = "Connections on the packet path that their backend refused or did not answer";
         let drops = "Packets and calls that were refused or dropped";
         let of = |help: &str| format!("{help}, by service port");
         let opts = |name: &str, help: &str| Opts::new(name, help).namespace(KPROXY);
@@ -92,12 +94,14 @@ impl Traffic {
                 connections: counter("connections_total", connections)?,
                 packets: counter("packets_total", packets)?,
                 bytes: counter("bytes_total", bytes)?,
+                failed: counter("failed_connections_total", failed)?,
             },
             drops: drops_by_reason,
             by_service: Counts {
                 connections: counters("service_connections_total", &of(connections), &SERVICE)?,
                 packets: counters("service_packets_total", &of(packets), &SERVICE)?,
                 bytes: counters("service_bytes_total", &of(bytes), &SERVICE)?,
+                failed: counters("service_failed_connections_total", &of(failed), &SERVICE)?,
             },
             drops_by_service: counters(
                 "service_drops_total",
@@ -116,7 +120,7 @@ impl Traffic {
         for row in counters {
             let seen = by_port.entry(row.id).or_default();
             seen.service = row.service;
-            let counts = [row.connections, row.packets, row.bytes];
+            let counts = [row.connections, row.packets, row.bytes, row.failed];
             seen.counts.iter_mut().zip(counts).for_each(|(sum, count)| add(sum, count));
         }
         for row in drops {
@@ -183,8 +187,8 @@ impl Traffic {
 
 impl<T> Counts<T> {
     /// In the order of [`Seen::counts`].
-    const fn each(&self) -> [&T; 3] {
-        [&self.connections, &self.packets, &self.bytes]
+    const fn each(&self) -> [&T; 4] {
+        [&self.connections, &self.packets, &self.bytes, &self.failed]
     }
 }
 

@@ -54,7 +54,7 @@ fn every_reason_is_counted_once_for_each_packet_that_does_not_go_on() {
 }
 
 /// Runs packets, the last of which is dropped for this reason.
-fn provoke(reason: DropReason, programs: &mut Programs) -> Vec<Ran> {
+pub(crate) fn provoke(reason: DropReason, programs: &mut Programs) -> Vec<Ran> {
     let syn = tcp(CLIENT, NODE_PORT, Tcp::Syn);
     match reason {
         DropReason::NoBackend => programs.empty(SERVICE, empty_verdict::REJECT),

@@ -32,6 +32,7 @@ use kproxy_common::{
     service::{
         FrontendKey, FrontendValue, Service, Slot, Word, service_flags, service_port_id, slot_flags,
     },
+    trace::{Event, Trace},
 };
 use zerocopy::FromBytes as _;
 
@@ -428,6 +429,30 @@ impl Programs {
             notes.push((note, rest[..note.len as usize].to_vec()));
         }
         notes
+    }
+
+    /// Somebody listens to this from now on.
+    pub(crate) fn listen(&mut self, trace: Trace) {
+        self.array(map::TRACE).set(0, trace, 0).unwrap();
+    }
+
+    /// What is listened to.
+    pub(crate) fn listened(&mut self) -> Trace {
+        self.array(map::TRACE).get(&0, 0).unwrap()
+    }
+
+    /// What who listens was told since the last call.
+    pub(crate) fn events(&mut self) -> Vec<Event> {
+        let mut ring = RingBuf::try_from(self.ebpf.map_mut(map::EVENTS).unwrap()).unwrap();
+        std::iter::from_fn(|| ring.next().map(|record| Event::read_from_bytes(&record).unwrap()))
+            .collect()
+    }
+
+    /// How many events were not told.
+    pub(crate) fn untold(&mut self) -> u64 {
+        let untold: PerCpuArray<_, u64> =
+            PerCpuArray::try_from(self.ebpf.map_mut(map::UNTOLD).unwrap()).unwrap();
+        untold.get(&0, 0).unwrap().iter().sum()
     }
 
     /// Runs `kp_inject`; what it returns.

@@ -22,3 +22,4 @@ mod snat;
 mod sources;
 mod stack;
 mod tables;
+mod trace;

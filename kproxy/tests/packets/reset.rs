@@ -18,6 +18,7 @@ use kproxy_common::fragment::First;
 use kproxy_common::load::LoadKey;
 use kproxy_common::net::proto::UDP;
 use kproxy_common::service::{FrontendKey, FrontendValue, Service};
+use kproxy_common::trace::Trace;
 
 use super::Programs;
 
@@ -108,6 +109,12 @@ impl Programs {
         forget(&mut self.hash::<FlowKey, First>(map::FRAGMENTS));
         forget(&mut self.hash::<FlowKey, u32>(map::APART));
         self.notes();
+        self.listen(Trace::default());
+        self.events();
+        let none = PerCpuValues::try_from(vec![0u64; nr_cpus().unwrap()]).unwrap();
+        let mut untold: PerCpuArray<_, u64> =
+            PerCpuArray::try_from(self.ebpf.map_mut(map::UNTOLD).unwrap()).unwrap();
+        untold.set(0, none, 0).unwrap();
     }
 
     /// Empties every map but those of the configuration and the uplinks. Of arrays, the elements up

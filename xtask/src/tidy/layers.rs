@@ -84,7 +84,7 @@ const KPROXY: [Layer; 14] = [
 ];
 
 /// The programs: packet memory and maps at the bottom, hooks on top; no hook imports another.
-const EBPF: [Layer; 15] = [
+const EBPF: [Layer; 16] = [
     ("main.rs", &[]),
     ("kernel.rs", &[]),
     ("maps.rs", &[]),
@@ -92,6 +92,7 @@ const EBPF: [Layer; 15] = [
     ("udp_sockets.rs", &["kernel.rs"]),
     ("query.rs", &["kernel.rs", "skb.rs"]),
     ("stats.rs", &["kernel.rs", "maps.rs"]),
+    ("trace.rs", &["stats.rs", "kernel.rs", "maps.rs", "skb.rs"]),
     ("verdict.rs", &["stats.rs"]),
     ("packet/", &["packet/", "kernel.rs", "skb.rs"]),
     ("service/", &["service/", "kernel.rs", "maps.rs"]),
@@ -104,6 +105,7 @@ const EBPF: [Layer; 15] = [
             "service/",
             "packet/",
             "verdict.rs",
+            "trace.rs",
             "stats.rs",
             "kernel.rs",
             "maps.rs",
@@ -118,6 +120,7 @@ const EBPF: [Layer; 15] = [
             "service/",
             "packet/",
             "verdict.rs",
+            "trace.rs",
             "stats.rs",
             "kernel.rs",
             "maps.rs",
@@ -131,6 +134,7 @@ const EBPF: [Layer; 15] = [
             "flow/filter.rs",
             "service/",
             "verdict.rs",
+            "trace.rs",
             "stats.rs",
             "kernel.rs",
             "maps.rs",
@@ -145,6 +149,7 @@ const EBPF: [Layer; 15] = [
             "service/",
             "packet/",
             "verdict.rs",
+            "trace.rs",
             "stats.rs",
             "kernel.rs",
             "maps.rs",

@@ -1,7 +1,10 @@
 //! What a hook for sockets sees of the call and of its socket, and what it may change.
 
 use aya_ebpf::{EbpfContext as _, helpers::bpf_get_netns_cookie, programs::SockAddrContext};
-use kproxy_common::net::{Addr, Port};
+use kproxy_common::{
+    net::{Addr, Port},
+    trace::trace_hook,
+};
 
 use crate::{kernel, maps::CONFIG};
 
@@ -10,6 +13,17 @@ use crate::{kernel, maps::CONFIG};
 pub(super) enum Call {
     Connect,
     Send,
+}
+
+impl Call {
+    /// One of [`trace_hook`].
+    #[inline(always)]
+    pub(super) const fn hook(self) -> u32 {
+        match self {
+            Self::Connect => trace_hook::CONNECT,
+            Self::Send => trace_hook::SENDMSG,
+        }
+    }
 }
 
 /// Reads an IPv6 address of a context.

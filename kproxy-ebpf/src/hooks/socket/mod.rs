@@ -34,7 +34,7 @@ use crate::{
         lookup::{self, Lookup},
         pick, source_ranges,
     },
-    stats,
+    stats, trace,
 };
 
 /// The hook lets the call go on.
@@ -129,8 +129,13 @@ fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<bo
             return Ok(true);
         }
         Lookup::UnknownPort => {
-            stats::count_drop(NO_SERVICE, DropReason::UnknownPort);
-            return Err(DropReason::UnknownPort);
+            let dialled = Dial {
+                addr: dialled,
+                port,
+                service: NO_SERVICE,
+                source: read_source::<V6>(ctx, call),
+            };
+            return Err(refused(ctx, call, &dialled, DropReason::UnknownPort));
         }
         Lookup::NotOurs => return Ok(false),
     };
@@ -170,7 +175,12 @@ fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<bo
         && known.is_none_or(|peer| peer.source != source)
         && !is_allowed(ctx, &frontend, &dialled, &source)
     {
-        return Err(not_allowed(ctx, &frontend, &dialled));
+        let reason = not_allowed(ctx, &frontend, &dialled);
+        if reason == DropReason::UnknownPort {
+            let dialled = Dial { addr: dialled, port, service, source };
+            refused(ctx, call, &dialled, DropReason::SourceNotAllowed);
+        }
+        return Err(reason);
     }
     if let Some(peer) = known
         && (peer.word == packed && peer.service == service
@@ -183,7 +193,15 @@ fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<bo
         return Ok(true);
     }
     let settings = pick::settings(service);
-    let slot = new_backend(ctx, service, packed, settings)?;
+    let slot = match new_backend(ctx, service, packed, settings) {
+        Ok(slot) => slot,
+        // The packets are dropped, and counted, where they leave the node (hooks/egress.rs).
+        Err(DropReason::NoLocalBackend) => return Err(DropReason::NoLocalBackend),
+        Err(reason) => {
+            let dialled = Dial { addr: dialled, port, service, source };
+            return Err(refused(ctx, call, &dialled, reason));
+        }
+    };
     let is_alone = match call {
         Call::Connect => !apart::is_taken(ctx, slot, &dialled, port, proto),
         // What such a socket gets is its peer's, whoever is asked.
@@ -199,17 +217,18 @@ fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<bo
     }
     // One that goes by packets is counted there.
     stats::count_connection(service);
+    let peer = Peer {
+        frontend: dialled,
+        backend: slot.addr,
+        source,
+        frontend_port: port,
+        backend_port: slot.port,
+        service,
+        word: packed,
+    };
+    trace::call(ctx, &peer, None, call.hook());
     // Without memory for the storage only the way back shows the backend.
     if let Some(state) = state {
-        let peer = Peer {
-            frontend: dialled,
-            backend: slot.addr,
-            source,
-            frontend_port: port,
-            backend_port: slot.port,
-            service,
-            word: packed,
-        };
         match call {
             Call::Connect => {
                 memory::forget_connected(state);
@@ -251,7 +270,30 @@ fn is_asker<const V6: bool>(ctx: &SockAddrContext, addr: &Addr, port: Port) -> b
     memory::at(state, place).is_some_and(|peer| peer.is_asker() && memory::asks(peer))
 }
 
-/// Picks a backend for a new connection, and counts a refusal.
+/// What is dialled, and from where: a frontend, or a port of a ClusterIP that is none.
+struct Dial {
+    addr: Addr,
+    port: Port,
+    service: u32,
+    source: Addr,
+}
+
+/// Counts a call that is refused, and tells who listens.
+#[inline(never)]
+fn refused(ctx: &SockAddrContext, call: Call, dialled: &Dial, reason: DropReason) -> DropReason {
+    stats::count_drop(dialled.service, reason);
+    let peer = Peer {
+        frontend: dialled.addr,
+        frontend_port: dialled.port,
+        source: dialled.source,
+        service: dialled.service,
+        ..Peer::default()
+    };
+    trace::call(ctx, &peer, Some(reason), call.hook());
+    reason
+}
+
+/// Picks a backend for a new connection.
 #[inline(always)]
 fn new_backend(
     ctx: &SockAddrContext,
@@ -269,17 +311,7 @@ fn new_backend(
     // SAFETY: the helper takes the context.
     let hash = || maglev::hash_of_number(unsafe { bpf_get_socket_cookie(ctx.as_ptr()) });
     let word = Word::unpack(packed);
-    match pick::backend(&client, client_kind::NETNS, service, word, settings, hash) {
-        Ok(slot) => Ok(slot),
-        Err(DropReason::NoLocalBackend) => {
-            // The packets are dropped, and counted, where they leave the node (hooks/egress.rs).
-            Err(DropReason::NoLocalBackend)
-        }
-        Err(reason) => {
-            stats::count_drop(service, reason);
-            Err(reason)
-        }
-    }
+    pick::backend(&client, client_kind::NETNS, service, word, settings, hash)
 }
 
 /// Whether this socket may connect to a frontend with source ranges. A bound socket is judged by
@@ -306,7 +338,6 @@ fn is_allowed(
 fn not_allowed(ctx: &SockAddrContext, frontend: &FrontendValue, dialled: &Addr) -> DropReason {
     if in_host_netns(ctx) && lookup::is_node_address(dialled) {
         // Its packets would not leave the node, and whoever listens there would answer.
-        stats::count_drop(frontend.internal, DropReason::SourceNotAllowed);
         return DropReason::UnknownPort;
     }
     // Judged by the packet where it leaves the pod (hooks/ingress.rs); dropped, and counted, where

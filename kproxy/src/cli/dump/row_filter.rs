@@ -81,11 +81,7 @@ impl<'a> RowFilter<'a> {
         };
         port_name
             && same(namespace, &id.namespace)
-            && service.as_ref().is_none_or(|want| {
-                want.name == id.name
-                    && same(&want.namespace, &id.namespace)
-                    && same(&want.port, &id.port)
-            })
+            && service.as_ref().is_none_or(|want| want.matches(id))
     }
 
     /// The conditions on address and port number.

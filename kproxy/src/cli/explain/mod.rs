@@ -5,7 +5,7 @@
 
 pub(super) mod answers;
 mod dialled;
-mod nearest;
+pub(super) mod nearest;
 pub(super) mod print;
 pub(super) mod resolve;
 mod sender;

@@ -13,10 +13,13 @@ use crate::plan::ServicePortId;
 const MOST: usize = 3;
 
 /// The names that are most like `typed`: with no more than a third of it to be changed, or two letters.
-pub(super) fn names(view: &View, typed: &str) -> Vec<String> {
+pub(in crate::cli) fn names<'a>(
+    all: impl IntoIterator<Item = &'a ServicePortId>,
+    typed: &str,
+) -> Vec<String> {
     let full = typed.contains('/');
     let all: BTreeSet<(&str, &str)> =
-        view.names.values().map(|id| (id.namespace.as_str(), id.name.as_str())).collect();
+        all.into_iter().map(|id| (id.namespace.as_str(), id.name.as_str())).collect();
     let most = (typed.chars().count() / 3).max(2);
     let distance = |(namespace, name): (&str, &str)| {
         let whole = damerau_levenshtein(typed, &format!("{namespace}/{name}"));
@@ -35,6 +38,11 @@ pub(super) fn names(view: &View, typed: &str) -> Vec<String> {
         .take(MOST)
         .map(|(_, (namespace, name))| format!("{namespace}/{name}"))
         .collect()
+}
+
+/// `; did you mean a or b?`
+pub(in crate::cli) fn meant(near: &[String]) -> String {
+    if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(" or ")) }
 }
 
 /// What the same address has at other ports and protocols; else the frontends that are most like it.

@@ -66,7 +66,7 @@ fn at_address(view: &View, ip: IpAddr, protocol: Option<Protocol>) -> Result<Vec
     let near = nearest::frontends_like(view, &nobody);
     bail!(
         "{ip} is no frontend of a Service{}; give a port to hear what becomes of it",
-        meant(&near)
+        nearest::meant(&near)
     )
 }
 
@@ -85,7 +85,10 @@ fn of_service(
         .as_ref()
         .map_or_else(|| name.name.clone(), |namespace| format!("{namespace}/{}", name.name));
     if named.is_empty() {
-        bail!("no Service {typed} in the maps{}", meant(&nearest::names(view, &typed)));
+        bail!(
+            "no Service {typed} in the maps{}",
+            nearest::meant(&nearest::names(view.names.values(), &typed))
+        );
     }
     let has_port = |of: &Dialled| {
         let id = of.service.as_ref();
@@ -111,9 +114,4 @@ fn of_service(
         bail!("{typed} may be any of {}; say which", ambiguous.join(", "));
     }
     Ok(found)
-}
-
-/// `; did you mean a or b?`
-fn meant(near: &[String]) -> String {
-    if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(" or ")) }
 }

@@ -8,7 +8,7 @@ use kproxy_common::abi;
 use kproxy_common::flow::unassured;
 
 use super::{EACH, TERMINAL, dump, explain, sample, typed, verify};
-use crate::cli::args::{DumpTable, FilterArgs, Format};
+use crate::cli::args::{DumpTable, FilterArgs, Format, TraceFormat};
 use crate::cli::check::Report;
 use crate::cli::check::finding::Finding;
 use crate::cli::render::json;
@@ -234,6 +234,12 @@ fn samples() -> Vec<(String, String)> {
         samples.push((name.to_owned(), String::from_utf8(text).unwrap()));
     }
     samples.extend(verify::samples());
+    samples.push(("trace".to_owned(), super::trace::printed(&super::PLAIN, TraceFormat::Table)));
+    samples.push((
+        "trace -o json".to_owned(),
+        super::trace::printed(&super::PLAIN, TraceFormat::Json),
+    ));
+    samples.push(("top --once".to_owned(), super::top::once()));
     let status = status();
     samples.push(("status".to_owned(), printed(&status)));
     let mut text = Vec::new();

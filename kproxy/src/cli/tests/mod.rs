@@ -11,6 +11,8 @@ mod kube_proxy;
 mod layout;
 mod pages;
 mod sample;
+pub(crate) mod top;
+mod trace;
 mod verify;
 
 use super::args::{DumpTable, FilterArgs, Format};

@@ -151,7 +151,15 @@ impl Builder {
     fn count(&mut self, id: u32, connections: u64, packets: u64, bytes: u64) {
         let service = self.tables.services[id as usize].service.clone();
         let set = Scope::Cluster;
-        self.tables.counters.push(CounterRow { id, service, set, connections, packets, bytes });
+        self.tables.counters.push(CounterRow {
+            id,
+            service,
+            set,
+            connections,
+            packets,
+            bytes,
+            failed: connections / 100,
+        });
     }
 
     fn dropped(&mut self, id: Option<u32>, set: Option<Scope>, reason: DropReason, count: u64) {

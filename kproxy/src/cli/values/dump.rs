@@ -1,9 +1,12 @@
 //! Conditions of `kproxy dump`.
 
+use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
+
+use crate::plan::ServicePortId;
 
 /// `[NAMESPACE/]NAME[:PORT]`
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -14,6 +17,24 @@ pub(crate) struct ServiceFilter {
     pub name: String,
     /// Name of the port; `None`: any.
     pub port: Option<String>,
+}
+
+impl ServiceFilter {
+    /// Whether the service port is meant.
+    pub(crate) fn matches(&self, id: &ServicePortId) -> bool {
+        let same = |want: &Option<String>, have: &str| want.as_deref().is_none_or(|w| w == have);
+        self.name == id.name && same(&self.namespace, &id.namespace) && same(&self.port, &id.port)
+    }
+}
+
+impl Display for ServiceFilter {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if let Some(namespace) = &self.namespace {
+            write!(f, "{namespace}/")?;
+        }
+        f.write_str(&self.name)?;
+        self.port.as_ref().map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
 }
 
 impl FromStr for ServiceFilter {
@@ -105,6 +126,7 @@ mod tests {
         let service: ServiceFilter = "kube-system/kube-dns:dns".parse().unwrap();
         assert_eq!(service.namespace.as_deref(), Some("kube-system"));
         assert_eq!((service.name.as_str(), service.port.as_deref()), ("kube-dns", Some("dns")));
+        assert_eq!(service.to_string(), "kube-system/kube-dns:dns");
         for bad in ["", "/web", "a/b/c", "web:", "a/:http"] {
             assert!(bad.parse::<ServiceFilter>().is_err(), "{bad}");
         }

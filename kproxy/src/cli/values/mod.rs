@@ -5,6 +5,7 @@ mod explain;
 mod run;
 mod services;
 mod timeouts;
+mod trace;
 
 pub(super) use dump::{AddressFilter, PortFilter, ServiceFilter};
 pub(super) use explain::{Target, Who};
@@ -13,3 +14,4 @@ pub(super) use run::{
 };
 pub(super) use services::{BPFFS_ROOT, services};
 pub(super) use timeouts::{StateTimeout, Timeout, typed};
+pub(super) use trace::{Endpoint, drop_reason};

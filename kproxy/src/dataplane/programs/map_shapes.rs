@@ -4,7 +4,7 @@ use std::{io, mem::size_of, path::Path};
 
 use aya::maps::{MapError, MapInfo, MapType, lpm_trie::Key};
 use kproxy_common::{
-    abi::{LAYOUT_BYTES, map},
+    abi::{EVENT_BYTES, LAYOUT_BYTES, map},
     affinity::{AffinityKey, AffinityValue},
     config::{Config, Uplink},
     counters::{DropKey, ServiceCounters},
@@ -14,6 +14,7 @@ use kproxy_common::{
     ranges::RangeData,
     service::{FrontendKey, FrontendValue, Name, Service, Slot},
     socket::SocketState,
+    trace::Trace,
 };
 
 use crate::{
@@ -51,6 +52,9 @@ pub(super) const ALL: [PinnedMap; map::PINNED.len()] = [
     of::<u64, u32>(map::NETNS, MapType::Hash),
     of::<Key<RangeData>, u32>(map::RANGES, MapType::LpmTrie),
     with_entries(LAYOUT_BYTES / 8, of::<u32, u64>(map::LAYOUT, MapType::Array)),
+    with_entries(1, of::<u32, Trace>(map::TRACE, MapType::Array)),
+    with_entries(EVENT_BYTES, of::<(), ()>(map::EVENTS, MapType::RingBuf)),
+    with_entries(1, of::<u32, u64>(map::UNTOLD, MapType::PerCpuArray)),
 ];
 
 const fn of<K, V>(name: &'static str, kind: MapType) -> PinnedMap {

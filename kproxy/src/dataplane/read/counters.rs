@@ -34,6 +34,7 @@ impl Pins {
                     connections: sum(|counters| counters.connections),
                     packets: sum(|counters| counters.packets),
                     bytes: sum(|counters| counters.bytes),
+                    failed: sum(|counters| counters.failed),
                 });
             }
         }

@@ -130,7 +130,10 @@ impl ReadError {
 }
 
 /// Tells no bpffs, no pins, another version and no permission apart.
-pub(super) fn check_folders(bpffs_root: &Path, dirs: &PinDirs) -> Result<(), OpenError> {
+pub(in crate::dataplane) fn check_folders(
+    bpffs_root: &Path,
+    dirs: &PinDirs,
+) -> Result<(), OpenError> {
     match is_bpffs(bpffs_root) {
         Ok(true) => {}
         Ok(false) | Err(nix::Error::ENOENT | nix::Error::ENOTDIR) => {

@@ -3,11 +3,12 @@
 //!
 //! ```text
 //! Pins::open ─▶ frontends, addresses; services, backends, names; flows; affinity; counters, drops;
-//!               usage; socket_verdicts; links; config; view ─▶ rows, which serialise with the words of words
+//!               active_flows; usage; socket_verdicts; links; config; view ─▶ rows, which serialise with the words of words
 //! ```
 //!
 //! Everything here only reads. One decoder a layout, shared with the writer ([`super::codec`]).
 
+mod activity;
 mod affinity;
 mod counters;
 mod error;
@@ -30,9 +31,11 @@ mod view;
 pub(in crate::dataplane) mod words;
 
 pub(crate) use self::{
-    error::ReadError,
+    activity::ActiveFlow,
+    error::{OpenError, ReadError},
     pins::Pins,
     rows::*,
     sockets::Sockets,
     words::{kind_name, name_opt, scope_name, sources_name, verdict_name},
 };
+pub(super) use self::{error::check_folders, pins::Opener};

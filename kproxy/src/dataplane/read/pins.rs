@@ -87,18 +87,22 @@ impl Pins {
 }
 
 /// Opens maps and checks that their layout is the one of this version.
-struct Opener<'a> {
-    dirs: &'a PinDirs,
+pub(in crate::dataplane) struct Opener<'a> {
+    pub(in crate::dataplane) dirs: &'a PinDirs,
 }
 
 impl Opener<'_> {
-    fn data(&self, name: &str, access: Access) -> Result<MapData, OpenError> {
+    pub(in crate::dataplane) fn data(
+        &self,
+        name: &str,
+        access: Access,
+    ) -> Result<MapData, OpenError> {
         let path = self.dirs.map(name);
         let fd = bpf::open_pin(&path, access).map_err(|error| OpenError::opening(&path, error))?;
         MapData::from_fd(fd).map_err(|error| OpenError::Other { path, source: error.into() })
     }
 
-    fn typed<T>(&self, name: &str) -> Result<T, OpenError>
+    pub(in crate::dataplane) fn typed<T>(&self, name: &str) -> Result<T, OpenError>
     where
         T: TryFrom<Map, Error = MapError>,
     {

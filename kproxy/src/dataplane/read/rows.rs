@@ -266,6 +266,8 @@ pub(crate) struct CounterRow {
     pub packets: u64,
     /// Bytes of those packets.
     pub bytes: u64,
+    /// Connections of the packet path that the backend refused or did not answer.
+    pub failed: u64,
 }
 
 /// Refusals and drops of one reason, summed over CPUs.

@@ -23,6 +23,8 @@ pub(crate) struct Counter {
     pub packets: u64,
     /// Bytes of those packets, headers included.
     pub bytes: u64,
+    /// Connections of the packet path that the backend refused or did not answer.
+    pub failed: u64,
     /// Refused or dropped, by reason: packets or calls.
     pub drops: BTreeMap<String, u64>,
 }
@@ -69,6 +71,7 @@ impl Counter {
             sum.connections = sum.connections.saturating_add(row.connections);
             sum.packets = sum.packets.saturating_add(row.packets);
             sum.bytes = sum.bytes.saturating_add(row.bytes);
+            sum.failed = sum.failed.saturating_add(row.failed);
         }
         for row in drops.iter().filter(|row| row.count != 0) {
             // No service port has this number: services are numbered in 32 bits, two an id.
@@ -85,10 +88,7 @@ impl Counter {
     }
 
     fn drops(&self) -> Cell {
-        match self.drops.values().sum::<u64>() {
-            0 => Cell::toned("0", Tone::Dim),
-            sum => Cell::toned(sum, Tone::Bad),
-        }
+        lost(self.drops.values().sum())
     }
 
     fn drops_by_reason(&self) -> Cell {
@@ -100,6 +100,11 @@ impl Counter {
     }
 }
 
+/// A number that is best 0.
+fn lost(count: u64) -> Cell {
+    if count == 0 { Cell::toned("0", Tone::Dim) } else { Cell::toned(count, Tone::Bad) }
+}
+
 impl Row for Counter {
     const TITLE: &'static str = "Counters";
     const COLUMNS: &'static [Column<Self>] = &[
@@ -109,6 +114,7 @@ impl Row for Counter {
         Column::new("PACKETS", |c: &Self| Cell::new(c.packets)).number(),
         Column::new("BYTES", |c: &Self| Cell::new(bytes(c.bytes))).number().narrow(),
         Column::new("BYTES", |c: &Self| Cell::new(c.bytes)).number().wide(),
+        Column::new("FAILED", |c: &Self| lost(c.failed)).number(),
         Column::new("DROPS", Self::drops).number().narrow(),
         Column::new("DROPS", Self::drops_by_reason).wide(),
         Column::new("ID", |c: &Self| c.owner.id.map_or_else(nothing, Cell::new)).number().wide(),
