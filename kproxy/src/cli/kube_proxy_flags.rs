@@ -1,9 +1,28 @@
 //! kube-proxy's flags for clap, out of the one table of them.
 
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use crate::config::default_of;
 use crate::config::flags::{FLAGS, Flag, Kind, Typed};
+
+/// Whether the binary was started under kube-proxy's name.
+pub(super) fn is_kube_proxy(program: Option<&OsString>) -> bool {
+    program.and_then(|path| Path::new(path).file_name()) == Some(OsStr::new("kube-proxy"))
+}
+
+/// Go programs of Kubernetes take `--cluster_cidr` for `--cluster-cidr`.
+pub(super) fn with_hyphens(arguments: Vec<OsString>) -> impl Iterator<Item = OsString> {
+    arguments.into_iter().map(|argument| match argument.to_str() {
+        Some(text) if text.starts_with("--") => {
+            let (name, value) = text.split_at(text.find('=').unwrap_or(text.len()));
+            (name.replace('_', "-") + value).into()
+        }
+        _ => argument,
+    })
+}
 
 /// Those that were typed.
 #[derive(Clone, Debug)]

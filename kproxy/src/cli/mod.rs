@@ -29,9 +29,8 @@ mod values;
 mod verify;
 mod version;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -40,6 +39,7 @@ use tracing::warn;
 
 use args::{CleanupArgs, Cli, Command, Format, KubeProxyCli, OutputArgs, RunArgs, VersionArgs};
 use exit::Exit;
+use kube_proxy_flags::{is_kube_proxy, with_hyphens};
 use log::LogFormat;
 use render::{Look, note};
 
@@ -68,22 +68,6 @@ pub fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
-}
-
-/// Whether the binary was started under kube-proxy's name.
-fn is_kube_proxy(program: Option<&OsString>) -> bool {
-    program.and_then(|path| Path::new(path).file_name()) == Some(OsStr::new("kube-proxy"))
-}
-
-/// Go programs of Kubernetes take `--cluster_cidr` for `--cluster-cidr`.
-fn with_hyphens(arguments: Vec<OsString>) -> impl Iterator<Item = OsString> {
-    arguments.into_iter().map(|argument| match argument.to_str() {
-        Some(text) if text.starts_with("--") => {
-            let (name, value) = text.split_at(text.find('=').unwrap_or(text.len()));
-            (name.replace('_', "-") + value).into()
-        }
-        _ => argument,
-    })
 }
 
 fn as_kube_proxy(cli: KubeProxyCli) -> Result<Exit> {

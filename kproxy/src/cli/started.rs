@@ -10,8 +10,9 @@ use clap::{
 };
 
 use super::args::{Cli, Command, KubeProxyCli, RunArgs};
+use super::kube_proxy_flags::{is_kube_proxy, with_hyphens};
+use super::run;
 use super::values::BPFFS_ROOT;
-use super::{is_kube_proxy, run, with_hyphens};
 use crate::daemon::{RunDir, Settings, Source, Started};
 
 /// Options of `run` that say where the daemon is, and not what it does.

@@ -6,8 +6,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use tar::{Builder, Header};
 
-use super::columns;
-use super::parts::Part;
+use super::parts::{Part, columns};
 use crate::cli::render::{Look, table};
 use crate::cli::version::Version;
 use crate::timing;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::parts::as_json;
 use crate::cli::dump;
+use crate::cli::render::json;
 use crate::cli::{config, run, started, status, verify};
 use crate::daemon::{RunDir, Settings};
 use crate::dataplane::read::Pins;
@@ -18,11 +18,11 @@ use crate::dataplane::read::Pins;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) fn status(pins: &Pins, run_dir: &RunDir) -> Result<String> {
-    as_json(&status::collect(pins, run_dir)?)
+    Ok(json::text(&status::collect(pins, run_dir)?)?)
 }
 
 pub(super) fn verify(pins: &Pins, run_dir: &RunDir) -> Result<String> {
-    as_json(&verify::maps_alone(pins, run_dir)?)
+    Ok(json::text(&verify::maps_alone(pins, run_dir)?)?)
 }
 
 pub(super) fn dump(pins: &Pins) -> Result<String> {
@@ -30,7 +30,7 @@ pub(super) fn dump(pins: &Pins) -> Result<String> {
 }
 
 pub(super) fn programs(pins: &Pins) -> Result<String> {
-    as_json(&pins.links()?)
+    Ok(json::text(&pins.links()?)?)
 }
 
 /// What `kproxy config` prints with the daemon's command line.
@@ -39,7 +39,7 @@ pub(super) fn config(run_dir: &RunDir) -> Result<String> {
         "the run folder does not say how the daemon was started: it has not run since kproxy says so",
     )?;
     let (args, matches) = started::parsed(&started)?;
-    as_json(&config::rows(&matches, &run::in_force(&args)?))
+    Ok(json::text(&config::rows(&matches, &run::in_force(&args)?))?)
 }
 
 /// Its command line is in the configuration, its environment is nobody's business.

@@ -9,6 +9,7 @@ mod node;
 mod parts;
 mod scrub;
 
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -18,12 +19,10 @@ use anyhow::{Context as _, Result};
 use k8s_openapi::jiff::Timestamp;
 
 use self::archive::archive;
-use self::parts::{Part, collect};
+use self::parts::{Part, collect, columns};
 use super::args::BugreportArgs;
-use super::dump::columns::bytes;
 use super::exit::Exit;
-use super::render::table::{self, Cell, Column, Give};
-use super::render::{Look, Tone};
+use super::render::{Look, Tone, prose, table};
 use super::started::Place;
 use crate::daemon::RunDir;
 use crate::node::name;
@@ -51,25 +50,25 @@ pub(super) fn run(args: &BugreportArgs, look: &Look, out: &mut dyn Write) -> Res
         fs::remove_file(&path).ok();
     }
     written.with_context(told)?;
-    table::write(out, look, &columns(), false, &parts)?;
-    let missing = parts.iter().filter(|part| part.content.is_err()).count();
-    let there = parts.len() - missing;
-    writeln!(out, "{}: {there} parts, {missing} could not be had", path.display())?;
+    let (there, missing): (Vec<_>, Vec<_>) =
+        parts.into_iter().partition(|part| part.content.is_ok());
+    table::write(out, look, &columns(), false, &there)?;
+    let count = missing.len();
+    for (why, names) in by_reason(missing) {
+        let text = format!("{}: {why}", names.join(", "));
+        prose::hanging(out, look, &look.paint(Tone::Warn, "- "), 2, &text)?;
+    }
+    writeln!(out, "{}: {} parts, {count} could not be had", path.display(), there.len())?;
     Ok(Exit::Fine)
 }
 
-fn columns() -> [Column<Part>; 3] {
-    [
-        Column::new("PART", |part: &Part| Cell::new(part.name)),
-        Column::new("SIZE", |part: &Part| match &part.content {
-            Ok(content) => Cell::new(bytes(content.len() as u64)),
-            Err(_) => Cell::toned("-", Tone::Dim),
-        })
-        .number(),
-        Column::new("WHAT", |part: &Part| match &part.content {
-            Ok(_) => Cell::new(part.what),
-            Err(why) => Cell::toned(why, Tone::Warn),
-        })
-        .give(Give::Last),
-    ]
+/// What could not be had, each reason once.
+fn by_reason(missing: Vec<Part>) -> BTreeMap<String, Vec<&'static str>> {
+    let mut reasons: BTreeMap<String, Vec<_>> = BTreeMap::new();
+    for Part { name, content, .. } in missing {
+        if let Err(why) = content {
+            reasons.entry(why).or_default().push(name);
+        }
+    }
+    reasons
 }

@@ -5,7 +5,9 @@ use anyhow::Result;
 use super::scrub::scrub;
 use super::{daemon, node};
 use crate::cli::args::BugreportArgs;
-use crate::cli::render::json;
+use crate::cli::dump::columns::bytes;
+use crate::cli::render::table::{Cell, Column, Give};
+use crate::cli::render::{Tone, json};
 use crate::cli::started::Place;
 use crate::cli::values::BPFFS_ROOT;
 use crate::cli::version::Version;
@@ -31,13 +33,6 @@ impl Part {
     }
 }
 
-/// JSON as text.
-pub(super) fn as_json(value: &impl serde::Serialize) -> Result<String> {
-    let mut text = Vec::new();
-    json::write(&mut text, value)?;
-    Ok(String::from_utf8(text)?)
-}
-
 /// Collects everything, each part by itself.
 pub(super) fn collect(args: &BugreportArgs) -> Vec<Part> {
     let run_dir = RunDir::new(&args.run_dir.run_dir);
@@ -50,7 +45,11 @@ pub(super) fn collect(args: &BugreportArgs) -> Vec<Part> {
         Err(error) => anyhow::bail!("{}", with_causes(error.as_ref())),
     };
     vec![
-        Part::of("version.json", "version of this binary", as_json(&Version::THIS)),
+        Part::of(
+            "version.json",
+            "version of this binary",
+            json::text(&Version::THIS).map_err(Into::into),
+        ),
         Part::of("status.json", "kproxy status", pins().and_then(|p| daemon::status(&p, &run_dir))),
         Part::of(
             "verify.json",
@@ -81,5 +80,22 @@ pub(super) fn collect(args: &BugreportArgs) -> Vec<Part> {
         ),
         Part::of("network.txt", "links, addresses, routes and rules", node::network()),
         Part::of("nftables.txt", "tables of nftables, not their rules", node::tables()),
+    ]
+}
+
+/// The summary.
+pub(super) fn columns() -> [Column<Part>; 3] {
+    [
+        Column::new("PART", |part: &Part| Cell::new(part.name)),
+        Column::new("SIZE", |part: &Part| match &part.content {
+            Ok(content) => Cell::new(bytes(content.len() as u64)),
+            Err(_) => Cell::toned("-", Tone::Dim),
+        })
+        .number(),
+        Column::new("WHAT", |part: &Part| match &part.content {
+            Ok(_) => Cell::new(part.what),
+            Err(why) => Cell::toned(why, Tone::Warn),
+        })
+        .give(Give::Last),
     ]
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use kproxy_common::abi::program;
 use kproxy_common::config::config_flags;
 
-use super::Plan;
+use super::source::Plan;
 use crate::cli::status::attached;
 use crate::daemon::fresh::Planned;
 use crate::dataplane::read::{LinkRow, Pins};

@@ -5,6 +5,7 @@
 
 pub(super) mod look;
 pub(super) mod print;
+mod source;
 
 use std::io::Write;
 use std::thread::sleep;
@@ -15,16 +16,15 @@ use clap::ArgMatches;
 
 use self::look::look;
 use self::print::{Verified, print};
+use self::source::Plan;
 use super::args::VerifyArgs;
 use super::exit::Exit;
 use super::render::Look;
 use super::started::{self, Place};
 use super::status::probe;
-use crate::daemon::fresh::Fresh;
 use crate::daemon::{self, RunDir, Settings};
 use crate::dataplane::read::Pins;
 use crate::dataplane::verify::Finding;
-use crate::errors::with_causes;
 use crate::node::netns;
 
 /// How often is looked while a daemon may be in the middle of a change, and how long between.
@@ -78,36 +78,6 @@ pub(super) fn maps_alone(pins: &Pins, run_dir: &RunDir) -> Result<Verified> {
     let mut verified = Verified::new(&source, run_dir.running()?);
     verified.take(look(pins, &mut source)?);
     Ok(verified)
-}
-
-/// Where the plan comes from.
-pub(super) enum Plan {
-    /// Here.
-    Read { fresh: Box<Fresh>, settings: Box<Settings> },
-    /// It cannot be had.
-    Failed(String),
-    /// It is not asked for, or nobody knows where from.
-    None,
-}
-
-impl Plan {
-    fn of(settings: Option<Settings>, pins: &Pins) -> Self {
-        let Some(settings) = settings else { return Self::None };
-        match Fresh::read(settings.clone(), pins.served()) {
-            Ok(fresh) => Self::Read { fresh: fresh.into(), settings: settings.into() },
-            Err(error) => Self::Failed(with_causes(&error)),
-        }
-    }
-
-    /// Why there is none.
-    pub(super) fn why_not(&self) -> &str {
-        match self {
-            Self::Failed(error) => error,
-            _ => {
-                "name the source with the options of `kproxy run` (--manifests, --kubeconfig, --config)"
-            }
-        }
-    }
 }
 
 /// Device names and numbers mean something in one network namespace only.

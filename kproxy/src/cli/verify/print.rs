@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use serde::{Serialize, Serializer, ser::SerializeSeq as _};
 
-use super::Plan;
 use super::look::Seen;
+use super::source::Plan;
 use crate::cli::args::Format;
 use crate::cli::render::{Look, Tone, json, prose, yaml};
 use crate::cli::started;

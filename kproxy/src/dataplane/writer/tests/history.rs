@@ -16,6 +16,8 @@ enum Step {
     Remove(u8),
     Nodes(BTreeSet<IpAddr>),
     Restart,
+    /// Read the maps again, as `kproxy verify --repair` has it done.
+    Reread,
     CrashIn(usize),
 }
 
@@ -72,6 +74,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         3 => (0u8..6).prop_map(Step::Remove),
         1 => nodes.prop_map(|nodes| Step::Nodes(nodes.into_iter().map(ip).collect())),
         1 => Just(Step::Restart),
+        1 => Just(Step::Reread),
         2 => (0usize..8).prop_map(Step::CrashIn),
     ]
 }
@@ -109,6 +112,13 @@ proptest! {
                 }
                 Step::CrashIn(calls) => maps.crash_in(Some(calls)),
                 Step::Restart => crashed = true,
+                Step::Reread => {
+                    writer.reread().unwrap();
+                    crashed = crashes(|| {
+                        writer.set_node_addresses(&nodes);
+                        writer.reconcile(desired.values().cloned(), now);
+                    });
+                }
             }
             if crashed {
                 // The clock goes on, but what rested is forgotten with the process.
@@ -129,7 +139,9 @@ proptest! {
         prop_assert_eq!(writer.fills()[0], crate::dataplane::Fill { capacity: 256, ..fresh.fills()[0] });
         prop_assert_eq!(writer.fills()[2].used, fresh.fills()[2].used);
 
-        let report = writer.reconcile(desired.into_values(), now);
+        let plans: Vec<_> = desired.into_values().collect();
+        prop_assert_eq!(verified::found(&maps, &plans, &nodes), [""; 0]);
+        let report = writer.reconcile(plans, now);
         prop_assert!(report.is_empty(), "a correct node sees no writes: {:?}", report);
     }
 }

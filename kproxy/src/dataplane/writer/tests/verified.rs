@@ -41,10 +41,15 @@ fn plans() -> Vec<ServicePortPlan> {
     vec![plan(1, []), local, udp, maglev, ranges]
 }
 
-fn found(maps: &FakeMaps, plans: &[ServicePortPlan]) -> Vec<String> {
+/// What `kproxy verify` would say of these maps.
+pub(super) fn found(
+    maps: &FakeMaps,
+    plans: &[ServicePortPlan],
+    node: &BTreeSet<IpAddr>,
+) -> Vec<String> {
     let held = held(maps);
     let mut findings = verify::services(&held, plans, |_| true);
-    findings.extend(verify::addresses(&held, &node()));
+    findings.extend(verify::addresses(&held, node));
     findings.extend(verify::contradictions(&held));
     findings.iter().map(Finding::text).collect()
 }
@@ -60,12 +65,12 @@ fn what_is_written_is_what_was_planned() {
     let mut writer = writer(&maps);
     writer.set_node_addresses(&node());
     assert!(writer.reconcile(plans(), T0).problems.is_empty());
-    assert_eq!(found(&maps, &plans()), [""; 0]);
+    assert_eq!(found(&maps, &plans(), &node()), [""; 0]);
     // And each change of a plan is told in its words.
     let differs = |change: &dyn Fn(&mut Vec<ServicePortPlan>)| {
         let mut plans = plans();
         change(&mut plans);
-        found(&maps, &plans)
+        found(&maps, &plans, &node())
     };
     type Change = fn(&mut Vec<ServicePortPlan>);
     let changes: [(Change, &[&str]); 11] = [
@@ -229,7 +234,7 @@ fn damage_is_named_and_mended_once_the_maps_are_read_again() {
         writer.set_node_addresses(&node());
         writer.reconcile(plans(), T0);
         damage(&mut maps);
-        let found_now = found(&maps, &plans());
+        let found_now = found(&maps, &plans(), &node());
         for text in wanted {
             assert!(
                 found_now.iter().any(|found| found.contains(text)),
@@ -241,7 +246,7 @@ fn damage_is_named_and_mended_once_the_maps_are_read_again() {
         writer.set_node_addresses(&node());
         let report = writer.reconcile(plans(), T0 + Duration::from_secs(1));
         assert!(report.problems.is_empty(), "{number}: {:?}", report.problems);
-        assert_eq!(found(&maps, &plans()), [""; 0], "{number}");
+        assert_eq!(found(&maps, &plans(), &node()), [""; 0], "{number}");
         let again = writer.reconcile(plans(), T0 + Duration::from_secs(2));
         assert_eq!((again.writes, again.words), (0, 0), "{number}");
     }
