@@ -10,7 +10,7 @@ mod fuzz;
 mod kube_proxy;
 mod layout;
 mod sample;
-pub(crate) mod top;
+mod top;
 mod trace;
 
 use super::args::{DumpTable, FilterArgs, Format};
