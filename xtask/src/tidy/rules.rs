@@ -6,7 +6,7 @@ use super::source::Source;
 const LONGEST_FILE: usize = 600;
 
 /// Files that may hold `unsafe` code.
-const UNSAFE: [&str; 32] = [
+const UNSAFE: [&str; 33] = [
     // Helper calls, map elements and context access of the programs.
     "kproxy-ebpf/src/flow/assured.rs",
     "kproxy-ebpf/src/flow/filter.rs",
@@ -34,6 +34,7 @@ const UNSAFE: [&str; 32] = [
     "kproxy-ebpf/src/service/pick.rs",
     "kproxy-ebpf/src/skb.rs",
     "kproxy-ebpf/src/stats.rs",
+    "kproxy-ebpf/src/trace.rs",
     "kproxy-ebpf/src/udp_sockets.rs",
     // Marks the shared layouts as plain data.
     "kproxy-common/src/pod.rs",

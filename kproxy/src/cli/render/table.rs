@@ -195,7 +195,7 @@ fn fit(widths: &mut [usize], give: &[Give], limit: usize) {
 }
 
 /// `text` in at most `width` columns, the middle replaced by an ellipsis where needed.
-fn shorten(text: &str, width: usize) -> String {
+pub(in crate::cli) fn shorten(text: &str, width: usize) -> String {
     if text.len() <= width {
         return text.to_owned();
     }

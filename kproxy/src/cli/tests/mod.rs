@@ -11,7 +11,7 @@ mod kube_proxy;
 mod layout;
 mod pages;
 mod sample;
-pub(crate) mod top;
+mod top;
 mod trace;
 mod verify;
 

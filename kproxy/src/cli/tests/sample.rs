@@ -158,7 +158,7 @@ impl Builder {
             connections,
             packets,
             bytes,
-            failed: connections / 100,
+            failed: packets / 10_000,
         });
     }
 

@@ -9,23 +9,23 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::sample;
 use crate::cli::args::TopSort;
-use crate::cli::top::rates::{Rates, Sample};
+use crate::cli::top::rates::{Numbers, Rates, Sample};
 use crate::cli::top::state::{State, Then};
 use crate::cli::top::{plain, screen};
 use crate::dataplane::read::{ActiveFlow, CounterRow, DropRow};
 use crate::plan::Scope;
 
-pub(crate) fn counter(id: u32, [connections, packets, bytes, failed]: [u64; 4]) -> CounterRow {
+fn counter(id: u32, [connections, packets, bytes, failed]: [u64; 4]) -> CounterRow {
     CounterRow { id, service: None, set: Scope::Cluster, connections, packets, bytes, failed }
 }
 
-pub(crate) fn drop_of(id: Option<u32>, count: u64) -> DropRow {
+fn drop_of(id: Option<u32>, count: u64) -> DropRow {
     let reason = DropReason::NoBackend;
     let (reason_number, reason) = (reason as u32, Some(reason));
     DropRow { id, service: None, set: None, reason_number, reason, count }
 }
 
-pub(crate) fn flow(id: u32, identity: u64, open: bool) -> ActiveFlow {
+fn flow(id: u32, identity: u64, open: bool) -> ActiveFlow {
     let backend = "10.244.1.5:8080".parse().unwrap();
     ActiveFlow { id, backend, open, unanswered: false, identity }
 }
@@ -145,4 +145,39 @@ fn keys_move_sort_filter_unfold_and_end() {
     assert_eq!(press(&mut state, KeyCode::Char('q')), Then::Quit);
     let interrupt = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
     assert_eq!(state.key(interrupt), Then::Quit);
+}
+
+/// A Service with such counters and drops, and flows by number.
+fn at_work(at: u64, counters: [u64; 4], drops: u64, flows: &[(u64, bool)]) -> Sample {
+    Sample {
+        at: Duration::from_secs(at),
+        counters: vec![counter(1, counters)],
+        drops: vec![drop_of(Some(1), drops), drop_of(None, 2 * drops)],
+        flows: flows.iter().map(|(identity, open)| flow(1, *identity, *open)).collect(),
+        ..Sample::default()
+    }
+}
+
+#[test]
+fn what_has_grown_is_a_rate_and_what_is_open_a_number() {
+    let before = at_work(10, [100, 10, 1_000, 5], 3, &[(1, true), (2, true)]);
+    let now = at_work(12, [120, 30, 1_500, 9], 13, &[(1, true), (3, true), (4, false), (5, true)]);
+    let rates = Rates::between(&before, &now);
+    let [row] = rates.rows.as_slice() else { panic!("{rates:?}") };
+    let wanted = Numbers {
+        new: 10.0,
+        open: 3,
+        drops: 5.0,
+        failed: 2.0,
+        unanswered: 0,
+        packets: 10.0,
+        bytes: 250.0,
+    };
+    assert_eq!(row.numbers, wanted);
+    let [backend] = row.backends.as_slice() else { panic!("{row:?}") };
+    assert_eq!((backend.numbers.new, backend.numbers.open, backend.serves), (1.5, 3, false));
+    assert_eq!((rates.all.drops, rates.all.open), (15.0, 3), "with what belongs to nobody");
+    // A number that has gone back is that of another service port.
+    let rates = Rates::between(&now, &at_work(13, [7, 0, 0, 0], 0, &[]));
+    assert_eq!((rates.rows[0].numbers.new, rates.rows[0].numbers.drops), (7.0, 0.0));
 }

@@ -38,7 +38,7 @@ const COLUMNS: &[Column<Row>] = &[
     Column::new("OPEN", |row: &Row| Cell::new(row.numbers.open)).number(),
     Column::new("DROPS/S", |row: &Row| lost(row.numbers.drops)).number(),
     Column::new("FAILED/S", |row: &Row| lost(row.numbers.failed)).number(),
-    Column::new("UNANSWERED", |row: &Row| lost(row.numbers.unanswered as f64)).number(),
+    Column::new("UNANSWERED", |row: &Row| count(row.numbers.unanswered)).number(),
     Column::new("PACKETS/S", |row: &Row| Cell::new(rate(row.numbers.packets))).number().wide(),
     Column::new("BYTES/S", |row: &Row| Cell::new(size(&row.numbers))).number().wide(),
 ];
@@ -68,7 +68,16 @@ pub(super) fn rate(rate: f64) -> String {
     }
 }
 
+/// A rate that is best 0.
+fn lost(of: f64) -> Cell {
+    Cell::toned(rate(of), tone(of == 0.0))
+}
+
 /// A number that is best 0.
-fn lost(count: f64) -> Cell {
-    Cell::toned(rate(count), if count == 0.0 { Tone::Dim } else { Tone::Bad })
+fn count(of: u64) -> Cell {
+    Cell::toned(of, tone(of == 0))
+}
+
+const fn tone(is_none: bool) -> Tone {
+    if is_none { Tone::Dim } else { Tone::Bad }
 }

@@ -13,9 +13,15 @@ use super::rates::{Backend, Numbers, Row};
 use super::state::State;
 use crate::cli::args::TopSort;
 use crate::cli::render::printable;
+use crate::cli::render::table::shorten;
 
 /// From this width on there is room for what is dialled, packets and bytes.
 const WIDE: u16 = 130;
+/// Widths of the columns behind the names.
+const NARROW_COLUMNS: &[u16] = &[9, 8, 8, 8, 8, 10];
+const WIDE_COLUMNS: &[u16] = &[9, 24, 8, 8, 8, 8, 8, 10, 10, 9];
+/// No name is shortened below this.
+const NARROWEST: u16 = 12;
 
 /// Draws everything.
 pub(crate) fn draw(frame: &mut Frame<'_>, state: &State, interval: Duration) {
@@ -62,6 +68,10 @@ fn foot(state: &State) -> Paragraph<'static> {
 
 fn table(frame: &mut Frame<'_>, area: Rect, state: &State) {
     let is_wide = area.width >= WIDE;
+    let columns = if is_wide { WIDE_COLUMNS } else { NARROW_COLUMNS };
+    let rest: u16 = columns.iter().map(|width| width + 1).sum();
+    let room = area.width.saturating_sub(rest).max(NARROWEST);
+    let widths = [room].into_iter().chain(columns.iter().copied()).map(Constraint::Length);
     let rows = state.rows();
     let place = state.place(&rows);
     let (mut lines, mut selected) = (Vec::new(), 0);
@@ -70,20 +80,11 @@ fn table(frame: &mut Frame<'_>, area: Rect, state: &State) {
             selected = lines.len();
         }
         let is_unfolded = state.unfolded.contains(&row.id);
-        lines.push(of_service(row, is_unfolded, is_wide));
+        lines.push(of_service(row, is_unfolded, is_wide, room.into()));
         if is_unfolded {
             let backends = state.backends(row);
             lines.extend(backends.into_iter().map(|backend| of_backend(backend, is_wide)));
         }
-    }
-    let mut widths = vec![Constraint::Min(18), Constraint::Length(9)];
-    if is_wide {
-        widths.extend([Constraint::Length(24), Constraint::Length(8)]);
-    }
-    widths.extend([Constraint::Length(8), Constraint::Length(8), Constraint::Length(8)]);
-    widths.extend([Constraint::Length(8), Constraint::Length(10)]);
-    if is_wide {
-        widths.extend([Constraint::Length(10), Constraint::Length(9)]);
     }
     let table = Table::new(lines, widths)
         .header(header(state.sort, is_wide))
@@ -119,11 +120,13 @@ fn header(sort: TopSort, is_wide: bool) -> Shown<'static> {
     Shown::new(cells)
 }
 
-fn of_service(row: &Row, is_unfolded: bool, is_wide: bool) -> Shown<'static> {
+fn of_service(row: &Row, is_unfolded: bool, is_wide: bool, room: usize) -> Shown<'static> {
     let sign = if is_unfolded { '-' } else { '+' };
     let name = row.service.as_ref().map_or_else(|| format!("#{}", row.id), |id| id.text());
-    let mut cells =
-        vec![Cell::from(format!("{sign} {}", printable(&name))), Cell::from(protocol(row))];
+    let mut cells = vec![
+        Cell::from(format!("{sign} {}", shorten(&printable(&name), room.saturating_sub(2)))),
+        Cell::from(protocol(row)),
+    ];
     if is_wide {
         let dialled = row.dialled.map_or_else(|| "-".to_owned(), |at| at.to_string());
         cells.extend([Cell::from(dialled), right(serving(row).to_string())]);

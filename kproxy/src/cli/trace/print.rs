@@ -15,7 +15,7 @@ use crate::cli::render::{Look, Tone, note, printable, prose};
 const GAP: &str = "  ";
 /// Titles, and how wide each column is at first.
 const COLUMNS: [(&str, usize); 6] =
-    [("TIME", 12), ("AT", 11), ("VERDICT", 10), ("FROM", 21), ("DIALLED", 18), ("SERVICE", 18)];
+    [("TIME", 12), ("AT", 13), ("VERDICT", 10), ("FROM", 26), ("DIALLED", 22), ("SERVICE", 24)];
 /// Where an event goes on that is broken into lines.
 const BROKEN: usize = 14;
 
@@ -52,17 +52,18 @@ impl Printer {
         if self.look.width.is_some_and(|width| width < line + 21) {
             let [time, at, verdict, from, dialled, service] = cells;
             let lead = format!("{time}{GAP}");
-            let text = format!("{at} {verdict}: {from} dials {dialled} of {service}: {last}");
+            let of = told.service.as_ref().map_or_else(String::new, |_| format!(" of {service}"));
+            let text = format!("{at} {verdict}: {from} dials {dialled}{of}: {last}");
             return prose::hanging(out, &self.look, &self.look.paint(tone, lead), BROKEN, &text);
+        }
+        for (width, cell) in self.widths.iter_mut().zip(&cells) {
+            *width = (*width).max(cell.len());
         }
         if !self.has_title {
             self.has_title = true;
             let titles = COLUMNS.map(|(title, _)| title.to_owned());
             let line = self.line(&titles, "BACKEND OR REASON", None);
             writeln!(out, "{}", self.look.paint(Tone::Title, line))?;
-        }
-        for (width, cell) in self.widths.iter_mut().zip(&cells) {
-            *width = (*width).max(cell.len());
         }
         writeln!(out, "{}", self.line(&cells, &last, Some(tone)))
     }

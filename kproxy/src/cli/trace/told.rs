@@ -9,7 +9,6 @@ use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
-use super::wanted::{OfService, Pod};
 use crate::cli::values::ServiceFilter;
 use crate::dataplane::listen::EventRow;
 use crate::dataplane::read::{Pins, ReadError, name_opt};
@@ -54,6 +53,20 @@ pub(crate) struct Told {
     pub pid: Option<u32>,
     /// Its name.
     pub process: Option<String>,
+}
+
+/// A Service: its service ports by number, and its addresses, whose other ports belong to nobody.
+#[derive(Debug, Default)]
+pub(crate) struct OfService {
+    pub(crate) ids: BTreeSet<u32>,
+    pub(crate) addresses: BTreeSet<IpAddr>,
+}
+
+/// A pod: its addresses, and the cookies of the network namespaces that have them.
+#[derive(Debug, Default)]
+pub(crate) struct Pod {
+    pub(crate) addresses: BTreeSet<IpAddr>,
+    pub(crate) netns: BTreeSet<u64>,
 }
 
 /// The names of what events have numbers for.

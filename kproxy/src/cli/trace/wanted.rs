@@ -1,6 +1,5 @@
 //! What is listened to. The programs go by bits, which let some through that is not wanted: that is left out here.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use anyhow::{Result, bail};
@@ -10,7 +9,7 @@ use kproxy_common::net::Addr;
 use kproxy_common::service::cluster_index;
 use kproxy_common::trace::{Trace, bit_of_address, bit_of_netns, bit_of_service};
 
-use super::told::Names;
+use super::told::{Names, OfService, Pod};
 use crate::cli::args::TraceArgs;
 use crate::cli::explain::nearest;
 use crate::dataplane::listen::{EventRow, Outcome};
@@ -26,20 +25,6 @@ pub(crate) struct Wanted {
     pod: Option<Pod>,
     /// Only what is refused or dropped: for one of these reasons; none for any.
     reasons: Option<Vec<DropReason>>,
-}
-
-/// A Service: its service ports by number, and its addresses, whose other ports belong to nobody.
-#[derive(Debug, Default)]
-pub(crate) struct OfService {
-    pub(crate) ids: BTreeSet<u32>,
-    pub(crate) addresses: BTreeSet<IpAddr>,
-}
-
-/// A pod: its addresses, and the cookies of the network namespaces that have them.
-#[derive(Debug, Default)]
-pub(crate) struct Pod {
-    pub(crate) addresses: BTreeSet<IpAddr>,
-    pub(crate) netns: BTreeSet<u64>,
 }
 
 impl Wanted {
