@@ -69,3 +69,33 @@ impl Finding {
         Self::warning(check, found, "run `kproxy check` as root on the node, or in kproxy's pod")
     }
 }
+
+/// What all checks found.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct Report {
+    /// Whether nothing failed.
+    pub can_run: bool,
+    /// How many checks found what they should.
+    pub ok: usize,
+    /// How many found something worth a look.
+    pub warnings: usize,
+    /// How many found something in the way.
+    pub failures: usize,
+    /// Each check.
+    pub checks: Vec<Finding>,
+}
+
+impl Report {
+    /// Counts.
+    pub(crate) fn of(checks: Vec<Finding>) -> Self {
+        let count = |outcome| checks.iter().filter(|check| check.outcome == outcome).count();
+        let failures = count(Outcome::Failure);
+        Self {
+            can_run: failures == 0,
+            ok: count(Outcome::Ok),
+            warnings: count(Outcome::Warning),
+            failures,
+            checks,
+        }
+    }
+}

@@ -13,45 +13,14 @@ pub(super) mod print;
 use std::io::Write;
 
 use anyhow::Result;
-use serde::Serialize;
 
-use self::finding::{Finding, Outcome};
+use self::finding::{Finding, Report};
 use super::args::Format;
 use super::exit::Exit;
 use super::render::{Look, json, yaml};
 use crate::daemon::Settings;
 use crate::dataplane::read::hooks::ProgramNames;
 use crate::node::NodeState;
-
-/// What all checks found.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub(crate) struct Report {
-    /// Whether nothing failed.
-    pub can_run: bool,
-    /// How many checks found what they should.
-    pub ok: usize,
-    /// How many found something worth a look.
-    pub warnings: usize,
-    /// How many found something in the way.
-    pub failures: usize,
-    /// Each check.
-    pub checks: Vec<Finding>,
-}
-
-impl Report {
-    /// Counts.
-    pub(crate) fn of(checks: Vec<Finding>) -> Self {
-        let count = |outcome| checks.iter().filter(|check| check.outcome == outcome).count();
-        let failures = count(Outcome::Failure);
-        Self {
-            can_run: failures == 0,
-            ok: count(Outcome::Ok),
-            warnings: count(Outcome::Warning),
-            failures,
-            checks,
-        }
-    }
-}
 
 /// Looks at everything that kproxy would meet with these settings, and prints.
 ///

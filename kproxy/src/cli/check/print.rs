@@ -2,8 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::Report;
-use super::finding::{Finding, Outcome};
+use super::finding::{Finding, Outcome, Report};
 use crate::cli::render::{Look, Tone, prose};
 
 /// Columns of an outcome.

@@ -9,8 +9,7 @@ use kproxy_common::flow::unassured;
 
 use super::{EACH, TERMINAL, dump, explain, sample, typed, verify};
 use crate::cli::args::{DumpTable, FilterArgs, Format, TraceFormat};
-use crate::cli::check::Report;
-use crate::cli::check::finding::Finding;
+use crate::cli::check::finding::{Finding, Report};
 use crate::cli::render::json;
 use crate::cli::sockets::Socket;
 use crate::cli::status::attached::{Cgroup, Device};
