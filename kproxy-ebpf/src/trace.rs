@@ -4,8 +4,8 @@
 use aya_ebpf::{
     EbpfContext as _,
     helpers::{
-        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_netns_cookie,
-        bpf_get_smp_processor_id,
+        bpf_get_current_pid_tgid, bpf_get_netns_cookie, bpf_get_smp_processor_id,
+        generated::bpf_get_current_comm,
     },
     maps::ring_buf::RingBufEntry,
     programs::{SockAddrContext, TcContext},
@@ -123,9 +123,9 @@ fn socket(ctx: &SockAddrContext, peer: &Peer, what: u32) {
         (*event).comm = [0; 16];
         if has(kernel_feature::CURRENT_TASK) {
             (*event).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
-            if let Ok(comm) = bpf_get_current_comm() {
-                (*event).comm = comm;
-            }
+            // Where it fails it leaves nothing but zeros. Straight to its place: the stack has little room.
+            let comm = &raw mut (*event).comm;
+            let _unnamed = bpf_get_current_comm(comm.cast(), size_of::<[u8; 16]>() as u32);
         }
     }
     entry.submit(0);

@@ -129,13 +129,14 @@ fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<bo
             return Ok(true);
         }
         Lookup::UnknownPort => {
-            let dialled = Dial {
-                addr: dialled,
-                port,
-                service: NO_SERVICE,
+            let peer = Peer {
+                frontend: dialled,
+                frontend_port: port,
                 source: read_source::<V6>(ctx, call),
+                service: NO_SERVICE,
+                ..Peer::default()
             };
-            return Err(refused(ctx, call, &dialled, DropReason::UnknownPort));
+            return Err(refused(ctx, call, &peer, DropReason::UnknownPort));
         }
         Lookup::NotOurs => return Ok(false),
     };
@@ -169,6 +170,14 @@ fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<bo
         }
         known = None;
     }
+    let mut peer = Peer {
+        frontend: dialled,
+        frontend_port: port,
+        source,
+        service,
+        word: packed,
+        ..Peer::default()
+    };
     // As a connection goes on when ranges change, so do datagrams; those from another source are another
     // connection.
     if source_ranges::is_restricted(&frontend)
@@ -177,8 +186,7 @@ fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<bo
     {
         let reason = not_allowed(ctx, &frontend, &dialled);
         if reason == DropReason::UnknownPort {
-            let dialled = Dial { addr: dialled, port, service, source };
-            refused(ctx, call, &dialled, DropReason::SourceNotAllowed);
+            refused(ctx, call, &peer, DropReason::SourceNotAllowed);
         }
         return Err(reason);
     }
@@ -197,10 +205,7 @@ fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<bo
         Ok(slot) => slot,
         // The packets are dropped, and counted, where they leave the node (hooks/egress.rs).
         Err(DropReason::NoLocalBackend) => return Err(DropReason::NoLocalBackend),
-        Err(reason) => {
-            let dialled = Dial { addr: dialled, port, service, source };
-            return Err(refused(ctx, call, &dialled, reason));
-        }
+        Err(reason) => return Err(refused(ctx, call, &peer, reason)),
     };
     let is_alone = match call {
         Call::Connect => !apart::is_taken(ctx, slot, &dialled, port, proto),
@@ -217,15 +222,7 @@ fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<bo
     }
     // One that goes by packets is counted there.
     stats::count_connection(service);
-    let peer = Peer {
-        frontend: dialled,
-        backend: slot.addr,
-        source,
-        frontend_port: port,
-        backend_port: slot.port,
-        service,
-        word: packed,
-    };
+    (peer.backend, peer.backend_port) = (slot.addr, slot.port);
     trace::call(ctx, &peer, None, call.hook());
     // Without memory for the storage only the way back shows the backend.
     if let Some(state) = state {
@@ -270,26 +267,11 @@ fn is_asker<const V6: bool>(ctx: &SockAddrContext, addr: &Addr, port: Port) -> b
     memory::at(state, place).is_some_and(|peer| peer.is_asker() && memory::asks(peer))
 }
 
-/// What is dialled, and from where: a frontend, or a port of a ClusterIP that is none.
-struct Dial {
-    addr: Addr,
-    port: Port,
-    service: u32,
-    source: Addr,
-}
-
-/// Counts a call that is refused, and tells who listens.
+/// Counts a call that is refused, and tells who listens. `peer`: what is dialled, and from where, with no backend yet.
 #[inline(never)]
-fn refused(ctx: &SockAddrContext, call: Call, dialled: &Dial, reason: DropReason) -> DropReason {
-    stats::count_drop(dialled.service, reason);
-    let peer = Peer {
-        frontend: dialled.addr,
-        frontend_port: dialled.port,
-        source: dialled.source,
-        service: dialled.service,
-        ..Peer::default()
-    };
-    trace::call(ctx, &peer, Some(reason), call.hook());
+fn refused(ctx: &SockAddrContext, call: Call, peer: &Peer, reason: DropReason) -> DropReason {
+    stats::count_drop(peer.service, reason);
+    trace::call(ctx, peer, Some(reason), call.hook());
     reason
 }
 
