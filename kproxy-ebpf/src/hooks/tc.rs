@@ -9,7 +9,7 @@ use kproxy_common::{
     flow::FlowValue,
     net::Addr,
     service::frontend_flags,
-    trace::{outcome, trace_hook},
+    trace::outcome,
 };
 
 use crate::{
@@ -33,7 +33,7 @@ use crate::{
 pub(super) trait Hook {
     /// Whether packets leave by the device.
     const EGRESS: bool;
-    /// One of [`trace_hook`].
+    /// One of [`kproxy_common::trace::trace_hook`].
     const HOOK: u32;
     /// The way back to who sent the packet.
     const BACK: Back;

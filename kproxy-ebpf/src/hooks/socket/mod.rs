@@ -184,7 +184,7 @@ fn try_translate<const V6: bool>(ctx: &SockAddrContext, call: Call) -> Result<bo
         && known.is_none_or(|peer| peer.source != source)
         && !is_allowed(ctx, &frontend, &dialled, &source)
     {
-        let reason = not_allowed(ctx, &frontend, &dialled);
+        let reason = not_allowed(ctx, &dialled);
         if reason == DropReason::UnknownPort {
             refused(ctx, call, &peer, DropReason::SourceNotAllowed);
         }
@@ -317,7 +317,7 @@ fn is_allowed(
 
 /// What becomes of a call that is not allowed.
 #[inline(always)]
-fn not_allowed(ctx: &SockAddrContext, frontend: &FrontendValue, dialled: &Addr) -> DropReason {
+fn not_allowed(ctx: &SockAddrContext, dialled: &Addr) -> DropReason {
     if in_host_netns(ctx) && lookup::is_node_address(dialled) {
         // Its packets would not leave the node, and whoever listens there would answer.
         return DropReason::UnknownPort;
