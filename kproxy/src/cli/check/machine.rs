@@ -53,7 +53,7 @@ fn kernel() -> Finding {
         return Finding::failure(CHECK, format!("{release}: too old for the programs"), remedy);
     }
     let less = [
-        ((5, 18), "connect() to a Service without endpoints fails with \"not permitted\""),
+        ((5, 18), "connect() to a Service without endpoints times out instead of being refused"),
         ((6, 6), "programs of devices are filters of clsact instead of links of tcx"),
     ];
     let since = less
