@@ -30,7 +30,7 @@ use super::{
     OBJECT, codec,
     error::{Error, Missing},
     explain::{Explanation, Found, Hook, Question, Sender, Verdict, View},
-    programs::load::load_apart,
+    programs::load::{MapSource, load_maps},
 };
 
 /// Entries of the private flow table.
@@ -188,7 +188,7 @@ fn load(view: &View) -> Result<Ebpf, Error> {
         (map::UNASSURED, unassured::elements(FLOWS)),
         (map::AFFINITY, 64),
     ];
-    load_apart(OBJECT, &capacities)
+    load_maps(OBJECT, capacities.into_iter().map(MapSource::apart), None)
 }
 
 /// Copies what concerns the question. The service port gets the number 0.

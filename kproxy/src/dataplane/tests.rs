@@ -299,6 +299,6 @@ fn the_hooks_tell_whose_programs_run_there_and_in_which_order() {
         let ids = sandbox.links();
         let of_ingress = hooks(&names)[0].programs[0].id;
         assert!(ids.iter().any(|(name, _, _, id)| name == "kp_ingress" && *id == of_ingress));
-        assert_eq!(try_programs().unwrap(), 18);
+        assert_eq!(try_programs().unwrap(), 20);
     });
 }

@@ -16,6 +16,13 @@ pub struct Device {
     pub ethernet: bool,
 }
 
+impl Device {
+    /// The loopback device.
+    pub(crate) fn loopback() -> Self {
+        Self { name: "lo".to_owned(), index: LOOPBACK, ethernet: true }
+    }
+}
+
 /// The name of the device with this index, which may have been renamed since it was looked at; `None`:
 /// it is gone.
 pub(crate) fn name_of(index: u32) -> Option<String> {

@@ -40,9 +40,7 @@ fn local_range() -> io::Result<RangeInclusive<u16>> {
 /// # Errors
 /// The kernel's range cannot be read.
 pub(crate) fn overlap(ports: &RangeInclusive<u16>) -> io::Result<Option<Problem>> {
-    let local = local_range()?;
-    let reserved = parse_ranges(&fs::read_to_string(RESERVED).unwrap_or_default());
-    Ok(shared_with(ports, &local, &reserved).then(|| {
+    Ok(given_out(ports)?.map(|local| {
         let (first, last) = (ports.start(), ports.end());
         Problem::new(
             format!("source ports {first}-{last}"),
@@ -62,9 +60,7 @@ pub(crate) fn overlap(ports: &RangeInclusive<u16>) -> io::Result<Option<Problem>
 /// # Errors
 /// The kernel's range cannot be read.
 pub(crate) fn node_ports_given_out() -> io::Result<Option<Problem>> {
-    let local = local_range()?;
-    let reserved = parse_ranges(&fs::read_to_string(RESERVED).unwrap_or_default());
-    Ok(shared_with(&NODE_PORTS, &local, &reserved).then(|| {
+    Ok(given_out(&NODE_PORTS)?.map(|local| {
         let (low, high) = (local.start(), local.end());
         let what = format!(
             "net.ipv4.ip_local_port_range gives {low}-{high} to clients of this node, NodePorts among them: one that \
@@ -73,6 +69,13 @@ pub(crate) fn node_ports_given_out() -> io::Result<Option<Problem>> {
         let remedy = "put 30000-32767 into net.ipv4.ip_local_reserved_ports, or make the range begin behind it";
         Problem::new("NodePorts", what, remedy)
     }))
+}
+
+/// The kernel's range, if it gives out one of these ports.
+fn given_out(ports: &RangeInclusive<u16>) -> io::Result<Option<RangeInclusive<u16>>> {
+    let local = local_range()?;
+    let reserved = parse_ranges(&fs::read_to_string(RESERVED).unwrap_or_default());
+    Ok(shared_with(ports, &local, &reserved).then_some(local))
 }
 
 /// Whether one of the ports is in the `local` range and not in a reserved one.

@@ -173,7 +173,7 @@ fn first_word(text: &str) -> &str {
 fn hooks(settings: &Settings, node: &NodeState, names: &ProgramNames) -> Vec<Finding> {
     const CHECK: &str = "hooks";
     let mut all = Vec::new();
-    let loopback = Device { name: "lo".to_owned(), index: crate::node::LOOPBACK, ethernet: true };
+    let loopback = Device::loopback();
     let devices = node.devices.iter().chain(node.pods.iter().take(PODS)).chain([&loopback]);
     for device in devices {
         match hooks::of_device(device, names) {

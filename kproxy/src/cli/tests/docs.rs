@@ -128,7 +128,7 @@ fn check() -> Report {
     Report::of(vec![
         Finding::ok("kernel", "6.12.48+deb13-amd64"),
         Finding::ok("BTF", "/sys/kernel/btf/vmlinux"),
-        Finding::ok("programs", "the kernel takes all 18 of them"),
+        Finding::ok("programs", "the kernel takes all 20 of them"),
         Finding::failure(
             "forwarding",
             "net.ipv4.ip_forward: it is off",

@@ -49,14 +49,14 @@ impl Larger {
             } else {
                 pin
             };
-            sources.push(MapSource { name: map.name, pin, capacity });
+            sources.push(MapSource { name: map.name, pin: Some(pin), capacity });
         }
         // These are pinned for as long as the loader looks for them.
         let mut lent = Self { loaded: None, pins: Vec::new() };
         for KeptMap { name, map } in kept {
             let pin = lent.fresh(dirs.map(name))?;
             bpf::pin(map.as_fd(), &pin).map_err(Error::of_pin("pin", &pin))?;
-            sources.push(MapSource { name, pin, capacity: None });
+            sources.push(MapSource { name, pin: Some(pin), capacity: None });
         }
         let object = load::load_maps(bytes, sources.into_iter(), memlock)?;
         drop(lent);

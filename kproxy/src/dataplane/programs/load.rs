@@ -30,6 +30,8 @@ use crate::{
     model::Problem,
 };
 
+/// Programs that the daemon runs itself.
+const RUN: [&str; 4] = [program::SWEEP, program::ADOPT, program::UDP_SOCKET, program::INJECT];
 /// Sizes of large maps where nothing is kept in them.
 const SMALL: [(&str, u32); 6] = [
     (map::SLOTS, 2),
@@ -107,7 +109,7 @@ pub(crate) fn load(
     }
     let maps = map_shapes::ALL.iter().map(|map| MapSource {
         name: map.name,
-        pin: dirs.map(map.name),
+        pin: Some(dirs.map(map.name)),
         capacity: capacity(map.name).or_else(|| settings.capacity(map.name)),
     });
     let object = load_maps(bytes, maps, memlock)?;
@@ -115,12 +117,19 @@ pub(crate) fn load(
 }
 
 /// Where a map comes from.
-pub(super) struct MapSource {
+pub(crate) struct MapSource {
     pub(super) name: &'static str,
-    /// Its pin; where nothing is, it is made.
-    pub(super) pin: PathBuf,
+    /// Its pin; where nothing is, it is made. `None`: it is made beside the live one.
+    pub(super) pin: Option<PathBuf>,
     /// Capacity if it is made; `None`: the object says it.
     pub(super) capacity: Option<u32>,
+}
+
+impl MapSource {
+    /// One of its own, with so many entries, beside the live one.
+    pub(crate) const fn apart((name, entries): (&'static str, u32)) -> Self {
+        Self { name, pin: None, capacity: Some(entries) }
+    }
 }
 
 /// Removes what a crash has left while something was put in place.
@@ -133,39 +142,22 @@ fn remove_leftovers(dirs: &PinDirs) -> Result<(), Error> {
     Ok(())
 }
 
-/// The object, with small maps of its own beside the live ones; its programs are not loaded yet. `capacities`: of
-/// maps that must hold more or less than they do by themselves.
-///
-/// # Errors
-/// The kernel refuses the maps.
-pub(crate) fn load_apart(bytes: &[u8], capacities: &[(&str, u32)]) -> Result<Ebpf, Error> {
-    let features = kernel_features();
-    let mut loader = EbpfLoader::new();
-    loader.override_global(GLOBAL_KERNEL_FEATURES, &features, true);
-    for (name, entries) in capacities {
-        loader.map_max_entries(name, *entries);
-    }
-    loader.load(bytes).map_err(|error| Error::Load { source: error.into() })
-}
-
 /// Has the verifier look at every program that kproxy attaches or runs, and forgets them again. How many those are.
 ///
 /// # Errors
 /// The first that the kernel refuses.
 pub(crate) fn try_all(bytes: &[u8]) -> Result<usize, Error> {
     let memlock = memlock::raise_limit();
-    let mut object = load_apart(bytes, &SMALL)?;
-    let all = pinned_programs().chain([program::SWEEP, program::ADOPT]);
-    let mut count = 0;
-    for name in all {
+    let mut object = load_maps(bytes, SMALL.into_iter().map(MapSource::apart), memlock)?;
+    let all: Vec<_> = pinned_programs().chain(RUN).collect();
+    for name in &all {
         load_program(&mut object, name, memlock)?;
-        count += 1;
     }
-    Ok(count)
+    Ok(all.len())
 }
 
 /// Opens or makes the maps of the object. Programs are not loaded yet.
-pub(super) fn load_maps(
+pub(crate) fn load_maps(
     bytes: &[u8],
     maps: impl Iterator<Item = MapSource>,
     memlock: Option<u64>,
@@ -174,7 +166,9 @@ pub(super) fn load_maps(
     let mut loader = EbpfLoader::new();
     loader.override_global(GLOBAL_KERNEL_FEATURES, &features, true);
     for MapSource { name, pin, capacity } in maps {
-        loader.map_pin_path(name, pin);
+        if let Some(pin) = pin {
+            loader.map_pin_path(name, pin);
+        }
         if let Some(capacity) = capacity {
             loader.map_max_entries(name, capacity);
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use aya::programs::TcAttachType;
 use kproxy_common::abi::program;
 
-use crate::node::{self, Device};
+use crate::node::Device;
 
 /// Where a device leads.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -42,8 +42,7 @@ impl Place {
 
     /// Where this node's packets to itself pass.
     pub(crate) fn loopback() -> Self {
-        let device = Device { name: "lo".to_owned(), index: node::LOOPBACK, ethernet: true };
-        Self { device, side: Side::Node }
+        Self { device: Device::loopback(), side: Side::Node }
     }
 }
 
